@@ -1,0 +1,6 @@
+//! Plenary: sessions that every instance attends.
+
+pub mod config;
+pub mod error;
+pub mod machine;
+pub mod node;

@@ -1,0 +1,112 @@
+//! A cursor over a command's arguments: parse first, then change.
+
+use super::reply::CommandError;
+use bytes::Bytes;
+
+/// The arguments of one command that were not read yet.
+#[derive(Clone, Debug)]
+pub struct Args<'a> {
+    argv: &'a [Bytes],
+    next: usize,
+}
+
+impl<'a> Args<'a> {
+    /// The arguments after the command's name (and, for a container, its subcommand: `skip` words in all).
+    pub fn new(argv: &'a [Bytes], skip: usize) -> Self {
+        Self { argv, next: skip }
+    }
+
+    /// The whole argv, name first.
+    pub fn argv(&self) -> &'a [Bytes] {
+        self.argv
+    }
+
+    /// How many arguments were not read yet.
+    pub fn remaining(&self) -> usize {
+        self.argv.len().saturating_sub(self.next)
+    }
+
+    /// Whether everything was read.
+    pub fn is_empty(&self) -> bool {
+        self.remaining() == 0
+    }
+
+    /// The next argument.
+    ///
+    /// # Errors
+    /// `Syntax` when there is none. Arity was checked by the table, so this is an option that lacks its value.
+    pub fn bytes(&mut self) -> Result<&'a Bytes, CommandError> {
+        let argument = self.argv.get(self.next).ok_or(CommandError::Syntax)?;
+        self.next += 1;
+        Ok(argument)
+    }
+
+    /// The next argument, as a key.
+    pub fn key(&mut self) -> Result<&'a Bytes, CommandError> {
+        self.bytes()
+    }
+
+    /// The next argument without reading it.
+    pub fn peek(&self) -> Option<&'a Bytes> {
+        self.argv.get(self.next)
+    }
+
+    /// Reads the next argument if it is this word, in any case.
+    pub fn keyword(&mut self, word: &str) -> bool {
+        let found = self.peek().is_some_and(|argument| argument.eq_ignore_ascii_case(word.as_bytes()));
+        self.next += usize::from(found);
+        found
+    }
+
+    /// The next argument as a signed 64-bit integer, strictly as Redis reads it: no spaces, no `+`, no leading zeros.
+    ///
+    /// # Errors
+    /// `NotAnInteger`.
+    pub fn integer(&mut self) -> Result<i64, CommandError> {
+        integer(self.bytes()?).ok_or(CommandError::NotAnInteger)
+    }
+
+    /// The arguments that were not read yet; reads them all.
+    pub fn rest(&mut self) -> &'a [Bytes] {
+        let rest = self.argv.get(self.next..).unwrap_or_default();
+        self.next = self.argv.len();
+        rest
+    }
+
+    /// Everything must have been read.
+    ///
+    /// # Errors
+    /// `Syntax` when something is left.
+    pub fn end(&self) -> Result<(), CommandError> {
+        if self.is_empty() { Ok(()) } else { Err(CommandError::Syntax) }
+    }
+}
+
+/// Bytes as a signed 64-bit integer, strictly as Redis' `string2ll`.
+pub fn integer(bytes: &[u8]) -> Option<i64> {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let plain = match digits {
+        [b'0'] => bytes.len() == 1,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    if !plain || bytes.len() > 20 {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::integer;
+
+    #[test]
+    fn integers_are_read_as_strictly_as_redis_reads_them() {
+        for (text, value) in [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)] {
+            assert_eq!(integer(text.as_bytes()), Some(value), "{text}");
+        }
+        for text in ["", "-", "-0", "+1", "01", " 1", "1 ", "1.0", "9223372036854775808", "0x1"] {
+            assert_eq!(integer(text.as_bytes()), None, "{text}");
+        }
+    }
+}

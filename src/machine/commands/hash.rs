@@ -1,0 +1,5 @@
+//! hash commands.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

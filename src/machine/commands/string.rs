@@ -1,0 +1,5 @@
+//! string commands.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

@@ -1,0 +1,250 @@
+//! What the log carries: one group of commands, as bytes with a version in front.
+//!
+//! A group is encoded once, by hand, on the node that collected it; the leader fills in the stamp (time and chance)
+//! and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`;
+//! `tests/golden/entry.hex` pins them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use std::fmt;
+
+/// Milliseconds since the Unix epoch, by the log's clock.
+pub type Millis = u64;
+
+/// The layout written today. A reader refuses what it does not know.
+const VERSION: u8 = 1;
+
+/// Bytes before the first command: version, at, seed, origin (node, start, number), count of commands.
+const HEADER: usize = 1 + 8 + 8 + 8 + 8 + 8 + 4;
+
+/// Where the leader's stamp (`at`, `seed`) stands in the encoded group.
+const STAMP: std::ops::Range<usize> = 1..17;
+
+/// Who collected a group, so that a group sent twice is applied once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Origin {
+    /// The node that collected the group.
+    pub node: u64,
+    /// Which start of that node, counted on its disk: 1, 2, 3 …
+    pub start: u64,
+    /// Which group of that start: 1, 2, 3 … without a hole. 0 marks a group without callers (a tick of the leader): it is never a duplicate.
+    pub number: u64,
+}
+
+/// One command the way a client said it: `argv[0]` is its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The database it is meant for, 0 to 15.
+    pub db: u8,
+    /// Name and arguments.
+    pub argv: Vec<Bytes>,
+}
+
+impl Command {
+    /// A command from anything that turns into bytes.
+    pub fn new<A: Into<Bytes>>(db: u8, argv: impl IntoIterator<Item = A>) -> Self {
+        Self { db, argv: argv.into_iter().map(Into::into).collect() }
+    }
+
+    /// Bytes this command takes in an encoded group.
+    pub fn encoded_len(&self) -> usize {
+        1 + 4 + self.argv.iter().map(|argument| 4 + argument.len()).sum::<usize>()
+    }
+}
+
+/// One group as it is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The leader's time. Never runs backwards along the log.
+    pub at: Millis,
+    /// The leader's chance, from which every random choice in `apply` is drawn.
+    pub seed: u64,
+    /// Who collected it.
+    pub origin: Origin,
+    /// The commands, in order.
+    pub commands: Vec<Command>,
+}
+
+/// Why bytes are not a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecodeError {
+    /// They were written by a later version.
+    Version(u8),
+    /// They end too early, or go on after the end.
+    Length,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => {
+                write!(f, "a group in format {version}: this program reads format {VERSION}; run a newer one")
+            }
+            Self::Length => write!(f, "a group whose length does not fit its content"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Encodes a group. The stamp is zero until [`stamp`] fills it in.
+pub fn encode(origin: Origin, commands: &[Command]) -> Bytes {
+    let length = HEADER + commands.iter().map(Command::encoded_len).sum::<usize>();
+    let mut out = BytesMut::with_capacity(length);
+    out.put_u8(VERSION);
+    out.put_u64_le(0);
+    out.put_u64_le(0);
+    out.put_u64_le(origin.node);
+    out.put_u64_le(origin.start);
+    out.put_u64_le(origin.number);
+    out.put_u32_le(u32::try_from(commands.len()).expect("groups are bounded far below 2^32 commands"));
+    for command in commands {
+        out.put_u8(command.db);
+        out.put_u32_le(u32::try_from(command.argv.len()).expect("the edge bounds arguments to 2^20"));
+        for argument in &command.argv {
+            out.put_u32_le(u32::try_from(argument.len()).expect("the edge bounds a bulk far below 2^32"));
+            out.put_slice(argument);
+        }
+    }
+    out.freeze()
+}
+
+/// Puts the leader's time and chance into an encoded group. Copies only if the bytes are shared.
+pub fn stamp(group: Bytes, at: Millis, seed: u64) -> Bytes {
+    let mut bytes = group.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    if bytes.len() >= HEADER {
+        bytes[STAMP.start..STAMP.start + 8].copy_from_slice(&at.to_le_bytes());
+        bytes[STAMP.start + 8..STAMP.end].copy_from_slice(&seed.to_le_bytes());
+    }
+    bytes.freeze()
+}
+
+/// Whose group these bytes are, without decoding the commands.
+pub fn origin(group: &Bytes) -> Result<Origin, DecodeError> {
+    let mut cursor = Cursor { bytes: group, at: 0 };
+    cursor.version()?;
+    cursor.u64()?;
+    cursor.u64()?;
+    cursor.origin()
+}
+
+/// Decodes a group; the arguments share `group`'s memory.
+///
+/// # Errors
+/// [`DecodeError`] when a later version wrote it or its lengths do not add up.
+pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
+    let mut cursor = Cursor { bytes: group, at: 0 };
+    cursor.version()?;
+    let (at, seed, origin) = (cursor.u64()?, cursor.u64()?, cursor.origin()?);
+    let count = cursor.u32()? as usize;
+    // A command takes at least 5 bytes, an argument at least 4: a count beyond that is a lie and reserves nothing.
+    let mut commands = Vec::with_capacity(count.min(group.len() / 5));
+    for _ in 0..count {
+        let db = cursor.u8()?;
+        let arguments = cursor.u32()? as usize;
+        let mut argv = Vec::with_capacity(arguments.min(group.len() / 4));
+        for _ in 0..arguments {
+            let length = cursor.u32()? as usize;
+            argv.push(cursor.slice(length)?);
+        }
+        commands.push(Command { db, argv });
+    }
+    if cursor.at != group.len() {
+        return Err(DecodeError::Length);
+    }
+    Ok(Entry { at, seed, origin, commands })
+}
+
+struct Cursor<'a> {
+    bytes: &'a Bytes,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let end = self.at.checked_add(N).ok_or(DecodeError::Length)?;
+        let bytes = self.bytes.get(self.at..end).ok_or(DecodeError::Length)?;
+        self.at = end;
+        Ok(bytes.try_into().expect("N bytes: taken just above"))
+    }
+
+    fn slice(&mut self, length: usize) -> Result<Bytes, DecodeError> {
+        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(DecodeError::Length)?;
+        let slice = self.bytes.slice(self.at..end);
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn version(&mut self) -> Result<(), DecodeError> {
+        match self.u8()? {
+            VERSION => Ok(()),
+            other => Err(DecodeError::Version(other)),
+        }
+    }
+
+    fn origin(&mut self) -> Result<Origin, DecodeError> {
+        Ok(Origin { node: self.u64()?, start: self.u64()?, number: self.u64()? })
+    }
+
+    fn u8(&mut self) -> Result<u8, DecodeError> {
+        Ok(u8::from_le_bytes(self.take()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Origin, Vec<Command>) {
+        let origin = Origin { node: 7, start: 2, number: 3 };
+        (origin, vec![Command::new(0, ["SET", "k", "v"]), Command::new(15, ["PING"])])
+    }
+
+    #[test]
+    fn what_is_encoded_and_stamped_is_decoded() {
+        let (origin_, commands) = sample();
+        let group = stamp(encode(origin_, &commands), 1_000, 42);
+        assert_eq!(origin(&group), Ok(origin_));
+        assert_eq!(decode(&group), Ok(Entry { at: 1_000, seed: 42, origin: origin_, commands }));
+    }
+
+    #[test]
+    fn every_cut_and_every_surplus_byte_is_refused() {
+        let (origin, commands) = sample();
+        let group = encode(origin, &commands);
+        for end in 0..group.len() {
+            assert_eq!(decode(&group.slice(..end)), Err(DecodeError::Length), "cut at {end}");
+        }
+        let mut longer = BytesMut::from(&group[..]);
+        longer.put_u8(0);
+        assert_eq!(decode(&longer.freeze()), Err(DecodeError::Length));
+    }
+
+    #[test]
+    fn a_later_format_is_refused_by_name() {
+        let (origin, commands) = sample();
+        let mut bytes = BytesMut::from(&encode(origin, &commands)[..]);
+        bytes[0] = 9;
+        assert_eq!(decode(&bytes.freeze()), Err(DecodeError::Version(9)));
+    }
+
+    #[test]
+    fn the_bytes_of_format_1_stay() {
+        let (origin, commands) = sample();
+        let group = stamp(encode(origin, &commands), 1_000, 42);
+        let hex: String = group.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "01e8030000000000002a0000000000000007000000000000000200000000000000030000000000000002000000\
+             0003000000030000005345540100000 06b010000007 60f010000000400000050494e47"
+                .replace(' ', "")
+        );
+    }
+}

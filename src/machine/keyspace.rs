@@ -1,0 +1,542 @@
+//! Databases, keys, deadlines, versions, byte counts: the only code that changes them.
+//!
+//! [`Store`] is the whole state. Commands see it through two handles that know the database and the time: [`View`] reads,
+//! [`Keyspace`] changes. A key past its deadline is absent to both, also before a `Tick` has removed it.
+//!
+//! Each database is split in [`SHARDS`] shards behind `Arc`s: a snapshot clones the `Arc`s, and the writer copies a shard before its
+//! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
+//! choice) follows from the log and never from a hasher.
+
+use super::entry::Millis;
+use super::reply::CommandError;
+use super::value::{Hash, Session, Str, Value};
+use bytes::Bytes;
+use indexmap::IndexMap;
+use siphasher::sip::SipHasher13;
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+/// Databases, as `SELECT` numbers them from 0.
+pub const DATABASES: usize = 16;
+
+/// Shards of a database: few enough that an empty database costs 8 KiB, many enough that copying one (a million keys: about
+/// 1,000 keys, 140 µs cold) stops nobody.
+pub const SHARDS: usize = 1024;
+
+/// Keys that one entry removes for their deadline before its own commands run. The rest are absent all the same and go with later ticks.
+pub const EXPIRED_PER_ENTRY: usize = 1_000;
+
+/// Bytes a key costs beside its name and content: map slots, slot, deadline index.
+const OVERHEAD_BYTES: usize = 120;
+
+/// SipHash-1-3 keyed by the cluster: nobody who does not know the key can aim at one shard, and every member counts shards alike.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardHasher(u64);
+
+impl BuildHasher for ShardHasher {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.0.rotate_left(32) ^ 0x706c_656e_6172_7921)
+    }
+}
+
+impl ShardHasher {
+    fn shard(self, key: &[u8]) -> usize {
+        let mut hasher = self.build_hasher();
+        hasher.write(key);
+        usize::try_from(hasher.finish() % SHARDS as u64).expect("below SHARDS")
+    }
+}
+
+/// One key's value and what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// What it holds.
+    pub value: Value,
+    /// When it ends, by the log's clock.
+    pub deadline: Option<Millis>,
+    /// The store's revision at its last change; never the same for two states of one key.
+    pub version: u64,
+}
+
+type Shard = IndexMap<Bytes, Slot, ShardHasher>;
+
+#[derive(Clone, Debug)]
+struct Database {
+    shards: Vec<Arc<Shard>>,
+    keys: usize,
+    with_deadline: usize,
+    /// Content, names and overhead of its keys, in bytes.
+    bytes: usize,
+}
+
+impl Database {
+    fn new(hasher: ShardHasher) -> Self {
+        let empty = Arc::new(Shard::with_hasher(hasher));
+        Self { shards: vec![empty; SHARDS], keys: 0, with_deadline: 0, bytes: 0 }
+    }
+}
+
+/// The whole keyspace.
+#[derive(Debug)]
+pub struct Store {
+    hasher: ShardHasher,
+    databases: Vec<Database>,
+    /// The log's clock: the greatest `at` applied.
+    clock: Millis,
+    /// Counts changes of keys.
+    revision: u64,
+    /// Keys that ended by their deadline since the store was born.
+    expired: u64,
+    /// Every deadline in order. Derived from the slots; not part of a snapshot.
+    deadlines: BTreeSet<(Millis, u8, Bytes)>,
+}
+
+impl Store {
+    /// An empty store whose shards are counted with this seed.
+    pub fn new(hash_seed: u64) -> Self {
+        let hasher = ShardHasher(hash_seed);
+        Self {
+            hasher,
+            databases: vec![Database::new(hasher); DATABASES],
+            clock: 0,
+            revision: 0,
+            expired: 0,
+            deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// A copy that no later change reaches: it shares every shard and costs a pointer for each. Without the deadline index: it is for
+    /// snapshots and digests, not to go on from.
+    pub fn freeze(&self) -> Store {
+        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), ..*self }
+    }
+
+    /// The seed given to [`Store::new`].
+    pub fn hash_seed(&self) -> u64 {
+        self.hasher.0
+    }
+
+    /// The log's clock.
+    pub fn clock(&self) -> Millis {
+        self.clock
+    }
+
+    /// How many changes were made.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Bytes of all keys, as counted where they change.
+    pub fn bytes(&self) -> usize {
+        self.databases.iter().map(|database| database.bytes).sum()
+    }
+
+    /// Keys that ended by their deadline.
+    pub fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// Keys of a database, and how many of them have a deadline. Counts keys past it until a tick removes them, as Redis does.
+    pub fn counts(&self, db: u8) -> (usize, usize) {
+        let database = &self.databases[usize::from(db)];
+        (database.keys, database.with_deadline)
+    }
+
+    /// The first deadline of all.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.deadlines.first().map(|(at, _, _)| *at)
+    }
+
+    /// Reads database `db` (0 to 15) as of `now`.
+    pub fn view(&self, db: u8, now: Millis) -> View<'_> {
+        View { store: self, db, now }
+    }
+
+    /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
+    pub(super) fn advance(&mut self, at: Millis) {
+        self.clock = self.clock.max(at);
+        for _ in 0..EXPIRED_PER_ENTRY {
+            let Some((deadline, db, key)) = self.deadlines.first() else { return };
+            if *deadline > self.clock {
+                return;
+            }
+            let (db, key) = (*db, key.clone());
+            self.expired += 1;
+            self.remove_slot(db, &key);
+        }
+    }
+
+    /// Changes database `db` at the log's clock, drawing chance from `seed`.
+    pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
+        Keyspace { store: self, db, seed }
+    }
+
+    fn slot(&self, db: u8, key: &[u8]) -> Option<&Slot> {
+        self.databases[usize::from(db)].shards[self.hasher.shard(key)].get(key)
+    }
+
+    fn slot_mut(&mut self, db: u8, key: &[u8]) -> Option<&mut Slot> {
+        let shard = self.hasher.shard(key);
+        let shard = &mut self.databases[usize::from(db)].shards[shard];
+        // Looked up first: a miss must not copy a shard that a snapshot shares.
+        if shard.contains_key(key) { Arc::make_mut(shard).get_mut(key) } else { None }
+    }
+
+    fn remove_slot(&mut self, db: u8, key: &[u8]) -> Option<Slot> {
+        let index = self.hasher.shard(key);
+        let database = &mut self.databases[usize::from(db)];
+        let shard = &mut database.shards[index];
+        if !shard.contains_key(key) {
+            return None;
+        }
+        let (key, slot) = Arc::make_mut(shard).swap_remove_entry(key)?;
+        database.keys -= 1;
+        database.bytes -= key.len() + slot.value.bytes() + OVERHEAD_BYTES;
+        self.revision += 1;
+        if let Some(deadline) = slot.deadline {
+            database.with_deadline -= 1;
+            self.deadlines.remove(&(deadline, db, key));
+        }
+        Some(slot)
+    }
+
+    /// Puts a slot whole, replacing what was there. Copies the name of a new key.
+    fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
+        self.revision += 1;
+        let slot = Slot { value, deadline, version: self.revision };
+        self.insert_restored(db, key, slot);
+    }
+
+    /// Puts a slot as a snapshot has it, version and all.
+    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) {
+        let index = self.hasher.shard(key);
+        let database = &mut self.databases[usize::from(db)];
+        let shard = Arc::make_mut(&mut database.shards[index]);
+        let (added, deadline) = (slot.value.bytes(), slot.deadline);
+        let old = match shard.get_full_mut(key) {
+            Some((_, _, place)) => Some(std::mem::replace(place, slot)),
+            None => {
+                shard.insert(Bytes::copy_from_slice(key), slot);
+                database.keys += 1;
+                database.bytes += key.len() + OVERHEAD_BYTES;
+                None
+            }
+        };
+        database.bytes += added;
+        let old_deadline = old.as_ref().and_then(|old| old.deadline);
+        if let Some(old) = old {
+            database.bytes -= old.value.bytes();
+        }
+        self.move_deadline(db, key, old_deadline, deadline);
+    }
+
+    fn move_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
+        if from == to {
+            return;
+        }
+        let database = &mut self.databases[usize::from(db)];
+        let key = Bytes::copy_from_slice(key);
+        if let Some(from) = from {
+            database.with_deadline -= 1;
+            self.deadlines.remove(&(from, db, key.clone()));
+        }
+        if let Some(to) = to {
+            database.with_deadline += 1;
+            self.deadlines.insert((to, db, key));
+        }
+    }
+
+    /// Sets what a snapshot carries beside the slots.
+    pub(super) fn restore_counters(&mut self, clock: Millis, revision: u64, expired: u64) {
+        (self.clock, self.revision, self.expired) = (clock, revision, expired);
+    }
+
+    /// Every slot of every database, in the order a snapshot and the digest have: database, shard, position.
+    pub fn slots(&self) -> impl Iterator<Item = (u8, &Bytes, &Slot)> {
+        (0u8..).zip(&self.databases).flat_map(|(db, database)| {
+            database.shards.iter().flat_map(move |shard| shard.iter().map(move |(key, slot)| (db, key, slot)))
+        })
+    }
+}
+
+/// Reads one database at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    store: &'a Store,
+    db: u8,
+    now: Millis,
+}
+
+impl<'a> View<'a> {
+    /// The time as of which keys are absent or there.
+    pub fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// The database, 0 to 15.
+    pub fn db(&self) -> u8 {
+        self.db
+    }
+
+    /// The whole store.
+    pub fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// The same store seen from another database.
+    pub fn of(&self, db: u8) -> View<'a> {
+        View { db, ..*self }
+    }
+
+    /// A key's slot, if it is there and has not ended.
+    pub fn slot(&self, key: &[u8]) -> Option<&'a Slot> {
+        self.store.slot(self.db, key).filter(|slot| self.lives(slot))
+    }
+
+    fn lives(&self, slot: &Slot) -> bool {
+        slot.deadline.is_none_or(|deadline| deadline > self.now)
+    }
+
+    /// A key's value.
+    pub fn get(&self, key: &[u8]) -> Option<&'a Value> {
+        self.slot(key).map(|slot| &slot.value)
+    }
+
+    /// A key's version; 0 if it is absent.
+    pub fn version(&self, key: &[u8]) -> u64 {
+        self.slot(key).map_or(0, |slot| slot.version)
+    }
+
+    /// The string under a key.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn string(&self, key: &[u8]) -> Result<Option<&'a Str>, CommandError> {
+        self.get(key).map(Value::as_string).transpose()
+    }
+
+    /// The hash under a key.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&'a Hash>, CommandError> {
+        self.get(key).map(Value::as_hash).transpose()
+    }
+
+    /// The session under a key.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn session(&self, key: &[u8]) -> Result<Option<&'a Session>, CommandError> {
+        self.get(key).map(Value::as_session).transpose()
+    }
+
+    /// Every living key of this database, in the order of shards.
+    pub fn keys(&self) -> impl Iterator<Item = (&'a Bytes, &'a Slot)> {
+        let view = *self;
+        self.store.databases[usize::from(self.db)]
+            .shards
+            .iter()
+            .flat_map(|shard| shard.iter())
+            .filter(move |(_, slot)| view.lives(slot))
+    }
+
+    /// Up to about `count` keys from `cursor` on (0 begins), and the cursor to go on with (0 ends).
+    ///
+    /// Every key that is there from the first call to the last is seen: a shard is walked from its end, and a removal moves only
+    /// its last key, which was seen already. Cursors are the same on every node and stay below 2^53.
+    pub fn scan(&self, cursor: u64, count: usize) -> (u64, Vec<(&'a Bytes, &'a Slot)>) {
+        let shards = &self.store.databases[usize::from(self.db)].shards;
+        let mut found = Vec::new();
+        // A cursor is `shard << 32 | keys of it still to see, plus 1`; a low half of 0 means the whole shard.
+        let (mut index, mut rest) = ((cursor >> 32) as usize, (cursor & 0xffff_ffff) as usize);
+        let mut seen = 0;
+        while let Some(shard) = shards.get(index) {
+            let mut left = if rest == 0 { shard.len() } else { (rest - 1).min(shard.len()) };
+            while left > 0 {
+                if seen >= count {
+                    return (((index as u64) << 32) | (left as u64 + 1), found);
+                }
+                left -= 1;
+                seen += 1;
+                found.extend(shard.get_index(left).filter(|(_, slot)| self.lives(slot)));
+            }
+            (index, rest) = (index + 1, 0);
+        }
+        (0, found)
+    }
+
+    /// A key by chance, drawn from `seed`; none if the database has no living key.
+    pub fn random_key(&self, seed: u64) -> Option<&'a Bytes> {
+        let shards = &self.store.databases[usize::from(self.db)].shards;
+        let total = self.store.databases[usize::from(self.db)].keys;
+        if total == 0 {
+            return None;
+        }
+        let mut skip = usize::try_from(seed % total as u64).expect("below a usize");
+        let nth = shards.iter().find_map(|shard| {
+            let found = shard.get_index(skip);
+            skip = skip.saturating_sub(shard.len());
+            found
+        });
+        // A dead one was drawn: any living one will do.
+        nth.filter(|(_, slot)| self.lives(slot)).map(|(key, _)| key).or_else(|| self.keys().next().map(|(key, _)| key))
+    }
+}
+
+/// Changes one database at the log's clock. Every change of a key stamps its version and counts its bytes.
+#[derive(Debug)]
+pub struct Keyspace<'a> {
+    store: &'a mut Store,
+    db: u8,
+    seed: u64,
+}
+
+impl Keyspace<'_> {
+    /// The log's clock: what "now" means to a command that changes something.
+    pub fn now(&self) -> Millis {
+        self.store.clock
+    }
+
+    /// The database, 0 to 15.
+    pub fn db(&self) -> u8 {
+        self.db
+    }
+
+    /// A fresh number by chance: the same on every node.
+    pub fn random(&mut self) -> u64 {
+        // SplitMix64: one step of a counter, mixed; enough for a choice, not for a secret.
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.seed;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// What a reader of this database sees now.
+    pub fn view(&self) -> View<'_> {
+        self.store.view(self.db, self.store.clock)
+    }
+
+    /// The same store, changed in another database.
+    pub fn of(&mut self, db: u8) -> Keyspace<'_> {
+        Keyspace { seed: self.seed ^ u64::from(db), db, store: self.store }
+    }
+
+    /// Puts a value; a deadline the key had is gone.
+    pub fn put(&mut self, key: &[u8], value: Value) {
+        self.store.insert_slot(self.db, key, value, None);
+    }
+
+    /// Puts a value with a deadline. One that has passed removes the key instead.
+    pub fn put_until(&mut self, key: &[u8], value: Value, deadline: Option<Millis>) {
+        if deadline.is_some_and(|deadline| deadline <= self.now()) {
+            self.remove(key);
+        } else {
+            self.store.insert_slot(self.db, key, value, deadline);
+        }
+    }
+
+    /// Puts a value; the deadline stays.
+    pub fn put_keeping_deadline(&mut self, key: &[u8], value: Value) {
+        let deadline = self.view().slot(key).and_then(|slot| slot.deadline);
+        self.store.insert_slot(self.db, key, value, deadline);
+    }
+
+    /// Removes a key. Its slot, if it was there.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
+        let lived = self.view().slot(key).is_some();
+        let slot = self.store.remove_slot(self.db, key)?;
+        self.store.expired += u64::from(!lived);
+        lived.then_some(slot)
+    }
+
+    /// Sets or takes away a living key's deadline; one that has passed removes the key. Whether the key was there.
+    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<Millis>) -> bool {
+        let Some(old) = self.view().slot(key).map(|slot| slot.deadline) else { return false };
+        if deadline.is_some_and(|deadline| deadline <= self.now()) {
+            self.remove(key);
+            return true;
+        }
+        self.store.revision += 1;
+        let revision = self.store.revision;
+        let slot = self.store.slot_mut(self.db, key).expect("seen just above");
+        (slot.deadline, slot.version) = (deadline, revision);
+        self.store.move_deadline(self.db, key, old, deadline);
+        true
+    }
+
+    /// Changes the value of a living key in place; the deadline stays. `None` if the key is absent.
+    ///
+    /// An aggregate that is empty afterwards is removed, as in Redis.
+    pub fn change<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
+        self.view().slot(key)?;
+        self.store.revision += 1;
+        let revision = self.store.revision;
+        let slot = self.store.slot_mut(self.db, key).expect("seen just above");
+        let before = slot.value.bytes();
+        let result = change(&mut slot.value);
+        slot.version = revision;
+        let after = slot.value.bytes();
+        let empty = matches!(&slot.value, Value::Hash(hash) if hash.is_empty());
+        let bytes = &mut self.store.databases[usize::from(self.db)].bytes;
+        *bytes = *bytes + after - before;
+        if empty {
+            self.remove(key);
+        }
+        Some(result)
+    }
+
+    /// Changes the hash under a key, which is made if absent and removed if empty afterwards.
+    ///
+    /// # Errors
+    /// `WrongType`, and nothing has changed.
+    pub fn change_hash<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Hash) -> R) -> Result<R, CommandError> {
+        if self.view().hash(key)?.is_none() {
+            self.put(key, Value::Hash(Arc::default()));
+        }
+        let result = self.change(key, |value| match value {
+            Value::Hash(hash) => change(Arc::make_mut(hash)),
+            _ => unreachable!("a hash: checked above"),
+        });
+        Ok(result.expect("there: checked above"))
+    }
+
+    /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
+        let Some(slot) = self.remove(from) else { return false };
+        self.store.insert_slot(self.db, to, slot.value, slot.deadline);
+        true
+    }
+
+    /// Empties this database. How many keys went.
+    pub fn flush(&mut self) -> usize {
+        let db = self.db;
+        let empty = Database::new(self.store.hasher);
+        let old = std::mem::replace(&mut self.store.databases[usize::from(db)], empty);
+        if old.with_deadline > 0 {
+            self.store.deadlines.retain(|(_, of, _)| *of != db);
+        }
+        self.store.revision += 1;
+        old.keys
+    }
+
+    /// Exchanges two databases.
+    pub fn swap(&mut self, left: u8, right: u8) {
+        if left == right {
+            return;
+        }
+        self.store.databases.swap(usize::from(left), usize::from(right));
+        self.store.revision += 1;
+        let swapped = |db: u8| match db {
+            db if db == left => right,
+            db if db == right => left,
+            db => db,
+        };
+        let deadlines = std::mem::take(&mut self.store.deadlines);
+        self.store.deadlines = deadlines.into_iter().map(|(at, db, key)| (at, swapped(db), key)).collect();
+    }
+}

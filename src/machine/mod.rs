@@ -1,0 +1,126 @@
+//! LAYER 1: what the cache means. Pure and deterministic: no clock, no randomness, no I/O, no task.
+//!
+//! Two machines that applied the same entries are equal, byte for byte of their snapshots; [`Machine::digest`] shows it.
+
+pub mod args;
+mod commands;
+pub mod entry;
+pub mod keyspace;
+pub mod once;
+pub mod reply;
+pub mod snapshot;
+pub mod table;
+pub mod value;
+
+use args::Args;
+use bytes::Bytes;
+use entry::{Entry, Millis};
+use keyspace::{DATABASES, Store, View};
+use once::{Once, Turn};
+use reply::{CommandError, Reply};
+use table::Run;
+
+/// The replicated state: the keyspace, and which groups it came from.
+#[derive(Debug)]
+pub struct Machine {
+    store: Store,
+    once: Once,
+    /// Whether the store has its hash seed: that of the first entry.
+    seeded: bool,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { store: Store::new(0), once: Once::default(), seeded: false }
+    }
+}
+
+/// What came of a group.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    /// It was applied; the replies of its commands, in order.
+    Applied(Vec<Reply>),
+    /// It was applied before, or its node has started anew since. Nothing changed.
+    Past,
+    /// A group of the same node before it is missing. Nothing changed; both will be sent again.
+    Early,
+}
+
+impl Machine {
+    /// Applies one group. Cannot fail: a refusal is a reply, the same on every node.
+    pub fn apply(&mut self, entry: &Entry) -> Outcome {
+        if !self.seeded {
+            (self.store, self.seeded) = (Store::new(entry.seed), true);
+        }
+        self.store.advance(entry.at);
+        match self.once.admit(entry.origin) {
+            Turn::Next => {}
+            Turn::Past => return Outcome::Past,
+            Turn::Early => return Outcome::Early,
+        }
+        let mut seed = entry.seed;
+        let replies = entry.commands.iter().map(|command| {
+            seed = seed.wrapping_add(1);
+            self.run(command.db, &command.argv, seed).into()
+        });
+        Outcome::Applied(replies.collect())
+    }
+
+    fn run(&mut self, db: u8, argv: &[Bytes], seed: u64) -> Result<Reply, CommandError> {
+        let spec = table::lookup(argv)?;
+        let db = known_database(db)?;
+        let mut args = Args::new(argv, spec.name.split('|').count());
+        match spec.run {
+            Run::Write(run) => run(&mut self.store.keyspace(db, seed), &mut args),
+            Run::Read(run) => run(&self.store.view(db, self.store.clock()), &mut args),
+            Run::Local => Err(CommandError::text("ERR this command is not for the log")),
+        }
+    }
+
+    /// Answers a command that only reads, as of `now` on the log's clock (an earlier `now` counts as the clock).
+    pub fn read(&self, now: Millis, db: u8, argv: &[Bytes]) -> Reply {
+        let answer = || {
+            let spec = table::lookup(argv)?;
+            let mut args = Args::new(argv, spec.name.split('|').count());
+            match spec.run {
+                Run::Read(run) => run(&self.view(now, known_database(db)?), &mut args),
+                Run::Write(_) | Run::Local => Err(CommandError::text("ERR this command does not only read")),
+            }
+        };
+        answer().into()
+    }
+
+    /// One database (0 to 15) as of `now` on the log's clock.
+    pub fn view(&self, now: Millis, db: u8) -> View<'_> {
+        self.store.view(db, now.max(self.store.clock()))
+    }
+
+    /// The keyspace, for counts and clocks.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The groups applied, for a node that starts or resends.
+    pub fn once(&self) -> &Once {
+        &self.once
+    }
+
+    /// When the first key ends by its deadline: the leader proposes an empty group (a tick) then.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.store.next_deadline()
+    }
+
+    /// A copy that no later change reaches, for a snapshot or a digest; costs a pointer per shard.
+    pub fn freeze(&self) -> Machine {
+        Machine { store: self.store.freeze(), once: self.once.clone(), seeded: self.seeded }
+    }
+
+    /// 128 bits over the whole state: equal on two nodes exactly when they hold the same. Walks everything: run it on a [`Machine::freeze`].
+    pub fn digest(&self) -> u128 {
+        snapshot::digest(self)
+    }
+}
+
+fn known_database(db: u8) -> Result<u8, CommandError> {
+    if usize::from(db) < DATABASES { Ok(db) } else { Err(CommandError::text("ERR DB index is out of range")) }
+}

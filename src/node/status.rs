@@ -1,0 +1,85 @@
+//! What a node knows of itself and of its peers: INFO, metrics, `/health` and `plenary status` print these structs.
+
+use serde::{Deserialize, Serialize};
+
+/// What a member does in Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Orders the writes.
+    Leader,
+    /// Stores and votes.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Stores; has no vote (yet).
+    Learner,
+    /// Belongs to no cluster yet.
+    Forming,
+    /// Has stopped.
+    Stopped,
+}
+
+/// One node, as it sees itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its id, drawn at the first start of its data folder.
+    pub node_id: u64,
+    /// The cluster's id; none before there is one.
+    pub cluster_id: Option<u64>,
+    /// Its role.
+    pub role: Role,
+    /// The leader it knows.
+    pub leader_id: Option<u64>,
+    /// Raft's term.
+    pub term: u64,
+    /// The last log entry it has.
+    pub last_log_index: u64,
+    /// The last entry it knows to be committed.
+    pub committed_index: u64,
+    /// The last entry it applied.
+    pub applied_index: u64,
+    /// The last entry its newest snapshot covers.
+    pub snapshot_index: u64,
+    /// The members, itself among them.
+    pub members: Vec<MemberStatus>,
+    /// Whether it serves: it belongs to a cluster, knows a leader and has applied what was committed when it started.
+    pub ready: bool,
+    /// Why it does not take part, if it stopped by itself.
+    pub fault: Option<String>,
+    /// `fsync` or `os`.
+    pub durability: String,
+    /// Its version.
+    pub version: String,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// Bytes of all keys, counted where they change.
+    pub used_bytes: u64,
+    /// Keys that ended by their deadline, ever.
+    pub expired_keys: u64,
+    /// Commands this node proposed since its start.
+    pub proposed_commands: u64,
+    /// Groups they went in.
+    pub proposed_groups: u64,
+}
+
+/// One member, as a node knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: u64,
+    /// Where peers reach it.
+    pub raft_addr: String,
+    /// Where Redis clients reach it; empty if nowhere.
+    pub resp_addr: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Its role; none if it did not answer.
+    pub role: Option<Role>,
+    /// The last entry it applied; none if it did not answer.
+    pub applied_index: Option<u64>,
+    /// Entries it is behind the most advanced member; none if it did not answer.
+    pub lag: Option<u64>,
+}

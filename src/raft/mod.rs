@@ -1,0 +1,59 @@
+//! LAYER 2: how the machine is replicated. The only place that names openraft, sled, tonic and prost.
+//!
+//! In reading order: `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
+//! `state_store` (applies entries, answers waiting callers), `wire` (protobuf to our types and back), `client` and
+//! `server` (outbound and inbound RPC).
+
+pub(crate) mod log;
+pub(crate) mod meta;
+pub(crate) mod snapshot_store;
+pub(crate) mod state_store;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+openraft::declare_raft_types!(
+    /// The types our Raft is made of. One Raft entry is one group of commands; callers are answered by the state store, so
+    /// Raft's own response is empty.
+    pub(crate) Types:
+        D = Group,
+        R = (),
+        NodeId = u64,
+        Node = Member,
+);
+
+/// One encoded, stamped group of commands (`machine::entry`). A clone counts a reference.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Group(pub(crate) Bytes);
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What the members know of each other; part of the replicated membership.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Where its peers reach it, `host:port`.
+    pub(crate) raft_addr: String,
+    /// Where Redis clients reach it, `host:port`; empty if it serves none.
+    pub(crate) resp_addr: String,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.raft_addr)
+    }
+}
+
+pub(crate) type LogId = openraft::type_config::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::type_config::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::type_config::alias::EntryOf<Types>;

@@ -4,6 +4,8 @@
 //! `state_store` (applies entries, answers waiting callers), `wire` (protobuf to our types and back), `client` and
 //! `server` (outbound and inbound RPC).
 
+pub(crate) mod answers;
+pub(crate) mod fault;
 pub(crate) mod log;
 pub(crate) mod meta;
 pub(crate) mod snapshot_store;

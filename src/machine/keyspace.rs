@@ -210,8 +210,8 @@ impl Store {
         self.insert_restored(db, key, slot);
     }
 
-    /// Puts a slot as a snapshot has it, version and all.
-    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) {
+    /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
+    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) -> bool {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = Arc::make_mut(&mut database.shards[index]);
@@ -227,10 +227,11 @@ impl Store {
         };
         database.bytes += added;
         let old_deadline = old.as_ref().and_then(|old| old.deadline);
-        if let Some(old) = old {
+        if let Some(old) = &old {
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
+        old.is_none()
     }
 
     fn move_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {

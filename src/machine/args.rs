@@ -74,6 +74,17 @@ impl<'a> Args<'a> {
         cursor(self.bytes()?).ok_or(CommandError::text("ERR invalid cursor"))
     }
 
+    /// The next `count` arguments.
+    ///
+    /// # Errors
+    /// `Syntax`, and nothing was read, when there are fewer.
+    pub fn many(&mut self, count: usize) -> Result<&'a [Bytes], CommandError> {
+        let end = self.next.checked_add(count).ok_or(CommandError::Syntax)?;
+        let many = self.argv.get(self.next..end).ok_or(CommandError::Syntax)?;
+        self.next = end;
+        Ok(many)
+    }
+
     /// The arguments that were not read yet; reads them all.
     pub fn rest(&mut self) -> &'a [Bytes] {
         let rest = self.argv.get(self.next..).unwrap_or_default();

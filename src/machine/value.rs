@@ -265,8 +265,18 @@ pub struct Session {
 }
 
 impl Session {
+    /// Bytes that the numbers of a session take.
+    const NUMBERS_BYTES: usize = 4 * 8;
+
     /// Bytes of content.
     pub fn bytes(&self) -> usize {
-        self.items.bytes + self.owner.len() + 32
+        self.items.bytes + self.owner.len() + Self::NUMBERS_BYTES
+    }
+
+    /// When it ends if it is used now and never again; none: never.
+    pub fn deadline_after_use(&self, now: super::entry::Millis) -> Option<super::entry::Millis> {
+        let idle = (self.idle_timeout_ms > 0).then(|| now.saturating_add(self.idle_timeout_ms));
+        let absolute = (self.absolute_deadline > 0).then_some(self.absolute_deadline);
+        idle.into_iter().chain(absolute).min()
     }
 }

@@ -110,7 +110,7 @@ struct Inner {
     /// How long after this start no vote is granted and none is asked for.
     silent: Duration,
     /// What this node had committed when it started was applied.
-    recovered: AtomicBool,
+    recovered: watch::Sender<bool>,
     stopping: AtomicBool,
     /// True once everything has ended.
     stopped: watch::Sender<bool>,
@@ -211,11 +211,14 @@ impl Node {
     /// [`Error::NoLeader`] after `within`; [`Error::Stopped`].
     pub async fn ready(&self, within: Duration) -> Result<()> {
         let began = Instant::now();
-        let mut state = self.inner.replica.watch();
+        let (mut state, mut recovered) = (self.inner.replica.watch(), self.inner.recovered.subscribe());
         let wait = async {
             while !self.is_ready() {
-                // Applying moves Raft's metrics too, so every step towards readiness wakes this.
-                if !state.changed().await {
+                let running = tokio::select! {
+                    running = state.changed() => running,
+                    _ = recovered.changed() => true,
+                };
+                if !running || self.inner.stopping.load(Ordering::Acquire) {
                     return Err(self.why_stopped());
                 }
             }
@@ -230,7 +233,7 @@ impl Node {
         let state = self.inner.replica.state();
         state.leader.is_some()
             && state.members.contains_key(&self.inner.id)
-            && self.inner.recovered.load(Ordering::Acquire)
+            && *self.inner.recovered.borrow()
             && self.inner.fault.get().is_none()
             && !self.inner.stopping.load(Ordering::Acquire)
     }
@@ -503,7 +506,7 @@ impl Opened {
             query,
             fault,
             silent,
-            recovered: AtomicBool::new(false),
+            recovered: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             stop_service: watch::Sender::new(false),
@@ -573,8 +576,7 @@ async fn begin(inner: Arc<Inner>) {
         }
     };
     if inner.query.wait_for(state.committed_index).await.is_ok() {
-        inner.recovered.store(true, Ordering::Release);
-        inner.replica.touch();
+        inner.recovered.send_replace(true);
     }
 }
 

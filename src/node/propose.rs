@@ -11,9 +11,9 @@ use crate::config::{Limits, Timing};
 use crate::error::{Error, Result};
 use crate::machine::entry::{self, Command, Origin};
 use crate::machine::reply::Reply;
+use crate::raft::answers::Answers;
 use crate::raft::client::Peers;
 use crate::raft::replica::{Replica, Role, State, StateWatch};
-use crate::raft::state_store::Applied;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -85,9 +85,9 @@ pub(super) struct Flights {
     wake: Notify,
     /// The groups in flight must be sent again.
     resend: AtomicBool,
-    /// The last log index whose replies were given out.
-    pub(super) groups_sealed: AtomicU64,
-    pub(super) commands_sealed: AtomicU64,
+    /// What was sealed since the start, for the status.
+    groups_sealed: AtomicU64,
+    commands_sealed: AtomicU64,
 }
 
 impl std::fmt::Debug for Flights {
@@ -112,7 +112,7 @@ impl Flights {
 }
 
 /// What the state store tells of this node's own groups.
-impl Applied for Flights {
+impl Answers for Flights {
     fn applied(&self, number: u64, index: u64, replies: Vec<Reply>) {
         let Some(flight) = self.groups.lock().remove(&number) else { return };
         self.wake.notify_one();
@@ -127,12 +127,12 @@ impl Applied for Flights {
         self.ask_resend();
     }
 
-    fn skipped(&self, last: u64) {
+    fn lost(&self, number: u64) {
         let mut groups = self.groups.lock();
-        let rest = groups.split_off(&(last + 1));
-        let skipped = std::mem::replace(&mut *groups, rest);
+        let rest = groups.split_off(&number.saturating_add(1));
+        let lost = std::mem::replace(&mut *groups, rest);
         drop(groups);
-        for flight in skipped.into_values() {
+        for flight in lost.into_values() {
             let why = "it was applied by a snapshot, which carries no replies";
             Self::answer_unknown(flight.callers, Duration::ZERO, why);
         }

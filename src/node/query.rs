@@ -17,7 +17,8 @@ const RETRY: Duration = Duration::from_millis(20);
 /// How long one round may take before another is begun.
 const ROUND: Duration = Duration::from_secs(1);
 
-type Answer = oneshot::Sender<u64>;
+/// Where one reader's index goes.
+pub(super) type Answer = oneshot::Sender<u64>;
 
 /// The readers' side.
 #[derive(Debug)]
@@ -58,7 +59,8 @@ impl Query {
         tokio::time::timeout(self.deadline, read).await.map_err(|_| late())?
     }
 
-    async fn wait_for(&self, index: u64) -> Result<u64> {
+    /// Waits until an index is applied here. How far it is then.
+    pub(super) async fn wait_for(&self, index: u64) -> Result<u64> {
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| *applied >= index).await;
         reached.map(|applied| *applied).map_err(|_| stopped())

@@ -181,7 +181,7 @@ impl Peers {
         leader: u64,
         address: &str,
         groups: impl Stream<Item = Bytes> + Send + 'static,
-    ) -> Result<impl Stream<Item = Result<(u64, Option<String>), Status>> + Send + use<>, Status> {
+    ) -> Result<impl Stream<Item = Result<(u64, Option<String>), Status>> + Send, Status> {
         let requests = groups.map(|group| pb::ForwardRequest { group });
         let request = self.request(leader, requests);
         let answers = client(self.channels(address)?.bulk).forward(request).await?.into_inner();

@@ -46,7 +46,7 @@ pub struct AppendRequest {
     pub prev_log: ::core::option::Option<LogId>,
     #[prost(message, optional, tag = "3")]
     pub leader_commit: ::core::option::Option<LogId>,
-    /// All entries in one field, as src/raft/entry.rs writes them: one field costs a third less than a repeated one.
+    /// All entries in one field, as src/raft/log/record.rs writes them: one field costs a third less than a repeated one.
     #[prost(bytes = "bytes", tag = "4")]
     pub entries: ::prost::bytes::Bytes,
 }
@@ -77,21 +77,11 @@ pub struct Matched {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotChunk {
-    /// The first message carries the head, the others content.
-    #[prost(message, optional, tag = "1")]
-    pub head: ::core::option::Option<SnapshotHead>,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub content: ::prost::bytes::Bytes,
-}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotHead {
+    /// The first message carries the vote, the others the bytes of the snapshot's file.
     #[prost(message, optional, tag = "1")]
     pub vote: ::core::option::Option<VoteValue>,
-    /// SnapshotMeta, as src/raft/meta.rs writes cold records.
     #[prost(bytes = "bytes", tag = "2")]
-    pub meta: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "3")]
-    pub length: u64,
+    pub content: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotResponse {
@@ -155,10 +145,7 @@ pub struct HelloResponse {
     /// 0: it belongs to no cluster yet.
     #[prost(uint64, tag = "4")]
     pub cluster: u64,
-    /// How many nodes it expects to form one.
-    #[prost(uint32, tag = "5")]
-    pub expect: u32,
-    #[prost(uint64, tag = "6")]
+    #[prost(uint64, tag = "5")]
     pub leader: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

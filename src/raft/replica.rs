@@ -24,7 +24,13 @@ const APPEND_ENTRIES: u64 = 256;
 /// A Raft replica on this node's disk.
 pub(crate) struct Replica {
     raft: Raft<Types, StateStore>,
-    snapshots: Arc<SnapshotStore>,
+    snapshots: SnapshotStore,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica({})", self.raft.node_id())
+    }
 }
 
 /// What Raft says of this node now.
@@ -83,7 +89,7 @@ impl Replica {
         peers: Arc<Peers>,
         log: L,
         states: StateStore,
-        snapshots: Arc<SnapshotStore>,
+        snapshots: SnapshotStore,
     ) -> Result<Self, String> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let config = openraft::Config {

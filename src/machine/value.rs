@@ -124,6 +124,12 @@ impl Str {
         possible.then_some(Self { bytes, encoding })
     }
 
+    /// A string that Redis keeps as text even if it reads as an integer: what `INCRBYFLOAT` leaves.
+    pub(super) fn as_text(bytes: Bytes) -> Self {
+        let encoding = if bytes.len() <= Self::EMBSTR_MAX { Encoding::Embstr } else { Encoding::Raw };
+        Self { bytes, encoding }
+    }
+
     /// The content, shared.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -267,7 +267,13 @@ fn faults(source: &Source) -> Vec<String> {
             }));
         }
         for (name, places) in CONFINED {
-            let as_crate = names(&code, &format!("{name}::")) || names(&code, &format!("use {name}"));
+            // `self::sled::…` and, beside `mod sled;`, `sled::…` mean a module of ours.
+            let own = ["self::", "super::", "log::"]
+                .iter()
+                .any(|path| code.contains(&format!("{path}{name}")))
+                || source.text.contains(&format!("mod {name};"));
+            let as_crate =
+                !own && (names(&code, &format!("{name}::")) || names(&code, &format!("use {name}")));
             if as_crate && !source.is_in(places) {
                 let rule = format!("{name} may be named in {} only", places.join(" and "));
                 faults.push(source.fault(number, &rule));

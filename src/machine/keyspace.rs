@@ -53,32 +53,6 @@ impl ShardHasher {
     }
 }
 
-/// Numbers by chance from a seed: the same seed, the same numbers. Good enough for a choice, not for a secret.
-#[derive(Clone, Copy, Debug)]
-pub struct Chance(u64);
-
-impl Chance {
-    /// Numbers from this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn draw(&mut self) -> u64 {
-        // SplitMix64: one step of a counter, mixed.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// The next number below `bound`, which must not be 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.draw() % bound as u64).expect("below a usize")
-    }
-}
-
 /// One key's value and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -123,6 +97,31 @@ pub struct Store {
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
     /// Counts choices by chance that readers made, so that two in one millisecond differ. Not state: no apply looks at it.
     draws: AtomicU64,
+}
+
+/// Numbers by chance from one seed: enough for a choice, not for a secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// Numbers from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number: SplitMix64, one step of a counter, mixed.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// The next number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.draw() % bound as u64).expect("below a usize")
+    }
 }
 
 impl Store {
@@ -469,7 +468,7 @@ impl Keyspace<'_> {
 
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
-        self.store.view(self.db, self.store.clock).with_seed(self.seed)
+        self.store.view(self.db, self.store.clock).with_seed(self.chance.0)
     }
 
     /// The same store, changed in another database.

@@ -3,10 +3,11 @@
 //! Only `timeout` and `maxclients` can be set, for this node and until it stops; the rest is set where the node is started.
 //! Setting a parameter to what it already is succeeds, so that a client which only makes sure of it starts.
 
+use super::Shared;
 use super::connection::Caller;
 use super::local::{Answer, help_of, quoted, refusal};
-use super::{Shared, glob};
 use crate::machine::args::{Args, integer};
+use crate::machine::glob;
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
 use bytes::Bytes;
@@ -43,11 +44,15 @@ const NUMBER_MAX: i64 = i32::MAX as i64;
 
 /// `CONFIG GET pattern ...`: what fits any of the patterns, each once.
 pub(super) fn get(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
-    let patterns = args.rest();
+    let patterns: Vec<_> = args
+        .rest()
+        .iter()
+        .map(|pattern| pattern.to_ascii_lowercase())
+        .collect();
     let asked = |name: &str| {
         patterns
             .iter()
-            .any(|pattern| glob::fits(pattern, name.as_bytes()))
+            .any(|pattern| glob::matches(pattern, name.as_bytes()))
     };
     let pair =
         |(name, value): &Parameter| (Reply::bulk(name), Reply::Bulk(Bytes::from(value(&caller.shared))));

@@ -1,6 +1,7 @@
 //! Plenary: sessions that every instance attends.
 
 pub mod config;
+pub mod edge;
 pub mod error;
 pub mod machine;
 pub mod node;

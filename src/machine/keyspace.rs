@@ -16,6 +16,7 @@ use siphasher::sip::SipHasher13;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Databases, as `SELECT` numbers them from 0.
 pub const DATABASES: usize = 16;
@@ -46,7 +47,9 @@ impl ShardHasher {
     fn shard(self, key: &[u8]) -> usize {
         let mut hasher = self.build_hasher();
         hasher.write(key);
-        usize::try_from(hasher.finish() % SHARDS as u64).expect("below SHARDS")
+        // Of the upper half: the map inside the shard places keys by the lowest bits of the same hash (and tells neighbours apart by
+        // the highest seven), so a shard whose keys had those in common would be one long collision.
+        usize::try_from((hasher.finish() >> 32) % SHARDS as u64).expect("below SHARDS")
     }
 }
 
@@ -92,6 +95,23 @@ pub struct Store {
     expired: u64,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
+    /// Counts choices by chance that readers made, so that two in one millisecond differ. Not state: no apply looks at it.
+    draws: AtomicU64,
+}
+
+/// Numbers by chance from one seed: enough for a choice, not for a secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// The next number: SplitMix64, one step of a counter, mixed.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 impl Store {
@@ -105,13 +125,22 @@ impl Store {
             revision: 0,
             expired: 0,
             deadlines: BTreeSet::new(),
+            draws: AtomicU64::new(0),
         }
     }
 
     /// A copy that no later change reaches: it shares every shard and costs a pointer for each. Without the deadline index: it is for
     /// snapshots and digests, not to go on from.
     pub fn freeze(&self) -> Store {
-        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), ..*self }
+        Store {
+            hasher: self.hasher,
+            databases: self.databases.clone(),
+            clock: self.clock,
+            revision: self.revision,
+            expired: self.expired,
+            deadlines: BTreeSet::new(),
+            draws: AtomicU64::new(0),
+        }
     }
 
     /// The seed given to [`Store::new`].
@@ -152,7 +181,7 @@ impl Store {
 
     /// Reads database `db` (0 to 15) as of `now`.
     pub fn view(&self, db: u8, now: Millis) -> View<'_> {
-        View { store: self, db, now }
+        View { store: self, db, now, seed: None }
     }
 
     /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
@@ -171,7 +200,7 @@ impl Store {
 
     /// Changes database `db` at the log's clock, drawing chance from `seed`.
     pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
-        Keyspace { store: self, db, seed }
+        Keyspace { store: self, db, chance: Chance(seed) }
     }
 
     fn slot(&self, db: u8, key: &[u8]) -> Option<&Slot> {
@@ -268,9 +297,24 @@ pub struct View<'a> {
     store: &'a Store,
     db: u8,
     now: Millis,
+    /// Where chance comes from inside the log; none for a reader outside of it.
+    seed: Option<u64>,
 }
 
 impl<'a> View<'a> {
+    /// The same view inside the log, where every node must draw alike.
+    pub(super) fn with_seed(self, seed: u64) -> View<'a> {
+        View { seed: Some(seed), ..self }
+    }
+
+    /// Chance for a command that only reads: from the entry's seed inside the log, else another one with each call.
+    pub fn chance(&self) -> Chance {
+        Chance(self.seed.unwrap_or_else(|| {
+            let draw = self.store.draws.fetch_add(1, Ordering::Relaxed);
+            self.now ^ draw.wrapping_mul(0xd134_2543_de82_ef95)
+        }))
+    }
+
     /// The time as of which keys are absent or there.
     pub fn now(&self) -> Millis {
         self.now
@@ -392,7 +436,7 @@ impl<'a> View<'a> {
 pub struct Keyspace<'a> {
     store: &'a mut Store,
     db: u8,
-    seed: u64,
+    chance: Chance,
 }
 
 impl Keyspace<'_> {
@@ -408,12 +452,7 @@ impl Keyspace<'_> {
 
     /// A fresh number by chance: the same on every node.
     pub fn random(&mut self) -> u64 {
-        // SplitMix64: one step of a counter, mixed; enough for a choice, not for a secret.
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.chance.draw()
     }
 
     /// What a reader of this database sees now.
@@ -423,7 +462,8 @@ impl Keyspace<'_> {
 
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
-        Keyspace { seed: self.seed ^ u64::from(db), db, store: self.store }
+        let seed = self.chance.draw();
+        Keyspace { chance: Chance(seed), db, store: self.store }
     }
 
     /// Puts a value; a deadline the key had is gone.

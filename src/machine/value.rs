@@ -99,6 +99,12 @@ impl Str {
         Self { bytes: Bytes::copy_from_slice(bytes), encoding }
     }
 
+    /// A string that Redis keeps as text even if it reads as an integer: what `INCRBYFLOAT` leaves.
+    pub(super) fn as_text(bytes: Bytes) -> Self {
+        let encoding = if bytes.len() <= Self::EMBSTR_MAX { Encoding::Embstr } else { Encoding::Raw };
+        Self { bytes, encoding }
+    }
+
     /// A string with the encoding that a snapshot noted.
     pub(super) fn with_encoding(bytes: Bytes, encoding: Encoding) -> Self {
         Self { bytes, encoding }

@@ -21,7 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The program, without settings of whoever runs the tests.
 fn plenary<const N: usize>(args: [&str; N]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
-    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PLENARY_")) {
+    for (variable, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PLENARY_"))
+    {
         command.env_remove(variable);
     }
     command.args(args).stdin(Stdio::null());
@@ -38,7 +40,11 @@ struct Said {
 fn run(command: &mut Command) -> Said {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    Said {
+        code: output.status.code(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 impl Said {
@@ -63,16 +69,40 @@ struct Serving {
 
 impl Serving {
     fn start(data: &Path, command: &mut Command) -> Self {
-        let listen = ["--listen", "127.0.0.1:0", "--resp", "127.0.0.1:0", "--http", "127.0.0.1:0"];
-        command.arg("--data").arg(data).args(listen).stderr(Stdio::piped());
+        let listen = [
+            "--listen",
+            "127.0.0.1:0",
+            "--resp",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+        ];
+        command
+            .arg("--data")
+            .arg(data)
+            .args(listen)
+            .stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let stderr = BufReader::new(process.stderr.take().unwrap());
         let (tell, log) = channel();
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        let mut serving = Self { process, log, seen: Vec::new(), redis: String::new(), http: String::new() };
+        std::thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| tell.send(line))
+        });
+        let mut serving = Self {
+            process,
+            log,
+            seen: Vec::new(),
+            redis: String::new(),
+            http: String::new(),
+        };
         let ready = serving.line_with("ready: ");
         let after = |name: &str| {
-            let (_, rest) = ready.split_once(&format!(" {name} ")).unwrap_or_else(|| panic!("no {name} in {ready}"));
+            let (_, rest) = ready
+                .split_once(&format!(" {name} "))
+                .unwrap_or_else(|| panic!("no {name} in {ready}"));
             rest.split(',').next().unwrap().to_owned()
         };
         (serving.redis, serving.http) = (after("redis"), after("http"));
@@ -87,7 +117,10 @@ impl Serving {
     #[track_caller]
     fn line_with(&mut self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
-        while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = self
+            .log
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             self.seen.push(line.clone());
             if line.contains(text) {
                 return line;
@@ -105,10 +138,17 @@ impl Serving {
     #[track_caller]
     fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
-        while let Ok(line) = self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        while let Ok(line) = self
+            .log
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
             self.seen.push(line);
         }
-        assert!(Instant::now() < deadline, "it does not end; it said:\n{}", self.seen.join("\n"));
+        assert!(
+            Instant::now() < deadline,
+            "it does not end; it said:\n{}",
+            self.seen.join("\n")
+        );
         self.process.wait().unwrap()
     }
 
@@ -162,15 +202,43 @@ fn no_or_unknown_arguments_are_misuse() {
 
 #[test]
 fn all_faults_of_the_settings_are_told_at_once() {
-    let args = ["serve", "--listen", "nowhere", "--expect", "7", "--resp", "0.0.0.0:6379", "--group-bytes", "0"];
-    let faults = ["data is not set", "listen = \"nowhere\"", "expect = 7", "without an access key", "group_bytes = 0"];
+    let args = [
+        "serve",
+        "--listen",
+        "nowhere",
+        "--expect",
+        "7",
+        "--resp",
+        "0.0.0.0:6379",
+        "--group-bytes",
+        "0",
+    ];
+    let faults = [
+        "data is not set",
+        "listen = \"nowhere\"",
+        "expect = 7",
+        "without an access key",
+        "group_bytes = 0",
+    ];
     run(&mut plenary(args)).failed_with(2, &faults);
 }
 
 #[test]
 fn beyond_loopback_a_secret_is_needed() {
-    run(&mut plenary(["serve", "--data", "unused", "--listen", "192.0.2.1:7001"]))
-        .failed_with(2, &["listen = 192.0.2.1:7001", "Without a secret it serves peers on loopback only"]);
+    run(&mut plenary([
+        "serve",
+        "--data",
+        "unused",
+        "--listen",
+        "192.0.2.1:7001",
+    ]))
+    .failed_with(
+        2,
+        &[
+            "listen = 192.0.2.1:7001",
+            "Without a secret it serves peers on loopback only",
+        ],
+    );
 }
 
 /// Values that cannot be are told with their settings: so it shows which source won.
@@ -178,12 +246,35 @@ fn beyond_loopback_a_secret_is_needed() {
 fn a_flag_wins_over_a_variable_over_the_file_over_the_default() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plenary.toml");
-    let text = "listen = 'file'\nhttp = 'file'\nresp = 'file'\nexpect = 9\njoin = ['127.0.0.1:1', '127.0.0.1:2']\n";
+    let text =
+        "listen = 'file'\nhttp = 'file'\nresp = 'file'\nexpect = 9\njoin = ['127.0.0.1:1', '127.0.0.1:2']\n";
     std::fs::write(&file, text).unwrap();
-    let mut command = plenary(["serve", "--data", "unused", "--resp", "flag", "--config", file.to_str().unwrap()]);
-    let said = run(command.env("PLENARY_HTTP", "variable").env("PLENARY_RESP", "variable"));
-    said.failed_with(2, &["listen = \"file\"", "http = \"variable\"", "resp = \"flag\"", "expect = 9"]);
-    assert!(!said.err.contains("heartbeat_ms"), "the default is good: {}", said.err);
+    let mut command = plenary([
+        "serve",
+        "--data",
+        "unused",
+        "--resp",
+        "flag",
+        "--config",
+        file.to_str().unwrap(),
+    ]);
+    let said = run(command
+        .env("PLENARY_HTTP", "variable")
+        .env("PLENARY_RESP", "variable"));
+    said.failed_with(
+        2,
+        &[
+            "listen = \"file\"",
+            "http = \"variable\"",
+            "resp = \"flag\"",
+            "expect = 9",
+        ],
+    );
+    assert!(
+        !said.err.contains("heartbeat_ms"),
+        "the default is good: {}",
+        said.err
+    );
 }
 
 #[test]
@@ -191,9 +282,12 @@ fn a_file_with_an_unknown_key_is_refused_with_the_known_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("plenary.toml");
     std::fs::write(&file, "data = 'unused'\nacces_key = 'x'\n").unwrap();
-    run(&mut plenary(["serve", "--config", file.to_str().unwrap()]))
-        .failed_with(2, &["acces_key", "line 2", "`access_key`", "`snapshot_log_bytes`"]);
-    run(&mut plenary(["serve", "--config", "no/such/file"])).failed_with(2, &["no/such/file", "cannot be read"]);
+    run(&mut plenary(["serve", "--config", file.to_str().unwrap()])).failed_with(
+        2,
+        &["acces_key", "line 2", "`access_key`", "`snapshot_log_bytes`"],
+    );
+    run(&mut plenary(["serve", "--config", "no/such/file"]))
+        .failed_with(2, &["no/such/file", "cannot be read"]);
 }
 
 #[test]
@@ -206,7 +300,10 @@ fn a_cluster_of_one_serves_redis_and_http_until_it_is_told_to_stop() {
     assert_eq!(one.http("GET", "/health"), (200, "ok\n".to_owned()));
     assert_eq!(one.http("GET", "/ready"), (200, "ready\n".to_owned()));
     let (code, metrics) = one.http("GET", "/metrics");
-    assert!(code == 200 && metrics.contains("\nplenary_ready 1\n"), "{code} {metrics}");
+    assert!(
+        code == 200 && metrics.contains("\nplenary_ready 1\n"),
+        "{code} {metrics}"
+    );
     assert_eq!(one.http("GET", "/else").0, 404);
     assert_eq!(one.http("POST", "/health").0, 405);
     one.signal("TERM");
@@ -230,8 +327,17 @@ fn it_also_stops_by_interrupt_and_by_the_end_of_standard_input() {
 fn loopback_without_secret_and_key_is_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let one = Serving::one(folder.path());
-    for warning in ["no secret_file: peers are served on loopback only", "no access key: Redis clients are served on"] {
-        assert!(one.seen.iter().any(|line| line.contains("WARN") && line.contains(warning)), "{:#?}", one.seen);
+    for warning in [
+        "no secret_file: peers are served on loopback only",
+        "no access key: Redis clients are served on",
+    ] {
+        assert!(
+            one.seen
+                .iter()
+                .any(|line| line.contains("WARN") && line.contains(warning)),
+            "{:#?}",
+            one.seen
+        );
     }
 }
 
@@ -257,7 +363,10 @@ fn one_folder_is_for_one_process() {
     // A second node that does start must end all the same, so that this test does.
     let said = run(second.arg(folder.path()).arg("--until-stdin-ends"));
     said.failed_with(1, &["in use by another process"]);
-    assert_eq!(one.client().call(&["PING"]).unwrap(), Reply::Simple("PONG".into()));
+    assert_eq!(
+        one.client().call(&["PING"]).unwrap(),
+        Reply::Simple("PONG".into())
+    );
 }
 
 #[test]
@@ -266,7 +375,14 @@ fn a_port_in_use_is_told() {
     let address = taken.local_addr().unwrap().to_string();
     for setting in ["--resp", "--http"] {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = plenary(["serve", "--listen", "127.0.0.1:0", setting, &address, "--until-stdin-ends"]);
+        let mut command = plenary([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            setting,
+            &address,
+            "--until-stdin-ends",
+        ]);
         let said = run(command.arg("--data").arg(folder.path()));
         said.failed_with(1, &[&format!("cannot listen on {address}")]);
     }
@@ -287,9 +403,17 @@ fn status_and_members_are_tables_and_json() {
     let id = json["node_id"].as_u64().unwrap().to_string();
     assert_eq!(json["members"][0]["id"].to_string(), id, "{json:#}");
     let list = run(&mut plenary(["members", "list", "--resp", &one.redis]));
-    let row = list.out.lines().nth(1).unwrap_or_else(|| panic!("no member in {:?}", list.out));
+    let row = list
+        .out
+        .lines()
+        .nth(1)
+        .unwrap_or_else(|| panic!("no member in {:?}", list.out));
     let cells: Vec<&str> = row.split_whitespace().collect();
-    assert_eq!((cells[0], cells[1], cells[2], cells[4]), (id.as_str(), "leader", "yes", one.redis.as_str()), "{row}");
+    assert_eq!(
+        (cells[0], cells[1], cells[2], cells[4]),
+        (id.as_str(), "leader", "yes", one.redis.as_str()),
+        "{row}"
+    );
 }
 
 #[test]
@@ -308,19 +432,41 @@ fn the_access_key_is_needed_where_there_is_one() {
     let file = folder.path().join("key");
     std::fs::write(&file, "open sesame\n").unwrap();
     let file = file.to_str().unwrap();
-    let one = Serving::start(&folder.path().join("data"), &mut plenary(["serve", "--access-key-file", file]));
-    assert!(one.seen.iter().all(|line| !line.contains("sesame")), "{:#?}", one.seen);
+    let one = Serving::start(
+        &folder.path().join("data"),
+        &mut plenary(["serve", "--access-key-file", file]),
+    );
+    assert!(
+        one.seen.iter().all(|line| !line.contains("sesame")),
+        "{:#?}",
+        one.seen
+    );
     assert!(Client::connect(&one.redis, Some(&Secret::new("open sesame"))).is_ok());
     run(&mut plenary(["status", "--resp", &one.redis])).failed_with(1, &["NOAUTH", "--access-key-file"]);
     let wrong = run(plenary(["status", "--resp", &one.redis]).env("PLENARY_ACCESS_KEY", "open barley"));
     wrong.failed_with(1, &["WRONGPASS", "Check the access key"]);
-    assert_eq!(run(&mut plenary(["status", "--resp", &one.redis, "--access-key-file", file])).code, Some(0));
+    assert_eq!(
+        run(&mut plenary([
+            "status",
+            "--resp",
+            &one.redis,
+            "--access-key-file",
+            file
+        ]))
+        .code,
+        Some(0)
+    );
 }
 
 #[test]
 fn nobody_there_is_told() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    run(&mut plenary(["status", "--resp", &free])).failed_with(1, &["cannot connect to", &free, "plenary serve --resp"]);
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    run(&mut plenary(["status", "--resp", &free]))
+        .failed_with(1, &["cannot connect to", &free, "plenary serve --resp"]);
 }
 
 /// Whatever listens there, the answer is an error and not a hang: here an HTTP server.

@@ -1,9 +1,11 @@
 //! A node from start to stop: node, Redis endpoint and HTTP in that order, then until a signal or a fault, then back.
 
-use crate::config::Config;
+use crate::config::{Config, RespConfig};
 use crate::edge::http::Http;
+use crate::edge::resp::Resp;
 use crate::error::{Error, Result};
 use crate::node::Node;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
@@ -68,28 +70,39 @@ pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
     })
 }
 
-/// What runs in this process.
+/// What runs in this process, in the order it was started in.
 struct Running {
     node: Node,
+    resp: Option<Resp>,
     http: Option<Http>,
 }
 
 impl Running {
     async fn start(config: Config) -> Result<Self> {
-        let http = config.http.clone();
-        let node = Node::start(config).await?;
-        let http = match http {
-            Some(listen) => match Http::start(node.clone(), &listen).await {
-                Ok(http) => Some(http),
-                Err(error) => {
-                    // The port is the news; that a node which has done nothing stops is not.
-                    let _ = node.stop().await;
-                    return Err(error);
-                }
-            },
-            None => None,
+        let (resp, http) = (config.resp.clone(), config.http.clone());
+        let mut running = Self {
+            node: Node::start(config).await?,
+            resp: None,
+            http: None,
         };
-        Ok(Self { node, http })
+        match running.start_edges(resp, http).await {
+            Ok(()) => Ok(running),
+            Err(error) => {
+                // The port is the news; that a node which has done nothing stops is not.
+                let _ = running.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_edges(&mut self, resp: Option<RespConfig>, http: Option<String>) -> Result<()> {
+        if let Some(resp) = resp {
+            self.resp = Some(Resp::start(self.node.clone(), resp).await?);
+        }
+        if let Some(listen) = http {
+            self.http = Some(Http::start(self.node.clone(), &listen).await?);
+        }
+        Ok(())
     }
 
     /// Until it is asked to stop, or its node stopped by itself.
@@ -110,16 +123,19 @@ impl Running {
 
     /// The line that scripts wait for.
     fn announce(&self) {
-        let http = self
-            .http
-            .as_ref()
-            .map_or_else(|| "nowhere".to_owned(), |http| http.address().to_string());
-        let (peers, redis, id) = (self.node.raft_addr(), "nowhere", self.node.status().node_id);
+        let or_nowhere =
+            |address: Option<SocketAddr>| address.map_or("nowhere".to_owned(), |at| at.to_string());
+        let redis = or_nowhere(self.resp.as_ref().map(Resp::address));
+        let http = or_nowhere(self.http.as_ref().map(Http::address));
+        let (peers, id) = (self.node.raft_addr(), self.node.status().node_id);
         tracing::info!(target: "plenary", "ready: peers {peers}, redis {redis}, http {http}, node {id}");
     }
 
-    /// `/ready` and `/health` answer to the last.
+    /// Clients first, so that what they sent is finished; HTTP last, so that `/ready` tells of it.
     async fn stop(self) -> Result<()> {
+        if let Some(resp) = self.resp {
+            resp.stop().await;
+        }
         let stopped = self.node.stop().await;
         if let Some(http) = self.http {
             http.stop().await;

@@ -330,8 +330,14 @@ impl Settings {
                 Secret::new("a secret that could not be read")
             })
         };
-        let secret = self.secret_file.as_deref().map(|file| secret_in("secret_file", file));
-        let key_in_file = self.access_key_file.as_deref().map(|file| secret_in("access_key_file", file));
+        let secret = self
+            .secret_file
+            .as_deref()
+            .map(|file| secret_in("secret_file", file));
+        let key_in_file = self
+            .access_key_file
+            .as_deref()
+            .map(|file| secret_in("access_key_file", file));
         if key_in_file.is_some() && self.access_key.is_some() {
             faults.push("access_key and access_key_file are both set: keep one".to_owned());
         }

@@ -291,7 +291,7 @@ impl Node {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(File::create(&log)?);
+            .stderr(File::options().create(true).append(true).open(&log)?);
         Ok(Self {
             number,
             redis,

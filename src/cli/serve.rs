@@ -48,7 +48,7 @@ pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
             doing: "starting the runtime".to_owned(),
             source,
         })?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut asked = Asked::listen(until_stdin_ends)?;
         let started = tokio::select! {
             started = Running::start(config) => started?,
@@ -67,7 +67,10 @@ pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
                 std::process::exit(ENDED_AT_ONCE)
             }
         }
-    })
+    });
+    // Not by dropping it: that would wait without bound for what did not stop in time.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// What runs in this process, in the order it was started in.
@@ -176,8 +179,9 @@ impl Asked {
     }
 
     async fn first(&mut self) {
-        if let Some(Request::Signal) = self.requests.recv().await {
-            tracing::info!(target: "plenary", "asked to stop; once more ends at once");
+        match self.requests.recv().await {
+            Some(Request::StdinEnded) => tracing::info!(target: "plenary", "stopping: standard input ended"),
+            _ => tracing::info!(target: "plenary", "stopping; a second signal ends at once"),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Plenary: sessions that every instance attends.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
 pub mod edge;
 pub mod error;

@@ -192,7 +192,7 @@ impl Sessions {
     pub async fn create_as(&self, id: &SessionId, new: &NewSession) -> Result<bool, SessionError> {
         let mut argv = vec![word("SESSION.CREATE"), self.key_of(id), millis(new.idle_timeout)];
         if let Some(at) = new.absolute_deadline {
-            argv.extend([word("ABSOLUTE"), number(at)]);
+            argv.extend([word("UNTIL"), number(at)]);
         }
         if !new.owner.is_empty() {
             argv.extend([word("OWNER"), new.owner.clone()]);
@@ -285,7 +285,7 @@ impl Sessions {
         let version = version.map_or_else(|| word("*"), number);
         let mut argv = vec![word("SESSION.SAVE"), self.key_of(id), version];
         if let Some(at) = new.absolute_deadline {
-            argv.extend([word("ABSOLUTE"), number(at)]);
+            argv.extend([word("UNTIL"), number(at)]);
         }
         argv.push(word("REPLACE"));
         if !new.items.is_empty() {
@@ -308,7 +308,7 @@ impl Sessions {
             word("SESSION.SAVE"),
             self.key_of(id),
             word("*"),
-            word("ABSOLUTE"),
+            word("UNTIL"),
             number(at),
         ];
         version_of(&self.write(argv).await?)
@@ -504,7 +504,7 @@ impl Session {
             argv.extend([word("IDLE"), number(self.idle_timeout_ms)]);
         }
         if self.settings.absolute_deadline {
-            argv.extend([word("ABSOLUTE"), number(self.absolute_deadline)]);
+            argv.extend([word("UNTIL"), number(self.absolute_deadline)]);
         }
         if self.settings.owner {
             argv.extend([word("OWNER"), self.owner.clone()]);

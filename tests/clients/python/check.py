@@ -52,8 +52,8 @@ def strings(r):
     same(r.pexpiretime("k"), at * 1000 + 1)
     same(r.set("k", "z"), True)
     same(r.ttl("k"), -1)
-    same(r.execute_command("SETEX", "k", 100, "e"), b"OK")
-    same(r.execute_command("PSETEX", "k", 100_000, "p"), b"OK")
+    same(r.execute_command("SETEX", "k", 100, "e"), True)
+    same(r.execute_command("PSETEX", "k", 100_000, "p"), True)
     same(r.setnx("k", "n"), False)
     same(r.getex("k", ex=50), b"p")
     assert 48 <= r.ttl("k") <= 50

@@ -3,9 +3,9 @@
 //! Left out, and empty in the replies: tips, and key specifications (first key, last key and step say the same).
 
 use super::connection::Caller;
-use super::glob;
 use super::local::{Answer, help_of};
 use crate::machine::args::Args;
+use crate::machine::glob;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Run, Spec};
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub(super) fn info(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     if args.is_empty() {
         return all(caller, args);
     }
-    let details = |name| row(name).map_or(Reply::NilArray, |spec| details(&spec));
+    let details = |name| row(name).map_or(Reply::Nil, |spec| details(&spec));
     Ok(Reply::Array(args.rest().iter().map(details).collect()))
 }
 
@@ -74,7 +74,7 @@ pub(super) fn list(_: &mut Caller, args: &mut Args<'_>) -> Answer {
         b"aclcat" => Ok(categories(spec)
             .iter()
             .any(|category| value.eq_ignore_ascii_case(category.as_bytes()))),
-        b"pattern" => Ok(glob::fits(value, spec.name.as_bytes())),
+        b"pattern" => Ok(glob::matches(&value.to_ascii_uppercase(), spec.name.as_bytes())),
         _ => Err(CommandError::Syntax),
     };
     let mut names = Vec::new();

@@ -36,7 +36,6 @@ pub mod connection;
 pub mod decode;
 pub mod encode;
 pub mod frame;
-mod glob;
 mod info;
 mod listener;
 mod local;

@@ -104,6 +104,11 @@ pub struct Store {
 pub struct Chance(u64);
 
 impl Chance {
+    /// Numbers from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// The next number: SplitMix64, one step of a counter, mixed.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -111,6 +116,11 @@ impl Chance {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// The next number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.draw() % bound as u64).expect("below a usize")
     }
 }
 
@@ -239,8 +249,8 @@ impl Store {
         self.insert_restored(db, key, slot);
     }
 
-    /// Puts a slot as a snapshot has it, version and all.
-    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) {
+    /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
+    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) -> bool {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = Arc::make_mut(&mut database.shards[index]);
@@ -256,10 +266,11 @@ impl Store {
         };
         database.bytes += added;
         let old_deadline = old.as_ref().and_then(|old| old.deadline);
-        if let Some(old) = old {
+        if let Some(old) = &old {
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
+        old.is_none()
     }
 
     fn move_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
@@ -457,7 +468,7 @@ impl Keyspace<'_> {
 
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
-        self.store.view(self.db, self.store.clock)
+        self.store.view(self.db, self.store.clock).with_seed(self.chance.0)
     }
 
     /// The same store, changed in another database.

@@ -1,0 +1,394 @@
+//! The log's journal in sled, and the one sled database of a data folder. Knows nothing of records.
+//!
+//! Two things about sled 0.34 shape this file. Its `flush` is a write and a `sync_file_range`: the bytes leave the process, but neither the
+//! disk's cache nor the file's size is flushed, so power loss can take them. A `File::sync_data` of its file on a handle of our own after
+//! each flush mends that. And it writes what does not fit in a quarter of a segment to a file of its own that is never synced; that
+//! holds not for values alone but for whole leaves of up to [`LEAF_VALUES`] of them. Hence [`SEGMENT_BYTES`] and [`PART_BYTES`].
+//!
+//! A batch is one value under its sequence number, or several if it is large:
+//!
+//! ```text
+//! value = version u8 (1) | part u16 | parts u16 | crc32 of sequence number, part, parts and content u32 | content
+//! ```
+//!
+//! What sled itself may lose: it takes a damaged message for the torn end of its log and silently drops everything after it. So the greatest
+//! sequence number that was acknowledged stands in a file beside it (`log.mark`, written after each batch, not synced: it costs a microsecond).
+//! A log that ends before its mark is refused. Undetected remains a loss of both together: power loss with a disk that forgets what it
+//! had acknowledged, or a folder restored from an old copy.
+
+use super::{ADVICE, Journal};
+use crate::config::Durability;
+use crate::error::Error;
+use bytes::{Buf, BufMut, Bytes};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// sled's segment: a quarter of it is the most that sled writes to its log file, the rest goes to files it never syncs.
+const SEGMENT_BYTES: usize = 2 << 20;
+
+/// Content of one value. A leaf is split beyond 16 values and may hold a few more for a moment.
+const PART_BYTES: usize = 24 << 10;
+
+/// The most values a leaf holds, with a margin (16, one insert before the split, merging with a small neighbour).
+const LEAF_VALUES: usize = 20;
+
+const _: () = assert!(LEAF_VALUES * (PART_BYTES + 64) < SEGMENT_BYTES / 4);
+
+/// sled's own cache. Our trees are written once and read at start only.
+const CACHE_BYTES: u64 = 32 << 20;
+
+/// How often sled cleans its segments, in milliseconds. Durability does not hang on it.
+const CLEAN_EVERY_MS: u64 = 500;
+
+/// Keys deleted at one step; a step is taken between two batches, so it must not hold up the next one for long.
+const DELETED_AT_ONCE: usize = 256;
+
+/// The layout of values written today.
+const VERSION: u8 = 1;
+
+/// Bytes before the content of a value.
+const HEAD: usize = 1 + 2 + 2 + 4;
+
+/// The one sled database of a data folder, shared by the log and the cold records.
+#[derive(Debug)]
+pub(crate) struct Database {
+    db: sled::Db,
+    /// sled's file on a handle of our own: what is flushed to the disk.
+    file: File,
+    data: PathBuf,
+}
+
+impl Database {
+    /// Opens or creates `<data>/sled`. The caller holds the folder's lock.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] where sled finds it damaged, whatever way sled says so.
+    pub(crate) fn open(data: &Path) -> Result<Arc<Self>, Error> {
+        let path = data.join("sled");
+        let damaged = |error: io::Error| Error::Folder {
+            folder: data.to_owned(),
+            why: format!("its database `sled` cannot be opened: {error}. {ADVICE}"),
+        };
+        let config = sled::Config::default()
+            .path(&path)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(CLEAN_EVERY_MS));
+        let db = guarded(|| config.open()).map_err(damaged)?;
+        let file = File::options().read(true).write(true).open(path.join("db")).map_err(damaged)?;
+        let database = Self { db, file, data: data.to_owned() };
+        // What an earlier process left in the page cache counts as durable from here on, and so do the names of new files.
+        database.durable().map_err(damaged)?;
+        sync_folder(&path).and_then(|()| sync_folder(data)).map_err(damaged)?;
+        Ok(Arc::new(database))
+    }
+
+    /// A tree by its name.
+    pub(crate) fn tree(&self, name: &str) -> io::Result<sled::Tree> {
+        guarded(|| self.db.open_tree(name))
+    }
+
+    /// Hands everything written so far to the system: it survives the death of this process.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        guarded(|| self.db.flush()).map(|_| ())
+    }
+
+    /// Makes everything flushed so far survive power loss.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// [`Database::flush`] and [`Database::sync`].
+    pub(crate) fn durable(&self) -> io::Result<()> {
+        self.flush()?;
+        self.sync()
+    }
+}
+
+/// Calls sled, which answers damage with an error or with a panic: both become an error.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(io::Error::other(error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            Err(io::Error::other(format!("sled panicked: {text}")))
+        }
+    }
+}
+
+/// Makes names in a folder durable: a file created, renamed or removed.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The greatest sequence number that was acknowledged, in a small file of its own.
+#[derive(Debug)]
+struct Mark {
+    file: File,
+}
+
+impl Mark {
+    const MAGIC: &[u8; 8] = b"PLNMARK\x01";
+    const BYTES: usize = 8 + 8 + 4;
+
+    fn path(data: &Path) -> PathBuf {
+        data.join("log.mark")
+    }
+
+    /// Opens the mark or creates it with 0. Its handle and what it says.
+    fn open(data: &Path) -> io::Result<(Self, u64)> {
+        let path = Self::path(data);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mark = Self { file };
+        if bytes.is_empty() {
+            mark.write(0)?;
+            mark.file.sync_all()?;
+            sync_folder(data)?;
+            return Ok((mark, 0));
+        }
+        let sequence = bytes.get(8..16).map_or(0, |mut bytes| bytes.get_u64_le());
+        if bytes != Self::encode(sequence) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its content is damaged"));
+        }
+        Ok((mark, sequence))
+    }
+
+    fn encode(sequence: u64) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(Self::MAGIC);
+        bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
+        let checksum = crc32fast::hash(&bytes[..16]);
+        bytes[16..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// No flush: after the death of the process it is there, and after power loss an older one serves nearly as well.
+    fn write(&self, sequence: u64) -> io::Result<()> {
+        self.file.write_all_at(&Self::encode(sequence), 0)
+    }
+}
+
+/// The journal: tree `log` holds the parts, tree `log-floor` where the log begins.
+#[derive(Debug)]
+pub(crate) struct SledJournal {
+    database: Arc<Database>,
+    log: sled::Tree,
+    floor_tree: sled::Tree,
+    mark: Mark,
+    marked: u64,
+    durability: Durability,
+    /// The sequence number of the next part.
+    next: u64,
+    /// Parts before this one are forgotten; those before `deleted` are gone.
+    floor: u64,
+    deleted: u64,
+}
+
+impl SledJournal {
+    /// The journal of this database. Nothing is read yet.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] where the floor or the mark is damaged.
+    pub(crate) fn open(database: Arc<Database>, durability: Durability) -> Result<Self, Error> {
+        let broken = |what: &str, error: &dyn std::fmt::Display| Error::Folder {
+            folder: database.data.clone(),
+            why: format!("{what} cannot be read: {error}. {ADVICE}"),
+        };
+        let log = database.tree("log").map_err(|error| broken("the log", &error))?;
+        let floor_tree = database.tree("log-floor").map_err(|error| broken("the log's floor", &error))?;
+        let floor = guarded(|| floor_tree.get(b"floor")).map_err(|error| broken("the log's floor", &error))?;
+        let floor = match floor.as_deref() {
+            None => 1,
+            Some(bytes) => decode_floor(bytes).ok_or_else(|| broken("the log's floor", &"its checksum does not fit"))?,
+        };
+        let (mark, marked) = Mark::open(&database.data).map_err(|error| broken("the file `log.mark`", &error))?;
+        Ok(Self { database, log, floor_tree, mark, marked, durability, next: floor, floor, deleted: floor })
+    }
+
+    fn broken(&self, why: String) -> Error {
+        Error::Folder { folder: self.database.data.clone(), why: format!("{why}. {ADVICE}") }
+    }
+
+    /// Takes away the parts of a last batch that was never completed, nor acknowledged.
+    fn cut(&mut self, first: u64) -> io::Result<()> {
+        tracing::warn!(first, next = self.next, "the log's last batch is torn and was never acknowledged: it is cut");
+        for sequence in first..self.next {
+            guarded(|| self.log.remove(sequence.to_be_bytes()))?;
+        }
+        self.database.durable()?;
+        self.next = first;
+        Ok(())
+    }
+
+    /// What is wrong with a log that ends before something it had acknowledged.
+    fn check_end(&self) -> Result<(), Error> {
+        if self.next > self.marked {
+            return Ok(());
+        }
+        Err(self.broken(format!(
+            "the log ends at {}, but {} was durable: its end is lost",
+            self.next - 1,
+            self.marked
+        )))
+    }
+}
+
+/// One value's content and which part of how many it is.
+struct Part {
+    part: u16,
+    parts: u16,
+    content: Bytes,
+}
+
+fn checksum(sequence: u64, part: u16, parts: u16, content: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(&part.to_le_bytes());
+    hasher.update(&parts.to_le_bytes());
+    hasher.update(content);
+    hasher.finalize()
+}
+
+fn encode_part(sequence: u64, part: u16, parts: u16, content: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(HEAD + content.len());
+    value.put_u8(VERSION);
+    value.put_u16_le(part);
+    value.put_u16_le(parts);
+    value.put_u32_le(checksum(sequence, part, parts, content));
+    value.put_slice(content);
+    value
+}
+
+fn decode_part(sequence: u64, value: &[u8]) -> Result<Part, String> {
+    let mut head = value;
+    if value.len() < HEAD {
+        return Err("it is too short".to_owned());
+    }
+    match head.get_u8() {
+        VERSION => {}
+        other => return Err(format!("it has format {other}, this program reads {VERSION}: run a newer one")),
+    }
+    let (part, parts, expected) = (head.get_u16_le(), head.get_u16_le(), head.get_u32_le());
+    if checksum(sequence, part, parts, head) != expected || part >= parts {
+        return Err("its checksum does not fit".to_owned());
+    }
+    Ok(Part { part, parts, content: Bytes::copy_from_slice(head) })
+}
+
+fn encode_floor(floor: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&floor.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..8]);
+    bytes[8..].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+fn decode_floor(bytes: &[u8]) -> Option<u64> {
+    let floor = bytes.get(..8)?.get_u64_le();
+    (bytes == encode_floor(floor)).then_some(floor)
+}
+
+impl Journal for SledJournal {
+    fn recover(&mut self, each: &mut dyn FnMut(u64, Bytes) -> Result<(), Error>) -> Result<(), Error> {
+        let mut keys = self.log.iter();
+        // Where the batch that is being put together began, its parts so far and how many it needs.
+        let (mut first, mut open, mut needed) = (self.floor, Vec::new(), 0);
+        while let Some(item) = guarded(|| keys.next().transpose())
+            .map_err(|error| self.broken(format!("the log cannot be read after {}: {error}", self.next - 1)))?
+        {
+            let Ok(key) = <[u8; 8]>::try_from(item.0.as_ref()) else {
+                return Err(self.broken("the log has a key that is no sequence number".to_owned()));
+            };
+            let sequence = u64::from_be_bytes(key);
+            if sequence < self.floor {
+                self.deleted = self.deleted.min(sequence);
+                continue;
+            }
+            if sequence != self.next {
+                return Err(self.broken(format!("part {} of the log is missing; the next is {sequence}", self.next)));
+            }
+            let part = decode_part(sequence, &item.1)
+                .map_err(|why| self.broken(format!("part {sequence} of the log is damaged: {why}")))?;
+            if open.is_empty() {
+                (first, needed) = (sequence, part.parts);
+            }
+            if usize::from(part.part) != open.len() || part.parts != needed {
+                return Err(self.broken(format!("part {sequence} of the log stands where it does not belong")));
+            }
+            self.next += 1;
+            open.push(part.content);
+            if open.len() == usize::from(needed) {
+                let batch = if open.len() == 1 { open.remove(0) } else { Bytes::from(open.concat()) };
+                open.clear();
+                each(first, batch)?;
+            }
+        }
+        if !open.is_empty() {
+            if self.marked >= first {
+                return Err(self.broken(format!(
+                    "the log ends within batch {first}, but {} was durable: its end is lost",
+                    self.marked
+                )));
+            }
+            self.cut(first).map_err(|error| self.broken(format!("the log's torn end cannot be cut: {error}")))?;
+        }
+        self.check_end()
+    }
+
+    fn append(&mut self, batch: &[u8]) -> io::Result<u64> {
+        let first = self.next;
+        let parts = u16::try_from(batch.len().div_ceil(PART_BYTES))
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a batch of more than 1.5 GiB"))?;
+        for (part, content) in (0..parts).zip(batch.chunks(PART_BYTES)) {
+            let value = encode_part(self.next, part, parts, content);
+            guarded(|| self.log.insert(self.next.to_be_bytes(), value))?;
+            self.next += 1;
+        }
+        self.database.flush()?;
+        if self.durability == Durability::Os {
+            self.mark.write(self.next - 1)?;
+        }
+        Ok(first)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.database.sync()?;
+        // After the flush, never before: the mark must not promise what power loss can take.
+        self.mark.write(self.next - 1)
+    }
+
+    fn forget(&mut self, before: u64) -> io::Result<()> {
+        if before <= self.floor {
+            return Ok(());
+        }
+        guarded(|| self.floor_tree.insert(b"floor", &encode_floor(before)))?;
+        // Without it power loss could bring the old floor back while the first parts above it are gone: a hole.
+        self.database.durable()?;
+        self.floor = before;
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> io::Result<bool> {
+        let end = self.floor.min(self.deleted.saturating_add(DELETED_AT_ONCE as u64));
+        for sequence in self.deleted..end {
+            guarded(|| self.log.remove(sequence.to_be_bytes()))?;
+        }
+        self.deleted = end;
+        Ok(self.deleted < self.floor)
+    }
+
+    fn folder(&self) -> &Path {
+        &self.database.data
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,454 @@
+//! Who this node is: identity, cluster, snapshot catalogue and the state of its data folder. Cold records, each made durable when written.
+//!
+//! ```text
+//! <data>/LOCK          held while a process has the folder
+//! <data>/run           the last start: its number, durability, the machine's boot, whether it ended cleanly; read before all else
+//! <data>/sled/         the database: trees `meta` (here), `log` and `log-floor` (log/sled.rs)
+//! <data>/log.mark      how far the log was acknowledged (log/sled.rs)
+//! <data>/snapshots/    snapshot files (snapshot_store.rs)
+//! <data>/discarded-N/  what was set aside because the power went while nothing was flushed
+//! ```
+//!
+//! The only file that names bincode.
+
+use super::log::sled::{Database, SledJournal, guarded, sync_folder};
+use super::log::ADVICE;
+use crate::config::Durability;
+use crate::error::Error;
+use openraft::type_config::alias::SnapshotMetaOf;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The layout of the data folder written today.
+const FORMAT: u32 = 1;
+
+/// Cold records to bytes and back: `version u8 | crc32 of content u32 | content`, the content in bincode with fixed-width integers.
+pub(crate) mod cold {
+    use super::*;
+    use bincode::Options;
+
+    /// The layout written today.
+    const VERSION: u8 = 1;
+
+    /// Bytes of one record at most: a length in damaged or foreign bytes reserves no more than that.
+    const LIMIT: u64 = 16 << 20;
+
+    fn options() -> impl Options {
+        bincode::DefaultOptions::new().with_fixint_encoding().with_limit(LIMIT)
+    }
+
+    /// Encodes a record.
+    ///
+    /// # Panics
+    /// For a record beyond 16 MiB, or one that serde cannot write: our types are neither.
+    pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+        let content = options().serialize(value).expect("cold records are small and plain");
+        let mut bytes = Vec::with_capacity(5 + content.len());
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
+        bytes.extend_from_slice(&content);
+        bytes
+    }
+
+    /// Decodes a record.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is damaged or of a later version.
+    pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let (Some(version), Some(checksum), Some(content)) = (bytes.first(), bytes.get(1..5), bytes.get(5..)) else {
+            return Err(invalid("a record that ends too early".to_owned()));
+        };
+        if *version != VERSION {
+            let why = format!("a record of format {version}: this program reads {VERSION}; run a newer one");
+            return Err(invalid(why));
+        }
+        if crc32fast::hash(content).to_le_bytes() != checksum {
+            return Err(invalid("a record whose checksum does not fit".to_owned()));
+        }
+        options().deserialize(content).map_err(|error| invalid(error.to_string()))
+    }
+}
+
+/// What the folder held when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fresh {
+    /// Nothing: this is a new node.
+    New,
+    /// A node that goes on.
+    Known,
+    /// A node that may have lost what it had acknowledged: power loss under [`Durability::Os`]. It was set aside in this folder,
+    /// and this is a new node.
+    Discarded(PathBuf),
+}
+
+/// What a node promised while a cluster forms, so that it cannot promise two.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Promise {
+    /// The cluster that is to be.
+    pub(crate) cluster: u64,
+    /// Its first members: id and peer address.
+    pub(crate) members: Vec<(u64, String)>,
+}
+
+/// One snapshot file that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CatalogueEntry {
+    /// Its name in `<data>/snapshots`.
+    pub(crate) file: String,
+    /// What it covers.
+    pub(crate) meta: SnapshotMetaOf<super::Types>,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+}
+
+/// The cold records of this node. Clones are the same records.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    durability: Durability,
+    database: Arc<Database>,
+    tree: sled::Tree,
+    node: u64,
+    start: u64,
+    run: Run,
+    /// What is on disk, for readers. Held over a write, which is rare and short; never over an await.
+    records: Mutex<Records>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Records {
+    cluster: Option<u64>,
+    promise: Option<Promise>,
+    address: Option<String>,
+    snapshots: Vec<CatalogueEntry>,
+}
+
+/// The file `run`. It is read before sled is opened, as it says whether what sled holds can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    format: u32,
+    /// How often the node was started; 0 until its first start is complete.
+    start: u64,
+    /// Whether that start flushed what it acknowledged.
+    fsync: bool,
+    /// The machine's boot at that start, where it is known.
+    boot: Option<String>,
+    /// Whether it ended with everything flushed.
+    clean: bool,
+}
+
+/// Names this boot of the machine; `None` where the system does not tell.
+pub(crate) fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned())
+}
+
+impl Meta {
+    /// Takes the data folder (made if absent) for this process, and counts a start.
+    ///
+    /// `boot` is [`boot_id`]; a changed one after a start under [`Durability::Os`] that did not end cleanly means that the page cache is
+    /// lost, and with it perhaps what the node had acknowledged: all of it is set aside.
+    ///
+    /// # Errors
+    /// [`Error::FolderInUse`]; [`Error::Folder`] when it is damaged or of a later version; [`Error::Io`].
+    pub(crate) fn open(folder: &Path, durability: Durability, boot: Option<&str>) -> Result<(Self, Fresh), Error> {
+        let io = |source| Error::Io { doing: format!("preparing the data folder {}", folder.display()), source };
+        fs::create_dir_all(folder).map_err(io)?;
+        let lock = lock(folder)?;
+        let (mut run, mut fresh) = read_run(folder)?;
+        if run.lost_by_power_loss(boot) {
+            let aside = discard(folder).map_err(io)?;
+            tracing::warn!(
+                aside = %aside.display(),
+                "the machine was restarted while acknowledged data was not flushed (durability `os`): this node starts as a new one"
+            );
+            (run, fresh) = (Run::none(), Fresh::Discarded(aside));
+        }
+        if run.start == 0 {
+            // A first start that was not completed has told nobody of itself.
+            clear(folder).map_err(io)?;
+            publish(&folder.join("run"), &cold::encode(&run)).map_err(io)?;
+        }
+        let database = Database::open(folder)?;
+        let inner = Inner::read(folder, durability, database, run.start, lock)?;
+        let run = Run {
+            format: FORMAT,
+            start: inner.start,
+            fsync: durability == Durability::Fsync,
+            boot: boot.map(str::to_owned),
+            clean: false,
+        };
+        publish(&folder.join("run"), &cold::encode(&run)).map_err(io)?;
+        Ok((Self(Arc::new(Inner { run, ..inner })), fresh))
+    }
+
+    /// The log's journal in the same database. Once per [`Meta::open`].
+    ///
+    /// # Errors
+    /// [`Error::Folder`] when it is damaged.
+    pub(crate) fn journal(&self) -> Result<SledJournal, Error> {
+        SledJournal::open(self.0.database.clone(), self.0.durability)
+    }
+
+    /// The data folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    /// This node's id: 63 random bits drawn at its first start, never 0.
+    pub(crate) fn node_id(&self) -> u64 {
+        self.0.node
+    }
+
+    /// Which start of this node this is: 1, 2, 3 … The `start` of the origin of its groups.
+    pub(crate) fn start(&self) -> u64 {
+        self.0.start
+    }
+
+    /// The cluster this node belongs to, once it does.
+    pub(crate) fn cluster(&self) -> Option<u64> {
+        self.0.records.lock().cluster
+    }
+
+    /// Notes the cluster. Durable on return, as all of these.
+    pub(crate) fn set_cluster(&self, cluster: u64) -> Result<(), Error> {
+        let mut records = self.0.records.lock();
+        self.0.put(key::CLUSTER, &Some(cluster))?;
+        records.cluster = Some(cluster);
+        Ok(())
+    }
+
+    /// What this node promised while a cluster forms.
+    pub(crate) fn promise(&self) -> Option<Promise> {
+        self.0.records.lock().promise.clone()
+    }
+
+    /// Notes a promise, or that it is kept or void.
+    pub(crate) fn set_promise(&self, promise: Option<Promise>) -> Result<(), Error> {
+        let mut records = self.0.records.lock();
+        self.0.put(key::PROMISE, &promise)?;
+        records.promise = promise;
+        Ok(())
+    }
+
+    /// The peer address it told the others last.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.0.records.lock().address.clone()
+    }
+
+    /// Notes the peer address it tells the others.
+    pub(crate) fn set_address(&self, address: &str) -> Result<(), Error> {
+        let mut records = self.0.records.lock();
+        let address = Some(address.to_owned());
+        self.0.put(key::ADDRESS, &address)?;
+        records.address = address;
+        Ok(())
+    }
+
+    /// The snapshots that count, oldest first.
+    pub(super) fn snapshots(&self) -> Vec<CatalogueEntry> {
+        self.0.records.lock().snapshots.clone()
+    }
+
+    /// Notes the snapshots that count.
+    pub(super) fn set_snapshots(&self, snapshots: Vec<CatalogueEntry>) -> Result<(), Error> {
+        let mut records = self.0.records.lock();
+        self.0.put(key::SNAPSHOTS, &snapshots)?;
+        records.snapshots = snapshots;
+        Ok(())
+    }
+
+    /// Notes that everything is flushed and nothing will be written any more: after [`LogStopper::stop`](super::log::LogStopper::stop).
+    pub(crate) fn close_cleanly(&self) -> Result<(), Error> {
+        let run = Run { clean: true, ..self.0.run.clone() };
+        let closed = self.0.database.durable().and_then(|()| publish(&self.0.folder.join("run"), &cold::encode(&run)));
+        closed.map_err(|source| Error::Io { doing: "noting a clean stop".to_owned(), source })
+    }
+}
+
+mod key {
+    pub(super) const NODE: &str = "node";
+    pub(super) const START: &str = "start";
+    pub(super) const CLUSTER: &str = "cluster";
+    pub(super) const PROMISE: &str = "promise";
+    pub(super) const ADDRESS: &str = "address";
+    pub(super) const SNAPSHOTS: &str = "snapshots";
+}
+
+impl Inner {
+    /// Reads every record; draws the id at the first start; counts this one, not before the last start known from `run`.
+    fn read(
+        folder: &Path,
+        durability: Durability,
+        database: Arc<Database>,
+        last_start: u64,
+        lock: File,
+    ) -> Result<Self, Error> {
+        let broken =
+            |why: String| Error::Folder { folder: folder.to_owned(), why: format!("its records: {why}. {ADVICE}") };
+        let tree = database.tree("meta").map_err(|error| broken(error.to_string()))?;
+        let mut inner = Self {
+            folder: folder.to_owned(),
+            durability,
+            database,
+            tree,
+            node: 0,
+            start: 0,
+            run: Run::none(),
+            records: Mutex::new(Records { cluster: None, promise: None, address: None, snapshots: Vec::new() }),
+            _lock: lock,
+        };
+        let wrong = |error: io::Error| broken(error.to_string());
+        inner.node = inner.get::<u64>(key::NODE).map_err(wrong)?.unwrap_or(0);
+        inner.start = inner.get::<u64>(key::START).map_err(wrong)?.unwrap_or(0);
+        if inner.start < last_start || (last_start > 0 && inner.node == 0) {
+            return Err(broken(format!(
+                "start {last_start} was begun, but they know of {} only: their end is lost",
+                inner.start
+            )));
+        }
+        *inner.records.get_mut() = Records {
+            cluster: inner.get(key::CLUSTER).map_err(wrong)?.flatten(),
+            promise: inner.get(key::PROMISE).map_err(wrong)?.flatten(),
+            address: inner.get(key::ADDRESS).map_err(wrong)?.flatten(),
+            snapshots: inner.get(key::SNAPSHOTS).map_err(wrong)?.unwrap_or_default(),
+        };
+        if inner.node == 0 {
+            inner.node = draw_node_id()?;
+            inner.put(key::NODE, &inner.node)?;
+        }
+        inner.start += 1;
+        inner.put(key::START, &inner.start)?;
+        Ok(inner)
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> io::Result<Option<T>> {
+        guarded(|| self.tree.get(key))?.map(|bytes| cold::decode(&bytes)).transpose()
+    }
+
+    /// Without the flush a promise or a start could be taken back by power loss.
+    fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), Error> {
+        let written = guarded(|| self.tree.insert(key, cold::encode(value))).and_then(|_| self.database.durable());
+        written.map_err(|source| Error::Io { doing: format!("writing the record `{key}`"), source })
+    }
+}
+
+fn draw_node_id() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| Error::Io {
+        doing: "drawing a node id".to_owned(),
+        source: io::Error::other(error.to_string()),
+    })?;
+    Ok((u64::from_le_bytes(bytes) >> 1).max(1))
+}
+
+impl Run {
+    fn none() -> Self {
+        Self { format: FORMAT, start: 0, fsync: true, boot: None, clean: false }
+    }
+
+    /// Whether the page cache that this start relied on is gone. Where the boot is not known it may be.
+    fn lost_by_power_loss(&self, boot: Option<&str>) -> bool {
+        let same_boot = boot.is_some() && self.boot.as_deref() == boot;
+        self.start > 0 && !self.fsync && !self.clean && !same_boot
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, Error> {
+    let io = |source| Error::Io { doing: format!("locking the data folder {}", folder.display()), source };
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("LOCK")).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.to_owned())),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
+fn read_run(folder: &Path) -> Result<(Run, Fresh), Error> {
+    let broken =
+        |why: String| Error::Folder { folder: folder.to_owned(), why: format!("its file `run`: {why}. {ADVICE}") };
+    let bytes = match fs::read(folder.join("run")) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if folder.join("sled").exists() {
+                return Err(broken("it is missing".to_owned()));
+            }
+            return Ok((Run::none(), Fresh::New));
+        }
+        Err(error) => return Err(broken(error.to_string())),
+    };
+    let run: Run = cold::decode(&bytes).map_err(|error| broken(error.to_string()))?;
+    if run.format > FORMAT {
+        return Err(Error::Folder {
+            folder: folder.to_owned(),
+            why: format!("it has format {}, this program reads {FORMAT}: run a newer one", run.format),
+        });
+    }
+    let fresh = if run.start == 0 { Fresh::New } else { Fresh::Known };
+    Ok((run, fresh))
+}
+
+/// What belongs to one node in a data folder. `run` comes last: while it is there, setting aside is not complete.
+const OWN: [&str; 4] = ["sled", "log.mark", "snapshots", "run"];
+
+/// Sets everything aside in a new folder `discarded-N`, and removes those before it.
+fn discard(folder: &Path) -> io::Result<PathBuf> {
+    let mut earlier: Vec<u64> = fs::read_dir(folder)?
+        .filter_map(|item| item.ok()?.file_name().to_str()?.strip_prefix("discarded-")?.parse().ok())
+        .collect();
+    earlier.sort_unstable();
+    let begun = earlier.pop_if(|last| !folder.join(format!("discarded-{last}")).join("run").exists());
+    let number = begun.unwrap_or_else(|| earlier.last().map_or(1, |last| last + 1));
+    let aside = folder.join(format!("discarded-{number}"));
+    fs::create_dir_all(&aside)?;
+    for name in OWN {
+        match fs::rename(folder.join(name), aside.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        sync_folder(&aside)?;
+        sync_folder(folder)?;
+    }
+    for number in earlier {
+        fs::remove_dir_all(folder.join(format!("discarded-{number}")))?;
+    }
+    Ok(aside)
+}
+
+/// Removes what a first start left that was not completed.
+fn clear(folder: &Path) -> io::Result<()> {
+    for name in OWN {
+        let path = folder.join(name);
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a small file: after a crash it is the old one or the new one, whole and durable.
+fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    let mut file = File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    sync_folder(path.parent().expect("a file in the data folder has a parent"))
+}
+
+#[cfg(test)]
+mod tests;

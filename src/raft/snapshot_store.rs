@@ -1,0 +1,440 @@
+//! Snapshot files: written aside, flushed, renamed, the folder flushed. Two are kept. Knows nothing of what is in a machine.
+//!
+//! ```text
+//! file = magic "PLNSNAP" u8[7] | version u8 (1) | length of meta u32 | meta (a cold record) | content | foot
+//! foot = length of content u64 | crc32 of content u32 | crc32 of the foot so far u32
+//! ```
+//!
+//! The foot comes last because a snapshot is written in one pass, without knowing how long it gets. Files travel to peers as they are.
+//! Which files count stands in the catalogue (meta.rs), written after the file is durable: what is not in it is removed at start.
+
+use super::log::ADVICE;
+use super::log::sled::sync_folder;
+use super::meta::{CatalogueEntry, Meta, cold};
+use super::Types;
+use crate::error::Error;
+use bytes::Buf;
+use openraft::type_config::alias::SnapshotMetaOf;
+use parking_lot::Mutex;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a snapshot covers: its last entry and the membership then.
+pub(crate) type SnapshotMeta = SnapshotMetaOf<Types>;
+
+/// Snapshots kept: the newest, and one to fall back to if its file turns out damaged.
+const KEPT: usize = 2;
+
+/// Bytes written between two flushes: what a flush of the log may have to wait for.
+const FLUSHED_AT_ONCE: u64 = 16 << 20;
+
+/// Bytes read or written at once.
+const BUFFER: usize = 256 << 10;
+
+/// Bytes of the record that says what a snapshot covers, at most: hundreds of members need less.
+const META_BYTES: usize = 1 << 20;
+
+const MAGIC: &[u8; 8] = b"PLNSNAP\x01";
+const FOOT: usize = 8 + 4 + 4;
+
+/// A snapshot as openraft passes it around: a file, not its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotFile {
+    /// What it covers.
+    pub(crate) meta: SnapshotMeta,
+    /// Where it is. Newer snapshots replace it: whoever reads it for long opens it at once.
+    pub(crate) path: PathBuf,
+    /// Its length in bytes, head and foot included.
+    pub(crate) len: u64,
+}
+
+/// The snapshots of this node. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct SnapshotStore {
+    meta: Meta,
+    folder: PathBuf,
+    /// Guards the catalogue and the files it names while one is published or given up: a few renames and flushes.
+    publishing: Arc<Mutex<()>>,
+    /// Tells files aside apart.
+    aside: Arc<AtomicU64>,
+}
+
+/// A snapshot that arrives from a peer in chunks. Dropped unfinished, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    file: File,
+    aside: Aside,
+    len: u64,
+    unflushed: u64,
+}
+
+/// A file aside; removed unless it is published.
+#[derive(Debug)]
+struct Aside(PathBuf);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // It is gone when it was published; what cannot be removed now is removed at the next start.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl SnapshotStore {
+    /// Opens `<data>/snapshots` (made if absent) and removes what no catalogue knows.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn open(meta: Meta) -> Result<Self, Error> {
+        let folder = meta.folder().join("snapshots");
+        let io = |source| Error::Io { doing: format!("opening the snapshots in {}", folder.display()), source };
+        fs::create_dir_all(&folder).and_then(|()| sync_folder(meta.folder())).map_err(io)?;
+        let store = Self { meta, folder: folder.clone(), publishing: Arc::default(), aside: Arc::default() };
+        store.remove_strangers().map_err(io)?;
+        Ok(store)
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn newest(&self) -> Option<SnapshotFile> {
+        self.meta.snapshots().last().map(|entry| self.file(entry))
+    }
+
+    /// Loads the newest snapshot that is whole. One that is damaged or missing is passed over if the log still begins where an older
+    /// one (or nothing) ends; it leaves the catalogue, and its file stays as `*.damaged` for whoever wants to look.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] when no whole snapshot reaches the log, which was purged up to `purged`.
+    pub(crate) fn load_newest<T>(
+        &self,
+        purged: Option<u64>,
+        read: impl Fn(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<Option<(SnapshotMeta, T)>, Error> {
+        let mut damage = None;
+        while let Some(snapshot) = self.newest() {
+            match snapshot.read(&read) {
+                Ok(content) => {
+                    let last = snapshot.meta.last_log_id.map(|id| id.index);
+                    self.check_reach(last, purged, damage)?;
+                    return Ok(Some((snapshot.meta, content)));
+                }
+                Err(error) => {
+                    tracing::error!(snapshot = %snapshot.path.display(), %error, "a snapshot is damaged");
+                    let older = self.meta.snapshots().iter().rev().nth(1).and_then(|entry| entry.meta.last_log_id);
+                    damage = Some(format!("snapshot {} is damaged: {error}", snapshot.path.display()));
+                    // Judge before giving it up: a node that cannot start must say the same at its next start.
+                    self.check_reach(older.map(|id| id.index), purged, damage.clone())?;
+                    self.give_up(&snapshot)?;
+                }
+            }
+        }
+        self.check_reach(None, purged, damage)?;
+        Ok(None)
+    }
+
+    /// Whether a state up to `last` and a log purged up to `purged` leave no gap.
+    fn check_reach(&self, last: Option<u64>, purged: Option<u64>, damage: Option<String>) -> Result<(), Error> {
+        if purged <= last {
+            return Ok(());
+        }
+        let damage = damage.unwrap_or_else(|| "snapshots are missing".to_owned());
+        let why = format!("{damage}, and the log begins after {purged:?}, beyond any other snapshot. {ADVICE}");
+        Err(Error::Folder { folder: self.meta.folder().to_owned(), why })
+    }
+
+    fn give_up(&self, snapshot: &SnapshotFile) -> Result<(), Error> {
+        let _publishing = self.publishing.lock();
+        let mut entries = self.meta.snapshots();
+        entries.retain(|entry| self.folder.join(&entry.file) != snapshot.path);
+        self.meta.set_snapshots(entries)?;
+        // A missing file cannot be kept; that it is damaged is logged.
+        let _ = fs::rename(&snapshot.path, snapshot.path.with_extension("damaged"));
+        Ok(())
+    }
+
+    /// Writes a snapshot and publishes it. Blocks on the disk: not for a task.
+    ///
+    /// # Errors
+    /// What the disk or `content` answered; nothing is left then.
+    pub(crate) fn write(
+        &self,
+        meta: &SnapshotMeta,
+        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<SnapshotFile> {
+        let (file, aside) = self.aside()?;
+        let mut out = ContentWriter::begin(BufWriter::with_capacity(BUFFER, FlushingFile { file, unflushed: 0 }), meta)?;
+        content(&mut out)?;
+        let len = out.finish()?;
+        self.publish(aside, meta, len)
+    }
+
+    /// Begins to receive a snapshot from a peer.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub(crate) fn receive(&self) -> io::Result<Receiving> {
+        let (file, aside) = self.aside()?;
+        Ok(Receiving { file, aside, len: 0, unflushed: 0 })
+    }
+
+    /// Makes a snapshot file one of this store, wherever it is: received, of another store, or one of ours already.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub(super) fn adopt(&self, snapshot: &SnapshotFile) -> io::Result<SnapshotFile> {
+        if self.meta.snapshots().iter().any(|entry| self.folder.join(&entry.file) == snapshot.path) {
+            return Ok(snapshot.clone());
+        }
+        let aside = if snapshot.path.parent() == Some(&self.folder) {
+            Aside(snapshot.path.clone())
+        } else {
+            let (mut file, aside) = self.aside()?;
+            io::copy(&mut File::open(&snapshot.path)?, &mut file)?;
+            file.sync_all()?;
+            aside
+        };
+        self.publish(aside, &snapshot.meta, snapshot.len)
+    }
+
+    fn file(&self, entry: &CatalogueEntry) -> SnapshotFile {
+        SnapshotFile { meta: entry.meta.clone(), path: self.folder.join(&entry.file), len: entry.len }
+    }
+
+    fn aside(&self) -> io::Result<(File, Aside)> {
+        let number = self.aside.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("{number}.aside"));
+        Ok((File::options().read(true).write(true).create_new(true).open(&path)?, Aside(path)))
+    }
+
+    /// Gives a durable file its name, makes that durable, notes it in the catalogue and removes what is too old.
+    fn publish(&self, aside: Aside, meta: &SnapshotMeta, len: u64) -> io::Result<SnapshotFile> {
+        let _publishing = self.publishing.lock();
+        let entry = CatalogueEntry { file: name(meta), meta: meta.clone(), len };
+        fs::rename(&aside.0, self.folder.join(&entry.file))?;
+        sync_folder(&self.folder)?;
+        let published = self.file(&entry);
+        let mut entries = self.meta.snapshots();
+        entries.retain(|known| known.file != entry.file);
+        entries.push(entry);
+        entries.sort_by_key(|entry| entry.meta.last_log_id);
+        let dropped: Vec<_> = entries.drain(..entries.len().saturating_sub(KEPT)).collect();
+        self.meta.set_snapshots(entries).map_err(io::Error::other)?;
+        for entry in dropped {
+            // What cannot be removed now is removed at the next start.
+            let _ = fs::remove_file(self.folder.join(entry.file));
+        }
+        Ok(published)
+    }
+
+    fn remove_strangers(&self) -> io::Result<()> {
+        let known = self.meta.snapshots();
+        for item in fs::read_dir(&self.folder)? {
+            let item = item?;
+            let name = item.file_name();
+            let damaged = Path::new(&name).extension().is_some_and(|extension| extension == "damaged");
+            if !damaged && !known.iter().any(|entry| *entry.file == *name) {
+                fs::remove_file(item.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(meta: &SnapshotMeta) -> String {
+    meta.last_log_id.map_or("empty.snap".to_owned(), |id| {
+        format!("{}-{}-{}.snap", id.index, id.leader_id.term, id.leader_id.node_id)
+    })
+}
+
+impl Receiving {
+    /// Appends a chunk.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub(crate) fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.file.write_all(chunk)?;
+        self.len += chunk.len() as u64;
+        self.unflushed += chunk.len() as u64;
+        if self.unflushed >= FLUSHED_AT_ONCE {
+            self.file.sync_data()?;
+            self.unflushed = 0;
+        }
+        Ok(())
+    }
+
+    /// Bytes received so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Verifies what was received and makes it durable. It counts when it is installed; until then only this file holds it, and
+    /// the next start removes it.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is damaged, cut short or of a later version.
+    pub(crate) fn finish(self) -> io::Result<SnapshotFile> {
+        self.file.sync_all()?;
+        let mut content = Content::open(&self.aside.0)?;
+        let meta = content.meta.clone();
+        io::copy(&mut content, &mut io::sink())?;
+        content.finish()?;
+        let path = self.aside.0.with_extension("received");
+        fs::rename(&self.aside.0, &path)?;
+        Ok(SnapshotFile { meta, path, len: self.len })
+    }
+}
+
+impl SnapshotFile {
+    /// Reads the content and checks it to its end. Blocks on the disk: not for a task.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is damaged or of a later version; what `read` answers.
+    pub(crate) fn read<T>(&self, read: impl Fn(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
+        let mut content = Content::open(&self.path)?;
+        let value = read(&mut content)?;
+        content.finish()?;
+        if content.meta == self.meta { Ok(value) } else { Err(invalid("it covers something else than its name says")) }
+    }
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
+}
+
+/// A file that is flushed as it grows, so that no flush has much to do.
+struct FlushingFile {
+    file: File,
+    unflushed: u64,
+}
+
+impl Write for FlushingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unflushed += written as u64;
+        if self.unflushed >= FLUSHED_AT_ONCE {
+            self.flush()?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unflushed = 0;
+        self.file.sync_data()
+    }
+}
+
+/// Writes head, content and foot.
+struct ContentWriter {
+    out: BufWriter<FlushingFile>,
+    head: u64,
+    content: u64,
+    hasher: crc32fast::Hasher,
+}
+
+impl ContentWriter {
+    fn begin(mut out: BufWriter<FlushingFile>, meta: &SnapshotMeta) -> io::Result<Self> {
+        let meta = cold::encode(meta);
+        let length = u32::try_from(meta.len()).map_err(|_| invalid("a membership of more than 4 GiB"))?;
+        out.write_all(MAGIC)?;
+        out.write_all(&length.to_le_bytes())?;
+        out.write_all(&meta)?;
+        let head = (MAGIC.len() + 4 + meta.len()) as u64;
+        Ok(Self { out, head, content: 0, hasher: crc32fast::Hasher::new() })
+    }
+
+    /// Writes the foot and makes all of it durable. The length of the file.
+    fn finish(mut self) -> io::Result<u64> {
+        let mut foot = [0; FOOT];
+        foot[..8].copy_from_slice(&self.content.to_le_bytes());
+        foot[8..12].copy_from_slice(&self.hasher.finalize().to_le_bytes());
+        let checksum = crc32fast::hash(&foot[..12]);
+        foot[12..].copy_from_slice(&checksum.to_le_bytes());
+        self.out.write_all(&foot)?;
+        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.file.sync_all()?;
+        Ok(self.head + self.content + FOOT as u64)
+    }
+}
+
+impl Write for ContentWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.content += written as u64;
+        Ok(written)
+    }
+
+    /// The end of a snapshot is flushed once, by `finish`.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads the content of a snapshot file and checks it on the way.
+struct Content {
+    from: BufReader<File>,
+    meta: SnapshotMeta,
+    left: u64,
+    hasher: crc32fast::Hasher,
+    checksum: u32,
+}
+
+impl Content {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let mut from = BufReader::with_capacity(BUFFER, file);
+        let mut head = [0; 12];
+        from.read_exact(&mut head)?;
+        if head[..7] != MAGIC[..7] {
+            return Err(invalid("it is no snapshot"));
+        }
+        if head[7] != MAGIC[7] {
+            return Err(invalid("it was written by another version: run a newer one"));
+        }
+        let meta_len = (&head[8..]).get_u32_le() as usize;
+        let around = (12 + meta_len + FOOT) as u64;
+        if meta_len > META_BYTES || len < around {
+            return Err(invalid("it ends too early"));
+        }
+        let mut meta = vec![0; meta_len];
+        from.read_exact(&mut meta)?;
+        let meta = cold::decode(&meta)?;
+        let mut foot = [0; FOOT];
+        use std::os::unix::fs::FileExt;
+        from.get_ref().read_exact_at(&mut foot, len - FOOT as u64)?;
+        let (left, checksum) = ((&foot[..8]).get_u64_le(), (&foot[8..12]).get_u32_le());
+        if crc32fast::hash(&foot[..12]) != (&foot[12..]).get_u32_le() || left != len - around {
+            return Err(invalid("its end is missing or damaged"));
+        }
+        Ok(Self { from, meta, left, hasher: crc32fast::Hasher::new(), checksum })
+    }
+
+    /// Whether all was read and is what was written.
+    fn finish(&mut self) -> io::Result<()> {
+        if self.left > 0 {
+            return Err(invalid("it goes on after its end"));
+        }
+        if std::mem::take(&mut self.hasher).finalize() != self.checksum {
+            return Err(invalid("its checksum does not fit"));
+        }
+        Ok(())
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.from.read(&mut buffer[..most])?;
+        if read == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.hasher.update(&buffer[..read]);
+        self.left -= read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;

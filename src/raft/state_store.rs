@@ -1,0 +1,260 @@
+//! Applies entries to the machine, answers waiting callers, takes and installs snapshots. Knows nothing of what commands mean.
+//!
+//! The machine lives in memory. At start the newest snapshot is loaded here, then openraft applies the committed rest of the log.
+
+use super::answers::Answers;
+use super::fault::Fault;
+use super::log::LogReader;
+use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
+use super::{Group, LogId, Types};
+use crate::error::Error;
+use crate::machine::entry::{self, Millis, Origin};
+use crate::machine::{Machine, Outcome, snapshot};
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotOf, StoredMembershipOf};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::{Mutex, RwLock};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::watch;
+
+type StoredMembership = StoredMembershipOf<Types>;
+
+/// The state as the rest of the node sees it. Clones are the same state.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    /// One writer (apply, one group at a time) and many readers, each for one command: nobody holds it over an await, and as
+    /// it is let go between two groups a long apply starves no reader.
+    machine: Arc<RwLock<Machine>>,
+    clock: Arc<Mutex<Clock>>,
+    applied: watch::Receiver<u64>,
+}
+
+/// The log's clock, and when this node saw it move.
+#[derive(Debug)]
+struct Clock {
+    at: Millis,
+    seen: Instant,
+}
+
+impl State {
+    /// The machine, to read it: at one applied index as long as the guard lives.
+    pub(crate) fn machine(&self) -> &RwLock<Machine> {
+        &self.machine
+    }
+
+    /// The index applied last, 0 before the first; changes are seen in order, some may be skipped.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+
+    /// The log's clock carried on by this node's own since the last apply: an estimate to read deadlines by. Milliseconds
+    /// since the Unix epoch; 0 before the first entry.
+    pub(crate) fn now(&self) -> Millis {
+        self.clock.lock().estimate()
+    }
+}
+
+impl Clock {
+    fn estimate(&self) -> Millis {
+        if self.at == 0 {
+            return 0;
+        }
+        self.at.saturating_add(u64::try_from(self.seen.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The state as openraft drives it. There is one.
+#[derive(Debug)]
+pub(crate) struct StateStore {
+    state: State,
+    applied: watch::Sender<u64>,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+    /// Which node and start these answers are for.
+    own: (u64, u64),
+    answers: Arc<dyn Answers>,
+    snapshots: SnapshotStore,
+    fault: Fault,
+}
+
+impl StateStore {
+    /// Loads the newest snapshot that is whole and from which `log` goes on.
+    ///
+    /// # Errors
+    /// [`Error::Folder`] when there is none although the log was purged; [`Error::Io`].
+    pub(crate) fn open(
+        snapshots: SnapshotStore,
+        log: &LogReader,
+        own: (u64, u64),
+        answers: Arc<dyn Answers>,
+        fault: Fault,
+    ) -> Result<Self, Error> {
+        let purged = log.bounds().0.map(|id| id.index);
+        let loaded = snapshots.load_newest(purged, read_machine)?;
+        let (meta, machine) = loaded.unwrap_or_else(|| (SnapshotMeta::default(), Machine::default()));
+        let applied = watch::Sender::new(meta.last_log_id.map_or(0, |id| id.index));
+        let clock = Clock { at: machine.store().clock(), seen: Instant::now() };
+        let state = State {
+            machine: Arc::new(RwLock::new(machine)),
+            clock: Arc::new(Mutex::new(clock)),
+            applied: applied.subscribe(),
+        };
+        let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
+        Ok(Self { state, applied, last_applied, membership, own, answers, snapshots, fault })
+    }
+
+    /// What the rest of the node reads.
+    pub(crate) fn state(&self) -> State {
+        self.state.clone()
+    }
+
+    fn apply_group(&mut self, index: u64, group: &Group) -> io::Result<()> {
+        let entry = entry::decode(&group.0).map_err(|error| {
+            let why = format!("entry {index} of the log cannot be applied: {error}");
+            self.fault.raise(why.clone());
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        })?;
+        let outcome = {
+            let mut machine = self.state.machine.write();
+            let outcome = machine.apply(&entry);
+            self.note_clock(machine.store().clock());
+            // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
+            // token of a write can wait for it here.
+            self.applied.send_replace(index);
+            outcome
+        };
+        let Origin { node, start, number } = entry.origin;
+        if (node, start) == self.own && number > 0 {
+            match outcome {
+                Outcome::Applied(replies) => self.answers.applied(number, index, replies),
+                // Whoever waited was answered then, unless a snapshot brought it.
+                Outcome::Past => self.answers.lost(number),
+                Outcome::Early => self.answers.early(),
+            }
+        }
+        Ok(())
+    }
+
+    /// The estimate may have run ahead of the log between two applies; it never runs back, so that no key comes back to life.
+    fn note_clock(&self, at: Millis) {
+        let mut clock = self.state.clock.lock();
+        if at > clock.estimate() {
+            *clock = Clock { at, seen: Instant::now() };
+        }
+    }
+
+    /// What is in the machine now, to be written while it goes on.
+    fn builder(&self) -> SnapshotBuilder {
+        let meta = SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() };
+        // Copies a pointer per shard: a fraction of a millisecond under the lock.
+        let frozen = self.state.machine.read().freeze();
+        SnapshotBuilder { meta, frozen: Some(frozen), snapshots: self.snapshots.clone() }
+    }
+}
+
+fn read_machine(mut from: &mut dyn Read) -> io::Result<Machine> {
+    snapshot::read(&mut from)
+}
+
+/// Runs what blocks on the disk beside the tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+impl RaftStateMachine<Types> for StateStore {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            match &entry.payload {
+                EntryPayload::Normal(group) => self.apply_group(entry.log_id.index, group)?,
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                }
+            }
+            self.last_applied = Some(entry.log_id);
+            self.applied.send_replace(entry.log_id.index);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
+        Some(self.builder())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.builder()
+    }
+
+    /// Reads the snapshot into a machine aside and then exchanges the two: readers see the old state or the new one.
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        if snapshot.meta != *meta {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot that covers something else"));
+        }
+        let snapshots = self.snapshots.clone();
+        let machine = blocking(move || {
+            let machine = snapshot.read(read_machine)?;
+            snapshots.adopt(&snapshot)?;
+            Ok(machine)
+        })
+        .await?;
+        let skipped = machine.once().last(self.own.0, self.own.1);
+        let old = {
+            let mut current = self.state.machine.write();
+            self.note_clock(machine.store().clock());
+            self.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
+            std::mem::replace(&mut *current, machine)
+        };
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.answers.lost(skipped);
+        // Freeing millions of keys takes a while; nobody waits for it.
+        tokio::task::spawn_blocking(move || drop(old));
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotFile>>> {
+        let newest = self.snapshots.newest();
+        Ok(newest.map(|snapshot| SnapshotOf::<Types, SnapshotFile> { meta: snapshot.meta.clone(), snapshot }))
+    }
+}
+
+/// A frozen machine on its way to a file.
+#[derive(Debug)]
+pub(crate) struct SnapshotBuilder {
+    meta: SnapshotMeta,
+    frozen: Option<Machine>,
+    snapshots: SnapshotStore,
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, SnapshotFile>> {
+        let Some(frozen) = self.frozen.take() else {
+            return Err(io::Error::other("a snapshot builder builds once"));
+        };
+        let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
+        let written =
+            blocking(move || snapshots.write(&meta, |mut out| snapshot::write(&frozen, &mut out))).await?;
+        Ok(SnapshotOf::<Types, SnapshotFile> { meta: written.meta.clone(), snapshot: written })
+    }
+}
+
+#[cfg(test)]
+mod tests;

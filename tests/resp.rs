@@ -1,7 +1,8 @@
 //! The Redis endpoint over real sockets: what it answers (`tests/golden/resp.txt`, judged by a real Redis where
 //! `PLENARY_REDIS_SERVER` names its program), what it does with clients that misbehave, and that the others go on.
 #![cfg(feature = "resp")]
-#![allow(missing_docs)]
+// Tests are not documented for others, and may panic.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::BytesMut;
 use plenary::config::{Config, RespConfig, Secret};

@@ -31,7 +31,7 @@ impl From<Reply> for Answer {
             Reply::Bulk(bytes) | Reply::Verbatim(bytes) => Self::Bulk(bytes.to_vec()),
             Reply::Nil | Reply::NilArray => Self::Nil,
             Reply::Array(replies) | Reply::Set(replies) => all(replies),
-            Reply::Map(pairs) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
+            Reply::Map(pairs) | Reply::Pairs(pairs) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
             Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
             Reply::Error(error) => Self::Error(error.to_string().into_bytes()),

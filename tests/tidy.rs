@@ -125,8 +125,8 @@ fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut folders, mut files) = (vec![root.join("src")], Vec::<PathBuf>::new());
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder).expect("a folder of sources") {
+            let path = entry.expect("an entry of it").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -136,12 +136,12 @@ fn sources() -> Vec<Source> {
     }
     files.sort();
     let read = |path: PathBuf| {
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(&path).expect("a source in UTF-8");
         let below = path
             .strip_prefix(root)
-            .unwrap()
+            .expect("below the root: walked from there")
             .iter()
-            .map(|part| part.to_str().unwrap());
+            .map(|part| part.to_str().expect("names of ours are text"));
         Source {
             path: below.collect::<Vec<_>>().join("/"),
             text,

@@ -308,7 +308,7 @@ fn keys(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn randomkey(view: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::bulk_or_nil(view.random_key(view.chance().draw()).cloned()))
+    Ok(Reply::bulk_or_nil(view.random_key(view.chance()).cloned()))
 }
 
 /// Keys looked at by one `SCAN` that does not say `COUNT`.

@@ -8,7 +8,7 @@ use crate::machine::float::Float;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
-use crate::machine::value::{Encoding, Str, Value};
+use crate::machine::value::{Str, Value};
 use bytes::Bytes;
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -307,7 +307,7 @@ fn setrange(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comma
     }
     let end = bounded(offset, part.len())?;
     if old.is_none() {
-        keys.put(key, Value::String(Str::with_encoding(Bytes::new(), Encoding::Raw)));
+        keys.put(key, Value::string(b""));
     }
     let length = end.max(old.unwrap_or(0));
     change(keys, key, |string| {

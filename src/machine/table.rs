@@ -122,7 +122,7 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
-        let (first, last, step) = self.keys();
+        let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
         let end = if last < 0 { argv.len() } else { usize::try_from(last).unwrap_or(0) + 1 };
         let take = if first == 0 { 0 } else { usize::MAX };
         argv.iter()
@@ -131,24 +131,29 @@ impl Spec {
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .take(take)
     }
-
-    /// Whether this many arguments (the name among them) are right.
-    fn admits(&self, arguments: usize) -> bool {
-        let arity = self.arity();
-        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
-        if arity < 0 { arguments >= -arity } else { arguments == arity }
-    }
 }
 
+/// A row and what follows from its syntax, read once: it is asked for every command.
 struct Row {
     spec: Spec,
     subcommands: Vec<&'static str>,
+    arity: i64,
+    keys: (i64, i64, i64),
+}
+
+impl Row {
+    /// Whether this many arguments (the name among them) are right.
+    fn admits(&self, arguments: usize) -> bool {
+        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
+        if self.arity < 0 { arguments >= -self.arity } else { arguments == self.arity }
+    }
 }
 
 static TABLE: LazyLock<HashMap<&'static str, Row>> = LazyLock::new(|| {
     let mut table = HashMap::new();
     for spec in all() {
-        table.insert(spec.name, Row { spec, subcommands: Vec::new() });
+        let row = Row { spec, subcommands: Vec::new(), arity: spec.arity(), keys: spec.keys() };
+        table.insert(spec.name, row);
     }
     for spec in all() {
         if let Some((container, subcommand)) = spec.name.split_once('|') {
@@ -182,20 +187,49 @@ const NAME_MAX: usize = 32;
 /// `Unknown`, `UnknownSubcommand` or `Arity`, with the texts of Redis.
 pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
     let name = argv.first().ok_or(CommandError::Syntax)?;
-    let row = upper(name).and_then(|name| TABLE.get(name.as_str())).ok_or_else(|| unknown(argv))?;
-    let spec = match argv.get(1) {
-        Some(subcommand) if !row.subcommands.is_empty() => {
-            let found = upper(subcommand).and_then(|sub| TABLE.get(format!("{}|{sub}", row.spec.name).as_str()));
-            &found.ok_or_else(|| unknown_subcommand(row.spec.name, subcommand))?.spec
-        }
-        _ => &row.spec,
+    let container = Name::of(name).and_then(|name| name.row()).ok_or_else(|| unknown(argv))?;
+    let row = match argv.get(1) {
+        Some(subcommand) if !container.subcommands.is_empty() => Name::of(name)
+            .and_then(|name| name.with(subcommand)?.row())
+            .ok_or_else(|| unknown_subcommand(container.spec.name, subcommand))?,
+        _ => container,
     };
-    if spec.admits(argv.len()) { Ok(spec) } else { Err(CommandError::Arity(spec.name.to_ascii_lowercase())) }
+    let spec = &row.spec;
+    if row.admits(argv.len()) { Ok(spec) } else { Err(CommandError::Arity(spec.name.to_ascii_lowercase())) }
 }
 
-fn upper(name: &[u8]) -> Option<String> {
-    // A bar stands only in our own names of subcommands: nobody may call one by it.
-    (name.len() <= NAME_MAX && !name.contains(&b'|')).then(|| std::str::from_utf8(name).ok().map(str::to_ascii_uppercase))?
+/// A name in upper case, with that of a subcommand behind a bar, on the stack.
+struct Name {
+    bytes: [u8; 2 * NAME_MAX + 1],
+    length: usize,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Option<Self> {
+        Self { bytes: [0; 2 * NAME_MAX + 1], length: 0 }.push(name)
+    }
+
+    fn with(mut self, subcommand: &[u8]) -> Option<Self> {
+        self.bytes[self.length] = b'|';
+        self.length += 1;
+        self.push(subcommand)
+    }
+
+    fn push(mut self, word: &[u8]) -> Option<Self> {
+        // A bar stands only in our own names of subcommands: nobody may call one by it.
+        if word.len() > NAME_MAX || word.contains(&b'|') {
+            return None;
+        }
+        let place = &mut self.bytes[self.length..self.length + word.len()];
+        place.copy_from_slice(word);
+        place.make_ascii_uppercase();
+        self.length += word.len();
+        Some(self)
+    }
+
+    fn row(&self) -> Option<&'static Row> {
+        TABLE.get(std::str::from_utf8(&self.bytes[..self.length]).ok()?)
+    }
 }
 
 /// Redis quotes at most 128 bytes of the name and 128 of the arguments.

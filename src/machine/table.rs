@@ -250,3 +250,94 @@ fn unknown_subcommand(container: &str, subcommand: &[u8]) -> CommandError {
     let subcommand = String::from_utf8_lossy(&subcommand[..subcommand.len().min(128)]).into_owned();
     CommandError::UnknownSubcommand { subcommand, command: container.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// What Redis 7.0.15 answers to `COMMAND` and `COMMAND DOCS`: name, arity, flags, first key, last key, step, categories, since, group.
+    const REDIS: &str = include_str!("../../tests/golden/command-info.txt");
+
+    fn words<'a>(list: &'a str, separator: &str) -> BTreeSet<&'a str> {
+        list.split(separator).filter(|word| !matches!(*word, "" | "-")).collect()
+    }
+
+    fn flags(spec: &Spec) -> BTreeSet<&'static str> {
+        let mut flags = words(spec.flags, " ");
+        match spec.run {
+            // HELP of a container reads nothing, whoever answers it.
+            Run::Read(_) if !spec.name.ends_with("|HELP") => drop(flags.insert("readonly")),
+            Run::Write(_) => drop(flags.insert("write")),
+            Run::Read(_) | Run::Local => {}
+        }
+        flags
+    }
+
+    #[test]
+    fn rows_say_of_themselves_what_redis_says() {
+        let mut compared = 0;
+        for line in REDIS.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let [name, arity, redis_flags, first, last, step, categories, since, group] = fields[..] else {
+                panic!("nine fields: {line}")
+            };
+            let Some(spec) = by_name(name) else { continue };
+            let number = |text: &str| text.parse::<i64>().unwrap();
+            assert_eq!(spec.arity(), number(arity), "arity of {name}");
+            assert_eq!(spec.keys(), (number(first), number(last), number(step)), "keys of {name}");
+            assert_eq!(flags(spec), words(redis_flags, ","), "flags of {name}");
+            let named: BTreeSet<String> = words(spec.categories, " ").iter().map(|word| format!("@{word}")).collect();
+            assert!(named.iter().all(|word| words(categories, ",").contains(word.as_str())), "categories of {name}: {named:?}");
+            assert_eq!((spec.since, spec.group), (since, group), "origin of {name}");
+            assert!(!spec.summary.is_empty() || spec.name == "PING", "summary of {name}");
+            compared += 1;
+        }
+        assert!(compared > 60, "only {compared} rows compared");
+    }
+
+    #[test]
+    fn rows_that_redis_lacks_say_so() {
+        for spec in all().filter(|spec| !REDIS.lines().any(|line| line.split(' ').next() == Some(spec.name))) {
+            assert!(spec.since.starts_with("plenary ") || spec.since.starts_with("7.2"), "{} since {}", spec.name, spec.since);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_short_and_in_upper_case() {
+        let mut seen = BTreeSet::new();
+        for spec in all() {
+            assert!(seen.insert(spec.name), "{} has two rows", spec.name);
+            assert!(spec.name.split('|').all(|word| word.len() <= NAME_MAX), "{}", spec.name);
+            assert_eq!(spec.name, spec.name.to_ascii_uppercase());
+        }
+    }
+
+    #[test]
+    fn keys_are_found_among_the_arguments() {
+        let keys = |line: &str| {
+            let argv: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            lookup(&argv).ok().expect("a command").keys_of(&argv).map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(keys("get a"), "a");
+        assert_eq!(keys("MGET a b c"), "a b c");
+        assert_eq!(keys("mset a 1 b 2"), "a b");
+        assert_eq!(keys("RENAME a b"), "a b");
+        assert_eq!(keys("COPY a b DB 1"), "a b");
+        assert_eq!(keys("LCS a b LEN"), "a b");
+        assert_eq!(keys("OBJECT encoding a"), "a");
+        assert_eq!(keys("SCAN 0 MATCH x"), "");
+        assert_eq!(keys("SET a b GET"), "a");
+    }
+
+    #[test]
+    fn names_of_subcommands_are_no_commands() {
+        let refused = |line: &str| {
+            let argv: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            lookup(&argv).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("OBJECT|ENCODING a"), "ERR unknown command 'OBJECT|ENCODING', with args beginning with: 'a' ");
+        assert_eq!(refused("object what"), "ERR unknown subcommand 'what'. Try OBJECT HELP.");
+        assert_eq!(refused("object"), "ERR wrong number of arguments for 'object' command");
+    }
+}

@@ -116,7 +116,11 @@ impl Str {
 
     /// A string that Redis keeps as text even if it reads as an integer: what `INCRBYFLOAT` leaves.
     pub(super) fn as_text(bytes: Bytes) -> Self {
-        let encoding = if bytes.len() <= Self::EMBSTR_MAX { Encoding::Embstr } else { Encoding::Raw };
+        let encoding = if bytes.len() <= Self::EMBSTR_MAX {
+            Encoding::Embstr
+        } else {
+            Encoding::Raw
+        };
         Self { bytes, encoding }
     }
 

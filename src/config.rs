@@ -196,7 +196,10 @@ impl RespConfig {
         match (host, port) {
             (_, "0") => String::new(),
             ("0.0.0.0" | "[::]" | "", port) => {
-                format!("{}:{port}", advertise.rsplit_once(':').map_or(advertise, |(host, _)| host))
+                format!(
+                    "{}:{port}",
+                    advertise.rsplit_once(':').map_or(advertise, |(host, _)| host)
+                )
             }
             _ => self.listen.clone(),
         }

@@ -37,7 +37,9 @@ struct Edges {
 impl Plenary {
     /// Settings to start from: a cluster of one that keeps its data in `plenary-data` and serves nobody but this process.
     pub fn builder() -> Builder {
-        Builder { config: Config::new("plenary-data") }
+        Builder {
+            config: Config::new("plenary-data"),
+        }
     }
 
     /// Starts a node with these settings, and the edges they name. [`Node::ready`] waits until it serves.
@@ -48,7 +50,10 @@ impl Plenary {
         let (resp, http) = (config.resp.clone(), config.http.clone());
         let node = Node::start(config).await?;
         match Edges::start(&node, resp, http).await {
-            Ok(edges) => Ok(Self { node, edges: Arc::new(edges) }),
+            Ok(edges) => Ok(Self {
+                node,
+                edges: Arc::new(edges),
+            }),
             Err(error) => {
                 // The port is the news; that a node which has done nothing stops is not.
                 let _ = node.stop().await;
@@ -104,16 +109,23 @@ impl Plenary {
     }
 }
 
-#[cfg_attr(not(all(feature = "resp", feature = "http")), allow(unused_variables, clippy::unused_async))]
+#[cfg_attr(
+    not(all(feature = "resp", feature = "http")),
+    allow(unused_variables, clippy::unused_async)
+)]
 impl Edges {
     async fn start(node: &Node, resp: Option<RespConfig>, http: Option<String>) -> Result<Self> {
         #[cfg(not(feature = "resp"))]
         if resp.is_some() {
-            return Err(Error::Config(vec!["resp: this program was built without the feature `resp`".to_owned()]));
+            return Err(Error::Config(vec![
+                "resp: this program was built without the feature `resp`".to_owned(),
+            ]));
         }
         #[cfg(not(feature = "http"))]
         if http.is_some() {
-            return Err(Error::Config(vec!["http: this program was built without the feature `http`".to_owned()]));
+            return Err(Error::Config(vec![
+                "http: this program was built without the feature `http`".to_owned(),
+            ]));
         }
         Ok(Self {
             #[cfg(feature = "resp")]

@@ -2,19 +2,25 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::{PATIENCE, addresses, assert_same_state, config, eventually};
 use plenary::config::Config;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::{Freshness, Node};
-use bytes::Bytes;
 
 fn argv<const N: usize>(words: [&'static str; N]) -> Vec<Bytes> {
-    words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect()
+    words
+        .iter()
+        .map(|word| Bytes::from_static(word.as_bytes()))
+        .collect()
 }
 
 async fn hset(node: &Node, key: &'static str, field: &'static str, value: &'static str) -> Reply {
-    let written = node.write(vec![Command::new(0, ["HSET", key, field, value])]).await.unwrap();
+    let written = node
+        .write(vec![Command::new(0, ["HSET", key, field, value])])
+        .await
+        .unwrap();
     written.replies.into_iter().next().unwrap()
 }
 
@@ -24,7 +30,10 @@ async fn a_cluster_of_one_serves_at_once_and_keeps_what_it_stored() {
     for round in 0..3 {
         let node = Node::start(Config::new(data.path())).await.unwrap();
         node.ready(PATIENCE).await.unwrap();
-        assert_eq!(hset(&node, "k", "f", "v").await, Reply::Integer(i64::from(round == 0)));
+        assert_eq!(
+            hset(&node, "k", "f", "v").await,
+            Reply::Integer(i64::from(round == 0))
+        );
         assert_eq!(node.read_local(0, &argv(["HGET", "k", "f"])), Reply::bulk("v"));
         node.stop().await.unwrap();
     }
@@ -47,13 +56,23 @@ async fn three_nodes_form_one_cluster_and_each_takes_writes() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
     let clusters: Vec<_> = nodes.iter().map(|node| node.status().cluster_id).collect();
-    assert!(clusters[0].is_some() && clusters.iter().all(|id| *id == clusters[0]), "{clusters:?}");
+    assert!(
+        clusters[0].is_some() && clusters.iter().all(|id| *id == clusters[0]),
+        "{clusters:?}"
+    );
     for (node, field) in nodes.iter().zip(["a", "b", "c"]) {
         assert_eq!(hset(node, "k", field, "1").await, Reply::Integer(1));
-        assert_eq!(node.read_local(0, &argv(["HGET", "k", field])), Reply::bulk("1"), "its own write is seen");
+        assert_eq!(
+            node.read_local(0, &argv(["HGET", "k", field])),
+            Reply::bulk("1"),
+            "its own write is seen"
+        );
     }
     for node in &nodes {
-        let seen = node.read(Freshness::Linearizable, 0, &argv(["HLEN", "k"])).await.unwrap();
+        let seen = node
+            .read(Freshness::Linearizable, 0, &argv(["HLEN", "k"]))
+            .await
+            .unwrap();
         assert_eq!(seen, Reply::Integer(3));
     }
     assert_same_state(&nodes).await;
@@ -68,10 +87,16 @@ async fn a_token_carries_a_write_to_another_node() {
     let nodes = three(data.path()).await;
     for round in 0..50u32 {
         let value = Bytes::from(round.to_string());
-        let command = Command { db: 0, argv: vec!["HSET".into(), "k".into(), "f".into(), value.clone()] };
+        let command = Command {
+            db: 0,
+            argv: vec!["HSET".into(), "k".into(), "f".into(), value.clone()],
+        };
         let written = nodes[round as usize % 3].write(vec![command]).await.unwrap();
         let other = &nodes[(round as usize + 1) % 3];
-        let seen = other.read(Freshness::AtLeast(written.token), 0, &argv(["HGET", "k", "f"])).await.unwrap();
+        let seen = other
+            .read(Freshness::AtLeast(written.token), 0, &argv(["HGET", "k", "f"]))
+            .await
+            .unwrap();
         assert_eq!(seen, Reply::Bulk(value));
     }
 }
@@ -80,8 +105,14 @@ async fn a_token_carries_a_write_to_another_node() {
 async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leader = nodes.iter().position(|node| node.status().leader_id == Some(node.id())).unwrap();
-    let others: Vec<Node> = (0..3).filter(|which| *which != leader).map(|which| nodes[which].clone()).collect();
+    let leader = nodes
+        .iter()
+        .position(|node| node.status().leader_id == Some(node.id()))
+        .unwrap();
+    let others: Vec<Node> = (0..3)
+        .filter(|which| *which != leader)
+        .map(|which| nodes[which].clone())
+        .collect();
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writers: Vec<_> = others
         .iter()
@@ -91,7 +122,9 @@ async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
             tokio::spawn(async move {
                 let mut written = 0i64;
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    node.write(vec![Command::new(0, ["HINCRBY", "k", "n", "1"])]).await.unwrap();
+                    node.write(vec![Command::new(0, ["HINCRBY", "k", "n", "1"])])
+                        .await
+                        .unwrap();
                     written += 1;
                 }
                 written
@@ -99,14 +132,26 @@ async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
         })
         .collect();
     nodes[leader].stop().await.unwrap();
-    eventually("another leads", async || others.iter().any(|node| node.status().leader_id == Some(node.id()))).await;
+    eventually("another leads", async || {
+        others
+            .iter()
+            .any(|node| node.status().leader_id == Some(node.id()))
+    })
+    .await;
     hset(&others[0], "after", "f", "v").await;
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut written = 0;
     for writer in writers {
         written += writer.await.unwrap();
     }
-    let counted = others[0].read(Freshness::Linearizable, 0, &argv(["HGET", "k", "n"])).await.unwrap();
-    assert_eq!(counted, Reply::bulk(written.to_string()), "each acknowledged increment counts once");
+    let counted = others[0]
+        .read(Freshness::Linearizable, 0, &argv(["HGET", "k", "n"]))
+        .await
+        .unwrap();
+    assert_eq!(
+        counted,
+        Reply::bulk(written.to_string()),
+        "each acknowledged increment counts once"
+    );
     assert_same_state(&others).await;
 }

@@ -11,7 +11,10 @@ struct Fixture {
 
 async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
-    Fixture { plenary: Plenary::builder().data(folder.path()).start().await.unwrap(), _folder: folder }
+    Fixture {
+        plenary: Plenary::builder().data(folder.path()).start().await.unwrap(),
+        _folder: folder,
+    }
 }
 
 #[tokio::test]
@@ -21,15 +24,26 @@ async fn keys_values_and_lives() {
     assert_eq!(cache.get("key").await.unwrap(), None);
     assert_eq!(cache.ttl("key").await.unwrap(), Ttl::Absent);
     cache.set("key", [0, 255, b'\r', b'\n']).await.unwrap();
-    assert_eq!(cache.get("key").await.unwrap().unwrap(), [0, 255, b'\r', b'\n'][..]);
+    assert_eq!(
+        cache.get("key").await.unwrap().unwrap(),
+        [0, 255, b'\r', b'\n'][..]
+    );
     assert_eq!(cache.ttl("key").await.unwrap(), Ttl::Unlimited);
     assert!(cache.expire("key", Duration::from_secs(100)).await.unwrap());
-    let Ttl::Left(left) = cache.ttl("key").await.unwrap() else { panic!("it has a deadline") };
-    assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100), "{left:?}");
+    let Ttl::Left(left) = cache.ttl("key").await.unwrap() else {
+        panic!("it has a deadline")
+    };
+    assert!(
+        left > Duration::from_secs(90) && left <= Duration::from_secs(100),
+        "{left:?}"
+    );
     assert!(!cache.set_if_absent("key", "no").await.unwrap());
     assert!(cache.set_if_absent("other", "yes").await.unwrap());
     let many = cache.get_many(&["other", "none", "key"]).await.unwrap();
-    assert_eq!(many.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(
+        many.iter().map(Option::is_some).collect::<Vec<_>>(),
+        [true, false, true]
+    );
     assert!(cache.exists("key").await.unwrap());
     assert!(cache.delete("key").await.unwrap());
     assert!(!cache.delete("key").await.unwrap());
@@ -41,9 +55,15 @@ async fn keys_values_and_lives() {
 async fn a_life_is_rounded_up_and_none_is_refused() {
     let Fixture { plenary, .. } = fixture().await;
     let cache = plenary.cache();
-    cache.set_for("key", "value", Duration::from_nanos(1)).await.unwrap();
+    cache
+        .set_for("key", "value", Duration::from_nanos(1))
+        .await
+        .unwrap();
     let none = cache.set_for("key", "value", Duration::ZERO).await;
-    assert!(matches!(none, Err(Error::Refused(CommandError::InvalidExpire(_)))), "{none:?}");
+    assert!(
+        matches!(none, Err(Error::Refused(CommandError::InvalidExpire(_)))),
+        "{none:?}"
+    );
 }
 
 #[tokio::test]
@@ -51,7 +71,10 @@ async fn typed_values_are_json() {
     let Fixture { plenary, .. } = fixture().await;
     let cache = plenary.cache();
     cache.set_as("pair", &(1, "two")).await.unwrap();
-    assert_eq!(cache.get_as::<(u8, String)>("pair").await.unwrap(), Some((1, "two".to_owned())));
+    assert_eq!(
+        cache.get_as::<(u8, String)>("pair").await.unwrap(),
+        Some((1, "two".to_owned()))
+    );
     assert_eq!(cache.get("pair").await.unwrap().unwrap(), "[1,\"two\"]");
     assert!(matches!(cache.get_as::<u8>("pair").await, Err(Error::Value(_))));
     assert_eq!(cache.get_as::<u8>("none").await.unwrap(), None);
@@ -63,7 +86,10 @@ async fn a_refusal_is_an_error_that_changed_nothing() {
     let cache = plenary.cache();
     cache.set("text", "no number").await.unwrap();
     let refused = cache.increment("text", 1).await;
-    assert!(matches!(refused, Err(Error::Refused(CommandError::NotAnInteger))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Error::Refused(CommandError::NotAnInteger))),
+        "{refused:?}"
+    );
     assert_eq!(cache.get("text").await.unwrap().unwrap(), "no number");
     assert_eq!(cache.increment("counter", 5).await.unwrap(), 5);
     assert_eq!(cache.increment("counter", -7).await.unwrap(), -2);
@@ -77,8 +103,14 @@ async fn any_command_of_the_table_runs_and_one_of_a_connection_says_where_to() {
     assert_eq!(cache.execute(["get", "key"]).await.unwrap(), Reply::bulk("value"));
     let local = cache.execute(["PING"]).await.unwrap_err().to_string();
     assert!(local.contains("Redis endpoint"), "{local}");
-    assert!(matches!(cache.execute(["NONSENSE"]).await, Err(Error::Refused(CommandError::Unknown { .. }))));
-    assert!(matches!(cache.execute(["GET"]).await, Err(Error::Refused(CommandError::Arity(_)))));
+    assert!(matches!(
+        cache.execute(["NONSENSE"]).await,
+        Err(Error::Refused(CommandError::Unknown { .. }))
+    ));
+    assert!(matches!(
+        cache.execute(["GET"]).await,
+        Err(Error::Refused(CommandError::Arity(_)))
+    ));
     assert!(cache.execute(Vec::<String>::new()).await.is_err());
 }
 
@@ -110,9 +142,16 @@ async fn tokens_never_fall_and_travel_between_handles() {
 async fn a_session_saves_what_changed_and_nothing_else() {
     let Fixture { plenary, .. } = fixture().await;
     let sessions = plenary.sessions();
-    let new = NewSession::new().owner("ada").item("a", "1").item("b", "2").item("c", "3");
+    let new = NewSession::new()
+        .owner("ada")
+        .item("a", "1")
+        .item("b", "2")
+        .item("c", "3");
     let mut session = sessions.create(new).await.unwrap();
-    assert_eq!((session.owner().as_ref(), session.idle_timeout()), (&b"ada"[..], plenary::session::IDLE_TIMEOUT));
+    assert_eq!(
+        (session.owner().as_ref(), session.idle_timeout()),
+        (&b"ada"[..], plenary::session::IDLE_TIMEOUT)
+    );
     assert!(!session.is_changed());
     session.set("a", "1");
     assert!(!session.is_changed(), "the same value is no change");
@@ -124,7 +163,10 @@ async fn a_session_saves_what_changed_and_nothing_else() {
     sessions.save(&mut session).await.unwrap();
     assert!(session.version() > before && !session.is_changed());
     let loaded = sessions.load(session.id()).await.unwrap().unwrap();
-    let items: Vec<_> = loaded.items().map(|(name, value)| (&name[..], &value[..])).collect();
+    let items: Vec<_> = loaded
+        .items()
+        .map(|(name, value)| (&name[..], &value[..]))
+        .collect();
     assert_eq!(items, [(&b"a"[..], &b"1"[..]), (b"b", b"two"), (b"d", b"[4]")]);
     assert_eq!(loaded.version(), session.version());
     assert_eq!(loaded.get_as::<Vec<u8>>("d").unwrap(), Some(vec![4]));
@@ -134,7 +176,10 @@ async fn a_session_saves_what_changed_and_nothing_else() {
 async fn a_stale_save_is_refused_with_the_newer_version_and_undoes_nothing() {
     let Fixture { plenary, .. } = fixture().await;
     let sessions = plenary.sessions();
-    let mut here = sessions.create(NewSession::new().item("count", "1")).await.unwrap();
+    let mut here = sessions
+        .create(NewSession::new().item("count", "1"))
+        .await
+        .unwrap();
     let mut there = sessions.load(here.id()).await.unwrap().unwrap();
     here.set("count", "2");
     sessions.save(&mut here).await.unwrap();
@@ -144,7 +189,16 @@ async fn a_stale_save_is_refused_with_the_newer_version_and_undoes_nothing() {
         other => panic!("{other:?}"),
     }
     assert!(there.is_changed(), "what was not saved is still there to save");
-    assert_eq!(sessions.load(here.id()).await.unwrap().unwrap().get("count").unwrap(), "2");
+    assert_eq!(
+        sessions
+            .load(here.id())
+            .await
+            .unwrap()
+            .unwrap()
+            .get("count")
+            .unwrap(),
+        "2"
+    );
 }
 
 #[tokio::test]
@@ -157,8 +211,14 @@ async fn an_ended_session_stays_ended() {
     assert!(!sessions.end(session.id()).await.unwrap());
     assert!(!sessions.touch(session.id()).await.unwrap());
     session.set("late", "yes");
-    assert!(matches!(sessions.save(&mut session).await, Err(SessionError::Gone)));
-    assert!(matches!(sessions.rename(&mut session).await, Err(SessionError::Gone)));
+    assert!(matches!(
+        sessions.save(&mut session).await,
+        Err(SessionError::Gone)
+    ));
+    assert!(matches!(
+        sessions.rename(&mut session).await,
+        Err(SessionError::Gone)
+    ));
     assert!(sessions.load(session.id()).await.unwrap().is_none());
 }
 
@@ -166,14 +226,26 @@ async fn an_ended_session_stays_ended() {
 async fn a_renamed_session_leaves_nothing_under_its_old_id() {
     let Fixture { plenary, .. } = fixture().await;
     let sessions = plenary.sessions();
-    let mut session = sessions.create(NewSession::new().item("theme", "dark")).await.unwrap();
+    let mut session = sessions
+        .create(NewSession::new().item("theme", "dark"))
+        .await
+        .unwrap();
     let old = session.id().clone();
     session.set("theme", "light");
     sessions.rename(&mut session).await.unwrap();
     assert_ne!(&old, session.id());
     assert!(sessions.load(&old).await.unwrap().is_none());
     sessions.save(&mut session).await.unwrap();
-    assert_eq!(sessions.load(session.id()).await.unwrap().unwrap().get("theme").unwrap(), "light");
+    assert_eq!(
+        sessions
+            .load(session.id())
+            .await
+            .unwrap()
+            .unwrap()
+            .get("theme")
+            .unwrap(),
+        "light"
+    );
 }
 
 #[tokio::test]
@@ -181,10 +253,24 @@ async fn a_session_cannot_be_created_over_another() {
     let Fixture { plenary, .. } = fixture().await;
     let sessions = plenary.sessions();
     let id: SessionId = "chosen-id".parse().unwrap();
-    assert!(sessions.create_as(&id, &NewSession::new().item("a", "1")).await.unwrap());
-    assert!(!sessions.create_as(&id, &NewSession::new().item("a", "2")).await.unwrap());
+    assert!(
+        sessions
+            .create_as(&id, &NewSession::new().item("a", "1"))
+            .await
+            .unwrap()
+    );
+    assert!(
+        !sessions
+            .create_as(&id, &NewSession::new().item("a", "2"))
+            .await
+            .unwrap()
+    );
     assert_eq!(sessions.load(&id).await.unwrap().unwrap().get("a").unwrap(), "1");
-    let raw = plenary.cache().execute([bytes::Bytes::from("TYPE"), sessions.key_of(&id)]).await.unwrap();
+    let raw = plenary
+        .cache()
+        .execute([bytes::Bytes::from("TYPE"), sessions.key_of(&id)])
+        .await
+        .unwrap();
     assert_eq!(raw, Reply::Simple("session".into()));
 }
 

@@ -8,7 +8,8 @@ use std::path::Path;
 fn the_generated_code_is_that_of_the_proto_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().expect("a folder for the generated code");
-    let descriptors = protox::compile([root.join("proto/plenary.proto")], [root.join("proto")]).expect("the .proto compiles");
+    let descriptors = protox::compile([root.join("proto/plenary.proto")], [root.join("proto")])
+        .expect("the .proto compiles");
     tonic_prost_build::configure()
         .out_dir(out.path())
         .bytes(".")
@@ -20,5 +21,8 @@ fn the_generated_code_is_that_of_the_proto_file() {
         std::fs::write(&committed, &generated).expect("src/raft is writable");
     }
     let committed = std::fs::read_to_string(committed).unwrap_or_default();
-    assert!(committed == generated, "src/raft/pb.rs is not what proto/plenary.proto gives: PLENARY_PROTO=write cargo test --test proto");
+    assert!(
+        committed == generated,
+        "src/raft/pb.rs is not what proto/plenary.proto gives: PLENARY_PROTO=write cargo test --test proto"
+    );
 }

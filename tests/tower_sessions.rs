@@ -36,12 +36,23 @@ async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let plenary = Plenary::builder().data(folder.path()).start().await.unwrap();
     let store = Store::new(plenary.sessions());
-    Fixture { plenary, store, _folder: folder }
+    Fixture {
+        plenary,
+        store,
+        _folder: folder,
+    }
 }
 
 fn record(life: Duration) -> Record {
-    let data = HashMap::from([("user".to_owned(), json!("ada")), ("cart".to_owned(), json!({"books": [1, 2.5, null]}))]);
-    Record { id: Id::default(), data, expiry_date: OffsetDateTime::now_utc() + life }
+    let data = HashMap::from([
+        ("user".to_owned(), json!("ada")),
+        ("cart".to_owned(), json!({"books": [1, 2.5, null]})),
+    ]);
+    Record {
+        id: Id::default(),
+        data,
+        expiry_date: OffsetDateTime::now_utc() + life,
+    }
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -50,13 +61,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn what_was_created_is_loaded_with_every_kind_of_value() {
     let Fixture { store, .. } = fixture().await;
     let mut created = record(HOUR);
-    created.data.insert("naïve \u{0} name".to_owned(), json!("\u{1f36a}"));
+    created
+        .data
+        .insert("naïve \u{0} name".to_owned(), json!("\u{1f36a}"));
     store.create(&mut created).await.unwrap();
     let loaded = store.load(&created.id).await.unwrap().unwrap();
     assert_eq!(loaded.data, created.data);
     assert_eq!(loaded.id, created.id);
     let lost = created.expiry_date - loaded.expiry_date;
-    assert!(lost >= time::Duration::ZERO && lost < time::Duration::milliseconds(1), "{lost}");
+    assert!(
+        lost >= time::Duration::ZERO && lost < time::Duration::milliseconds(1),
+        "{lost}"
+    );
 }
 
 #[tokio::test]
@@ -64,11 +80,20 @@ async fn create_takes_another_id_rather_than_overwrite() {
     let Fixture { store, .. } = fixture().await;
     let mut first = record(HOUR);
     store.create(&mut first).await.unwrap();
-    let mut second = Record { data: HashMap::from([("user".to_owned(), json!("mallory"))]), ..first.clone() };
+    let mut second = Record {
+        data: HashMap::from([("user".to_owned(), json!("mallory"))]),
+        ..first.clone()
+    };
     store.create(&mut second).await.unwrap();
     assert_ne!(first.id, second.id);
-    assert_eq!(store.load(&first.id).await.unwrap().unwrap().data["user"], json!("ada"));
-    assert_eq!(store.load(&second.id).await.unwrap().unwrap().data["user"], json!("mallory"));
+    assert_eq!(
+        store.load(&first.id).await.unwrap().unwrap().data["user"],
+        json!("ada")
+    );
+    assert_eq!(
+        store.load(&second.id).await.unwrap().unwrap().data["user"],
+        json!("mallory")
+    );
 }
 
 #[tokio::test]
@@ -93,10 +118,18 @@ async fn a_save_to_a_session_that_ended_is_told_and_does_not_bring_it_back() {
     let mut ended = record(HOUR);
     store.create(&mut ended).await.unwrap();
     store.delete(&ended.id).await.unwrap();
-    store.delete(&ended.id).await.expect("to end a session twice is no error");
+    store
+        .delete(&ended.id)
+        .await
+        .expect("to end a session twice is no error");
     assert!(matches!(store.save(&ended).await, Err(StoreError::Backend(_))));
     assert!(store.load(&ended.id).await.unwrap().is_none());
-    assert!(!store.touch(&ended.id, OffsetDateTime::now_utc() + HOUR).await.unwrap());
+    assert!(
+        !store
+            .touch(&ended.id, OffsetDateTime::now_utc() + HOUR)
+            .await
+            .unwrap()
+    );
 }
 
 #[tokio::test]
@@ -112,7 +145,10 @@ async fn a_session_past_its_expiry_date_is_absent_and_a_save_to_it_is_told() {
     })
     .await
     .unwrap();
-    assert!(OffsetDateTime::now_utc() >= short.expiry_date - Duration::from_millis(1), "it ended early");
+    assert!(
+        OffsetDateTime::now_utc() >= short.expiry_date - Duration::from_millis(1),
+        "it ended early"
+    );
     assert!(matches!(store.save(&short).await, Err(StoreError::Backend(_))));
 }
 
@@ -121,7 +157,12 @@ async fn touch_moves_the_deadline_alone() {
     let Fixture { store, .. } = fixture().await;
     let mut touched = record(HOUR);
     store.create(&mut touched).await.unwrap();
-    assert!(store.touch(&touched.id, touched.expiry_date + HOUR).await.unwrap());
+    assert!(
+        store
+            .touch(&touched.id, touched.expiry_date + HOUR)
+            .await
+            .unwrap()
+    );
     let loaded = store.load(&touched.id).await.unwrap().unwrap();
     assert_eq!(loaded.data, touched.data);
     assert!(loaded.expiry_date > touched.expiry_date + HOUR - Duration::from_millis(1));
@@ -142,7 +183,10 @@ async fn compare_and_save_refuses_what_was_read_before_another_save() {
         Err(SessionError::Stale { version }) => assert_eq!(version, next),
         other => panic!("{other:?}"),
     }
-    assert_eq!(store.load(&created.id).await.unwrap().unwrap().data["count"], json!(1));
+    assert_eq!(
+        store.load(&created.id).await.unwrap().unwrap().data["count"],
+        json!(1)
+    );
 }
 
 #[tokio::test]
@@ -153,7 +197,9 @@ async fn a_token_grows_with_what_a_request_did_and_a_made_up_one_costs_no_wait()
     result.unwrap();
     assert!(token > Token::default());
     let made_up = with_token(Token(u64::MAX), store.load(&created.id));
-    let (loaded, _) = tokio::time::timeout(Duration::from_secs(2), made_up).await.expect("no wait");
+    let (loaded, _) = tokio::time::timeout(Duration::from_secs(2), made_up)
+        .await
+        .expect("no wait");
     assert!(loaded.unwrap().is_some());
     let linearizable = store.with_freshness(Freshness::Linearizable);
     assert!(linearizable.load(&created.id).await.unwrap().is_some());
@@ -165,8 +211,15 @@ async fn an_item_that_another_program_set_to_no_json_is_an_error_and_not_an_empt
     let mut created = record(HOUR);
     store.create(&mut created).await.unwrap();
     let key = format!("session:{}", created.id);
-    plenary.cache().execute(["SESSION.SAVE", &key, "*", "SET", "1", "user", "{"].map(str::to_owned)).await.unwrap();
-    assert!(matches!(store.load(&created.id).await, Err(StoreError::Decode(_))));
+    plenary
+        .cache()
+        .execute(["SESSION.SAVE", &key, "*", "SET", "1", "user", "{"].map(str::to_owned))
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.load(&created.id).await,
+        Err(StoreError::Decode(_))
+    ));
 }
 
 // --- under the middleware ---------------------------------------------------------------------------------------
@@ -186,7 +239,11 @@ async fn login(session: Session) -> Result<(), StatusCode> {
 }
 
 async fn whoami(session: Session) -> Result<String, StatusCode> {
-    session.get::<String>("user").await.map_err(failed)?.ok_or(StatusCode::UNAUTHORIZED)
+    session
+        .get::<String>("user")
+        .await
+        .map_err(failed)?
+        .ok_or(StatusCode::UNAUTHORIZED)
 }
 
 async fn visit(session: Session) -> Result<(), StatusCode> {
@@ -210,7 +267,12 @@ async fn count(State(app): State<App>, session: Session) -> Result<String, Statu
     loop {
         let found = app.store.load_versioned(&id).await.map_err(failed)?;
         let (mut record, version) = found.ok_or(StatusCode::UNAUTHORIZED)?;
-        let count = record.data.get("count").and_then(serde_json::Value::as_u64).unwrap_or(0) + 1;
+        let count = record
+            .data
+            .get("count")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0)
+            + 1;
         record.data.insert("count".to_owned(), json!(count));
         match app.store.compare_and_save(&record, version).await {
             Ok(_) => return Ok(count.to_string()),
@@ -227,7 +289,10 @@ fn failed(error: impl std::fmt::Display) -> StatusCode {
 
 /// The token travels in a header here.
 async fn token(request: Request, next: Next) -> Response {
-    let seen = request.headers().get("plenary-token").and_then(|text| text.to_str().ok()?.parse().ok());
+    let seen = request
+        .headers()
+        .get("plenary-token")
+        .and_then(|text| text.to_str().ok()?.parse().ok());
     let (mut response, seen) = with_token(Token(seen.unwrap_or(0)), next.run(request)).await;
     response.headers_mut().insert("plenary-token", seen.0.into());
     response
@@ -242,7 +307,11 @@ struct Site {
 
 async fn site() -> Site {
     let fixture = fixture().await;
-    let app = App { store: fixture.store.clone(), loaded: Arc::default(), go_on: Arc::default() };
+    let app = App {
+        store: fixture.store.clone(),
+        loaded: Arc::default(),
+        go_on: Arc::default(),
+    };
     let expiry = Expiry::OnInactivity(time::Duration::hours(1));
     let router = Router::new()
         .route("/login", post(login))
@@ -257,7 +326,12 @@ async fn site() -> Site {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Site { app, address, client: Client::builder(TokioExecutor::new()).build_http(), _fixture: fixture }
+    Site {
+        app,
+        address,
+        client: Client::builder(TokioExecutor::new()).build_http(),
+        _fixture: fixture,
+    }
 }
 
 struct Answer {
@@ -269,17 +343,26 @@ struct Answer {
 
 impl Site {
     async fn ask(&self, method: &str, path: &str, cookie: Option<&str>) -> Answer {
-        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address));
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, cookie);
         }
-        let response = self.client.request(request.body(Body::empty()).unwrap()).await.unwrap();
+        let response = self
+            .client
+            .request(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
         let (head, body) = response.into_parts();
         let first = |text: &str| text.split(';').next().unwrap().to_owned();
         let body = axum::body::to_bytes(Body::new(body), 1 << 20).await.unwrap();
         Answer {
             status: head.status,
-            cookie: head.headers.get(header::SET_COOKIE).map(|set| first(set.to_str().unwrap())),
+            cookie: head
+                .headers
+                .get(header::SET_COOKIE)
+                .map(|set| first(set.to_str().unwrap())),
             token: head.headers["plenary-token"].to_str().unwrap().parse().unwrap(),
             body: String::from_utf8(body.to_vec()).unwrap(),
         }
@@ -300,9 +383,18 @@ async fn a_login_gets_a_new_id_and_the_old_one_is_dead() {
     let again = site.ask("POST", "/login", Some(&first)).await.cookie.unwrap();
     assert_ne!(first, again);
     assert_eq!(site.ask("GET", "/whoami", Some(&again)).await.body, "ada");
-    assert_eq!(site.ask("GET", "/whoami", Some(&first)).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(site.ask("POST", "/logout", Some(&again)).await.status, StatusCode::OK);
-    assert_eq!(site.ask("GET", "/whoami", Some(&again)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        site.ask("GET", "/whoami", Some(&first)).await.status,
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(
+        site.ask("POST", "/logout", Some(&again)).await.status,
+        StatusCode::OK
+    );
+    assert_eq!(
+        site.ask("GET", "/whoami", Some(&again)).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
@@ -312,12 +404,20 @@ async fn a_request_that_outlives_its_session_is_answered_with_an_error_and_does_
     let slow = site.ask("POST", "/slow", Some(&cookie));
     let logout = async {
         site.app.loaded.notified().await;
-        assert_eq!(site.ask("POST", "/logout", Some(&cookie)).await.status, StatusCode::OK);
+        assert_eq!(
+            site.ask("POST", "/logout", Some(&cookie)).await.status,
+            StatusCode::OK
+        );
         site.app.go_on.notify_one();
     };
-    let (slow, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(slow, logout) }).await.unwrap();
+    let (slow, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(slow, logout) })
+        .await
+        .unwrap();
     assert_eq!(slow.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(site.ask("GET", "/whoami", Some(&cookie)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        site.ask("GET", "/whoami", Some(&cookie)).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -326,7 +426,9 @@ async fn requests_at_the_same_time_lose_no_count_by_compare_and_save_and_never_t
     let site = Arc::new(site().await);
     let cookie = site.login().await;
     let (one, two) = (site.clone(), site.clone());
-    let ask = |site: Arc<Site>, path: &'static str, cookie: String| async move { site.ask("POST", path, Some(&cookie)).await };
+    let ask = |site: Arc<Site>, path: &'static str, cookie: String| async move {
+        site.ask("POST", path, Some(&cookie)).await
+    };
     let counts = (0..REQUESTS).map(|_| tokio::spawn(ask(one.clone(), "/count", cookie.clone())));
     let mut seen: Vec<usize> = Vec::new();
     for request in counts.collect::<Vec<_>>() {

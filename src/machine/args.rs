@@ -53,7 +53,9 @@ impl<'a> Args<'a> {
 
     /// Reads the next argument if it is this word, in any case.
     pub fn keyword(&mut self, word: &str) -> bool {
-        let found = self.peek().is_some_and(|argument| argument.eq_ignore_ascii_case(word.as_bytes()));
+        let found = self
+            .peek()
+            .is_some_and(|argument| argument.eq_ignore_ascii_case(word.as_bytes()));
         self.next += usize::from(found);
         found
     }
@@ -97,7 +99,11 @@ impl<'a> Args<'a> {
     /// # Errors
     /// `Syntax` when something is left.
     pub fn end(&self) -> Result<(), CommandError> {
-        if self.is_empty() { Ok(()) } else { Err(CommandError::Syntax) }
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(CommandError::Syntax)
+        }
     }
 }
 
@@ -134,7 +140,14 @@ mod tests {
 
     #[test]
     fn cursors_are_read_as_leniently_as_redis_reads_them() {
-        for (text, value) in [("0", 0), ("", 0), ("007", 7), ("+7", 7), ("-1", u64::MAX), ("18446744073709551615", u64::MAX)] {
+        for (text, value) in [
+            ("0", 0),
+            ("", 0),
+            ("007", 7),
+            ("+7", 7),
+            ("-1", u64::MAX),
+            ("18446744073709551615", u64::MAX),
+        ] {
             assert_eq!(cursor(text.as_bytes()), Some(value), "{text}");
         }
         for text in ["-", "+", "+-1", " 1", "1 ", "1x", "18446744073709551616"] {
@@ -144,10 +157,26 @@ mod tests {
 
     #[test]
     fn integers_are_read_as_strictly_as_redis_reads_them() {
-        for (text, value) in [("0", 0), ("-1", -1), ("9223372036854775807", i64::MAX), ("-9223372036854775808", i64::MIN)] {
+        for (text, value) in [
+            ("0", 0),
+            ("-1", -1),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+        ] {
             assert_eq!(integer(text.as_bytes()), Some(value), "{text}");
         }
-        for text in ["", "-", "-0", "+1", "01", " 1", "1 ", "1.0", "9223372036854775808", "0x1"] {
+        for text in [
+            "",
+            "-",
+            "-0",
+            "+1",
+            "01",
+            " 1",
+            "1 ",
+            "1.0",
+            "9223372036854775808",
+            "0x1",
+        ] {
             assert_eq!(integer(text.as_bytes()), None, "{text}");
         }
     }

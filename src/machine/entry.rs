@@ -42,7 +42,10 @@ pub struct Command {
 impl Command {
     /// A command from anything that turns into bytes.
     pub fn new<A: Into<Bytes>>(db: u8, argv: impl IntoIterator<Item = A>) -> Self {
-        Self { db, argv: argv.into_iter().map(Into::into).collect() }
+        Self {
+            db,
+            argv: argv.into_iter().map(Into::into).collect(),
+        }
     }
 
     /// Bytes this command takes in an encoded group.
@@ -77,7 +80,10 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Version(version) => {
-                write!(f, "a group in format {version}: this program reads format {VERSION}; run a newer one")
+                write!(
+                    f,
+                    "a group in format {version}: this program reads format {VERSION}; run a newer one"
+                )
             }
             Self::Length => write!(f, "a group whose length does not fit its content"),
         }
@@ -110,7 +116,9 @@ pub fn encode(origin: Origin, commands: &[Command]) -> Bytes {
 
 /// Puts the leader's time and chance into an encoded group. Copies only if the bytes are shared.
 pub fn stamp(group: Bytes, at: Millis, seed: u64) -> Bytes {
-    let mut bytes = group.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+    let mut bytes = group
+        .try_into_mut()
+        .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     if bytes.len() >= HEADER {
         bytes[STAMP.start..STAMP.start + 8].copy_from_slice(&at.to_le_bytes());
         bytes[STAMP.start + 8..STAMP.end].copy_from_slice(&seed.to_le_bytes());
@@ -151,7 +159,12 @@ pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
     if cursor.at != group.len() {
         return Err(DecodeError::Length);
     }
-    Ok(Entry { at, seed, origin, commands })
+    Ok(Entry {
+        at,
+        seed,
+        origin,
+        commands,
+    })
 }
 
 struct Cursor<'a> {
@@ -168,7 +181,11 @@ impl Cursor<'_> {
     }
 
     fn slice(&mut self, length: usize) -> Result<Bytes, DecodeError> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len()).ok_or(DecodeError::Length)?;
+        let end = self
+            .at
+            .checked_add(length)
+            .filter(|end| *end <= self.bytes.len())
+            .ok_or(DecodeError::Length)?;
         let slice = self.bytes.slice(self.at..end);
         self.at = end;
         Ok(slice)
@@ -182,7 +199,11 @@ impl Cursor<'_> {
     }
 
     fn origin(&mut self) -> Result<Origin, DecodeError> {
-        Ok(Origin { node: self.u64()?, start: self.u64()?, number: self.u64()? })
+        Ok(Origin {
+            node: self.u64()?,
+            start: self.u64()?,
+            number: self.u64()?,
+        })
     }
 
     fn u8(&mut self) -> Result<u8, DecodeError> {
@@ -203,8 +224,15 @@ mod tests {
     use super::*;
 
     fn sample() -> (Origin, Vec<Command>) {
-        let origin = Origin { node: 7, start: 2, number: 3 };
-        (origin, vec![Command::new(0, ["SET", "k", "v"]), Command::new(15, ["PING"])])
+        let origin = Origin {
+            node: 7,
+            start: 2,
+            number: 3,
+        };
+        (
+            origin,
+            vec![Command::new(0, ["SET", "k", "v"]), Command::new(15, ["PING"])],
+        )
     }
 
     #[test]
@@ -212,7 +240,15 @@ mod tests {
         let (origin_, commands) = sample();
         let group = stamp(encode(origin_, &commands), 1_000, 42);
         assert_eq!(origin(&group), Ok(origin_));
-        assert_eq!(decode(&group), Ok(Entry { at: 1_000, seed: 42, origin: origin_, commands }));
+        assert_eq!(
+            decode(&group),
+            Ok(Entry {
+                at: 1_000,
+                seed: 42,
+                origin: origin_,
+                commands
+            })
+        );
     }
 
     #[test]
@@ -220,7 +256,11 @@ mod tests {
         let (origin, commands) = sample();
         let group = encode(origin, &commands);
         for end in 0..group.len() {
-            assert_eq!(decode(&group.slice(..end)), Err(DecodeError::Length), "cut at {end}");
+            assert_eq!(
+                decode(&group.slice(..end)),
+                Err(DecodeError::Length),
+                "cut at {end}"
+            );
         }
         let mut longer = BytesMut::from(&group[..]);
         longer.put_u8(0);

@@ -104,7 +104,12 @@ struct Database {
 impl Database {
     fn new(hasher: ShardHasher) -> Self {
         let empty = Arc::new(Shard::with_hasher(hasher));
-        Self { shards: vec![empty; SHARDS], keys: 0, with_deadline: 0, bytes: 0 }
+        Self {
+            shards: vec![empty; SHARDS],
+            keys: 0,
+            with_deadline: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -144,7 +149,12 @@ impl Store {
     /// snapshots and digests, not to go on from.
     pub fn freeze(&self) -> Store {
         let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
-        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), draws, ..*self }
+        Store {
+            databases: self.databases.clone(),
+            deadlines: BTreeSet::new(),
+            draws,
+            ..*self
+        }
     }
 
     /// The seed given to [`Store::new`].
@@ -185,14 +195,21 @@ impl Store {
 
     /// Reads database `db` (0 to 15) as of `now`.
     pub fn view(&self, db: u8, now: Millis) -> View<'_> {
-        View { store: self, db, now, seed: None }
+        View {
+            store: self,
+            db,
+            now,
+            seed: None,
+        }
     }
 
     /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
     pub(super) fn advance(&mut self, at: Millis) {
         self.clock = self.clock.max(at);
         for _ in 0..EXPIRED_PER_ENTRY {
-            let Some((deadline, db, key)) = self.deadlines.first() else { return };
+            let Some((deadline, db, key)) = self.deadlines.first() else {
+                return;
+            };
             if *deadline > self.clock {
                 return;
             }
@@ -204,7 +221,11 @@ impl Store {
 
     /// Changes database `db` at the log's clock, drawing chance from `seed`.
     pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
-        Keyspace { store: self, db, seed }
+        Keyspace {
+            store: self,
+            db,
+            seed,
+        }
     }
 
     fn slot(&self, db: u8, key: &[u8]) -> Option<&Slot> {
@@ -215,7 +236,11 @@ impl Store {
         let shard = self.hasher.shard(key);
         let shard = &mut self.databases[usize::from(db)].shards[shard];
         // Looked up first: a miss must not copy a shard that a snapshot shares.
-        if shard.contains_key(key) { Arc::make_mut(shard).get_mut(key) } else { None }
+        if shard.contains_key(key) {
+            Arc::make_mut(shard).get_mut(key)
+        } else {
+            None
+        }
     }
 
     fn remove_slot(&mut self, db: u8, key: &[u8]) -> Option<Slot> {
@@ -239,7 +264,11 @@ impl Store {
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
         self.revision += 1;
-        let slot = Slot { value, deadline, version: self.revision };
+        let slot = Slot {
+            value,
+            deadline,
+            version: self.revision,
+        };
         self.insert_restored(db, key, slot);
     }
 
@@ -291,7 +320,10 @@ impl Store {
     /// Every slot of every database, in the order a snapshot and the digest have: database, shard, position.
     pub fn slots(&self) -> impl Iterator<Item = (u8, &Bytes, &Slot)> {
         (0u8..).zip(&self.databases).flat_map(|(db, database)| {
-            database.shards.iter().flat_map(move |shard| shard.iter().map(move |(key, slot)| (db, key, slot)))
+            database
+                .shards
+                .iter()
+                .flat_map(move |shard| shard.iter().map(move |(key, slot)| (db, key, slot)))
         })
     }
 }
@@ -309,7 +341,10 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// The same view, drawing chance from the log's seed instead of from a count of this node's reads.
     pub(super) fn with_seed(self, seed: u64) -> Self {
-        Self { seed: Some(seed), ..self }
+        Self {
+            seed: Some(seed),
+            ..self
+        }
     }
 
     /// A number by chance: inside the log the same on every node, outside it another one at every call.
@@ -405,7 +440,11 @@ impl<'a> View<'a> {
         let (mut index, mut rest) = ((cursor >> 32) as usize, (cursor & 0xffff_ffff) as usize);
         let mut seen = 0;
         while let Some(shard) = shards.get(index) {
-            let mut left = if rest == 0 { shard.len() } else { (rest - 1).min(shard.len()) };
+            let mut left = if rest == 0 {
+                shard.len()
+            } else {
+                (rest - 1).min(shard.len())
+            };
             while left > 0 {
                 if seen >= count {
                     return (((index as u64) << 32) | (left as u64 + 1), found);
@@ -433,7 +472,9 @@ impl<'a> View<'a> {
             found
         });
         // A dead one was drawn: any living one will do.
-        nth.filter(|(_, slot)| self.lives(slot)).map(|(key, _)| key).or_else(|| self.keys().next().map(|(key, _)| key))
+        nth.filter(|(_, slot)| self.lives(slot))
+            .map(|(key, _)| key)
+            .or_else(|| self.keys().next().map(|(key, _)| key))
     }
 }
 
@@ -471,7 +512,11 @@ impl Keyspace<'_> {
 
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
-        Keyspace { seed: self.seed ^ u64::from(db), db, store: self.store }
+        Keyspace {
+            seed: self.seed ^ u64::from(db),
+            db,
+            store: self.store,
+        }
     }
 
     /// Puts a value; a deadline the key had is gone.
@@ -504,7 +549,9 @@ impl Keyspace<'_> {
 
     /// Sets or takes away a living key's deadline; one that has passed removes the key. Whether the key was there.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<Millis>) -> bool {
-        let Some(old) = self.view().slot(key).map(|slot| slot.deadline) else { return false };
+        let Some(old) = self.view().slot(key).map(|slot| slot.deadline) else {
+            return false;
+        };
         if deadline.is_some_and(|deadline| deadline <= self.now()) {
             self.remove(key);
             return true;
@@ -542,7 +589,11 @@ impl Keyspace<'_> {
     ///
     /// # Errors
     /// `WrongType`, and nothing has changed.
-    pub fn change_hash<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Hash) -> R) -> Result<R, CommandError> {
+    pub fn change_hash<R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Hash) -> R,
+    ) -> Result<R, CommandError> {
         if self.view().hash(key)?.is_none() {
             self.put(key, Value::Hash(Arc::default()));
         }
@@ -555,7 +606,9 @@ impl Keyspace<'_> {
 
     /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
-        let Some(slot) = self.remove(from) else { return false };
+        let Some(slot) = self.remove(from) else {
+            return false;
+        };
         self.store.insert_slot(self.db, to, slot.value, slot.deadline);
         true
     }
@@ -585,6 +638,9 @@ impl Keyspace<'_> {
             db => db,
         };
         let deadlines = std::mem::take(&mut self.store.deadlines);
-        self.store.deadlines = deadlines.into_iter().map(|(at, db, key)| (at, swapped(db), key)).collect();
+        self.store.deadlines = deadlines
+            .into_iter()
+            .map(|(at, db, key)| (at, swapped(db), key))
+            .collect();
     }
 }

@@ -33,7 +33,11 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { store: Store::new(0), once: Once::default(), seeded: false }
+        Self {
+            store: Store::new(0),
+            once: Once::default(),
+            seeded: false,
+        }
     }
 }
 
@@ -74,7 +78,10 @@ impl Machine {
         let mut args = Args::new(argv, spec.name.split('|').count());
         match spec.run {
             Run::Write(run) => run(&mut self.store.keyspace(db, seed), &mut args),
-            Run::Read(run) => run(&self.store.view(db, self.store.clock()).with_seed(seed), &mut args),
+            Run::Read(run) => run(
+                &self.store.view(db, self.store.clock()).with_seed(seed),
+                &mut args,
+            ),
             Run::Local => Err(CommandError::text("ERR this command is not for the log")),
         }
     }
@@ -114,7 +121,11 @@ impl Machine {
 
     /// A copy that no later change reaches, for a snapshot or a digest; costs a pointer per shard.
     pub fn freeze(&self) -> Machine {
-        Machine { store: self.store.freeze(), once: self.once.clone(), seeded: self.seeded }
+        Machine {
+            store: self.store.freeze(),
+            once: self.once.clone(),
+            seeded: self.seeded,
+        }
     }
 
     /// 128 bits over the whole state: equal on two nodes exactly when they hold the same. Walks everything: run it on a [`Machine::freeze`].
@@ -124,5 +135,9 @@ impl Machine {
 }
 
 fn known_database(db: u8) -> Result<u8, CommandError> {
-    if usize::from(db) < DATABASES { Ok(db) } else { Err(CommandError::text("ERR DB index is out of range")) }
+    if usize::from(db) < DATABASES {
+        Ok(db)
+    } else {
+        Err(CommandError::text("ERR DB index is out of range"))
+    }
 }

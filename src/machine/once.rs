@@ -47,17 +47,27 @@ impl Once {
 
     /// The last group applied of this start of this node; 0 if none was.
     pub fn last(&self, node: u64, start: u64) -> u64 {
-        self.last.get(&node).filter(|(of, _)| *of == start).map_or(0, |(_, number)| *number)
+        self.last
+            .get(&node)
+            .filter(|(of, _)| *of == start)
+            .map_or(0, |(_, number)| *number)
     }
 
     /// Every record as `(node, start, number)`, in the order of nodes.
     pub fn records(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.last.iter().map(|(node, (start, number))| (*node, *start, *number))
+        self.last
+            .iter()
+            .map(|(node, (start, number))| (*node, *start, *number))
     }
 
     /// The table from its records.
     pub fn from_records(records: impl IntoIterator<Item = (u64, u64, u64)>) -> Self {
-        Self { last: records.into_iter().map(|(node, start, number)| (node, (start, number))).collect() }
+        Self {
+            last: records
+                .into_iter()
+                .map(|(node, start, number)| (node, (start, number)))
+                .collect(),
+        }
     }
 }
 
@@ -66,7 +76,11 @@ mod tests {
     use super::*;
 
     fn origin(start: u64, number: u64) -> Origin {
-        Origin { node: 1, start, number }
+        Origin {
+            node: 1,
+            start,
+            number,
+        }
     }
 
     #[test]
@@ -83,8 +97,16 @@ mod tests {
     fn groups_of_an_earlier_start_are_over() {
         let mut once = Once::default();
         assert_eq!(once.admit(origin(1, 1)), Turn::Next);
-        assert_eq!(once.admit(origin(2, 2)), Turn::Early, "a start begins with its first group");
+        assert_eq!(
+            once.admit(origin(2, 2)),
+            Turn::Early,
+            "a start begins with its first group"
+        );
         assert_eq!(once.admit(origin(2, 1)), Turn::Next);
-        assert_eq!(once.admit(origin(1, 2)), Turn::Past, "its callers are gone with their process");
+        assert_eq!(
+            once.admit(origin(1, 2)),
+            Turn::Past,
+            "its callers are gone with their process"
+        );
     }
 }

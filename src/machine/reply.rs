@@ -120,7 +120,9 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WrongType => f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            Self::WrongType => {
+                f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value")
+            }
             Self::NotAnInteger => f.write_str("ERR value is not an integer or out of range"),
             Self::NotAFloat => f.write_str("ERR value is not a valid float"),
             Self::IntegerOverflow => f.write_str("ERR increment or decrement would overflow"),
@@ -128,7 +130,10 @@ impl fmt::Display for CommandError {
             Self::NoSuchKey => f.write_str("ERR no such key"),
             Self::Arity(name) => write!(f, "ERR wrong number of arguments for '{name}' command"),
             Self::Unknown { name, arguments } => {
-                write!(f, "ERR unknown command '{name}', with args beginning with: {arguments}")
+                write!(
+                    f,
+                    "ERR unknown command '{name}', with args beginning with: {arguments}"
+                )
             }
             Self::UnknownSubcommand { subcommand, command } => {
                 write!(f, "ERR unknown subcommand '{subcommand}'. Try {command} HELP.")

@@ -14,13 +14,20 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new(state: State) -> Result<Self, getrandom::Error> {
-        Ok(Self { state, chance: AtomicU64::new(getrandom::u64()?) })
+        Ok(Self {
+            state,
+            chance: AtomicU64::new(getrandom::u64()?),
+        })
     }
 
     /// This machine's clock, but never behind the log's, as far as it is known here.
     pub(super) fn now(&self) -> Millis {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        Millis::try_from(wall).unwrap_or(Millis::MAX).max(self.state.now())
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        Millis::try_from(wall)
+            .unwrap_or(Millis::MAX)
+            .max(self.state.now())
     }
 
     /// A number by chance, for a group's seed: a Weyl sequence from a random start, which the machine mixes.

@@ -51,7 +51,8 @@ pub(super) fn founders(join: &[String], me: &str, expect: Option<usize>) -> Vec<
     addresses.sort();
     addresses.dedup();
     let mine = || me.to_owned();
-    if expect.is_none_or(|expect| addresses.len() < expect) && !addresses.iter().any(|address| address == me) {
+    if expect.is_none_or(|expect| addresses.len() < expect) && !addresses.iter().any(|address| address == me)
+    {
         addresses.push(mine());
         addresses.sort();
     }
@@ -97,16 +98,33 @@ impl Discovery {
             return Err("this node is no founder, and nobody it asks belongs to a cluster".to_owned());
         }
         if self.founders.first() != Some(&self.me.raft_addr) {
-            return Err(format!("waiting for the first founder, {}, to begin", self.founders[0]));
+            return Err(format!(
+                "waiting for the first founder, {}, to begin",
+                self.founders[0]
+            ));
         }
         let mut members = BTreeMap::from([(self.node, self.me.clone())]);
-        for founder in self.founders.iter().filter(|address| **address != self.me.raft_addr) {
+        for founder in self
+            .founders
+            .iter()
+            .filter(|address| **address != self.me.raft_addr)
+        {
             let hello = found.get(founder).ok_or_else(|| {
-                format!("waiting for {founder} ({} of {} founders answer; silent: {})", found.len() + 1, self.founders.len(), silent.join(", "))
+                format!(
+                    "waiting for {founder} ({} of {} founders answer; silent: {})",
+                    found.len() + 1,
+                    self.founders.len(),
+                    silent.join(", ")
+                )
             })?;
-            let member = Member { raft_addr: founder.clone(), ..hello.member.clone() };
+            let member = Member {
+                raft_addr: founder.clone(),
+                ..hello.member.clone()
+            };
             if members.insert(hello.node, member).is_some() {
-                return Err(format!("{founder} answers with the id of another founder: is a data folder there twice?"));
+                return Err(format!(
+                    "{founder} answers with the id of another founder: is a data folder there twice?"
+                ));
             }
         }
         self.found(members).await
@@ -115,7 +133,12 @@ impl Discovery {
     async fn ask_around(&self) -> (BTreeMap<String, Hello>, Vec<String>) {
         let asked = self.others.iter().map(|address| async {
             let hello = tokio::time::timeout(HELLO, self.peers.hello(address, &self.me)).await;
-            (address.clone(), hello.map_err(|_| "no answer".to_owned()).and_then(|hello| hello.map_err(|status| status.message().to_owned())))
+            (
+                address.clone(),
+                hello
+                    .map_err(|_| "no answer".to_owned())
+                    .and_then(|hello| hello.map_err(|status| status.message().to_owned())),
+            )
         });
         let (mut found, mut silent) = (BTreeMap::new(), Vec::new());
         for (address, answer) in futures::future::join_all(asked).await {
@@ -138,21 +161,38 @@ impl Discovery {
             let promised = tokio::time::timeout(HELLO, self.peers.promise(&member.raft_addr, &list)).await;
             match promised {
                 Ok(Ok(None)) => {}
-                Ok(Ok(Some(why))) => return Err(format!("{} (node {id}) does not promise: {why}", member.raft_addr)),
+                Ok(Ok(Some(why))) => {
+                    return Err(format!(
+                        "{} (node {id}) does not promise: {why}",
+                        member.raft_addr
+                    ));
+                }
                 Ok(Err(status)) => return Err(format!("{}: {}", member.raft_addr, status.message())),
                 Err(_) => return Err(format!("{}: no answer", member.raft_addr)),
             }
         }
-        tracing::info!(cluster = format!("{cluster:016x}"), members = members.len(), "founding a cluster");
+        tracing::info!(
+            cluster = format!("{cluster:016x}"),
+            members = members.len(),
+            "founding a cluster"
+        );
         self.replica.initialize(members).await
     }
 
     /// Asks a member to let this node in.
     async fn join(&self, address: &str) -> Result<(), String> {
         let change = MemberChange::Join(self.node, self.me.clone());
-        let cluster = self.peers.change_member(address, change).await.map_err(|status| format!("{address}: {}", status.message()))?;
+        let cluster = self
+            .peers
+            .change_member(address, change)
+            .await
+            .map_err(|status| format!("{address}: {}", status.message()))?;
         promise(&self.meta, &self.peers, cluster).await?;
-        tracing::info!(cluster = format!("{cluster:016x}"), through = address, "joined a cluster");
+        tracing::info!(
+            cluster = format!("{cluster:016x}"),
+            through = address,
+            "joined a cluster"
+        );
         Ok(())
     }
 
@@ -162,8 +202,14 @@ impl Discovery {
         loop {
             let state = self.replica.state();
             match state.members.get(&self.node) {
-                Some((member, voter)) if state.leader.is_some() && (*member != self.me || (self.wants_vote && !voter)) => {
-                    if let Err(why) = self.members.change(MemberChange::Join(self.node, self.me.clone())).await {
+                Some((member, voter))
+                    if state.leader.is_some() && (*member != self.me || (self.wants_vote && !voter)) =>
+                {
+                    if let Err(why) = self
+                        .members
+                        .change(MemberChange::Join(self.node, self.me.clone()))
+                        .await
+                    {
                         tracing::debug!(why, "this node's address or wish to vote is not noted yet");
                     }
                 }
@@ -181,7 +227,9 @@ pub(super) async fn promise(meta: &Meta, peers: &Peers, cluster: u64) -> Result<
     }
     let meta = meta.clone();
     let stored = tokio::task::spawn_blocking(move || meta.set_cluster(cluster)).await;
-    stored.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    stored
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
     peers.set_cluster(cluster);
     Ok(())
 }
@@ -198,10 +246,21 @@ mod tests {
     fn every_node_names_the_same_founders() {
         let all = list(&["a:1", "b:1", "c:1"]);
         assert_eq!(founders(&list(&["c:1", "b:1", "a:1"]), "b:1", Some(3)), all);
-        assert_eq!(founders(&list(&["a:1", "c:1"]), "b:1", Some(3)), all, "its own address left out");
+        assert_eq!(
+            founders(&list(&["a:1", "c:1"]), "b:1", Some(3)),
+            all,
+            "its own address left out"
+        );
         assert_eq!(founders(&list(&["a:1", "c:1"]), "b:1", None), all);
-        assert_eq!(founders(&all, "d:1", Some(3)), all, "a further node is no founder");
-        assert_eq!(founders(&list(&["a:1", "b:1", "c:1", "d:1", "e:1"]), "e:1", Some(3)), all);
+        assert_eq!(
+            founders(&all, "d:1", Some(3)),
+            all,
+            "a further node is no founder"
+        );
+        assert_eq!(
+            founders(&list(&["a:1", "b:1", "c:1", "d:1", "e:1"]), "e:1", Some(3)),
+            all
+        );
         assert_eq!(founders(&[], "a:1", None), list(&["a:1"]), "a cluster of one");
     }
 

@@ -28,7 +28,11 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(replica: Arc<Replica>, peers: Arc<Peers>) -> Arc<Self> {
-        Arc::new(Self { replica, peers, joining: Mutex::default() })
+        Arc::new(Self {
+            replica,
+            peers,
+            joining: Mutex::default(),
+        })
     }
 
     /// Carries out a change, here or through the leader. The cluster's id.
@@ -38,8 +42,13 @@ impl Members {
             self.carry_out(change).await?;
             return Ok(self.peers.cluster());
         }
-        let (_, address) = state.leader_address().ok_or("there is no leader now: try again")?;
-        self.peers.change_member(address, change).await.map_err(|status| status.message().to_owned())
+        let (_, address) = state
+            .leader_address()
+            .ok_or("there is no leader now: try again")?;
+        self.peers
+            .change_member(address, change)
+            .await
+            .map_err(|status| status.message().to_owned())
     }
 
     async fn carry_out(&self, change: MemberChange) -> Result<(), String> {
@@ -72,23 +81,33 @@ impl Members {
 
     /// Gives a learner that has caught up a vote. In the same change it replaces a voter with its own address: that one's disk is gone.
     async fn promote(&self, state: &State, id: u64) -> Result<(), String> {
-        let (member, voter) = state.members.get(&id).ok_or_else(|| format!("{id} is no member: add it first"))?;
+        let (member, voter) = state
+            .members
+            .get(&id)
+            .ok_or_else(|| format!("{id} is no member: add it first"))?;
         if *voter {
             return Ok(());
         }
         let matched = state.matched.get(&id).copied().unwrap_or(0);
         if matched + CAUGHT_UP < state.last_log_index {
-            return Err(format!("{id} has {matched} of {} entries: try again when it has caught up", state.last_log_index));
+            return Err(format!(
+                "{id} has {matched} of {} entries: try again when it has caught up",
+                state.last_log_index
+            ));
         }
         let mut voters: BTreeSet<u64> = state
             .members
             .iter()
-            .filter(|(other, (known, voter))| *voter && (**other == id || known.raft_addr != member.raft_addr))
+            .filter(|(other, (known, voter))| {
+                *voter && (**other == id || known.raft_addr != member.raft_addr)
+            })
             .map(|(id, _)| *id)
             .collect();
         voters.insert(id);
         if voters.len() > VOTERS_MAX {
-            return Err(format!("there are {VOTERS_MAX} voters already; {id} stays a learner"));
+            return Err(format!(
+                "there are {VOTERS_MAX} voters already; {id} stays a learner"
+            ));
         }
         self.replica.set_voters(voters).await
     }
@@ -100,8 +119,12 @@ impl Members {
         if !is_voter(state, id) {
             return self.replica.remove_learner(id).await;
         }
-        let voters: BTreeSet<u64> =
-            state.members.keys().copied().filter(|other| *other != id && is_voter(state, *other)).collect();
+        let voters: BTreeSet<u64> = state
+            .members
+            .keys()
+            .copied()
+            .filter(|other| *other != id && is_voter(state, *other))
+            .collect();
         if voters.is_empty() {
             return Err(format!("{id} is the only voter: a cluster cannot be empty"));
         }

@@ -97,7 +97,6 @@ struct Inner {
     durability: Durability,
     started: Instant,
     state: State,
-    clock: Arc<Clock>,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
     meta: Meta,
@@ -136,12 +135,28 @@ impl Node {
         config.validate()?;
         let listener = TcpListener::bind(&config.listen)
             .await
-            .map_err(|source| Error::Listen { address: config.listen.clone(), source })?;
-        let bound = listener.local_addr().map_err(|source| Error::Listen { address: config.listen.clone(), source })?;
+            .map_err(|source| Error::Listen {
+                address: config.listen.clone(),
+                source,
+            })?;
+        let bound = listener.local_addr().map_err(|source| Error::Listen {
+            address: config.listen.clone(),
+            source,
+        })?;
         let raft_addr = with_port(&config.listen, bound.port());
-        let advertise = config.advertise.as_ref().map_or_else(|| raft_addr.clone(), |address| with_port(address, bound.port()));
-        let resp_addr = config.resp.as_ref().map(|resp| resp.advertised(&advertise)).unwrap_or_default();
-        let me = Member { raft_addr: advertise, resp_addr };
+        let advertise = config
+            .advertise
+            .as_ref()
+            .map_or_else(|| raft_addr.clone(), |address| with_port(address, bound.port()));
+        let resp_addr = config
+            .resp
+            .as_ref()
+            .map(|resp| resp.advertised(&advertise))
+            .unwrap_or_default();
+        let me = Member {
+            raft_addr: advertise,
+            resp_addr,
+        };
         let opened = Opened::open(&config, me, raft_addr).await?;
         Ok(opened.run(config, listener))
     }
@@ -225,7 +240,10 @@ impl Node {
             Ok(())
         };
         tokio::time::timeout(within, wait).await.unwrap_or_else(|_| {
-            Err(Error::NoLeader { waited: began.elapsed(), why: "this node does not serve yet".to_owned() })
+            Err(Error::NoLeader {
+                waited: began.elapsed(),
+                why: "this node does not serve yet".to_owned(),
+            })
         })
     }
 
@@ -239,7 +257,13 @@ impl Node {
     }
 
     fn why_stopped(&self) -> Error {
-        Error::Stopped { why: self.inner.fault.get().unwrap_or_else(|| "it was asked to".to_owned()) }
+        Error::Stopped {
+            why: self
+                .inner
+                .fault
+                .get()
+                .unwrap_or_else(|| "it was asked to".to_owned()),
+        }
     }
 
     /// What this node knows without asking anybody.
@@ -265,7 +289,11 @@ impl Node {
         Status {
             node_id: inner.id,
             cluster_id: Some(inner.peers.cluster()).filter(|id| *id != 0),
-            role: if state.members.is_empty() { status::Role::Forming } else { state.role.into() },
+            role: if state.members.is_empty() {
+                status::Role::Forming
+            } else {
+                state.role.into()
+            },
             leader_id: state.leader,
             term: state.term,
             last_log_index: state.last_log_index,
@@ -296,12 +324,18 @@ impl Node {
             if member.id == self.inner.id {
                 return Some((status.role, self.inner.query.applied()));
             }
-            let answer = tokio::time::timeout(STATUS, self.inner.peers.status(member.id, &member.raft_addr)).await;
+            let answer =
+                tokio::time::timeout(STATUS, self.inner.peers.status(member.id, &member.raft_addr)).await;
             let answer = answer.ok()?.ok()?;
             Some((status::Role::from_name(&answer.role)?, answer.applied_index))
         });
         let answers = futures::future::join_all(asked).await;
-        let most = answers.iter().flatten().map(|(_, applied)| *applied).max().unwrap_or(0);
+        let most = answers
+            .iter()
+            .flatten()
+            .map(|(_, applied)| *applied)
+            .max()
+            .unwrap_or(0);
         for (member, answer) in status.members.iter_mut().zip(answers) {
             member.role = answer.map(|(role, _)| role);
             member.applied_index = answer.map(|(_, applied)| applied);
@@ -331,9 +365,15 @@ impl Node {
             .map_err(|_| Error::Members(format!("{raft_addr} does not answer")))?
             .map_err(|status| Error::Members(format!("{raft_addr}: {}", status.message())))?;
         if hello.cluster != 0 && hello.cluster != self.inner.peers.cluster() {
-            return Err(Error::Members(format!("{raft_addr} belongs to cluster {:016x}", hello.cluster)));
+            return Err(Error::Members(format!(
+                "{raft_addr} belongs to cluster {:016x}",
+                hello.cluster
+            )));
         }
-        let member = Member { raft_addr: raft_addr.to_owned(), ..hello.member };
+        let member = Member {
+            raft_addr: raft_addr.to_owned(),
+            ..hello.member
+        };
         self.change(MemberChange::Add(hello.node, member)).await?;
         Ok(hello.node)
     }
@@ -355,7 +395,12 @@ impl Node {
     }
 
     async fn change(&self, change: MemberChange) -> Result<()> {
-        self.inner.members.change(change).await.map(drop).map_err(Error::Members)
+        self.inner
+            .members
+            .change(change)
+            .await
+            .map(drop)
+            .map_err(Error::Members)
     }
 
     /// Hands over leadership, finishes what is under way and stops. Calling it again waits for the same end.
@@ -387,8 +432,16 @@ impl Node {
         if state.leader != Some(self.inner.id) {
             return;
         }
-        let heirs = state.members.iter().filter(|(id, (_, voter))| *voter && **id != self.inner.id);
-        let Some(heir) = heirs.map(|(id, _)| *id).max_by_key(|id| state.matched.get(id).copied()) else { return };
+        let heirs = state
+            .members
+            .iter()
+            .filter(|(id, (_, voter))| *voter && **id != self.inner.id);
+        let Some(heir) = heirs
+            .map(|(id, _)| *id)
+            .max_by_key(|id| state.matched.get(id).copied())
+        else {
+            return;
+        };
         if let Err(why) = self.inner.replica.transfer_leadership(heir).await {
             tracing::warn!(why, "leadership was not handed over");
             return;
@@ -413,7 +466,9 @@ impl Node {
             }
         };
         if tokio::time::timeout(DRAIN, idle).await.is_err() {
-            tracing::warn!("stopping with writes under way: their callers are told that the outcome is unknown");
+            tracing::warn!(
+                "stopping with writes under way: their callers are told that the outcome is unknown"
+            );
         }
     }
 
@@ -438,7 +493,9 @@ impl Node {
 
 /// `host:port` with a port of 0 replaced.
 fn with_port(address: &str, port: u16) -> String {
-    address.strip_suffix(":0").map_or_else(|| address.to_owned(), |host| format!("{host}:{port}"))
+    address
+        .strip_suffix(":0")
+        .map_or_else(|| address.to_owned(), |host| format!("{host}:{port}"))
 }
 
 /// Everything that needs the disk, opened; nothing runs yet but Raft.
@@ -460,14 +517,28 @@ impl Opened {
         // Recovery reads the disk for a while: not on a task.
         let (on_disk, seen) = (fault.clone(), flights.clone());
         let disk = tokio::task::spawn_blocking(move || Disk::open(&folder, durability, seen, on_disk)).await;
-        let disk = disk.map_err(|error| Error::Io { doing: "opening the data folder".to_owned(), source: error.into() })??;
+        let disk = disk.map_err(|error| Error::Io {
+            doing: "opening the data folder".to_owned(),
+            source: error.into(),
+        })??;
         let (id, start) = (disk.meta.node_id(), disk.meta.start());
         let peers = Peers::new(id, disk.meta.cluster().unwrap_or(0), config.secret.as_ref());
         let state = disk.states.state();
         let reader = disk.log.reader();
         let was_member = disk.was_member();
-        let replica = Replica::open(id, config.timing, peers.clone(), disk.log, disk.states, disk.snapshots).await;
-        let replica = Arc::new(replica.map_err(|why| Error::Folder { folder: config.data.clone(), why })?);
+        let replica = Replica::open(
+            id,
+            config.timing,
+            peers.clone(),
+            disk.log,
+            disk.states,
+            disk.snapshots,
+        )
+        .await;
+        let replica = Arc::new(replica.map_err(|why| Error::Folder {
+            folder: config.data.clone(),
+            why,
+        })?);
         let founders = discovery::founders(&config.join, &me.raft_addr, config.expect);
         let clock = Arc::new(Clock::new(state.clone()).map_err(|error| Error::Io {
             doing: "drawing a random seed".to_owned(),
@@ -475,7 +546,12 @@ impl Opened {
         })?);
         let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
         let (query, rounds) = Query::new(state.applied(), config.timing.write_deadline);
-        let outbound = Outbound { node: id, replica: replica.clone(), peers: peers.clone(), clock: clock.clone() };
+        let outbound = Outbound {
+            node: id,
+            replica: replica.clone(),
+            peers: peers.clone(),
+            clock,
+        };
         let members = Members::new(replica.clone(), peers.clone());
         let doorway = Arc::new(Doorway {
             me: me.clone(),
@@ -485,7 +561,11 @@ impl Opened {
             outbound,
         });
         // A node that never belonged to a cluster has given no lease, and nothing to forget.
-        let silent = if was_member { config.timing.election_max } else { Duration::ZERO };
+        let silent = if was_member {
+            config.timing.election_max
+        } else {
+            Duration::ZERO
+        };
         let service = Service::new(replica.clone(), peers.clone(), doorway.clone(), id, silent);
         let inner = Inner {
             id,
@@ -495,7 +575,6 @@ impl Opened {
             durability,
             started: Instant::now(),
             state,
-            clock,
             replica,
             peers,
             meta: disk.meta,
@@ -512,12 +591,28 @@ impl Opened {
             stop_service: watch::Sender::new(false),
             tasks: Mutex::default(),
         };
-        Ok(Self { inner, service, doorway, intake, flights, rounds, reader })
+        Ok(Self {
+            inner,
+            service,
+            doorway,
+            intake,
+            flights,
+            rounds,
+            reader,
+        })
     }
 
     /// Starts every task, in the order of the table at the top.
     fn run(self, config: Config, listener: TcpListener) -> Node {
-        let Self { inner, service, doorway, intake, flights, rounds, reader } = self;
+        let Self {
+            inner,
+            service,
+            doorway,
+            intake,
+            flights,
+            rounds,
+            reader,
+        } = self;
         let inner = Arc::new(inner);
         let node = Node { inner: inner.clone() };
         let mut tasks = JoinSet::new();
@@ -530,12 +625,28 @@ impl Opened {
             }
         });
         let outbound = doorway.outbound.clone();
-        let courier = Courier::new(intake, flights, config.limits, config.timing, inner.start, outbound.clone());
+        let courier = Courier::new(
+            intake,
+            flights,
+            config.limits,
+            config.timing,
+            inner.start,
+            outbound.clone(),
+        );
         tasks.spawn(courier.run());
-        tasks.spawn(query::serve_rounds(rounds, inner.replica.clone(), inner.peers.clone()));
+        tasks.spawn(query::serve_rounds(
+            rounds,
+            inner.replica.clone(),
+            inner.peers.clone(),
+        ));
         let discovery = Discovery {
             node: inner.id,
-            others: config.join.iter().filter(|address| **address != inner.me.raft_addr).cloned().collect(),
+            others: config
+                .join
+                .iter()
+                .filter(|address| **address != inner.me.raft_addr)
+                .cloned()
+                .collect(),
             me: inner.me.clone(),
             founders: inner.founders.clone(),
             meta: inner.meta.clone(),
@@ -551,7 +662,11 @@ impl Opened {
         });
         tasks.spawn(inner.members.clone().promote_joining());
         tasks.spawn(ticker::tick(inner.state.clone(), outbound));
-        tasks.spawn(ticker::snapshot(inner.replica.clone(), reader, config.limits.snapshot_log_bytes));
+        tasks.spawn(ticker::snapshot(
+            inner.replica.clone(),
+            reader,
+            config.limits.snapshot_log_bytes,
+        ));
         tasks.spawn(begin(inner.clone()));
         *inner.tasks.lock() = tasks;
         // Outside the set: it ends the node, and with it the set.
@@ -617,11 +732,29 @@ struct Disk {
 impl Disk {
     fn open(folder: &Path, durability: Durability, seen: Arc<Flights>, fault: Fault) -> Result<Self> {
         let (meta, fresh) = Meta::open(folder, durability, meta::boot_id().as_deref())?;
-        tracing::info!(node = meta.node_id(), start = meta.start(), ?fresh, "data folder {}", folder.display());
+        tracing::info!(
+            node = meta.node_id(),
+            start = meta.start(),
+            ?fresh,
+            "data folder {}",
+            folder.display()
+        );
         let (log, stopper) = log::LogStore::open(meta.journal()?, durability, fault.clone())?;
         let snapshots = SnapshotStore::open(meta.clone())?;
-        let states = StateStore::open(snapshots.clone(), &log.reader(), (meta.node_id(), meta.start()), seen, fault)?;
-        Ok(Self { meta, log, stopper, snapshots, states })
+        let states = StateStore::open(
+            snapshots.clone(),
+            &log.reader(),
+            (meta.node_id(), meta.start()),
+            seen,
+            fault,
+        )?;
+        Ok(Self {
+            meta,
+            log,
+            stopper,
+            snapshots,
+            states,
+        })
     }
 
     /// Whether this node has ever taken part in a cluster.
@@ -641,7 +774,9 @@ struct Doorway {
 
 impl Inbound for Doorway {
     async fn hello(&self) -> Hello {
-        let Outbound { node, replica, peers, .. } = &self.outbound;
+        let Outbound {
+            node, replica, peers, ..
+        } = &self.outbound;
         // Raft that has stopped took part once.
         let takes_part = replica.is_initialized().await.unwrap_or(true);
         let state = replica.state();
@@ -654,17 +789,25 @@ impl Inbound for Doorway {
     }
 
     async fn promise(&self, members: Vec<(u64, Member)>) -> Option<String> {
-        let Outbound { node, replica, peers, .. } = &self.outbound;
+        let Outbound {
+            node, replica, peers, ..
+        } = &self.outbound;
         if replica.is_initialized().await.unwrap_or(true) {
             return Some(format!("it belongs to cluster {:016x}", peers.cluster()));
         }
         if !members.iter().any(|(id, _)| id == node) {
             return Some("it is not among the founders".to_owned());
         }
-        let mut addresses: Vec<String> = members.iter().map(|(_, member)| member.raft_addr.clone()).collect();
+        let mut addresses: Vec<String> = members
+            .iter()
+            .map(|(_, member)| member.raft_addr.clone())
+            .collect();
         addresses.sort();
         if addresses != self.founders {
-            return Some(format!("it knows other founders: {} (check `join` and `expect`)", self.founders.join(", ")));
+            return Some(format!(
+                "it knows other founders: {} (check `join` and `expect`)",
+                self.founders.join(", ")
+            ));
         }
         let cluster = discovery::cluster_id(&members.into_iter().collect());
         discovery::promise(&self.meta, peers, cluster).await.err()

@@ -106,7 +106,10 @@ impl Flights {
     fn answer_unknown(callers: Vec<(usize, oneshot::Sender<Result<Written>>)>, waited: Duration, why: &str) {
         for (_, answer) in callers {
             // A caller that has gone needs no answer.
-            let _ = answer.send(Err(Error::Unknown { waited, why: why.to_owned() }));
+            let _ = answer.send(Err(Error::Unknown {
+                waited,
+                why: why.to_owned(),
+            }));
         }
     }
 }
@@ -114,12 +117,17 @@ impl Flights {
 /// What the state store tells of this node's own groups.
 impl Answers for Flights {
     fn applied(&self, number: u64, index: u64, replies: Vec<Reply>) {
-        let Some(flight) = self.groups.lock().remove(&number) else { return };
+        let Some(flight) = self.groups.lock().remove(&number) else {
+            return;
+        };
         self.wake.notify_one();
         let mut replies = replies.into_iter();
         for (count, answer) in flight.callers {
             let replies = replies.by_ref().take(count).collect();
-            let _ = answer.send(Ok(Written { replies, token: Token(index) }));
+            let _ = answer.send(Ok(Written {
+                replies,
+                token: Token(index),
+            }));
         }
     }
 
@@ -145,15 +153,23 @@ impl Proposer {
     pub(super) fn new(limits: Limits, timing: Timing, flights: Arc<Flights>) -> (Self, Intake) {
         let (sender, requests) = mpsc::channel(limits.queue_commands);
         let queued = Arc::<Queued>::default();
-        let door =
-            Self { sender, flights, queued: queued.clone(), limits, write_deadline: timing.write_deadline };
+        let door = Self {
+            sender,
+            flights,
+            queued: queued.clone(),
+            limits,
+            write_deadline: timing.write_deadline,
+        };
         (door, Intake { requests, queued })
     }
 
     /// Commands that this node sealed into groups since its start, and how many groups.
     pub(super) fn sealed(&self) -> (u64, u64) {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (load(&self.flights.commands_sealed), load(&self.flights.groups_sealed))
+        (
+            load(&self.flights.commands_sealed),
+            load(&self.flights.groups_sealed),
+        )
     }
 
     /// Whether nothing waits or flies.
@@ -165,10 +181,18 @@ impl Proposer {
     pub(super) async fn write(&self, commands: Vec<Command>) -> Result<Written> {
         let bytes = commands.iter().map(Command::encoded_len).sum();
         if bytes > self.limits.command_bytes {
-            return Err(Error::TooLarge { size: bytes, limit: self.limits.command_bytes });
+            return Err(Error::TooLarge {
+                size: bytes,
+                limit: self.limits.command_bytes,
+            });
         }
         let bounds = [
-            (&self.queued.commands, commands.len(), "commands", self.limits.queue_commands),
+            (
+                &self.queued.commands,
+                commands.len(),
+                "commands",
+                self.limits.queue_commands,
+            ),
             (&self.queued.bytes, bytes, "bytes", self.limits.queue_bytes),
         ];
         for (queued, more, unit, limit) in bounds {
@@ -178,12 +202,21 @@ impl Proposer {
             }
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request { commands, bytes, deadline: Instant::now() + self.write_deadline, answer };
+        let request = Request {
+            commands,
+            bytes,
+            deadline: Instant::now() + self.write_deadline,
+            answer,
+        };
         self.queued.add(&request);
         self.sender.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(request) => {
                 self.queued.remove(&request);
-                Error::Overloaded { queued: self.limits.queue_commands, unit: "commands", limit: self.limits.queue_commands }
+                Error::Overloaded {
+                    queued: self.limits.queue_commands,
+                    unit: "commands",
+                    limit: self.limits.queue_commands,
+                }
             }
             mpsc::error::TrySendError::Closed(request) => {
                 self.queued.remove(&request);
@@ -195,7 +228,9 @@ impl Proposer {
 }
 
 fn stopped() -> Error {
-    Error::Stopped { why: "it was asked to".to_owned() }
+    Error::Stopped {
+        why: "it was asked to".to_owned(),
+    }
 }
 
 /// The queue's other end, until the task that empties it starts.
@@ -263,7 +298,11 @@ impl Courier {
             flights,
             limits,
             timing,
-            origin: Origin { node: outbound.node, start, number: 0 },
+            origin: Origin {
+                node: outbound.node,
+                start,
+                number: 0,
+            },
             route: None,
             retry_at: None,
             retry_wait: RETRY_FIRST,
@@ -304,7 +343,10 @@ impl Courier {
     /// Opens a lane to the leader when there is another one, or when groups must be sent again; sends all in flight on it, oldest first.
     fn follow_leader(&mut self) {
         let state = self.watch.now();
-        let leads = self.route.as_ref().is_some_and(|route| Some(route.leader) == state.leader && route.term == state.term);
+        let leads = self
+            .route
+            .as_ref()
+            .is_some_and(|route| Some(route.leader) == state.leader && route.term == state.term);
         if leads && self.moved_at.elapsed() > RESEND_AFTER && !self.flights.groups.lock().is_empty() {
             self.flights.resend.store(true, Ordering::Release);
         }
@@ -320,7 +362,9 @@ impl Courier {
         if leads && !due {
             return;
         }
-        let Some(route) = self.open_lane(&state) else { return };
+        let Some(route) = self.open_lane(&state) else {
+            return;
+        };
         self.flights.resend.store(false, Ordering::Release);
         (self.retry_at, self.moved_at) = (None, Instant::now());
         for flight in self.flights.groups.lock().values() {
@@ -339,12 +383,21 @@ impl Courier {
             if state.role != Role::Leader {
                 return None;
             }
-            tokio::spawn(local_lane(outbound, flights, groups, self.limits.groups_in_flight));
+            tokio::spawn(local_lane(
+                outbound,
+                flights,
+                groups,
+                self.limits.groups_in_flight,
+            ));
         } else {
             let address = address.to_owned();
             tokio::spawn(remote_lane(outbound, flights, groups, leader, address));
         }
-        Some(Route { leader, term: state.term, lane })
+        Some(Route {
+            leader,
+            term: state.term,
+            lane,
+        })
     }
 
     /// Seals waiting requests into groups while a lane is open and not too many groups fly.
@@ -359,17 +412,25 @@ impl Courier {
                 if !fits && !commands.is_empty() {
                     break;
                 }
-                let Some(next) = self.waiting.pop_front() else { break };
+                let Some(next) = self.waiting.pop_front() else {
+                    break;
+                };
                 self.queued.remove(&next);
                 bytes += next.bytes;
                 callers.push((next.commands.len(), next.answer));
                 commands.extend(next.commands);
             }
             self.origin.number += 1;
-            self.flights.commands_sealed.fetch_add(commands.len() as u64, Ordering::Relaxed);
+            self.flights
+                .commands_sealed
+                .fetch_add(commands.len() as u64, Ordering::Relaxed);
             self.flights.groups_sealed.fetch_add(1, Ordering::Relaxed);
             let group = entry::encode(self.origin, &commands);
-            let flight = Flight { group: group.clone(), callers, deadline };
+            let flight = Flight {
+                group: group.clone(),
+                callers,
+                deadline,
+            };
             self.flights.groups.lock().insert(self.origin.number, flight);
             self.moved_at = Instant::now();
             // A lane that has ended will be opened anew, and this group sent on it.
@@ -381,11 +442,19 @@ impl Courier {
 
     fn next_deadline(&self) -> Instant {
         let flights = self.flights.groups.lock();
-        let flying = flights.values().filter(|flight| !flight.callers.is_empty()).map(|flight| flight.deadline);
+        let flying = flights
+            .values()
+            .filter(|flight| !flight.callers.is_empty())
+            .map(|flight| flight.deadline);
         let waiting = self.waiting.front().map(|request| request.deadline);
         let resend = (!flights.is_empty()).then(|| self.moved_at + RESEND_AFTER);
         let idle = Instant::now() + RESEND_AFTER;
-        flying.chain(waiting).chain(self.retry_at).chain(resend).min().unwrap_or(idle)
+        flying
+            .chain(waiting)
+            .chain(self.retry_at)
+            .chain(resend)
+            .min()
+            .unwrap_or(idle)
     }
 
     /// Answers those whose time is up: what flies may still be applied, what waits was never sent.
@@ -398,8 +467,14 @@ impl Courier {
                 Flights::answer_unknown(callers, waited, "no majority has confirmed it");
             }
         }
-        while self.waiting.front().is_some_and(|request| request.deadline <= now) {
-            let Some(request) = self.waiting.pop_front() else { break };
+        while self
+            .waiting
+            .front()
+            .is_some_and(|request| request.deadline <= now)
+        {
+            let Some(request) = self.waiting.pop_front() else {
+                break;
+            };
             self.queued.remove(&request);
             let why = self.why_waiting();
             let _ = request.answer.send(Err(Error::NoLeader { waited, why }));
@@ -410,8 +485,14 @@ impl Courier {
         let state = self.watch.now();
         let voters = state.members.values().filter(|(_, voter)| *voter).count();
         match state.leader {
-            None => format!("this node is a {} of {voters} voters in term {}", state.role.name(), state.term),
-            Some(leader) => format!("node {leader} leads {voters} voters, but what was sent before is not confirmed"),
+            None => format!(
+                "this node is a {} of {voters} voters in term {}",
+                state.role.name(),
+                state.term
+            ),
+            Some(leader) => {
+                format!("node {leader} leads {voters} voters, but what was sent before is not confirmed")
+            }
         }
     }
 
@@ -425,13 +506,22 @@ impl Courier {
         }
         let flights = std::mem::take(&mut *self.flights.groups.lock());
         for flight in flights.into_values() {
-            Flights::answer_unknown(flight.callers, Duration::ZERO, "this node stopped before it was confirmed");
+            Flights::answer_unknown(
+                flight.callers,
+                Duration::ZERO,
+                "this node stopped before it was confirmed",
+            );
         }
     }
 }
 
 /// This node leads: groups go straight to Raft, in order, several at once.
-async fn local_lane(outbound: Outbound, flights: Arc<Flights>, groups: ReceiverStream<Bytes>, at_once: usize) {
+async fn local_lane(
+    outbound: Outbound,
+    flights: Arc<Flights>,
+    groups: ReceiverStream<Bytes>,
+    at_once: usize,
+) {
     let mut refusals = groups.map(|group| outbound.propose(group)).buffered(at_once);
     while let Some(refused) = refusals.next().await {
         if let Some(why) = refused {

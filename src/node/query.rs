@@ -32,7 +32,14 @@ impl Query {
     /// The door, and the other end for [`serve_rounds`].
     pub(super) fn new(applied: watch::Receiver<u64>, deadline: Duration) -> (Self, mpsc::Receiver<Answer>) {
         let (rounds, asked) = mpsc::channel(WAITING_READERS);
-        (Self { rounds, applied, deadline }, asked)
+        (
+            Self {
+                rounds,
+                applied,
+                deadline,
+            },
+            asked,
+        )
     }
 
     /// The last index applied here.
@@ -45,7 +52,10 @@ impl Query {
         let until = match freshness {
             Freshness::Local => return Ok(Token(self.applied())),
             Freshness::AtLeast(Token(index)) if index <= self.applied() => return Ok(Token(self.applied())),
-            Freshness::AtLeast(Token(index)) => self.within(self.wait_for(index), "this node has not applied it").await?,
+            Freshness::AtLeast(Token(index)) => {
+                self.within(self.wait_for(index), "this node has not applied it")
+                    .await?
+            }
             Freshness::Linearizable => {
                 let read = async { self.wait_for(self.read_index().await?).await };
                 self.within(read, "no leader confirmed by a majority").await?
@@ -55,8 +65,13 @@ impl Query {
     }
 
     async fn within(&self, read: impl Future<Output = Result<u64>>, why: &str) -> Result<u64> {
-        let late = || Error::NotFresh { waited: self.deadline, why: why.to_owned() };
-        tokio::time::timeout(self.deadline, read).await.map_err(|_| late())?
+        let late = || Error::NotFresh {
+            waited: self.deadline,
+            why: why.to_owned(),
+        };
+        tokio::time::timeout(self.deadline, read)
+            .await
+            .map_err(|_| late())?
     }
 
     /// Waits until an index is applied here. How far it is then.
@@ -70,9 +85,11 @@ impl Query {
     async fn read_index(&self) -> Result<u64> {
         let (answer, answered) = oneshot::channel();
         self.rounds.try_send(answer).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Error::Overloaded { queued: WAITING_READERS, unit: "readers", limit: WAITING_READERS }
-            }
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded {
+                queued: WAITING_READERS,
+                unit: "readers",
+                limit: WAITING_READERS,
+            },
             mpsc::error::TrySendError::Closed(_) => stopped(),
         })?;
         answered.await.map_err(|_| stopped())
@@ -80,12 +97,18 @@ impl Query {
 }
 
 fn stopped() -> Error {
-    Error::Stopped { why: "it was asked to".to_owned() }
+    Error::Stopped {
+        why: "it was asked to".to_owned(),
+    }
 }
 
 /// Asks the leader for a read index whenever anybody waits for one. A round begins after everybody it serves has asked: that is what
 /// makes it linearizable.
-pub(super) async fn serve_rounds(mut asked: mpsc::Receiver<Answer>, replica: Arc<Replica>, peers: Arc<Peers>) {
+pub(super) async fn serve_rounds(
+    mut asked: mpsc::Receiver<Answer>,
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+) {
     let mut waiting = Vec::new();
     while asked.recv_many(&mut waiting, WAITING_READERS).await > 0 {
         let index = loop {
@@ -117,5 +140,8 @@ async fn round(replica: &Replica, peers: &Peers) -> Result<u64, String> {
         return replica.read_index().await;
     }
     let (leader, address) = state.leader_address().ok_or("no leader")?;
-    peers.read_index(leader, address).await.map_err(|status| status.message().to_owned())
+    peers
+        .read_index(leader, address)
+        .await
+        .map_err(|status| status.message().to_owned())
 }

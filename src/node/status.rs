@@ -87,7 +87,14 @@ pub struct MemberStatus {
 impl Role {
     /// The role of this lower-case name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        let roles = [Self::Leader, Self::Follower, Self::Candidate, Self::Learner, Self::Forming, Self::Stopped];
+        let roles = [
+            Self::Leader,
+            Self::Follower,
+            Self::Candidate,
+            Self::Learner,
+            Self::Forming,
+            Self::Stopped,
+        ];
         roles.into_iter().find(|role| role.name() == name)
     }
 

@@ -22,7 +22,11 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
         if outbound.replica.state().role != Role::Leader {
             continue;
         }
-        let due = state.machine().read().next_deadline().is_some_and(|deadline| deadline <= outbound.clock.now());
+        let due = state
+            .machine()
+            .read()
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= outbound.clock.now());
         if due {
             let tick = entry::encode(Origin::default(), &[]);
             if let Some(why) = outbound.propose(tick).await {

@@ -24,17 +24,27 @@ impl Proof {
         let key = secret.map_or("", Secret::expose);
         let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
         mac.update(b"plenary peer v1");
-        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = mac
+            .finalize()
+            .into_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Self(hex.parse().expect("hex is ASCII"))
     }
 
     /// Whether a call shows the same; takes the same time wherever it differs.
     pub(super) fn admits(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let shown = metadata.get(PROOF).map(|shown| shown.as_encoded_bytes()).unwrap_or_default();
+        let shown = metadata
+            .get(PROOF)
+            .map(|shown| shown.as_encoded_bytes())
+            .unwrap_or_default();
         if bool::from(shown.ct_eq(self.0.as_encoded_bytes())) {
             Ok(())
         } else {
-            Err(Status::unauthenticated("wrong or missing cluster secret: give every node the same --secret-file"))
+            Err(Status::unauthenticated(
+                "wrong or missing cluster secret: give every node the same --secret-file",
+            ))
         }
     }
 }
@@ -67,7 +77,11 @@ impl Caller {
                 .and_then(|value| value.to_str().ok()?.parse().ok())
                 .ok_or_else(|| Status::invalid_argument(format!("a call without {name}")))
         };
-        Ok(Self { cluster: number(CLUSTER)?, from: number(FROM)?, to: number(TO)? })
+        Ok(Self {
+            cluster: number(CLUSTER)?,
+            from: number(FROM)?,
+            to: number(TO)?,
+        })
     }
 
     /// A call of Raft must come from this cluster and mean this node: an id belongs to one data folder, so a node whose disk was lost or
@@ -80,7 +94,10 @@ impl Caller {
             )));
         }
         if self.to != node {
-            return Err(Status::failed_precondition(format!("this is node {node}, the caller means {}", self.to)));
+            return Err(Status::failed_precondition(format!(
+                "this is node {node}, the caller means {}",
+                self.to
+            )));
         }
         Ok(())
     }

@@ -110,7 +110,10 @@ impl Peers {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
-        let found = Channels { control: endpoint.connect_lazy(), bulk: endpoint.connect_lazy() };
+        let found = Channels {
+            control: endpoint.connect_lazy(),
+            bulk: endpoint.connect_lazy(),
+        };
         channels.insert(address.to_owned(), found.clone());
         Ok(found)
     }
@@ -120,7 +123,11 @@ impl Peers {
     }
 
     fn caller(&self, to: u64) -> Caller {
-        Caller { cluster: self.cluster(), from: self.node, to }
+        Caller {
+            cluster: self.cluster(),
+            from: self.node,
+            to,
+        }
     }
 
     fn request<T>(&self, to: u64, message: T) -> tonic::Request<T> {
@@ -134,20 +141,39 @@ impl Peers {
             raft_addr: me.raft_addr.clone(),
             resp_addr: me.resp_addr.clone(),
         };
-        let answer = self.control(address)?.hello(self.request(0, request)).await?.into_inner();
+        let answer = self
+            .control(address)?
+            .hello(self.request(0, request))
+            .await?
+            .into_inner();
         Ok(Hello {
             node: answer.node,
-            member: Member { raft_addr: answer.raft_addr, resp_addr: answer.resp_addr },
+            member: Member {
+                raft_addr: answer.raft_addr,
+                resp_addr: answer.resp_addr,
+            },
             cluster: answer.cluster,
             leader: answer.leader,
         })
     }
 
     /// Asks a founder to promise itself to a cluster of these members. `Some`: why it does not.
-    pub(crate) async fn promise(&self, address: &str, members: &[(u64, Member)]) -> Result<Option<String>, Status> {
-        let members = members.iter().map(|(id, member)| wire::member_to(*id, member)).collect();
+    pub(crate) async fn promise(
+        &self,
+        address: &str,
+        members: &[(u64, Member)],
+    ) -> Result<Option<String>, Status> {
+        let members = members
+            .iter()
+            .map(|(id, member)| wire::member_to(*id, member))
+            .collect();
         let request = self.request(0, pb::PromiseRequest { members });
-        let refused = self.control(address)?.promise(request).await?.into_inner().refused;
+        let refused = self
+            .control(address)?
+            .promise(request)
+            .await?
+            .into_inner()
+            .refused;
         Ok((!refused.is_empty()).then_some(refused))
     }
 
@@ -161,18 +187,32 @@ impl Peers {
             MemberChange::Remove(id) => Change::Remove(id),
         };
         let request = self.request(0, pb::ChangeMemberRequest { change: Some(change) });
-        Ok(self.control(address)?.change_member(request).await?.into_inner().cluster)
+        Ok(self
+            .control(address)?
+            .change_member(request)
+            .await?
+            .into_inner()
+            .cluster)
     }
 
     /// A read index of the leader.
     pub(crate) async fn read_index(&self, leader: u64, address: &str) -> Result<u64, Status> {
         let request = self.request(leader, pb::ReadIndexRequest {});
-        Ok(self.control(address)?.read_index(request).await?.into_inner().index)
+        Ok(self
+            .control(address)?
+            .read_index(request)
+            .await?
+            .into_inner()
+            .index)
     }
 
     /// What a member knows of itself: role, term, applied index.
     pub(crate) async fn status(&self, id: u64, address: &str) -> Result<pb::StatusResponse, Status> {
-        Ok(self.control(address)?.status(self.request(id, pb::StatusRequest {})).await?.into_inner())
+        Ok(self
+            .control(address)?
+            .status(self.request(id, pb::StatusRequest {}))
+            .await?
+            .into_inner())
     }
 
     /// Opens the stream on which groups are forwarded to the leader. It answers, per group, whether it was proposed.
@@ -184,15 +224,25 @@ impl Peers {
     ) -> Result<impl Stream<Item = Result<(u64, Option<String>), Status>> + Send, Status> {
         let requests = groups.map(|group| pb::ForwardRequest { group });
         let request = self.request(leader, requests);
-        let answers = client(self.channels(address)?.bulk).forward(request).await?.into_inner();
+        let answers = client(self.channels(address)?.bulk)
+            .forward(request)
+            .await?
+            .into_inner();
         Ok(answers.map(|answer| {
-            answer.map(|answer| (answer.number, (!answer.refused.is_empty()).then_some(answer.refused)))
+            answer.map(|answer| {
+                (
+                    answer.number,
+                    (!answer.refused.is_empty()).then_some(answer.refused),
+                )
+            })
         }))
     }
 }
 
 fn client(channel: Channel) -> PeerClient<Channel> {
-    PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
+    PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES)
 }
 
 /// Makes Raft's networks.
@@ -204,12 +254,20 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Link {
-        Link { peers: self.peers.clone(), target, address: node.raft_addr.clone(), streams: true }
+        Link {
+            peers: self.peers.clone(),
+            target,
+            address: node.raft_addr.clone(),
+            streams: true,
+        }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Link {
         // Each heartbeat opens a "stream" of one request: a unary call on the control channel does the same for less.
-        Link { streams: false, ..self.new_client(target, node).await }
+        Link {
+            streams: false,
+            ..self.new_client(target, node).await
+        }
     }
 }
 
@@ -238,9 +296,12 @@ impl Link {
     ) -> Result<T, RPCError<Types>> {
         match tokio::time::timeout(limit, call).await {
             Ok(answer) => Ok(answer.map_err(failed)?.into_inner()),
-            Err(_) => {
-                Err(RPCError::Timeout(Timeout { action, id: self.peers.node, target: self.target, timeout: limit }))
-            }
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.peers.node,
+                target: self.target,
+                timeout: limit,
+            })),
         }
     }
 
@@ -252,7 +313,9 @@ impl Link {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.control()?;
         let request = self.request(wire::vote_request_to(request, pre_vote));
-        let answer = self.within(option.hard_ttl(), RPCTypes::Vote, client.vote(request)).await?;
+        let answer = self
+            .within(option.hard_ttl(), RPCTypes::Vote, client.vote(request))
+            .await?;
         wire::vote_response_from(answer).map_err(failed)
     }
 
@@ -262,10 +325,19 @@ impl Link {
         snapshot: openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let file = std::fs::File::open(&snapshot.snapshot.path).map_err(|error| network(&error))?;
-        let vote = pb::SnapshotChunk { vote: Some(wire::vote_to(vote)), content: Bytes::new() };
+        let vote = pb::SnapshotChunk {
+            vote: Some(wire::vote_to(vote)),
+            content: Bytes::new(),
+        };
         let chunks = futures::stream::once(async { vote }).chain(chunks(file));
-        let channels = self.peers.channels(&self.address).map_err(|error| network(&error))?;
-        let answer = client(channels.bulk).snapshot(self.request(chunks)).await.map_err(|error| network(&error))?;
+        let channels = self
+            .peers
+            .channels(&self.address)
+            .map_err(|error| network(&error))?;
+        let answer = client(channels.bulk)
+            .snapshot(self.request(chunks))
+            .await
+            .map_err(|error| network(&error))?;
         let vote = wire::vote_from(answer.into_inner().vote).map_err(|error| network(&error))?;
         Ok(SnapshotResponse::new(vote))
     }
@@ -278,7 +350,15 @@ fn chunks(file: std::fs::File) -> impl Stream<Item = pb::SnapshotChunk> + Send {
             let mut content = vec![0; CHUNK_BYTES];
             let length = file.read(&mut content).ok()?;
             content.truncate(length);
-            (length > 0).then(|| (pb::SnapshotChunk { vote: None, content: content.into() }, file))
+            (length > 0).then(|| {
+                (
+                    pb::SnapshotChunk {
+                        vote: None,
+                        content: content.into(),
+                    },
+                    file,
+                )
+            })
         });
         read.await.ok().flatten()
     })
@@ -292,7 +372,9 @@ fn unreachable(status: Status) -> RPCError<Types> {
 /// The call failed. A refusal or a dead peer will not pass at once, so both count as unreachable.
 fn failed(status: Status) -> RPCError<Types> {
     match status.code() {
-        tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => RPCError::Network(NetworkError::new(&status)),
+        tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {
+            RPCError::Network(NetworkError::new(&status))
+        }
         _ => unreachable(status),
     }
 }
@@ -313,7 +395,9 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let mut client = self.control()?;
         let request = self.request(wire::append_request_to(request));
-        let answer = self.within(option.hard_ttl(), RPCTypes::AppendEntries, client.append(request)).await?;
+        let answer = self
+            .within(option.hard_ttl(), RPCTypes::AppendEntries, client.append(request))
+            .await?;
         Ok(wire::append_result_from(answer).map_err(failed)?.into())
     }
 
@@ -331,7 +415,11 @@ impl RaftNetworkV2<Types> for Link {
         Box::pin(async move {
             let channels = self.peers.channels(&self.address).map_err(unreachable)?;
             let request = self.request(input.map(wire::append_request_to));
-            let answers = client(channels.bulk).append_stream(request).await.map_err(failed)?.into_inner();
+            let answers = client(channels.bulk)
+                .append_stream(request)
+                .await
+                .map_err(failed)?
+                .into_inner();
             let results = answers.map(|answer| answer.and_then(wire::append_result_from).map_err(failed));
             Ok(Box::pin(results) as AppendStream<'s>)
         })
@@ -374,7 +462,13 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<openraft::raft::TransferLeaderResponse<Types>, RPCError<Types>> {
         let mut client = self.control()?;
         let message = self.request(wire::transfer_to(&request));
-        let answer = self.within(option.hard_ttl(), RPCTypes::TransferLeader, client.transfer_leader(message)).await?;
+        let answer = self
+            .within(
+                option.hard_ttl(),
+                RPCTypes::TransferLeader,
+                client.transfer_leader(message),
+            )
+            .await?;
         if answer.refused.is_empty() {
             return Ok(Ok(()));
         }
@@ -386,6 +480,8 @@ impl RaftNetworkV2<Types> for Link {
 
     fn backoff(&self) -> Option<Backoff> {
         // 20 ms, doubling, to 500 ms at most: a peer that restarts is found at once, one that is gone costs two calls a second.
-        Some(Backoff::new((0..).map(|step: u32| Duration::from_millis((20 << step.min(5)).min(500)))))
+        Some(Backoff::new((0..).map(|step: u32| {
+            Duration::from_millis((20 << step.min(5)).min(500))
+        })))
     }
 }

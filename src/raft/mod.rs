@@ -10,7 +10,8 @@ pub(crate) mod client;
 pub(crate) mod fault;
 pub(crate) mod log;
 pub(crate) mod meta;
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)] // Generated: proto/plenary.proto has the words.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
+// Generated: proto/plenary.proto has the words.
 mod pb;
 pub(crate) mod replica;
 pub(crate) mod server;

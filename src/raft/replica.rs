@@ -77,7 +77,9 @@ impl State {
     /// Where the leader is reached, if one is known.
     pub(crate) fn leader_address(&self) -> Option<(u64, &str)> {
         let leader = self.leader?;
-        self.members.get(&leader).map(|(member, _)| (leader, member.raft_addr.as_str()))
+        self.members
+            .get(&leader)
+            .map(|(member, _)| (leader, member.raft_addr.as_str()))
     }
 }
 
@@ -112,7 +114,9 @@ impl Replica {
         };
         let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
         let network = Network { peers };
-        let raft = Raft::new(node, config, network, log, states).await.map_err(|error| error.to_string())?;
+        let raft = Raft::new(node, config, network, log, states)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok(Self { raft, snapshots })
     }
 
@@ -131,16 +135,19 @@ impl Replica {
 
     /// Whether there is a log or a vote: whether this node ever belonged to a cluster that was begun.
     pub(crate) async fn is_initialized(&self) -> Result<bool, String> {
-        self.raft.is_initialized().await.map_err(|error| error.to_string())
+        self.raft
+            .is_initialized()
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Begins a cluster of these members. Harmless when it was begun before.
     pub(crate) async fn initialize(&self, members: BTreeMap<u64, Member>) -> Result<(), String> {
         match self.raft.initialize(members).await {
             Err(openraft::errors::RaftError::Fatal(fatal)) => Err(fatal.to_string()),
-            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotInMembers(error))) => {
-                Err(error.to_string())
-            }
+            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotInMembers(
+                error,
+            ))) => Err(error.to_string()),
             // `NotAllowed`: the cluster exists already, which is what was wanted.
             Ok(()) | Err(openraft::errors::RaftError::APIError(_)) => Ok(()),
         }
@@ -149,7 +156,10 @@ impl Replica {
     /// Hands a stamped group to Raft and waits until it is applied here. Refused unless this node leads.
     pub(crate) async fn propose(&self, group: Bytes) -> Result<(), String> {
         let (responder, applied) = ProgressResponder::complete_only();
-        self.raft.client_write_ff(Group(group), Some(responder)).await.map_err(|error| error.to_string())?;
+        self.raft
+            .client_write_ff(Group(group), Some(responder))
+            .await
+            .map_err(|error| error.to_string())?;
         match applied.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(refused)) => Err(refused.to_string()),
@@ -160,7 +170,9 @@ impl Replica {
     /// An index such that whoever has applied it is as fresh as the cluster is now. On the leader only; asks a majority.
     pub(crate) async fn read_index(&self) -> Result<u64, String> {
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        linearizer.map(|linearizer| linearizer.read_log_id().index()).map_err(|error| error.to_string())
+        linearizer
+            .map(|linearizer| linearizer.read_log_id().index())
+            .map_err(|error| error.to_string())
     }
 
     /// What Raft says now.
@@ -170,7 +182,11 @@ impl Replica {
 
     /// The last entry applied here.
     pub(crate) fn applied(&self) -> u64 {
-        self.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .last_applied
+            .map_or(0, |id| id.index)
     }
 
     pub(super) fn vote_and_last_log(&self) -> (Vote, Option<LogId>) {
@@ -186,34 +202,58 @@ impl Replica {
 
     /// Adds or updates a member without a vote. Does not wait until it has caught up.
     pub(crate) async fn add_learner(&self, id: u64, member: Member) -> Result<(), String> {
-        self.raft.add_learner(id, member, false).await.map(drop).map_err(|error| error.to_string())
+        self.raft
+            .add_learner(id, member, false)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     /// Notes a member's new addresses.
     pub(crate) async fn set_member(&self, id: u64, member: Member) -> Result<(), String> {
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
-        self.raft.change_membership(change, true).await.map(drop).map_err(|error| error.to_string())
+        self.raft
+            .change_membership(change, true)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     /// Makes these the voters, in one joint change. Members that lose their vote are gone.
     pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), String> {
-        self.raft.change_membership(voters, false).await.map(drop).map_err(|error| error.to_string())
+        self.raft
+            .change_membership(voters, false)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     /// Takes a learner out.
     pub(crate) async fn remove_learner(&self, id: u64) -> Result<(), String> {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
-        self.raft.change_membership(change, false).await.map(drop).map_err(|error| error.to_string())
+        self.raft
+            .change_membership(change, false)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 
     /// Asks Raft to hand leadership to another member.
     pub(crate) async fn transfer_leadership(&self, to: u64) -> Result<(), String> {
-        self.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())
+        self.raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Takes a snapshot now, after which the log is cut.
     pub(crate) async fn snapshot(&self) -> Result<(), String> {
-        self.raft.trigger().snapshot().await.map_err(|error| error.to_string())
+        self.raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Stops Raft's tasks.
@@ -224,7 +264,9 @@ impl Replica {
 }
 
 /// Follows a replica's state.
-pub(crate) struct StateWatch(openraft::type_config::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>);
+pub(crate) struct StateWatch(
+    openraft::type_config::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>,
+);
 
 impl StateWatch {
     /// The state now.
@@ -249,7 +291,12 @@ fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Stopped,
     };
-    let matched = metrics.replication.iter().flatten().map(|(id, log)| (*id, index(log))).collect();
+    let matched = metrics
+        .replication
+        .iter()
+        .flatten()
+        .map(|(id, log)| (*id, index(log)))
+        .collect();
     State {
         role,
         leader: metrics.current_leader,
@@ -257,7 +304,10 @@ fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
         last_log_index: metrics.last_log_index.unwrap_or(0),
         committed_index: index(&metrics.cluster_committed),
         snapshot_index: index(&metrics.snapshot),
-        members: membership.nodes().map(|(id, node)| (*id, (node.clone(), voters.contains(id)))).collect(),
+        members: membership
+            .nodes()
+            .map(|(id, node)| (*id, (node.clone(), voters.contains(id))))
+            .collect(),
         matched,
         fault: metrics.running_state.as_ref().err().map(ToString::to_string),
     }

@@ -48,8 +48,20 @@ pub(crate) struct Service<I> {
 
 impl<I: Inbound> Service<I> {
     /// `silent` is how long after this start no vote is granted.
-    pub(crate) fn new(replica: Arc<Replica>, peers: Arc<Peers>, inbound: Arc<I>, node: u64, silent: Duration) -> Self {
-        Self { replica, peers, inbound, node, silent_until: Instant::now() + silent }
+    pub(crate) fn new(
+        replica: Arc<Replica>,
+        peers: Arc<Peers>,
+        inbound: Arc<I>,
+        node: u64,
+        silent: Duration,
+    ) -> Self {
+        Self {
+            replica,
+            peers,
+            inbound,
+            node,
+            silent_until: Instant::now() + silent,
+        }
     }
 
     /// Serves until `stop` resolves.
@@ -91,8 +103,13 @@ fn internal(error: impl std::fmt::Display) -> Status {
 }
 
 /// Work that blocks on the disk, beside the tasks.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(internal)?.map_err(internal)
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(internal)?
+        .map_err(internal)
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -108,19 +125,38 @@ impl<I: Inbound> Peer for Service<I> {
         let request = wire::vote_request_from(message)?;
         if Instant::now() < self.silent_until && !request.leadership_transfer {
             let (vote, last_log) = self.replica.vote_and_last_log();
-            return Ok(Response::new(wire::vote_response_to(VoteResponse::new(vote, last_log, false))));
+            return Ok(Response::new(wire::vote_response_to(VoteResponse::new(
+                vote, last_log, false,
+            ))));
         }
         let raft = self.replica.raft();
-        let answer = if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+        let answer = if pre_vote {
+            raft.pre_vote(request).await
+        } else {
+            raft.vote(request).await
+        };
         Ok(Response::new(wire::vote_response_to(answer.map_err(internal)?)))
     }
 
-    async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
+    async fn append(
+        &self,
+        request: Request<pb::AppendRequest>,
+    ) -> Result<Response<pb::AppendResponse>, Status> {
         self.admit_member(&request)?;
         let request = wire::append_request_from(request.into_inner())?;
-        let (prev, last) = (request.prev_log_id, request.entries.last().map(|entry| entry.log_id));
-        let answer = self.replica.raft().append_entries(request).await.map_err(internal)?;
-        Ok(Response::new(wire::append_result_to(answer.into_stream_result(prev, last.or(prev)))))
+        let (prev, last) = (
+            request.prev_log_id,
+            request.entries.last().map(|entry| entry.log_id),
+        );
+        let answer = self
+            .replica
+            .raft()
+            .append_entries(request)
+            .await
+            .map_err(internal)?;
+        Ok(Response::new(wire::append_result_to(
+            answer.into_stream_result(prev, last.or(prev)),
+        )))
     }
 
     type AppendStreamStream = Answers<pb::AppendResponse>;
@@ -131,11 +167,15 @@ impl<I: Inbound> Peer for Service<I> {
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         self.admit_member(&request)?;
         // A malformed or broken stream ends; Raft opens another.
-        let requests = request.into_inner().map(|message| wire::append_request_from(message?));
+        let requests = request
+            .into_inner()
+            .map(|message| wire::append_request_from(message?));
         let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
         let answers = self.replica.raft().stream_append(Box::pin(requests));
-        Ok(Response::new(Box::pin(answers.map(|answer| answer.map(wire::append_result_to).map_err(internal)))))
+        Ok(Response::new(Box::pin(answers.map(|answer| {
+            answer.map(wire::append_result_to).map_err(internal)
+        }))))
     }
 
     async fn snapshot(
@@ -150,9 +190,19 @@ impl<I: Inbound> Peer for Service<I> {
             receiving = on_disk(move || receiving.write(&chunk.content).map(|()| receiving)).await?;
         }
         let snapshot = on_disk(move || receiving.finish()).await?;
-        let snapshot = Snapshot { meta: snapshot.meta.clone(), snapshot };
-        let answer = self.replica.raft().install_full_snapshot(vote, snapshot).await.map_err(internal)?;
-        Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote_to(answer.vote)) }))
+        let snapshot = Snapshot {
+            meta: snapshot.meta.clone(),
+            snapshot,
+        };
+        let answer = self
+            .replica
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(internal)?;
+        Ok(Response::new(pb::SnapshotResponse {
+            vote: Some(wire::vote_to(answer.vote)),
+        }))
     }
 
     async fn transfer_leader(
@@ -161,8 +211,16 @@ impl<I: Inbound> Peer for Service<I> {
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
         self.admit_member(&request)?;
         let request = wire::transfer_from(request.into_inner())?;
-        let answer = self.replica.raft().handle_transfer_leader(request).await.map_err(internal)?;
-        let refused = answer.err().map(|refused| refused.to_string()).unwrap_or_default();
+        let answer = self
+            .replica
+            .raft()
+            .handle_transfer_leader(request)
+            .await
+            .map_err(internal)?;
+        let refused = answer
+            .err()
+            .map(|refused| refused.to_string())
+            .unwrap_or_default();
         Ok(Response::new(pb::TransferLeaderResponse { refused }))
     }
 
@@ -178,12 +236,16 @@ impl<I: Inbound> Peer for Service<I> {
             let inbound = inbound.clone();
             async move {
                 let group = message?.group;
-                let origin = entry::origin(&group).map_err(|error| Status::invalid_argument(error.to_string()))?;
+                let origin =
+                    entry::origin(&group).map_err(|error| Status::invalid_argument(error.to_string()))?;
                 if origin.node != caller.from {
                     return Err(Status::permission_denied("a group that another node collected"));
                 }
                 let refused = inbound.propose(group).await.unwrap_or_default();
-                Ok(pb::ForwardResponse { number: origin.number, refused })
+                Ok(pb::ForwardResponse {
+                    number: origin.number,
+                    refused,
+                })
             }
         });
         // `buffered` starts the proposals in the order they came, which is the order the machine takes them in.
@@ -211,9 +273,17 @@ impl<I: Inbound> Peer for Service<I> {
         }))
     }
 
-    async fn promise(&self, request: Request<pb::PromiseRequest>) -> Result<Response<pb::PromiseResponse>, Status> {
+    async fn promise(
+        &self,
+        request: Request<pb::PromiseRequest>,
+    ) -> Result<Response<pb::PromiseResponse>, Status> {
         self.admit(&request)?;
-        let members = request.into_inner().members.into_iter().map(wire::member_from).collect();
+        let members = request
+            .into_inner()
+            .members
+            .into_iter()
+            .map(wire::member_from)
+            .collect();
         let refused = self.inbound.promise(members).await.unwrap_or_default();
         Ok(Response::new(pb::PromiseResponse { refused }))
     }
@@ -224,7 +294,10 @@ impl<I: Inbound> Peer for Service<I> {
     ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
         use pb::change_member_request::Change;
         self.admit(&request)?;
-        let change = request.into_inner().change.ok_or_else(|| Status::invalid_argument("no change"))?;
+        let change = request
+            .into_inner()
+            .change
+            .ok_or_else(|| Status::invalid_argument("no change"))?;
         let change = match change {
             Change::Add(member) => {
                 let (id, member) = wire::member_from(member);
@@ -237,11 +310,18 @@ impl<I: Inbound> Peer for Service<I> {
             Change::Promote(id) => MemberChange::Promote(id),
             Change::Remove(id) => MemberChange::Remove(id),
         };
-        let cluster = self.inbound.change_member(change).await.map_err(Status::failed_precondition)?;
+        let cluster = self
+            .inbound
+            .change_member(change)
+            .await
+            .map_err(Status::failed_precondition)?;
         Ok(Response::new(pb::ChangeMemberResponse { cluster }))
     }
 
-    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
         self.admit_member(&request)?;
         let state = self.replica.state();
         Ok(Response::new(pb::StatusResponse {

@@ -3,7 +3,8 @@
 use super::log::record;
 use super::{LogId, Member, Types, Vote, pb};
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+    VoteResponse,
 };
 use openraft::vote::leader_id_adv::LeaderId;
 use tonic::Status;
@@ -14,20 +15,38 @@ fn missing(part: &'static str) -> Status {
 }
 
 pub(super) fn log_id_to(id: LogId) -> pb::LogId {
-    pb::LogId { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+    pb::LogId {
+        term: id.leader_id.term,
+        node: id.leader_id.node_id,
+        index: id.index,
+    }
 }
 
 pub(super) fn log_id_from(id: pb::LogId) -> LogId {
-    LogId::new(LeaderId { term: id.term, node_id: id.node }, id.index)
+    LogId::new(
+        LeaderId {
+            term: id.term,
+            node_id: id.node,
+        },
+        id.index,
+    )
 }
 
 pub(super) fn vote_to(vote: Vote) -> pb::VoteValue {
-    pb::VoteValue { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+    pb::VoteValue {
+        term: vote.leader_id.term,
+        node: vote.leader_id.node_id,
+        committed: vote.committed,
+    }
 }
 
 pub(super) fn vote_from(vote: Option<pb::VoteValue>) -> Result<Vote, Status> {
     let vote = vote.ok_or_else(|| missing("vote"))?;
-    Ok(if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) })
+    Ok(if vote.committed {
+        Vote::new_committed(vote.term, vote.node)
+    } else {
+        Vote::new(vote.term, vote.node)
+    })
 }
 
 pub(super) fn vote_request_to(request: VoteRequest<Types>, pre_vote: bool) -> pb::VoteRequest {
@@ -54,7 +73,11 @@ pub(super) fn vote_response_to(response: VoteResponse<Types>) -> pb::VoteRespons
 }
 
 pub(super) fn vote_response_from(response: pb::VoteResponse) -> Result<VoteResponse<Types>, Status> {
-    Ok(VoteResponse::new(vote_from(response.vote)?, response.last_log.map(log_id_from), response.granted))
+    Ok(VoteResponse::new(
+        vote_from(response.vote)?,
+        response.last_log.map(log_id_from),
+        response.granted,
+    ))
 }
 
 pub(super) fn append_request_to(request: AppendEntriesRequest<Types>) -> pb::AppendRequest {
@@ -67,8 +90,8 @@ pub(super) fn append_request_to(request: AppendEntriesRequest<Types>) -> pb::App
 }
 
 pub(super) fn append_request_from(request: pb::AppendRequest) -> Result<AppendEntriesRequest<Types>, Status> {
-    let entries =
-        record::decode_entries(request.entries).map_err(|damage| Status::invalid_argument(format!("an entry: {damage}")))?;
+    let entries = record::decode_entries(request.entries)
+        .map_err(|damage| Status::invalid_argument(format!("an entry: {damage}")))?;
     Ok(AppendEntriesRequest {
         vote: vote_from(request.vote)?,
         prev_log_id: request.prev_log.map(log_id_from),
@@ -80,7 +103,9 @@ pub(super) fn append_request_from(request: pb::AppendRequest) -> Result<AppendEn
 pub(super) fn append_result_to(result: StreamAppendResult<Types>) -> pb::AppendResponse {
     use pb::append_response::Result as Answer;
     let result = match result {
-        Ok(matched) => Answer::Matched(pb::Matched { log: matched.map(log_id_to) }),
+        Ok(matched) => Answer::Matched(pb::Matched {
+            log: matched.map(log_id_to),
+        }),
         Err(StreamAppendError::Conflict(at)) => Answer::Conflict(log_id_to(at)),
         Err(StreamAppendError::HigherVote(vote)) => Answer::HigherVote(vote_to(vote)),
     };
@@ -104,14 +129,30 @@ pub(super) fn transfer_to(request: &TransferLeaderRequest<Types>) -> pb::Transfe
     }
 }
 
-pub(super) fn transfer_from(request: pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<Types>, Status> {
-    Ok(TransferLeaderRequest::new(vote_from(request.from_leader)?, request.to, request.last_log.map(log_id_from)))
+pub(super) fn transfer_from(
+    request: pb::TransferLeaderRequest,
+) -> Result<TransferLeaderRequest<Types>, Status> {
+    Ok(TransferLeaderRequest::new(
+        vote_from(request.from_leader)?,
+        request.to,
+        request.last_log.map(log_id_from),
+    ))
 }
 
 pub(super) fn member_to(id: u64, member: &Member) -> pb::FoundingMember {
-    pb::FoundingMember { node: id, raft_addr: member.raft_addr.clone(), resp_addr: member.resp_addr.clone() }
+    pb::FoundingMember {
+        node: id,
+        raft_addr: member.raft_addr.clone(),
+        resp_addr: member.resp_addr.clone(),
+    }
 }
 
 pub(super) fn member_from(member: pb::FoundingMember) -> (u64, Member) {
-    (member.node, Member { raft_addr: member.raft_addr, resp_addr: member.resp_addr })
+    (
+        member.node,
+        Member {
+            raft_addr: member.raft_addr,
+            resp_addr: member.resp_addr,
+        },
+    )
 }

@@ -104,7 +104,12 @@ struct Database {
 impl Database {
     fn new(hasher: ShardHasher) -> Self {
         let empty = Arc::new(Shard::with_hasher(hasher));
-        Self { shards: vec![empty; SHARDS], keys: 0, with_deadline: 0, bytes: 0 }
+        Self {
+            shards: vec![empty; SHARDS],
+            keys: 0,
+            with_deadline: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -144,7 +149,12 @@ impl Store {
     /// snapshots and digests, not to go on from.
     pub fn freeze(&self) -> Store {
         let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
-        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), draws, ..*self }
+        Store {
+            databases: self.databases.clone(),
+            deadlines: BTreeSet::new(),
+            draws,
+            ..*self
+        }
     }
 
     /// The seed given to [`Store::new`].
@@ -185,14 +195,21 @@ impl Store {
 
     /// Reads database `db` (0 to 15) as of `now`.
     pub fn view(&self, db: u8, now: Millis) -> View<'_> {
-        View { store: self, db, now, seed: None }
+        View {
+            store: self,
+            db,
+            now,
+            seed: None,
+        }
     }
 
     /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
     pub(super) fn advance(&mut self, at: Millis) {
         self.clock = self.clock.max(at);
         for _ in 0..EXPIRED_PER_ENTRY {
-            let Some((deadline, db, key)) = self.deadlines.first() else { return };
+            let Some((deadline, db, key)) = self.deadlines.first() else {
+                return;
+            };
             if *deadline > self.clock {
                 return;
             }
@@ -204,7 +221,11 @@ impl Store {
 
     /// Changes database `db` at the log's clock, drawing chance from `seed`.
     pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
-        Keyspace { store: self, db, seed }
+        Keyspace {
+            store: self,
+            db,
+            seed,
+        }
     }
 
     fn slot(&self, db: u8, key: &[u8]) -> Option<&Slot> {
@@ -215,7 +236,11 @@ impl Store {
         let shard = self.hasher.shard(key);
         let shard = &mut self.databases[usize::from(db)].shards[shard];
         // Looked up first: a miss must not copy a shard that a snapshot shares.
-        if shard.contains_key(key) { Arc::make_mut(shard).get_mut(key) } else { None }
+        if shard.contains_key(key) {
+            Arc::make_mut(shard).get_mut(key)
+        } else {
+            None
+        }
     }
 
     fn remove_slot(&mut self, db: u8, key: &[u8]) -> Option<Slot> {
@@ -239,12 +264,26 @@ impl Store {
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
         self.revision += 1;
-        let slot = Slot { value, deadline, version: self.revision };
-        self.insert_restored(db, key, slot);
+        let slot = Slot {
+            value,
+            deadline,
+            version: self.revision,
+        };
+        // What it replaces may have ended already, found by nobody so far.
+        let old = self.replace(db, key, slot);
+        let ended = old
+            .and_then(|old| old.deadline)
+            .is_some_and(|deadline| deadline <= self.clock);
+        self.expired += u64::from(ended);
     }
 
     /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
     pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) -> bool {
+        self.replace(db, key, slot).is_none()
+    }
+
+    /// Puts a slot and keeps every count. What was there.
+    fn replace(&mut self, db: u8, key: &[u8], slot: Slot) -> Option<Slot> {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = Arc::make_mut(&mut database.shards[index]);
@@ -264,7 +303,7 @@ impl Store {
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
-        old.is_none()
+        old
     }
 
     fn move_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
@@ -291,7 +330,10 @@ impl Store {
     /// Every slot of every database, in the order a snapshot and the digest have: database, shard, position.
     pub fn slots(&self) -> impl Iterator<Item = (u8, &Bytes, &Slot)> {
         (0u8..).zip(&self.databases).flat_map(|(db, database)| {
-            database.shards.iter().flat_map(move |shard| shard.iter().map(move |(key, slot)| (db, key, slot)))
+            database
+                .shards
+                .iter()
+                .flat_map(move |shard| shard.iter().map(move |(key, slot)| (db, key, slot)))
         })
     }
 }
@@ -309,7 +351,10 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// The same view, drawing chance from the log's seed instead of from a count of this node's reads.
     pub(super) fn with_seed(self, seed: u64) -> Self {
-        Self { seed: Some(seed), ..self }
+        Self {
+            seed: Some(seed),
+            ..self
+        }
     }
 
     /// A number by chance: inside the log the same on every node, outside it another one at every call.
@@ -405,7 +450,11 @@ impl<'a> View<'a> {
         let (mut index, mut rest) = ((cursor >> 32) as usize, (cursor & 0xffff_ffff) as usize);
         let mut seen = 0;
         while let Some(shard) = shards.get(index) {
-            let mut left = if rest == 0 { shard.len() } else { (rest - 1).min(shard.len()) };
+            let mut left = if rest == 0 {
+                shard.len()
+            } else {
+                (rest - 1).min(shard.len())
+            };
             while left > 0 {
                 if seen >= count {
                     return (((index as u64) << 32) | (left as u64 + 1), found);
@@ -433,7 +482,9 @@ impl<'a> View<'a> {
             found
         });
         // A dead one was drawn: any living one will do.
-        nth.filter(|(_, slot)| self.lives(slot)).map(|(key, _)| key).or_else(|| self.keys().next().map(|(key, _)| key))
+        nth.filter(|(_, slot)| self.lives(slot))
+            .map(|(key, _)| key)
+            .or_else(|| self.keys().next().map(|(key, _)| key))
     }
 }
 
@@ -471,7 +522,11 @@ impl Keyspace<'_> {
 
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
-        Keyspace { seed: self.seed ^ u64::from(db), db, store: self.store }
+        Keyspace {
+            seed: self.seed ^ u64::from(db),
+            db,
+            store: self.store,
+        }
     }
 
     /// Puts a value; a deadline the key had is gone.
@@ -504,7 +559,9 @@ impl Keyspace<'_> {
 
     /// Sets or takes away a living key's deadline; one that has passed removes the key. Whether the key was there.
     pub fn set_deadline(&mut self, key: &[u8], deadline: Option<Millis>) -> bool {
-        let Some(old) = self.view().slot(key).map(|slot| slot.deadline) else { return false };
+        let Some(old) = self.view().slot(key).map(|slot| slot.deadline) else {
+            return false;
+        };
         if deadline.is_some_and(|deadline| deadline <= self.now()) {
             self.remove(key);
             return true;
@@ -542,7 +599,11 @@ impl Keyspace<'_> {
     ///
     /// # Errors
     /// `WrongType`, and nothing has changed.
-    pub fn change_hash<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Hash) -> R) -> Result<R, CommandError> {
+    pub fn change_hash<R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Hash) -> R,
+    ) -> Result<R, CommandError> {
         if self.view().hash(key)?.is_none() {
             self.put(key, Value::Hash(Arc::default()));
         }
@@ -555,7 +616,9 @@ impl Keyspace<'_> {
 
     /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
-        let Some(slot) = self.remove(from) else { return false };
+        let Some(slot) = self.remove(from) else {
+            return false;
+        };
         self.store.insert_slot(self.db, to, slot.value, slot.deadline);
         true
     }
@@ -585,6 +648,264 @@ impl Keyspace<'_> {
             db => db,
         };
         let deadlines = std::mem::take(&mut self.store.deadlines);
-        self.store.deadlines = deadlines.into_iter().map(|(at, db, key)| (at, swapped(db), key)).collect();
+        self.store.deadlines = deadlines
+            .into_iter()
+            .map(|(at, db, key)| (at, swapped(db), key))
+            .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+    /// Something that happens to one of a few keys in one of two databases.
+    #[derive(Clone, Debug)]
+    enum Change {
+        Put(u8, String, Option<Millis>),
+        Keep(u8),
+        Remove(u8),
+        Deadline(u8, Option<Millis>),
+        Append(u8, usize),
+        Field(u8, u8, usize),
+        Unfield(u8, u8),
+        Rename(u8, u8),
+        Swap,
+        Flush,
+        Advance(Millis),
+    }
+
+    fn change() -> impl Strategy<Value = (u8, Change)> {
+        let key = || 0u8..12;
+        let deadline = || proptest::option::of(0u64..400);
+        let change = prop_oneof![
+            4 => (key(), "[a-z]{0,8}", deadline()).prop_map(|(key, text, at)| Change::Put(key, text, at)),
+            1 => key().prop_map(Change::Keep),
+            2 => key().prop_map(Change::Remove),
+            2 => (key(), deadline()).prop_map(|(key, at)| Change::Deadline(key, at)),
+            2 => (key(), 0usize..100).prop_map(|(key, count)| Change::Append(key, count)),
+            3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
+            2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
+            1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
+            1 => Just(Change::Swap),
+            1 => Just(Change::Flush),
+            1 => (0u64..40).prop_map(Change::Advance),
+        ];
+        (0u8..2, change)
+    }
+
+    fn name(key: u8) -> Vec<u8> {
+        format!("key {key}").into_bytes()
+    }
+
+    fn apply(store: &mut Store, db: u8, change: &Change) {
+        if let Change::Advance(by) = change {
+            return store.advance(store.clock() + by);
+        }
+        let mut keys = store.keyspace(db, 0);
+        match change {
+            Change::Put(key, text, at) => keys.put_until(&name(*key), Value::string(text.as_bytes()), *at),
+            Change::Keep(key) => keys.put_keeping_deadline(&name(*key), Value::string(b"kept")),
+            Change::Remove(key) => drop(keys.remove(&name(*key))),
+            Change::Deadline(key, at) => drop(keys.set_deadline(&name(*key), *at)),
+            Change::Append(key, count) => drop(keys.change(&name(*key), |value| {
+                if let Value::String(string) = value {
+                    string.change(|bytes| bytes.resize(bytes.len() + count, b'+'));
+                }
+            })),
+            Change::Field(key, field, count) => {
+                drop(keys.change_hash(&name(*key), |hash| hash.set(&[*field], &vec![b'x'; *count])));
+            }
+            Change::Unfield(key, field) => drop(keys.change_hash(&name(*key), |hash| hash.remove(&[*field]))),
+            Change::Rename(from, to) if from != to => drop(keys.rename(&name(*from), &name(*to))),
+            Change::Rename(..) | Change::Advance(_) => {}
+            Change::Swap => keys.swap(0, 1),
+            Change::Flush => drop(keys.flush()),
+        }
+    }
+
+    /// Every count is what counting anew comes to.
+    fn recount(store: &Store) {
+        let mut deadlines = BTreeSet::new();
+        let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
+        for (db, key, slot) in store.slots() {
+            let content: usize = match &slot.value {
+                Value::String(string) => string.bytes().len(),
+                Value::Hash(hash) => hash.iter().map(|(field, value)| field.len() + value.len()).sum(),
+                Value::Session(session) => session.bytes(),
+            };
+            bytes += key.len() + content + OVERHEAD_BYTES;
+            *keys.entry(db).or_insert(0) += 1;
+            if let Some(deadline) = slot.deadline {
+                *with_deadline.entry(db).or_insert(0) += 1;
+                deadlines.insert((deadline, db, key.clone()));
+            }
+            assert!(
+                !matches!(&slot.value, Value::Hash(hash) if hash.is_empty()),
+                "an empty hash is never kept"
+            );
+        }
+        assert_eq!(store.bytes(), bytes);
+        assert_eq!(store.deadlines, deadlines);
+        for db in 0..2 {
+            let count = |of: &HashMap<u8, usize>| of.get(&db).copied().unwrap_or(0);
+            assert_eq!(
+                store.counts(db),
+                (count(&keys), count(&with_deadline)),
+                "database {db}"
+            );
+        }
+    }
+
+    type State = BTreeMap<(u8, Vec<u8>), Slot>;
+
+    fn state(store: &Store) -> State {
+        store
+            .slots()
+            .map(|(db, key, slot)| ((db, key.to_vec()), slot.clone()))
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn counts_are_what_counting_anew_comes_to(changes in prop::collection::vec(change(), 1..60)) {
+            let mut store = Store::new(7);
+            for (db, change) in &changes {
+                apply(&mut store, *db, change);
+                recount(&store);
+            }
+        }
+
+        #[test]
+        fn a_frozen_copy_stays_as_it_was(before in prop::collection::vec(change(), 1..30), after in prop::collection::vec(change(), 1..30)) {
+            let mut store = Store::new(7);
+            before.iter().for_each(|(db, change)| apply(&mut store, *db, change));
+            let (frozen, was, revision) = (store.freeze(), state(&store), store.revision());
+            after.iter().for_each(|(db, change)| apply(&mut store, *db, change));
+            prop_assert_eq!(state(&frozen), was);
+            prop_assert_eq!(frozen.revision(), revision);
+        }
+
+        #[test]
+        fn a_version_never_stands_for_two_states_of_a_key(changes in prop::collection::vec(change(), 1..60)) {
+            let mut store = Store::new(7);
+            let mut seen: HashMap<(u8, Vec<u8>, u64), Slot> = HashMap::new();
+            for (db, change) in &changes {
+                apply(&mut store, *db, change);
+                for ((db, key), slot) in state(&store) {
+                    prop_assert!(slot.version > 0, "0 is for what is absent");
+                    let before = seen.entry((db, key, slot.version)).or_insert_with(|| slot.clone());
+                    prop_assert_eq!(&*before, &slot);
+                }
+            }
+        }
+
+        /// SCAN's promise: whoever is there from the first call to the last is seen, whatever comes and goes meanwhile.
+        #[test]
+        fn a_scan_sees_every_key_that_stays(
+            meanwhile in prop::collection::vec((0u32..6_000, any::<bool>()), 0..4_000),
+            count in 1usize..300,
+        ) {
+            let mut store = Store::new(7);
+            // So many that shards hold several: they are where keys move.
+            for key in 0u32..4_000 {
+                store.keyspace(0, 0).put(&key.to_le_bytes(), Value::string(b""));
+            }
+            let mut stay: BTreeSet<u32> = (0..4_000).collect();
+            let mut seen = BTreeSet::new();
+            let mut meanwhile = meanwhile.into_iter();
+            let mut cursor = 0;
+            for _ in 0..10_000 {
+                let (next, found) = store.view(0, 0).scan(cursor, count);
+                prop_assert!(found.len() <= count && next < 1 << 53);
+                seen.extend(found.iter().map(|(key, _)| u32::from_le_bytes(key[..].try_into().unwrap())));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+                for (key, put) in meanwhile.by_ref().take(count) {
+                    let mut keys = store.keyspace(0, 0);
+                    if put {
+                        keys.put(&key.to_le_bytes(), Value::string(b""));
+                    } else {
+                        keys.remove(&key.to_le_bytes());
+                        stay.remove(&key);
+                    }
+                }
+            }
+            prop_assert_eq!(cursor, 0, "it ends");
+            prop_assert!(stay.is_subset(&seen));
+        }
+    }
+
+    #[test]
+    fn an_entry_removes_a_bounded_number_of_ended_keys() {
+        let mut store = Store::new(7);
+        let all = EXPIRED_PER_ENTRY + 10;
+        for key in 0..all {
+            store
+                .keyspace(0, 0)
+                .put_until(&key.to_le_bytes(), Value::string(b""), Some(5));
+        }
+        store.advance(5);
+        assert_eq!(
+            (store.counts(0).0, store.expired()),
+            (10, EXPIRED_PER_ENTRY as u64)
+        );
+        assert_eq!(
+            store.view(0, 5).keys().count(),
+            0,
+            "the rest are absent all the same"
+        );
+        assert_eq!(store.view(0, 5).random_key(3), None);
+        store.advance(5);
+        assert_eq!(
+            (store.counts(0).0, store.expired(), store.next_deadline()),
+            (0, all as u64, None)
+        );
+    }
+
+    #[test]
+    fn what_ended_is_counted_once_however_it_is_found() {
+        let ended = |find: fn(&mut Keyspace<'_>)| {
+            let mut store = Store::new(7);
+            store.keyspace(0, 0).put_until(b"k", Value::string(b""), Some(5));
+            store.clock = 5;
+            find(&mut store.keyspace(0, 0));
+            store.advance(6);
+            store.expired()
+        };
+        assert_eq!(ended(|_| {}), 1);
+        assert_eq!(ended(|keys| drop(keys.remove(b"k"))), 1);
+        assert_eq!(ended(|keys| keys.put(b"k", Value::string(b""))), 1);
+        assert_eq!(
+            ended(|keys| drop(keys.change_hash(b"k", |hash| hash.set(b"f", b"v")))),
+            1
+        );
+    }
+
+    #[test]
+    fn keys_are_spread_over_shards_and_within_them() {
+        let store = Store::new(7);
+        let mut shards = vec![0; SHARDS];
+        let mut low_bits = BTreeSet::new();
+        for key in 0u32..50_000 {
+            let shard = store.hasher.shard(&key.to_le_bytes());
+            shards[shard] += 1;
+            if shard == 0 {
+                let mut hasher = store.hasher.build_hasher();
+                hasher.write(&key.to_le_bytes());
+                low_bits.insert(hasher.finish() % 16);
+            }
+        }
+        assert!(shards.iter().all(|count| (10..120).contains(count)));
+        assert!(
+            low_bits.len() > 8,
+            "the map inside a shard must not see all its keys begin in one place"
+        );
     }
 }

@@ -41,16 +41,7 @@ pub struct Spec {
 }
 
 const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
-    Spec {
-        name,
-        syntax,
-        run,
-        summary: "",
-        since: "1.0.0",
-        group: "",
-        flags: "",
-        categories: "",
-    }
+    Spec { name, syntax, run, summary: "", since: "1.0.0", group: "", flags: "", categories: "" }
 }
 
 /// A row that reads.
@@ -105,10 +96,7 @@ impl Spec {
     pub fn arity(&self) -> i64 {
         let (mut count, mut open, mut depth) = (self.name.split('|').count() as i64, false, 0);
         for token in self.syntax.split_whitespace() {
-            let (opening, closing) = (
-                token.matches(['[', '<']).count(),
-                token.matches([']', '>']).count(),
-            );
+            let (opening, closing) = (token.matches(['[', '<']).count(), token.matches([']', '>']).count());
             let optional = token.starts_with('[') || depth > 0;
             open |= optional && !token.starts_with('<');
             count += i64::from(!optional);
@@ -120,25 +108,12 @@ impl Spec {
     /// First key, last key (-1: the last argument) and step, as `COMMAND INFO` says them; zeros without keys.
     pub fn keys(&self) -> (i64, i64, i64) {
         let words: Vec<&str> = self.syntax.split_whitespace().collect();
-        let is_key = |word: &&str| {
-            matches!(
-                word.trim_matches(['[', ']', '.']),
-                "key" | "key1" | "key2" | "source" | "destination" | "newkey"
-            )
-        };
+        let is_key = |word: &&str| matches!(word.trim_matches(['[', ']', '.']), "key" | "key1" | "key2" | "source" | "destination" | "newkey");
         let base = self.name.split('|').count() as i64;
-        let Some(first) = words.iter().position(is_key) else {
-            return (0, 0, 0);
-        };
+        let Some(first) = words.iter().position(is_key) else { return (0, 0, 0) };
         let position = base + first as i64;
         if let Some(again) = words.iter().position(|word| word.starts_with("[key")) {
-            let step = if words[again].trim_end_matches(']') == "[key"
-                && words.get(again + 1).is_some_and(|word| word.starts_with("value"))
-            {
-                2
-            } else {
-                1
-            };
+            let step = if words[again].trim_end_matches(']') == "[key" && words.get(again + 1).is_some_and(|word| word.starts_with("value")) { 2 } else { 1 };
             return (position, -1, step);
         }
         let last = words.iter().rposition(is_key).expect("one was found above");
@@ -147,12 +122,8 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
-        let (first, last, step) = self.keys();
-        let end = if last < 0 {
-            argv.len()
-        } else {
-            usize::try_from(last).unwrap_or(0) + 1
-        };
+        let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
+        let end = if last < 0 { argv.len() } else { usize::try_from(last).unwrap_or(0) + 1 };
         let take = if first == 0 { 0 } else { usize::MAX };
         argv.iter()
             .take(end)
@@ -160,42 +131,33 @@ impl Spec {
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .take(take)
     }
-
-    /// Whether this many arguments (the name among them) are right.
-    fn admits(&self, arguments: usize) -> bool {
-        let arity = self.arity();
-        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
-        if arity < 0 {
-            arguments >= -arity
-        } else {
-            arguments == arity
-        }
-    }
 }
 
+/// A row and what follows from its syntax, read once: it is asked for every command.
 struct Row {
     spec: Spec,
     subcommands: Vec<&'static str>,
+    arity: i64,
+    keys: (i64, i64, i64),
+}
+
+impl Row {
+    /// Whether this many arguments (the name among them) are right.
+    fn admits(&self, arguments: usize) -> bool {
+        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
+        if self.arity < 0 { arguments >= -self.arity } else { arguments == self.arity }
+    }
 }
 
 static TABLE: LazyLock<HashMap<&'static str, Row>> = LazyLock::new(|| {
     let mut table = HashMap::new();
     for spec in all() {
-        table.insert(
-            spec.name,
-            Row {
-                spec,
-                subcommands: Vec::new(),
-            },
-        );
+        let row = Row { spec, subcommands: Vec::new(), arity: spec.arity(), keys: spec.keys() };
+        table.insert(spec.name, row);
     }
     for spec in all() {
         if let Some((container, subcommand)) = spec.name.split_once('|') {
-            table
-                .get_mut(container)
-                .expect("a subcommand's container has a row")
-                .subcommands
-                .push(subcommand);
+            table.get_mut(container).expect("a subcommand's container has a row").subcommands.push(subcommand);
         }
     }
     table
@@ -203,9 +165,7 @@ static TABLE: LazyLock<HashMap<&'static str, Row>> = LazyLock::new(|| {
 
 /// Every row, group by group.
 pub fn all() -> impl Iterator<Item = Spec> {
-    commands::GROUPS
-        .iter()
-        .flat_map(|(group, rows)| rows.iter().map(move |spec| spec.of(group)))
+    commands::GROUPS.iter().flat_map(|(group, rows)| rows.iter().map(move |spec| spec.of(group)))
 }
 
 /// The row of a name in upper case, `CONTAINER|SUB` included.
@@ -227,30 +187,49 @@ const NAME_MAX: usize = 32;
 /// `Unknown`, `UnknownSubcommand` or `Arity`, with the texts of Redis.
 pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
     let name = argv.first().ok_or(CommandError::Syntax)?;
-    let row = upper(name)
-        .and_then(|name| TABLE.get(name.as_str()))
-        .ok_or_else(|| unknown(argv))?;
-    let spec = match argv.get(1) {
-        Some(subcommand) if !row.subcommands.is_empty() => {
-            let found =
-                upper(subcommand).and_then(|sub| TABLE.get(format!("{}|{sub}", row.spec.name).as_str()));
-            &found
-                .ok_or_else(|| unknown_subcommand(row.spec.name, subcommand))?
-                .spec
-        }
-        _ => &row.spec,
+    let container = Name::of(name).and_then(|name| name.row()).ok_or_else(|| unknown(argv))?;
+    let row = match argv.get(1) {
+        Some(subcommand) if !container.subcommands.is_empty() => Name::of(name)
+            .and_then(|name| name.with(subcommand)?.row())
+            .ok_or_else(|| unknown_subcommand(container.spec.name, subcommand))?,
+        _ => container,
     };
-    if spec.admits(argv.len()) {
-        Ok(spec)
-    } else {
-        Err(CommandError::Arity(spec.name.to_ascii_lowercase()))
-    }
+    let spec = &row.spec;
+    if row.admits(argv.len()) { Ok(spec) } else { Err(CommandError::Arity(spec.name.to_ascii_lowercase())) }
 }
 
-fn upper(name: &[u8]) -> Option<String> {
-    // A bar stands only in our own names of subcommands: nobody may call one by it.
-    (name.len() <= NAME_MAX && !name.contains(&b'|'))
-        .then(|| std::str::from_utf8(name).ok().map(str::to_ascii_uppercase))?
+/// A name in upper case, with that of a subcommand behind a bar, on the stack.
+struct Name {
+    bytes: [u8; 2 * NAME_MAX + 1],
+    length: usize,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Option<Self> {
+        Self { bytes: [0; 2 * NAME_MAX + 1], length: 0 }.push(name)
+    }
+
+    fn with(mut self, subcommand: &[u8]) -> Option<Self> {
+        self.bytes[self.length] = b'|';
+        self.length += 1;
+        self.push(subcommand)
+    }
+
+    fn push(mut self, word: &[u8]) -> Option<Self> {
+        // A bar stands only in our own names of subcommands: nobody may call one by it.
+        if word.len() > NAME_MAX || word.contains(&b'|') {
+            return None;
+        }
+        let place = &mut self.bytes[self.length..self.length + word.len()];
+        place.copy_from_slice(word);
+        place.make_ascii_uppercase();
+        self.length += word.len();
+        Some(self)
+    }
+
+    fn row(&self) -> Option<&'static Row> {
+        TABLE.get(std::str::from_utf8(&self.bytes[..self.length]).ok()?)
+    }
 }
 
 /// Redis quotes at most 128 bytes of the name and 128 of the arguments.
@@ -261,10 +240,7 @@ fn unknown(argv: &[Bytes]) -> CommandError {
             break;
         }
         let room = 128 - arguments.len();
-        arguments.push_str(&format!(
-            "'{}' ",
-            String::from_utf8_lossy(&argument[..argument.len().min(room)])
-        ));
+        arguments.push_str(&format!("'{}' ", String::from_utf8_lossy(&argument[..argument.len().min(room)])));
     }
     let name = String::from_utf8_lossy(&argv[0][..argv[0].len().min(128)]).into_owned();
     CommandError::Unknown { name, arguments }
@@ -272,10 +248,7 @@ fn unknown(argv: &[Bytes]) -> CommandError {
 
 fn unknown_subcommand(container: &str, subcommand: &[u8]) -> CommandError {
     let subcommand = String::from_utf8_lossy(&subcommand[..subcommand.len().min(128)]).into_owned();
-    CommandError::UnknownSubcommand {
-        subcommand,
-        command: container.to_owned(),
-    }
+    CommandError::UnknownSubcommand { subcommand, command: container.to_owned() }
 }
 
 #[cfg(test)]
@@ -287,9 +260,7 @@ mod tests {
     const REDIS: &str = include_str!("../../tests/golden/command-info.txt");
 
     fn words<'a>(list: &'a str, separator: &str) -> BTreeSet<&'a str> {
-        list.split(separator)
-            .filter(|word| !matches!(*word, "" | "-"))
-            .collect()
+        list.split(separator).filter(|word| !matches!(*word, "" | "-")).collect()
     }
 
     fn flags(spec: &Spec) -> BTreeSet<&'static str> {
@@ -308,44 +279,18 @@ mod tests {
         let mut compared = 0;
         for line in REDIS.lines() {
             let fields: Vec<&str> = line.split(' ').collect();
-            let [
-                name,
-                arity,
-                redis_flags,
-                first,
-                last,
-                step,
-                categories,
-                since,
-                group,
-            ] = fields[..]
-            else {
+            let [name, arity, redis_flags, first, last, step, categories, since, group] = fields[..] else {
                 panic!("nine fields: {line}")
             };
             let Some(spec) = by_name(name) else { continue };
             let number = |text: &str| text.parse::<i64>().unwrap();
             assert_eq!(spec.arity(), number(arity), "arity of {name}");
-            assert_eq!(
-                spec.keys(),
-                (number(first), number(last), number(step)),
-                "keys of {name}"
-            );
+            assert_eq!(spec.keys(), (number(first), number(last), number(step)), "keys of {name}");
             assert_eq!(flags(spec), words(redis_flags, ","), "flags of {name}");
-            let named: BTreeSet<String> = words(spec.categories, " ")
-                .iter()
-                .map(|word| format!("@{word}"))
-                .collect();
-            assert!(
-                named
-                    .iter()
-                    .all(|word| words(categories, ",").contains(word.as_str())),
-                "categories of {name}: {named:?}"
-            );
+            let named: BTreeSet<String> = words(spec.categories, " ").iter().map(|word| format!("@{word}")).collect();
+            assert!(named.iter().all(|word| words(categories, ",").contains(word.as_str())), "categories of {name}: {named:?}");
             assert_eq!((spec.since, spec.group), (since, group), "origin of {name}");
-            assert!(
-                !spec.summary.is_empty() || spec.name == "PING",
-                "summary of {name}"
-            );
+            assert!(!spec.summary.is_empty() || spec.name == "PING", "summary of {name}");
             compared += 1;
         }
         assert!(compared > 60, "only {compared} rows compared");
@@ -353,17 +298,8 @@ mod tests {
 
     #[test]
     fn rows_that_redis_lacks_say_so() {
-        for spec in all().filter(|spec| {
-            !REDIS
-                .lines()
-                .any(|line| line.split(' ').next() == Some(spec.name))
-        }) {
-            assert!(
-                spec.since.starts_with("plenary ") || spec.since.starts_with("7.2"),
-                "{} since {}",
-                spec.name,
-                spec.since
-            );
+        for spec in all().filter(|spec| !REDIS.lines().any(|line| line.split(' ').next() == Some(spec.name))) {
+            assert!(spec.since.starts_with("plenary ") || spec.since.starts_with("7.2"), "{} since {}", spec.name, spec.since);
         }
     }
 
@@ -372,11 +308,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for spec in all() {
             assert!(seen.insert(spec.name), "{} has two rows", spec.name);
-            assert!(
-                spec.name.split('|').all(|word| word.len() <= NAME_MAX),
-                "{}",
-                spec.name
-            );
+            assert!(spec.name.split('|').all(|word| word.len() <= NAME_MAX), "{}", spec.name);
             assert_eq!(spec.name, spec.name.to_ascii_uppercase());
         }
     }
@@ -384,17 +316,9 @@ mod tests {
     #[test]
     fn keys_are_found_among_the_arguments() {
         let keys = |line: &str| {
-            let argv: Vec<Bytes> = line
-                .split(' ')
-                .map(|word| Bytes::copy_from_slice(word.as_bytes()))
-                .collect();
-            let Ok(spec) = lookup(&argv) else {
-                panic!("no command: {line}")
-            };
-            spec.keys_of(&argv)
-                .map(|key| String::from_utf8_lossy(key).into_owned())
-                .collect::<Vec<_>>()
-                .join(" ")
+            let argv: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            let Ok(spec) = lookup(&argv) else { panic!("no command: {line}") };
+            spec.keys_of(&argv).map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(keys("get a"), "a");
         assert_eq!(keys("MGET a b c"), "a b c");
@@ -410,26 +334,11 @@ mod tests {
     #[test]
     fn names_of_subcommands_are_no_commands() {
         let refused = |line: &str| {
-            let argv: Vec<Bytes> = line
-                .split(' ')
-                .map(|word| Bytes::copy_from_slice(word.as_bytes()))
-                .collect();
-            lookup(&argv)
-                .err()
-                .map(|error| error.to_string())
-                .unwrap_or_default()
+            let argv: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            lookup(&argv).err().map(|error| error.to_string()).unwrap_or_default()
         };
-        assert_eq!(
-            refused("OBJECT|ENCODING a"),
-            "ERR unknown command 'OBJECT|ENCODING', with args beginning with: 'a' "
-        );
-        assert_eq!(
-            refused("object what"),
-            "ERR unknown subcommand 'what'. Try OBJECT HELP."
-        );
-        assert_eq!(
-            refused("object"),
-            "ERR wrong number of arguments for 'object' command"
-        );
+        assert_eq!(refused("OBJECT|ENCODING a"), "ERR unknown command 'OBJECT|ENCODING', with args beginning with: 'a' ");
+        assert_eq!(refused("object what"), "ERR unknown subcommand 'what'. Try OBJECT HELP.");
+        assert_eq!(refused("object"), "ERR wrong number of arguments for 'object' command");
     }
 }

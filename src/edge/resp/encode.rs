@@ -38,6 +38,16 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
             count(b'*', if resp3 { all.len() } else { all.len() * 2 }, out);
             pairs(all, resp3, protocol, out);
         }
+        Reply::Pairs(pairs) => {
+            count(b'*', if resp3 { pairs.len() } else { pairs.len() * 2 }, out);
+            for (left, right) in pairs {
+                if resp3 {
+                    count(b'*', 2, out);
+                }
+                encode(left, protocol, out);
+                encode(right, protocol, out);
+            }
+        }
         Reply::Double(number) if resp3 => line(b',', double(*number).as_bytes(), out),
         Reply::Double(number) => bulk(double(*number).as_bytes(), out),
         Reply::Boolean(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),

@@ -34,7 +34,7 @@ same '--scan' 1000 "$(cli --scan --pattern 'pipe:*' | sort -u | wc -l)"
 # Inline commands, pipelined, on a bare socket: quotes and escapes as in a terminal.
 exec 3<>"/dev/tcp/$host/$port"
 printf 'SELECT %d\r\nSET "in line" "a\\x41 \\"b"\r\nGET "in line"\r\n\r\nPING\r\n' "$db" >&3
-for wanted in +OK +OK '$6' 'aA "b' +PONG; do
+for wanted in +OK +OK '$5' 'aA "b' +PONG; do
   IFS= read -r -t 10 got <&3
   same 'inline' "$wanted" "${got%$'\r'}"
 done

@@ -201,6 +201,12 @@ impl Meta {
         SledJournal::open(self.0.database.clone(), self.0.durability)
     }
 
+    /// The database, for tests that damage it.
+    #[cfg(test)]
+    pub(super) fn database(&self) -> Arc<Database> {
+        self.0.database.clone()
+    }
+
     /// The data folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.0.folder

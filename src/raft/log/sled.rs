@@ -20,7 +20,7 @@ use super::{ADVICE, Journal};
 use crate::config::Durability;
 use crate::error::Error;
 use bytes::{Buf, BufMut, Bytes};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

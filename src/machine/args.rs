@@ -66,6 +66,25 @@ impl<'a> Args<'a> {
         integer(self.bytes()?).ok_or(CommandError::NotAnInteger)
     }
 
+    /// The next argument as the cursor of a scan, as leniently as Redis reads it: a sign and leading zeros may be, nothing is 0.
+    ///
+    /// # Errors
+    /// `ERR invalid cursor`.
+    pub fn cursor(&mut self) -> Result<u64, CommandError> {
+        cursor(self.bytes()?).ok_or(CommandError::text("ERR invalid cursor"))
+    }
+
+    /// The next `count` arguments.
+    ///
+    /// # Errors
+    /// `Syntax`, and nothing was read, when there are fewer.
+    pub fn many(&mut self, count: usize) -> Result<&'a [Bytes], CommandError> {
+        let end = self.next.checked_add(count).ok_or(CommandError::Syntax)?;
+        let many = self.argv.get(self.next..end).ok_or(CommandError::Syntax)?;
+        self.next = end;
+        Ok(many)
+    }
+
     /// The arguments that were not read yet; reads them all.
     pub fn rest(&mut self) -> &'a [Bytes] {
         let rest = self.argv.get(self.next..).unwrap_or_default();
@@ -96,9 +115,32 @@ pub fn integer(bytes: &[u8]) -> Option<i64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
+/// Bytes as an unsigned number, as `strtoul` reads them: one that is negative wraps around.
+fn cursor(bytes: &[u8]) -> Option<u64> {
+    let (negative, digits) = match bytes {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let number: u64 = std::str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()?;
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::integer;
+    use super::{cursor, integer};
+
+    #[test]
+    fn cursors_are_read_as_leniently_as_redis_reads_them() {
+        for (text, value) in [("0", 0), ("", 0), ("007", 7), ("+7", 7), ("-1", u64::MAX), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(cursor(text.as_bytes()), Some(value), "{text}");
+        }
+        for text in ["-", "+", "+-1", " 1", "1 ", "1x", "18446744073709551616"] {
+            assert_eq!(cursor(text.as_bytes()), None, "{text}");
+        }
+    }
 
     #[test]
     fn integers_are_read_as_strictly_as_redis_reads_them() {

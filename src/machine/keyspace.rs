@@ -16,6 +16,7 @@ use siphasher::sip::SipHasher13;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Databases, as `SELECT` numbers them from 0.
 pub const DATABASES: usize = 16;
@@ -47,6 +48,32 @@ impl ShardHasher {
         let mut hasher = self.build_hasher();
         hasher.write(key);
         usize::try_from(hasher.finish() % SHARDS as u64).expect("below SHARDS")
+    }
+}
+
+/// Numbers by chance from a seed: the same seed, the same numbers. Good enough for a choice, not for a secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// Numbers from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        // SplitMix64: one step of a counter, mixed.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// The next number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.draw() % bound as u64).expect("below a usize")
     }
 }
 
@@ -92,6 +119,8 @@ pub struct Store {
     expired: u64,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
+    /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
+    draws: AtomicU64,
 }
 
 impl Store {
@@ -105,13 +134,15 @@ impl Store {
             revision: 0,
             expired: 0,
             deadlines: BTreeSet::new(),
+            draws: AtomicU64::new(0),
         }
     }
 
     /// A copy that no later change reaches: it shares every shard and costs a pointer for each. Without the deadline index: it is for
     /// snapshots and digests, not to go on from.
     pub fn freeze(&self) -> Store {
-        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), ..*self }
+        let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
+        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), draws, ..*self }
     }
 
     /// The seed given to [`Store::new`].
@@ -152,7 +183,7 @@ impl Store {
 
     /// Reads database `db` (0 to 15) as of `now`.
     pub fn view(&self, db: u8, now: Millis) -> View<'_> {
-        View { store: self, db, now }
+        View { store: self, db, now, seed: None }
     }
 
     /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
@@ -210,8 +241,8 @@ impl Store {
         self.insert_restored(db, key, slot);
     }
 
-    /// Puts a slot as a snapshot has it, version and all.
-    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) {
+    /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
+    pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) -> bool {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = Arc::make_mut(&mut database.shards[index]);
@@ -227,10 +258,11 @@ impl Store {
         };
         database.bytes += added;
         let old_deadline = old.as_ref().and_then(|old| old.deadline);
-        if let Some(old) = old {
+        if let Some(old) = &old {
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
+        old.is_none()
     }
 
     fn move_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
@@ -268,9 +300,25 @@ pub struct View<'a> {
     store: &'a Store,
     db: u8,
     now: Millis,
+    /// Where chance comes from inside the log; none outside.
+    seed: Option<u64>,
 }
 
 impl<'a> View<'a> {
+    /// The same view, drawing chance from the log's seed instead of from a count of this node's reads.
+    pub(super) fn with_seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
+    }
+
+    /// A number by chance: inside the log the same on every node, outside it another one at every call.
+    pub fn chance(&self) -> u64 {
+        let seed = self.seed.unwrap_or_else(|| {
+            let draw = self.store.draws.fetch_add(1, Ordering::Relaxed);
+            self.now.rotate_left(32) ^ self.store.revision.rotate_left(48) ^ draw
+        });
+        Chance::new(seed).draw()
+    }
+
     /// The time as of which keys are absent or there.
     pub fn now(&self) -> Millis {
         self.now
@@ -408,17 +456,15 @@ impl Keyspace<'_> {
 
     /// A fresh number by chance: the same on every node.
     pub fn random(&mut self) -> u64 {
-        // SplitMix64: one step of a counter, mixed; enough for a choice, not for a secret.
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let mut chance = Chance::new(self.seed);
+        let number = chance.draw();
+        self.seed = chance.0;
+        number
     }
 
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
-        self.store.view(self.db, self.store.clock)
+        self.store.view(self.db, self.store.clock).with_seed(self.seed)
     }
 
     /// The same store, changed in another database.

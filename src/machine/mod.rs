@@ -5,6 +5,8 @@
 pub mod args;
 mod commands;
 pub mod entry;
+mod float;
+mod glob;
 pub mod keyspace;
 pub mod once;
 pub mod reply;
@@ -72,7 +74,7 @@ impl Machine {
         let mut args = Args::new(argv, spec.name.split('|').count());
         match spec.run {
             Run::Write(run) => run(&mut self.store.keyspace(db, seed), &mut args),
-            Run::Read(run) => run(&self.store.view(db, self.store.clock()), &mut args),
+            Run::Read(run) => run(&self.store.view(db, self.store.clock()).with_seed(seed), &mut args),
             Run::Local => Err(CommandError::text("ERR this command is not for the log")),
         }
     }

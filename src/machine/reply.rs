@@ -21,6 +21,8 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// Pairs; a flat array in RESP2.
     Map(Vec<(Reply, Reply)>),
+    /// A list of pairs in order, doubles allowed: an array of arrays of two in RESP3, a flat array in RESP2.
+    Pairs(Vec<(Reply, Reply)>),
     /// A list without order or doubles; an array in RESP2.
     Set(Vec<Reply>),
     /// A floating-point number; a bulk in RESP2.

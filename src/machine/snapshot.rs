@@ -1,28 +1,707 @@
-//! The whole machine to versioned, checksummed bytes and back, streamed.
+//! The whole machine to versioned, checksummed bytes and back, streamed. Knows nothing of files: it writes to a `Write` and reads from a `Read`.
+//!
+//! ```text
+//! snapshot = header, content frame …, end frame
+//! header   = "PLENARY\x1a", version u32
+//! frame    = kind u8, length u32, crc32 u32, content        kind 1: content, kind 2: the end
+//! ```
+//!
+//! The crc covers the frame's place in the snapshot, its kind, its length and its content, so a frame that is damaged, missing, doubled or
+//! out of place is found; the end frame holds the count of slots, so a snapshot cut between two frames is found too. The contents of all content
+//! frames, one after the other, are one run of bytes; a value may span frames, so neither side ever holds more than a frame and a value:
+//!
+//! ```text
+//! content = seeded u8, hash seed u64, clock u64, revision u64, expired u64,
+//!           count u32, count × (node u64, start u64, number u64), slot …
+//! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
+//! value   = 1 u8, encoding u8 (1 int, 2 embstr, 3 raw), bytes
+//!         | 2 u8, fields
+//!         | 3 u8, version u64, idle timeout u64, absolute deadline u64, created u64, owner, fields
+//! fields  = large u8, count u32, count × (name, value)
+//! key, name, owner, bytes = length u32, that many bytes
+//! ```
+//!
+//! All integers are little-endian. The digest is taken over the same content, so what a snapshot forgot would be missing from both:
+//! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex` pins the bytes.
 
 use super::Machine;
+use super::keyspace::{DATABASES, Slot, Store};
+use super::once::Once;
+use super::value::{Encoding, Hash, Session, Str, Value};
+use bytes::Bytes;
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
-/// Writes the machine.
+/// What every snapshot begins with. The last byte stops a terminal that is shown one by mistake.
+const MAGIC: [u8; 8] = *b"PLENARY\x1a";
+
+/// The layout written today, and the only one read.
+const VERSION: u32 = 1;
+
+/// The most content bytes of a frame: what a reader allocates before it has verified anything.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// Kind, length and crc of a frame.
+const FRAME_HEADER: usize = 1 + 4 + 4;
+
+/// Counters read from a snapshot stay below this, so that no later step of one can overflow.
+const COUNTER_MAX: u64 = 1 << 62;
+
+const CONTENT: u8 = 1;
+const END: u8 = 2;
+
+/// Writes the machine. Run it on a [`Machine::freeze`], so that applying goes on meanwhile.
 ///
 /// # Errors
 /// What the writer answers.
 pub fn write(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
-    let _ = (machine, out);
+    out.write_all(&MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    let mut frames = FrameWriter {
+        out,
+        content: Vec::with_capacity(FRAME_BYTES),
+        frames: 0,
+    };
+    let slots = write_content(machine, &mut frames)?;
+    frames.end(slots)
+}
+
+/// Reads a machine that equals the one written, down to the order in which its keys are walked. Reads not a byte beyond the end frame.
+///
+/// # Errors
+/// `InvalidData` where the bytes are damaged, cut or of a later version, with what is wrong; otherwise what the reader answers.
+pub fn read(from: &mut impl Read) -> io::Result<Machine> {
+    let mut header = [0; MAGIC.len() + 4];
+    fill(from, &mut header, "the header")?;
+    let (magic, version) = header.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err(invalid(
+            "these bytes do not begin as a snapshot of Plenary does".to_owned(),
+        ));
+    }
+    let version = u32::from_le_bytes(version.try_into().expect("4 bytes: split just above"));
+    if version > VERSION {
+        return Err(invalid(format!(
+            "a snapshot in format {version}: this program reads format {VERSION}; run a newer one"
+        )));
+    }
+    if version != VERSION {
+        return Err(invalid(format!(
+            "a snapshot in format {version}, which there never was"
+        )));
+    }
+    let mut frames = FrameReader {
+        from,
+        content: Vec::new(),
+        at: 0,
+        frames: 0,
+        ended: None,
+    };
+    read_content(&mut frames)
+}
+
+/// 128 bits over the whole state: SipHash-2-4 with fixed keys over the content of a snapshot.
+pub(super) fn digest(machine: &Machine) -> u128 {
+    // Small pieces are gathered first: the hasher is faster on long runs.
+    let hasher = SipHasher24::new_with_keys(0x706c_656e_6172_7921, 0x6469_6765_7374_2031);
+    let mut out = io::BufWriter::with_capacity(FRAME_BYTES, DigestWriter(hasher));
+    write_content(machine, &mut out)
+        .and_then(|_| out.flush())
+        .expect("hashing fails only for a value of 4 GiB, which the machine refuses");
+    out.get_ref().0.finish128().as_u128()
+}
+
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("snapshot: {why}"))
+}
+
+/// Fills the buffer; an early end is damage here, not an end.
+fn fill(from: &mut impl Read, buffer: &mut [u8], what: &str) -> io::Result<()> {
+    from.read_exact(buffer).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => invalid(format!("cut short in {what}")),
+        _ => error,
+    })
+}
+
+struct DigestWriter(SipHasher24);
+
+impl Write for DigestWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The checksum of a frame that is the `index`th of its snapshot.
+fn checksum(index: u64, kind: u8, content: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&index.to_le_bytes());
+    crc.update(&[kind]);
+    crc.update(&(content.len() as u64).to_le_bytes());
+    crc.update(content);
+    crc.finalize()
+}
+
+/// Cuts what is written to it into frames.
+struct FrameWriter<'a, W> {
+    out: &'a mut W,
+    content: Vec<u8>,
+    frames: u64,
+}
+
+impl<W: Write> FrameWriter<'_, W> {
+    fn frame(&mut self, kind: u8) -> io::Result<()> {
+        let length = u32::try_from(self.content.len()).expect("at most FRAME_BYTES");
+        self.out.write_all(&[kind])?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out
+            .write_all(&checksum(self.frames, kind, &self.content).to_le_bytes())?;
+        self.out.write_all(&self.content)?;
+        self.content.clear();
+        self.frames += 1;
+        Ok(())
+    }
+
+    fn end(mut self, slots: u64) -> io::Result<()> {
+        self.flush()?;
+        self.content.extend_from_slice(&slots.to_le_bytes());
+        self.frame(END)
+    }
+}
+
+impl<W: Write> Write for FrameWriter<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(FRAME_BYTES - self.content.len());
+        self.content.extend_from_slice(&bytes[..taken]);
+        if self.content.len() == FRAME_BYTES {
+            self.frame(CONTENT)?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.content.is_empty() {
+            Ok(())
+        } else {
+            self.frame(CONTENT)
+        }
+    }
+}
+
+/// Writes the content; how many slots it has.
+fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
+    let store = &machine.store;
+    out.write_all(&[u8::from(machine.seeded)])?;
+    for number in [
+        store.hash_seed(),
+        store.clock(),
+        store.revision(),
+        store.expired(),
+    ] {
+        out.write_all(&number.to_le_bytes())?;
+    }
+    write_length(out, machine.once.records().count())?;
+    for (node, start, number) in machine.once.records() {
+        for number in [node, start, number] {
+            out.write_all(&number.to_le_bytes())?;
+        }
+    }
+    let mut slots = 0;
+    for (db, key, slot) in store.slots() {
+        out.write_all(&[db])?;
+        write_bytes(out, key)?;
+        out.write_all(&[u8::from(slot.deadline.is_some())])?;
+        out.write_all(&slot.deadline.unwrap_or(0).to_le_bytes())?;
+        out.write_all(&slot.version.to_le_bytes())?;
+        write_value(out, &slot.value)?;
+        slots += 1;
+    }
+    Ok(slots)
+}
+
+fn write_value(out: &mut impl Write, value: &Value) -> io::Result<()> {
+    match value {
+        Value::String(string) => {
+            let encoding = match string.encoding() {
+                Encoding::Int => 1,
+                Encoding::Embstr => 2,
+                Encoding::Raw => 3,
+            };
+            out.write_all(&[1, encoding])?;
+            write_bytes(out, string.bytes())
+        }
+        Value::Hash(hash) => {
+            out.write_all(&[2])?;
+            write_fields(out, hash)
+        }
+        Value::Session(session) => {
+            out.write_all(&[3])?;
+            for number in [
+                session.version,
+                session.idle_timeout_ms,
+                session.absolute_deadline,
+                session.created_at,
+            ] {
+                out.write_all(&number.to_le_bytes())?;
+            }
+            write_bytes(out, &session.owner)?;
+            write_fields(out, &session.items)
+        }
+    }
+}
+
+fn write_fields(out: &mut impl Write, hash: &Hash) -> io::Result<()> {
+    out.write_all(&[u8::from(hash.is_large())])?;
+    write_length(out, hash.len())?;
+    for (name, value) in hash.iter() {
+        write_bytes(out, name)?;
+        write_bytes(out, value)?;
+    }
     Ok(())
 }
 
-/// Reads a machine.
-///
-/// # Errors
-/// `InvalidData` where the bytes are damaged or of a later version.
-pub fn read(from: &mut impl Read) -> io::Result<Machine> {
-    let _ = from;
-    Ok(Machine::default())
+fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    write_length(out, bytes.len())?;
+    out.write_all(bytes)
 }
 
-/// 128 bits over the whole state.
-pub(super) fn digest(machine: &Machine) -> u128 {
-    let _ = machine;
-    0
+fn write_length(out: &mut impl Write, length: usize) -> io::Result<()> {
+    let length =
+        u32::try_from(length).map_err(|_| invalid(format!("{length} bytes or fields in one value")))?;
+    out.write_all(&length.to_le_bytes())
+}
+
+/// Reads frames, verifies each, and hands out their contents as one run of bytes.
+struct FrameReader<'a, R> {
+    from: &'a mut R,
+    content: Vec<u8>,
+    /// How much of `content` was handed out.
+    at: usize,
+    /// How many frames were read.
+    frames: u64,
+    /// The count of slots, once the end frame was read.
+    ended: Option<u64>,
+}
+
+impl<R: Read> FrameReader<'_, R> {
+    /// Whether content is left; reads the next frame to know.
+    fn more(&mut self) -> io::Result<bool> {
+        if self.at < self.content.len() {
+            return Ok(true);
+        }
+        if self.ended.is_some() {
+            return Ok(false);
+        }
+        let kind = self.next_frame()?;
+        if kind == END {
+            let count = self.content[..]
+                .try_into()
+                .map_err(|_| invalid("an end frame of a wrong length".to_owned()))?;
+            self.ended = Some(u64::from_le_bytes(count));
+            self.content.clear();
+        }
+        Ok(kind == CONTENT)
+    }
+
+    fn next_frame(&mut self) -> io::Result<u8> {
+        let index = self.frames;
+        let mut header = [0; FRAME_HEADER];
+        fill(self.from, &mut header, &format!("the header of frame {index}"))?;
+        let (kind, [a, b, c, d], [e, f, g, h]) = match header {
+            [kind, a, b, c, d, e, f, g, h] => (kind, [a, b, c, d], [e, f, g, h]),
+        };
+        let (length, crc) = (
+            u32::from_le_bytes([a, b, c, d]) as usize,
+            u32::from_le_bytes([e, f, g, h]),
+        );
+        if length == 0 || length > FRAME_BYTES {
+            return Err(invalid(format!(
+                "frame {index} says it has {length} bytes (1 to {FRAME_BYTES} can be)"
+            )));
+        }
+        self.content.resize(length, 0);
+        self.at = 0;
+        fill(self.from, &mut self.content, &format!("frame {index}"))?;
+        if checksum(index, kind, &self.content) != crc {
+            return Err(invalid(format!(
+                "frame {index} is damaged: its checksum does not fit"
+            )));
+        }
+        if kind != CONTENT && kind != END {
+            return Err(invalid(format!(
+                "frame {index} is of kind {kind}, which a later version may know"
+            )));
+        }
+        self.frames += 1;
+        Ok(kind)
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        let mut filled = 0;
+        while filled < N {
+            let part = self.part(N - filled)?;
+            bytes[filled..filled + part.len()].copy_from_slice(part);
+            filled += part.len();
+        }
+        Ok(bytes)
+    }
+
+    /// Some of the next `most` bytes: as many as the frame at hand has, at least one.
+    fn part(&mut self, most: usize) -> io::Result<&[u8]> {
+        if !self.more()? {
+            return Err(invalid("the content ends inside a record".to_owned()));
+        }
+        let from = self.at;
+        self.at = self.content.len().min(from + most);
+        Ok(&self.content[from..self.at])
+    }
+
+    /// A length and that many bytes. Memory is taken as the bytes arrive, never on the word of a length.
+    fn bytes(&mut self) -> io::Result<Bytes> {
+        let length = self.u32()? as usize;
+        if length <= self.content.len() - self.at {
+            self.at += length;
+            return Ok(Bytes::copy_from_slice(&self.content[self.at - length..self.at]));
+        }
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let missing = length - bytes.len();
+            let part = self.part(missing)?;
+            bytes.extend_from_slice(part);
+        }
+        bytes.shrink_to_fit();
+        Ok(bytes.into())
+    }
+
+    fn flag(&mut self) -> io::Result<bool> {
+        match self.take()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(invalid(format!("{other} where only 0 and 1 can be"))),
+        }
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    fn u64(&mut self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    fn counter(&mut self, what: &str) -> io::Result<u64> {
+        let counter = self.u64()?;
+        if counter < COUNTER_MAX {
+            Ok(counter)
+        } else {
+            Err(invalid(format!("{what} {counter} cannot be")))
+        }
+    }
+}
+
+fn read_content<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Machine> {
+    let seeded = from.flag()?;
+    let mut store = Store::new(from.u64()?);
+    let (clock, revision, expired) = (from.u64()?, from.counter("revision")?, from.counter("expired")?);
+    store.restore_counters(clock, revision, expired);
+    let once = read_once(from)?;
+    let mut slots = 0;
+    while from.more()? {
+        let (db, key, slot) = read_slot(from, revision)?;
+        if !store.insert_restored(db, &key, slot) {
+            return Err(invalid(format!("slot {slots} has a key that was there before")));
+        }
+        slots += 1;
+    }
+    match from.ended {
+        Some(count) if count != slots => Err(invalid(format!(
+            "{slots} slots, but the end frame says {count}: some are missing"
+        ))),
+        _ if !seeded && slots > 0 => Err(invalid(
+            "it holds keys of a machine that has applied nothing".to_owned(),
+        )),
+        _ => Ok(Machine { store, once, seeded }),
+    }
+}
+
+fn read_once<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Once> {
+    let mut records: Vec<(u64, u64, u64)> = Vec::new();
+    for _ in 0..from.u32()? {
+        let record = (from.u64()?, from.u64()?, from.counter("group number")?);
+        if records.last().is_some_and(|last| last.0 >= record.0) {
+            return Err(invalid(
+                "the records of groups applied are not in order".to_owned(),
+            ));
+        }
+        records.push(record);
+    }
+    Ok(Once::from_records(records))
+}
+
+fn read_slot<R: Read>(from: &mut FrameReader<'_, R>, revision: u64) -> io::Result<(u8, Bytes, Slot)> {
+    let [db] = from.take()?;
+    if usize::from(db) >= DATABASES {
+        return Err(invalid(format!("database {db}, of {DATABASES}")));
+    }
+    let key = from.bytes()?;
+    let (has_deadline, deadline, version) = (from.flag()?, from.u64()?, from.u64()?);
+    if version > revision {
+        return Err(invalid(format!(
+            "a key of version {version}, after revision {revision}"
+        )));
+    }
+    if !has_deadline && deadline != 0 {
+        return Err(invalid("a deadline where none is".to_owned()));
+    }
+    let value = read_value(from)?;
+    Ok((
+        db,
+        key,
+        Slot {
+            value,
+            deadline: has_deadline.then_some(deadline),
+            version,
+        },
+    ))
+}
+
+fn read_value<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Value> {
+    match from.take()? {
+        [1] => read_string(from).map(Value::String),
+        [2] => {
+            let hash = read_fields(from)?;
+            if hash.is_empty() {
+                return Err(invalid("a hash without fields".to_owned()));
+            }
+            Ok(Value::Hash(Arc::new(hash)))
+        }
+        [3] => {
+            let (version, idle_timeout_ms) = (from.counter("session version")?, from.u64()?);
+            let (absolute_deadline, created_at) = (from.u64()?, from.u64()?);
+            let (owner, items) = (from.bytes()?, read_fields(from)?);
+            let session = Session {
+                items,
+                version,
+                idle_timeout_ms,
+                absolute_deadline,
+                created_at,
+                owner,
+            };
+            Ok(Value::Session(Arc::new(session)))
+        }
+        [kind] => Err(invalid(format!(
+            "a value of kind {kind}, which a later version may know"
+        ))),
+    }
+}
+
+fn read_string<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Str> {
+    let encoding = match from.take()? {
+        [1] => Encoding::Int,
+        [2] => Encoding::Embstr,
+        [3] => Encoding::Raw,
+        [other] => return Err(invalid(format!("a string of encoding {other}"))),
+    };
+    Str::restored(from.bytes()?, encoding)
+        .ok_or_else(|| invalid(format!("a string that cannot be of encoding {encoding:?}")))
+}
+
+fn read_fields<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Hash> {
+    let (large, count) = (from.flag()?, from.u32()?);
+    let mut hash = Hash::default();
+    for _ in 0..count {
+        if !hash.set_shared(from.bytes()?, from.bytes()?) {
+            return Err(invalid("a field that was there before".to_owned()));
+        }
+    }
+    if hash.is_large() && !large {
+        return Err(invalid("a hash too large to be a small one".to_owned()));
+    }
+    hash.set_large(large);
+    Ok(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::entry::{Command, Entry, Origin};
+
+    /// A machine with one of everything a snapshot carries; ends are as of time 1,000.
+    fn sample() -> Machine {
+        let mut machine = Machine::default();
+        let origin = Origin {
+            node: 7,
+            start: 2,
+            number: 1,
+        };
+        machine.apply(&Entry {
+            at: 1_000,
+            seed: 42,
+            origin,
+            commands: Vec::new(),
+        });
+        let mut keys = machine.store.keyspace(0, 1);
+        keys.put(b"int", Value::string(b"12"));
+        keys.put_until(b"embstr", Value::string(b"short"), Some(9_000));
+        let mut raw = Str::new(b"1");
+        raw.change(|bytes| bytes.extend_from_slice(b"2"));
+        keys.put(b"raw", Value::String(raw));
+        let mut hash = Hash::default();
+        hash.set(b"name", b"value");
+        hash.set(b"", b"");
+        let session = Session {
+            items: hash.clone(),
+            version: 3,
+            idle_timeout_ms: 1_800_000,
+            absolute_deadline: 99_000,
+            created_at: 1_000,
+            owner: Bytes::from_static(b"ann"),
+        };
+        let mut keys = machine.store.keyspace(15, 1);
+        keys.put(b"hash", Value::Hash(Arc::new(hash)));
+        keys.put_until(b"session", Value::Session(Arc::new(session)), Some(2_000));
+        machine
+    }
+
+    fn bytes_of(machine: &Machine) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(machine, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn error_of(bytes: &[u8]) -> String {
+        let error = read(&mut &bytes[..]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        error.to_string()
+    }
+
+    /// A snapshot of this content, with every checksum right.
+    fn forged(content: &[u8], slots: u64) -> Vec<u8> {
+        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
+        let mut frames = FrameWriter {
+            out: &mut bytes,
+            content: Vec::new(),
+            frames: 0,
+        };
+        frames.write_all(content).unwrap();
+        frames.end(slots).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let machine = sample();
+        let bytes = bytes_of(&machine);
+        let mut rest = &[&bytes[..], b"what follows"].concat()[..];
+        let read = read(&mut rest).unwrap();
+        assert_eq!(rest, b"what follows", "not a byte beyond the end is read");
+        assert_eq!(bytes_of(&read), bytes);
+        assert_eq!(read.digest(), machine.digest());
+        assert_eq!(read.next_deadline(), Some(2_000));
+        assert_eq!(read.store.bytes(), machine.store.bytes());
+        assert_eq!(read.store.counts(0), (3, 1));
+        assert_eq!(read.once.last(7, 2), 1);
+    }
+
+    #[test]
+    fn a_machine_that_has_applied_nothing_is_read_back() {
+        let mut read = read(&mut &bytes_of(&Machine::default())[..]).unwrap();
+        assert_eq!(read.digest(), Machine::default().digest());
+        // It takes its hash seed from its first entry, as a new one does.
+        let entry = Entry {
+            at: 1,
+            seed: 9,
+            origin: Origin::default(),
+            commands: Vec::<Command>::new(),
+        };
+        read.apply(&entry);
+        assert_eq!(read.store.hash_seed(), 9);
+    }
+
+    #[test]
+    fn the_bytes_of_format_1_stay() {
+        let golden: String = include_str!("../../tests/golden/snapshot-v1.hex")
+            .split_whitespace()
+            .collect();
+        let hex: String = bytes_of(&sample())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(hex, golden);
+        assert_eq!(
+            format!("{:032x}", sample().digest()),
+            "4c0a455d6c0e5710bb60343b2ee24fe0"
+        );
+    }
+
+    #[test]
+    fn every_cut_is_found() {
+        let bytes = bytes_of(&sample());
+        for end in 0..bytes.len() {
+            assert!(error_of(&bytes[..end]).contains("cut short"), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn every_flip_of_a_bit_is_found() {
+        let bytes = bytes_of(&sample());
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            error_of(&damaged);
+        }
+    }
+
+    #[test]
+    fn frames_out_of_place_are_found() {
+        let mut machine = sample();
+        let value = vec![b'x'; FRAME_BYTES * 3];
+        machine.store.keyspace(0, 1).put(b"large", Value::string(&value));
+        let bytes = bytes_of(&machine);
+        assert_eq!(
+            bytes_of(&read(&mut &bytes[..]).unwrap()),
+            bytes,
+            "a value over several frames"
+        );
+        let (header, frame) = (MAGIC.len() + 4, FRAME_HEADER + FRAME_BYTES);
+        let missing = [&bytes[..header + frame], &bytes[header + 2 * frame..]].concat();
+        assert!(error_of(&missing).contains("frame 1 is damaged"));
+        let doubled = [&bytes[..header + frame], &bytes[header..]].concat();
+        assert!(error_of(&doubled).contains("frame 1 is damaged"));
+    }
+
+    #[test]
+    fn a_later_format_is_refused_by_name() {
+        let mut bytes = bytes_of(&sample());
+        bytes[MAGIC.len()] = 9;
+        assert!(error_of(&bytes).contains("in format 9: this program reads format 1; run a newer one"));
+        assert!(error_of(b"PLENARY?    ").contains("do not begin as a snapshot"));
+    }
+
+    #[test]
+    fn lies_under_right_checksums_are_refused() {
+        let head = [&[1][..], &[0; 32], &0u32.to_le_bytes()].concat();
+        let with = |rest: &[&[u8]], slots| error_of(&forged(&[&head[..], &rest.concat()].concat(), slots));
+        assert!(with(&[], 1).contains("0 slots, but the end frame says 1"));
+        assert!(with(&[&[16]], 1).contains("database 16"));
+        assert!(
+            with(&[&[0], &u32::MAX.to_le_bytes(), b"key"], 1).contains("the content ends inside a record")
+        );
+        let key = [&[0][..], &1u32.to_le_bytes(), b"k", &[0; 17]].concat();
+        assert!(with(&[&key, &[9]], 1).contains("kind 9"));
+        assert!(with(&[&key, &[1, 1], &1u32.to_le_bytes(), b"x"], 1).contains("cannot be of encoding Int"));
+        assert!(with(&[&key, &[2, 0], &0u32.to_le_bytes()], 1).contains("a hash without fields"));
+        assert!(
+            with(&[&key, &[2, 0], &u32::MAX.to_le_bytes()], 1).contains("the content ends inside a record")
+        );
+        let string = [&key[..], &[1, 3, 0, 0, 0, 0]].concat();
+        assert!(with(&[&string, &string], 2).contains("a key that was there before"));
+    }
 }

@@ -45,7 +45,11 @@ impl Value {
     /// # Errors
     /// `WrongType`.
     pub fn as_string(&self) -> Result<&Str, CommandError> {
-        if let Self::String(string) = self { Ok(string) } else { Err(CommandError::WrongType) }
+        if let Self::String(string) = self {
+            Ok(string)
+        } else {
+            Err(CommandError::WrongType)
+        }
     }
 
     /// The hash here.
@@ -53,7 +57,11 @@ impl Value {
     /// # Errors
     /// `WrongType`.
     pub fn as_hash(&self) -> Result<&Hash, CommandError> {
-        if let Self::Hash(hash) = self { Ok(hash) } else { Err(CommandError::WrongType) }
+        if let Self::Hash(hash) = self {
+            Ok(hash)
+        } else {
+            Err(CommandError::WrongType)
+        }
     }
 
     /// The session here.
@@ -61,7 +69,11 @@ impl Value {
     /// # Errors
     /// `WrongType`.
     pub fn as_session(&self) -> Result<&Session, CommandError> {
-        if let Self::Session(session) = self { Ok(session) } else { Err(CommandError::WrongType) }
+        if let Self::Session(session) = self {
+            Ok(session)
+        } else {
+            Err(CommandError::WrongType)
+        }
     }
 }
 
@@ -96,12 +108,20 @@ impl Str {
         } else {
             Encoding::Raw
         };
-        Self { bytes: Bytes::copy_from_slice(bytes), encoding }
+        Self {
+            bytes: Bytes::copy_from_slice(bytes),
+            encoding,
+        }
     }
 
-    /// A string with the encoding that a snapshot noted.
-    pub(super) fn with_encoding(bytes: Bytes, encoding: Encoding) -> Self {
-        Self { bytes, encoding }
+    /// A string as a snapshot has it. `None` if such bytes never have this encoding.
+    pub(super) fn restored(bytes: Bytes, encoding: Encoding) -> Option<Self> {
+        let possible = match encoding {
+            Encoding::Int => super::args::integer(&bytes).is_some(),
+            Encoding::Embstr => bytes.len() <= Self::EMBSTR_MAX,
+            Encoding::Raw => true,
+        };
+        possible.then_some(Self { bytes, encoding })
     }
 
     /// The content, shared.
@@ -117,7 +137,9 @@ impl Str {
     /// Changes the content in place (`APPEND`, `SETRANGE`, `SETBIT`): from then on it is `raw`. Copies only if shared.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut BytesMut) -> R) -> R {
         let shared = std::mem::take(&mut self.bytes);
-        let mut bytes = shared.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let mut bytes = shared
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let result = change(&mut bytes);
         self.bytes = bytes.freeze();
         self.encoding = Encoding::Raw;
@@ -182,28 +204,39 @@ impl Hash {
 
     /// Sets a field, copying both. Whether it is new.
     pub fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
-        self.large |= field.len() > Self::LISTPACK_BYTES || value.len() > Self::LISTPACK_BYTES;
-        self.bytes += value.len();
-        let new = match self.fields.get_mut(field) {
+        let copy = Bytes::copy_from_slice(value);
+        match self.fields.get_mut(field) {
             Some(slot) => {
-                self.bytes -= slot.len();
-                *slot = Bytes::copy_from_slice(value);
+                self.bytes = self.bytes - slot.len() + value.len();
+                self.large |= value.len() > Self::LISTPACK_BYTES;
+                *slot = copy;
                 false
             }
-            None => {
-                self.bytes += field.len();
-                self.fields.insert(Bytes::copy_from_slice(field), Bytes::copy_from_slice(value));
-                true
-            }
+            None => self.set_shared(Bytes::copy_from_slice(field), copy),
+        }
+    }
+
+    /// Adds a field that is not there, keeping the memory given. False, and nothing has changed, if it is there.
+    pub(super) fn set_shared(&mut self, field: Bytes, value: Bytes) -> bool {
+        let (field_len, value_len) = (field.len(), value.len());
+        let indexmap::map::Entry::Vacant(place) = self.fields.entry(field) else {
+            return false;
         };
-        self.large |= self.fields.len() > Self::LISTPACK_ENTRIES;
-        new
+        place.insert(value);
+        self.bytes += field_len + value_len;
+        self.large |= field_len > Self::LISTPACK_BYTES
+            || value_len > Self::LISTPACK_BYTES
+            || self.fields.len() > Self::LISTPACK_ENTRIES;
+        true
     }
 
     /// Removes a field. Its value, if it was there.
     pub fn remove(&mut self, field: &[u8]) -> Option<Bytes> {
-        let value =
-            if self.large { self.fields.swap_remove(field) } else { self.fields.shift_remove(field) }?;
+        let value = if self.large {
+            self.fields.swap_remove(field)
+        } else {
+            self.fields.shift_remove(field)
+        }?;
         self.bytes -= field.len() + value.len();
         Some(value)
     }
@@ -232,8 +265,18 @@ pub struct Session {
 }
 
 impl Session {
+    /// Bytes that the numbers of a session take.
+    const NUMBERS_BYTES: usize = 4 * 8;
+
     /// Bytes of content.
     pub fn bytes(&self) -> usize {
-        self.items.bytes + self.owner.len() + 32
+        self.items.bytes + self.owner.len() + Self::NUMBERS_BYTES
+    }
+
+    /// When it ends if it is used now and never again; none: never.
+    pub fn deadline_after_use(&self, now: super::entry::Millis) -> Option<super::entry::Millis> {
+        let idle = (self.idle_timeout_ms > 0).then(|| now.saturating_add(self.idle_timeout_ms));
+        let absolute = (self.absolute_deadline > 0).then_some(self.absolute_deadline);
+        idle.into_iter().chain(absolute).min()
     }
 }

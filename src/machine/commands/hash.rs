@@ -1,5 +1,320 @@
-//! hash commands.
+//! Hash commands: fields and their values under one key.
+//!
+//! Follows Redis 7.0. Where a row differs on purpose, the row says so. The order of fields is that of [`Hash`]: as in Redis while the
+//! hash is small, any afterwards, and the same on every node.
 
-use crate::machine::table::Spec;
+use crate::machine::args::{self, Args};
+use crate::machine::float::Float;
+use crate::machine::glob;
+use crate::machine::keyspace::{Chance, Keyspace, View};
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{Spec, read, write};
+use crate::machine::value::Hash;
+use bytes::Bytes;
+use std::collections::BTreeSet;
 
-pub(super) const COMMANDS: &[Spec] = &[];
+/// Fields that `HRANDFIELD` with a negative count answers at most: such a count may ask for more than the memory of the node.
+const RANDOM_FIELDS_MAX: u64 = 1 << 20;
+
+/// Fields that one `HSCAN` looks at where no `COUNT` is given.
+const SCAN_COUNT: usize = 10;
+
+pub(super) const COMMANDS: &[Spec] = &[
+    write("HDEL", "key field [field ...]", hdel)
+        .since("2.0.0")
+        .flags("fast")
+        .summary("Delete one or more hash fields"),
+    read("HEXISTS", "key field", hexists)
+        .since("2.0.0")
+        .flags("fast")
+        .summary("Determine if a hash field exists"),
+    read("HGET", "key field", hget)
+        .since("2.0.0")
+        .flags("fast")
+        .summary("Get the value of a hash field"),
+    read("HGETALL", "key", hgetall)
+        .since("2.0.0")
+        .summary("Get all the fields and values in a hash"),
+    write("HINCRBY", "key field increment", hincrby)
+        .since("2.0.0")
+        .flags("denyoom fast")
+        .summary("Increment the integer value of a hash field by the given number"),
+    write("HINCRBYFLOAT", "key field increment", hincrbyfloat)
+        .since("2.6.0")
+        .flags("denyoom fast")
+        .summary("Increment the float value of a hash field by the given amount"),
+    read("HKEYS", "key", hkeys)
+        .since("2.0.0")
+        .summary("Get all the fields in a hash"),
+    read("HLEN", "key", hlen)
+        .since("2.0.0")
+        .flags("fast")
+        .summary("Get the number of fields in a hash"),
+    read("HMGET", "key field [field ...]", hmget)
+        .since("2.0.0")
+        .flags("fast")
+        .summary("Get the values of all the given hash fields"),
+    write("HMSET", "key field value [field value ...]", hmset)
+        .since("2.0.0")
+        .flags("denyoom fast")
+        .summary("Set multiple hash fields to multiple values"),
+    // Differs: a negative count beyond RANDOM_FIELDS_MAX is refused.
+    read("HRANDFIELD", "key [count [WITHVALUES]]", hrandfield)
+        .since("6.2.0")
+        .summary("Get one or multiple random fields from a hash"),
+    read("HSCAN", "key cursor [MATCH pattern] [COUNT count]", hscan)
+        .since("2.8.0")
+        .summary("Incrementally iterate hash fields and associated values"),
+    write("HSET", "key field value [field value ...]", hset)
+        .since("2.0.0")
+        .flags("denyoom fast")
+        .summary("Set the string value of a hash field"),
+    write("HSETNX", "key field value", hsetnx)
+        .since("2.0.0")
+        .flags("denyoom fast")
+        .summary("Set the value of a hash field, only if the field does not exist"),
+    read("HSTRLEN", "key field", hstrlen)
+        .since("3.2.0")
+        .flags("fast")
+        .summary("Get the length of the value of a hash field"),
+    read("HVALS", "key", hvals)
+        .since("2.0.0")
+        .summary("Get all the values in a hash"),
+];
+
+fn hset(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    set_pairs(keys, args, "hset").map(Reply::count)
+}
+
+fn hmset(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    set_pairs(keys, args, "hmset").map(|_| Reply::OK)
+}
+
+/// Sets every field to its value; how many are new. A field named twice has its last value.
+fn set_pairs(keys: &mut Keyspace<'_>, args: &mut Args<'_>, name: &str) -> Result<usize, CommandError> {
+    let (key, (pairs, odd)) = (args.key()?, args.rest().as_chunks::<2>());
+    if !odd.is_empty() {
+        return Err(CommandError::Arity(name.to_owned()));
+    }
+    keys.change_hash(key, |hash| {
+        pairs
+            .iter()
+            .filter(|[field, value]| hash.set(field, value))
+            .count()
+    })
+}
+
+fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (key, field, value) = (args.key()?, args.bytes()?, args.bytes()?);
+    if keys
+        .view()
+        .hash(key)?
+        .is_some_and(|hash| hash.get(field).is_some())
+    {
+        return Ok(Reply::Integer(0));
+    }
+    keys.change_hash(key, |hash| hash.set(field, value))?;
+    Ok(Reply::Integer(1))
+}
+
+fn hget(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (hash, field) = (view.hash(args.key()?)?, args.bytes()?);
+    Ok(Reply::bulk_or_nil(hash.and_then(|hash| hash.get(field)).cloned()))
+}
+
+fn hmget(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let hash = view.hash(args.key()?)?;
+    let values = args
+        .rest()
+        .iter()
+        .map(|field| hash.and_then(|hash| hash.get(field)).cloned());
+    Ok(Reply::Array(values.map(Reply::bulk_or_nil).collect()))
+}
+
+fn hgetall(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    Ok(Reply::Map(fields(view.hash(args.key()?)?).map(pair).collect()))
+}
+
+fn hkeys(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let names = fields(view.hash(args.key()?)?).map(|(name, _)| Reply::Bulk(name.clone()));
+    Ok(Reply::Array(names.collect()))
+}
+
+fn hvals(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let values = fields(view.hash(args.key()?)?).map(|(_, value)| Reply::Bulk(value.clone()));
+    Ok(Reply::Array(values.collect()))
+}
+
+fn hlen(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    Ok(Reply::count(view.hash(args.key()?)?.map_or(0, Hash::len)))
+}
+
+fn hexists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (hash, field) = (view.hash(args.key()?)?, args.bytes()?);
+    Ok(Reply::flag(hash.is_some_and(|hash| hash.get(field).is_some())))
+}
+
+fn hstrlen(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (hash, field) = (view.hash(args.key()?)?, args.bytes()?);
+    Ok(Reply::count(
+        hash.and_then(|hash| hash.get(field)).map_or(0, Bytes::len),
+    ))
+}
+
+/// Removes the fields; how many were there. A hash without fields is no more.
+fn hdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (key, fields) = (args.key()?, args.rest());
+    // Looked up first: a command that removes nothing changes neither the key nor its version.
+    let there = keys
+        .view()
+        .hash(key)?
+        .is_some_and(|hash| fields.iter().any(|field| hash.get(field).is_some()));
+    if !there {
+        return Ok(Reply::Integer(0));
+    }
+    let removed = keys.change_hash(key, |hash| {
+        fields.iter().filter(|field| hash.remove(field).is_some()).count()
+    })?;
+    Ok(Reply::count(removed))
+}
+
+fn hincrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (key, field, increment) = (args.key()?, args.bytes()?, args.integer()?);
+    let old = match keys.view().hash(key)?.and_then(|hash| hash.get(field)) {
+        Some(value) => args::integer(value).ok_or(CommandError::text("ERR hash value is not an integer"))?,
+        None => 0,
+    };
+    let sum = old.checked_add(increment).ok_or(CommandError::IntegerOverflow)?;
+    keys.change_hash(key, |hash| hash.set(field, sum.to_string().as_bytes()))?;
+    Ok(Reply::Integer(sum))
+}
+
+fn hincrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (key, field) = (args.key()?, args.bytes()?);
+    let increment = Float::parse(args.bytes()?).ok_or(CommandError::NotAFloat)?;
+    let increment = increment
+        .add(Float::ZERO)
+        .ok_or(CommandError::text("ERR value is NaN or Infinity"))?;
+    let old = match keys.view().hash(key)?.and_then(|hash| hash.get(field)) {
+        Some(value) => Float::parse(value).ok_or(CommandError::text("ERR hash value is not a float"))?,
+        None => Float::ZERO,
+    };
+    let sum = old
+        .add(increment)
+        .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
+    let text = sum.to_text();
+    keys.change_hash(key, |hash| hash.set(field, text.as_bytes()))?;
+    Ok(Reply::bulk(text))
+}
+
+fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let key = args.key()?;
+    if args.is_empty() {
+        let Some(hash) = view.hash(key)? else {
+            return Ok(Reply::Nil);
+        };
+        let position = Chance::new(view.chance()).below(hash.len());
+        return Ok(Reply::bulk_or_nil(
+            hash.at(position).map(|(name, _)| name.clone()),
+        ));
+    }
+    let count = args.integer()?;
+    if count == i64::MIN {
+        return Err(CommandError::text(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        ));
+    }
+    let with_values = args.keyword("WITHVALUES");
+    args.end()?;
+    // Redis' bounds with WITHVALUES, and ours for what is answered with repeats.
+    let too_many = with_values && count.unsigned_abs() > (i64::MAX / 2).unsigned_abs();
+    if too_many || (count < 0 && count.unsigned_abs() > RANDOM_FIELDS_MAX) {
+        return Err(CommandError::text("ERR value is out of range"));
+    }
+    let Some(hash) = view.hash(key)? else {
+        return Ok(Reply::Array(Vec::new()));
+    };
+    let positions = positions_by_chance(hash.len(), count, Chance::new(view.chance()));
+    let chosen = positions.into_iter().filter_map(|position| hash.at(position));
+    Ok(if with_values {
+        Reply::Pairs(chosen.map(pair).collect())
+    } else {
+        Reply::Array(chosen.map(|(name, _)| Reply::Bulk(name.clone())).collect())
+    })
+}
+
+/// So many different positions below `len` in ascending order; for a negative count so many, repeats allowed, in the order they were drawn.
+fn positions_by_chance(len: usize, count: i64, mut chance: Chance) -> Vec<usize> {
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    if count < 0 {
+        return (0..wanted).map(|_| chance.below(len)).collect();
+    }
+    if wanted >= len {
+        return (0..len).collect();
+    }
+    // Floyd's way: as many draws as positions wanted, and every choice of them is equally likely.
+    let mut chosen = BTreeSet::new();
+    for last in len - wanted..len {
+        let drawn = chance.below(last + 1);
+        if !chosen.insert(drawn) {
+            chosen.insert(last);
+        }
+    }
+    chosen.into_iter().collect()
+}
+
+/// A small hash is answered whole. A large one is walked from its end, and a removal moves only its last field, which was seen
+/// already: so every field that is there from the first call to the last is seen. The cursor is how many are still to see.
+fn hscan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (key, cursor) = (args.key()?, args.cursor()?);
+    let page = |next: usize, found: Vec<Reply>| {
+        Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)])
+    };
+    // As in Redis, options of a scan of nothing are not read.
+    let Some(hash) = view.hash(key)? else {
+        return Ok(page(0, Vec::new()));
+    };
+    let (mut pattern, mut count) = (None, SCAN_COUNT);
+    while !args.is_empty() {
+        if args.keyword("COUNT") {
+            let asked = args.integer()?;
+            count = usize::try_from(asked)
+                .ok()
+                .filter(|count| *count > 0)
+                .ok_or(CommandError::Syntax)?;
+        } else if args.keyword("MATCH") {
+            pattern = Some(args.bytes()?);
+        } else {
+            return Err(CommandError::Syntax);
+        }
+    }
+    let (from, to) = if hash.is_large() {
+        let left = usize::try_from(cursor).unwrap_or(usize::MAX);
+        let left = if left == 0 {
+            hash.len()
+        } else {
+            left.min(hash.len())
+        };
+        (left, left.saturating_sub(count))
+    } else {
+        (hash.len(), 0)
+    };
+    let positions: &mut dyn Iterator<Item = usize> = if hash.is_large() {
+        &mut (to..from).rev()
+    } else {
+        &mut (to..from)
+    };
+    let seen = positions.filter_map(|position| hash.at(position));
+    let found = seen.filter(|(name, _)| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
+    let found = found.flat_map(|(name, value)| [Reply::Bulk(name.clone()), Reply::Bulk(value.clone())]);
+    Ok(page(to, found.collect()))
+}
+
+/// The fields of a hash that may be absent, in order.
+fn fields(hash: Option<&Hash>) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    hash.into_iter().flat_map(Hash::iter)
+}
+
+fn pair((name, value): (&Bytes, &Bytes)) -> (Reply, Reply) {
+    (Reply::Bulk(name.clone()), Reply::Bulk(value.clone()))
+}

@@ -20,6 +20,7 @@ use super::{ADVICE, Journal};
 use crate::config::Durability;
 use crate::error::Error;
 use bytes::{Buf, BufMut, Bytes};
+use sled::Tree;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -88,7 +89,7 @@ impl Database {
     }
 
     /// A tree by its name.
-    pub(crate) fn tree(&self, name: &str) -> io::Result<sled::Tree> {
+    pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
         guarded(|| self.db.open_tree(name))
     }
 
@@ -180,8 +181,8 @@ impl Mark {
 #[derive(Debug)]
 pub(crate) struct SledJournal {
     database: Arc<Database>,
-    log: sled::Tree,
-    floor_tree: sled::Tree,
+    log: Tree,
+    floor_tree: Tree,
     mark: Mark,
     marked: u64,
     durability: Durability,

@@ -1,1 +1,207 @@
-//! Tests.
+//! openraft's own suite on the real stores, and what it does not ask: answers, restarts, snapshots beside applies.
+
+use super::*;
+use crate::config::Durability;
+use crate::machine::entry::{Command, Origin};
+use crate::machine::reply::Reply;
+use crate::raft::answers::Answer;
+use crate::raft::log::{LogStopper, LogStore};
+use crate::raft::meta::Meta;
+use crate::raft::{Entry, Types};
+use openraft::StorageError;
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::storage::{RaftLogStorage, StorageHelper};
+use openraft::testing::log::{StoreBuilder, Suite};
+use std::collections::BTreeSet;
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+struct Opened {
+    log: LogStore,
+    stopper: LogStopper,
+    states: StateStore,
+    answers: Arc<Answers>,
+    fault: Fault,
+}
+
+fn open(data: &Path) -> Result<Opened, Error> {
+    let fault = Fault::default();
+    let (meta, _) = Meta::open(data, Durability::Fsync, Some("boot"))?;
+    let (log, stopper) = LogStore::open(meta.journal()?, Durability::Fsync, fault.clone())?;
+    // A fixed origin, so that tests can write groups of "this node".
+    let answers = Arc::new(Answers::new(7, 1));
+    let states = StateStore::open(SnapshotStore::open(meta)?, &log.reader(), answers.clone(), fault.clone())?;
+    Ok(Opened { log, stopper, states, answers, fault })
+}
+
+struct Builder;
+
+impl StoreBuilder<Types, LogStore, StateStore, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateStore), StorageError<Types>> {
+        let data = TempDir::new().unwrap();
+        let opened = open(data.path()).unwrap();
+        Ok((data, opened.log, opened.states))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_real_stores_pass_the_suite() {
+    Suite::test_all(Builder).await.unwrap();
+}
+
+fn id(index: u64) -> LogId {
+    LogId { leader_id: LeaderId { term: 1, node_id: 7 }, index }
+}
+
+/// A group of node 7, start 1, at this index of the log: `SET key value`, stamped with a time.
+fn group(index: u64, number: u64, value: &str) -> Entry {
+    let origin = Origin { node: 7, start: 1, number };
+    let bytes = entry::stamp(entry::encode(origin, &[Command::new(0, ["SET", "key", value].map(str::to_owned))]), 1_000 * index, 42);
+    Entry { log_id: id(index), payload: EntryPayload::Normal(Group(bytes)) }
+}
+
+async fn apply(states: &mut StateStore, entries: impl IntoIterator<Item = Entry>) -> io::Result<()> {
+    let entries: Vec<_> = entries.into_iter().map(|entry| Ok((entry, None))).collect();
+    states.apply(futures::stream::iter(entries)).await
+}
+
+fn wait(answers: &Answers, number: u64) -> oneshot::Receiver<Answer> {
+    let (waiter, answer) = oneshot::channel();
+    answers.register(number, waiter);
+    answer
+}
+
+fn digest(state: &State) -> u128 {
+    state.machine().read().digest()
+}
+
+#[tokio::test]
+async fn a_caller_is_answered_when_its_group_is_applied_here() {
+    let data = TempDir::new().unwrap();
+    let mut opened = open(data.path()).unwrap();
+    let (state, answers) = (opened.states.state(), opened.answers.clone());
+    let [first, mut second, mut third] = [1, 2, 3].map(|number| wait(&answers, number));
+    assert_eq!(state.now(), 0, "nothing applied, no clock");
+    apply(&mut opened.states, [group(1, 1, "a")]).await.unwrap();
+    let Answer::Applied { index, replies } = first.await.unwrap() else { panic!("not applied") };
+    assert_eq!((index, replies.len()), (1, 1));
+    assert_eq!(*state.applied().borrow(), 1);
+    assert!((1_000..60_000).contains(&state.now()));
+    apply(&mut opened.states, [group(2, 3, "c"), group(3, 1, "a")]).await.unwrap();
+    assert!(second.try_recv().is_err() && third.try_recv().is_err(), "3 came before 2: nobody is answered");
+    apply(&mut opened.states, [group(4, 2, "b"), group(5, 3, "c")]).await.unwrap();
+    assert!(matches!(second.await.unwrap(), Answer::Applied { index: 4, .. }));
+    assert!(matches!(third.await.unwrap(), Answer::Applied { index: 5, .. }));
+    assert_eq!(wait(&answers, 2).await.unwrap(), Answer::Lost, "whoever comes late is told so");
+    let fourth = wait(&answers, 4);
+    answers.fail_all("enough");
+    assert_eq!(fourth.await.unwrap(), Answer::Stopped("enough".into()));
+    assert_eq!(wait(&answers, 5).await.unwrap(), Answer::Stopped("enough".into()));
+    opened.stopper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn groups_of_others_and_of_earlier_starts_answer_nobody_here() {
+    let data = TempDir::new().unwrap();
+    let mut opened = open(data.path()).unwrap();
+    let mut first = wait(&opened.answers, 1);
+    let other = |node, start| {
+        let bytes = entry::encode(Origin { node, start, number: 1 }, &[]);
+        EntryPayload::Normal(Group(entry::stamp(bytes, 1, 1)))
+    };
+    apply(&mut opened.states, [Entry { log_id: id(1), payload: other(8, 1) }]).await.unwrap();
+    assert!(first.try_recv().is_err());
+    apply(&mut opened.states, [group(2, 1, "a")]).await.unwrap();
+    assert!(matches!(first.await.unwrap(), Answer::Applied { index: 2, .. }));
+}
+
+#[tokio::test]
+async fn a_group_of_a_later_version_stops_the_node_and_says_so() {
+    let data = TempDir::new().unwrap();
+    let mut opened = open(data.path()).unwrap();
+    let payload = EntryPayload::Normal(Group(bytes::Bytes::from_static(&[9, 9, 9])));
+    let error = apply(&mut opened.states, [Entry { log_id: id(1), payload }]).await.unwrap_err().to_string();
+    assert!(error.contains("entry 1") && error.contains("format 9"), "{error}");
+    assert_eq!(opened.fault.get().unwrap(), error);
+    assert_eq!(opened.states.applied_state().await.unwrap().0, None, "it was not applied");
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_what_was_applied_when_it_was_begun() {
+    let data = TempDir::new().unwrap();
+    let mut opened = open(data.path()).unwrap();
+    let membership = openraft::Membership::new_with_defaults(vec![BTreeSet::from([7])], []);
+    let joined = Entry { log_id: id(1), payload: EntryPayload::Membership(membership) };
+    apply(&mut opened.states, [joined, group(2, 1, "a")]).await.unwrap();
+    let state = opened.states.state();
+    let then = digest(&state);
+    let mut builder = opened.states.try_create_snapshot_builder(true).await.unwrap();
+    apply(&mut opened.states, [group(3, 2, "b")]).await.unwrap();
+    assert_ne!(digest(&state), then);
+    let built = builder.build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id, Some(id(2)));
+    assert_eq!(built.meta.last_membership.log_id(), &Some(id(1)));
+    assert_eq!(built.snapshot.read(read_machine).unwrap().digest(), then);
+    opened.stopper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn installing_a_snapshot_replaces_the_state_and_tells_those_whose_replies_it_skipped() {
+    let (ahead, behind) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (mut ahead, mut behind) = (open(ahead.path()).unwrap(), open(behind.path()).unwrap());
+    apply(&mut ahead.states, (1..=5).map(|index| group(index, index, "x"))).await.unwrap();
+    let built = ahead.states.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+    apply(&mut behind.states, [group(1, 1, "x")]).await.unwrap();
+    let (skipped, mut later) = (wait(&behind.answers, 3), wait(&behind.answers, 6));
+    let snapshots = behind.states.snapshots.clone();
+    let mut receiving = snapshots.receive().unwrap();
+    receiving.write(&std::fs::read(&built.snapshot.path).unwrap()).unwrap();
+    let received = receiving.finish().unwrap();
+    let state = behind.states.state();
+    behind.states.install_snapshot(&received.meta.clone(), received).await.unwrap();
+    assert_eq!(skipped.await.unwrap(), Answer::Lost);
+    assert!(later.try_recv().is_err());
+    assert_eq!(*state.applied().borrow(), 5);
+    assert_eq!(digest(&state), digest(&ahead.states.state()));
+    apply(&mut behind.states, [group(6, 6, "y")]).await.unwrap();
+    assert!(matches!(later.await.unwrap(), Answer::Applied { index: 6, .. }));
+    for opened in [ahead, behind] {
+        opened.stopper.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_node_has_the_state_it_had() {
+    let data = TempDir::new().unwrap();
+    let mut opened = open(data.path()).unwrap();
+    let entries: Vec<_> = (0..=20).map(|index| group(index, index + 1, &format!("value {index}"))).collect();
+    let (done, durable) = <Types as openraft::type_config::TypeConfigExt>::oneshot();
+    opened.log.append(entries.clone(), openraft::storage::IOFlushed::signal(done)).await.unwrap();
+    durable.await.unwrap().unwrap();
+    opened.log.save_committed(Some(id(20))).await.unwrap();
+    apply(&mut opened.states, entries[..=10].to_vec()).await.unwrap();
+    opened.states.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
+    opened.log.purge(id(8)).await.unwrap();
+    apply(&mut opened.states, entries[11..].to_vec()).await.unwrap();
+    let then = digest(&opened.states.state());
+    opened.stopper.stop().await.unwrap();
+    drop(opened);
+    let mut opened = open(data.path()).unwrap();
+    assert_eq!(*opened.states.state().applied().borrow(), 10, "the snapshot is there before openraft asks");
+    let mut helper = StorageHelper::new(&mut opened.log, &mut opened.states).with_id(7);
+    helper.get_initial_state().await.unwrap();
+    assert_eq!(opened.states.applied_state().await.unwrap().0, Some(id(20)));
+    assert_eq!(digest(&opened.states.state()), then);
+    opened.stopper.stop().await.unwrap();
+}
+
+#[test]
+fn replies_of_one_group_stay_together() {
+    let answers = Answers::new(7, 1);
+    let mut answer = wait(&answers, 1);
+    let replies = vec![Reply::OK, Reply::Nil];
+    answers.applied_at(Origin { node: 7, start: 1, number: 1 }, 3, replies.clone());
+    assert_eq!(answer.try_recv().unwrap(), Answer::Applied { index: 3, replies });
+    assert!(!answers.take(1), "it was taken with the answer");
+}

@@ -156,6 +156,20 @@ impl Default for Limits {
     }
 }
 
+impl RespConfig {
+    /// Where clients reach the endpoint of a node whose peers reach it at `advertise`; empty while the port is not known.
+    pub(crate) fn advertised(&self, advertise: &str) -> String {
+        let (host, port) = self.listen.rsplit_once(':').unwrap_or((&self.listen, "0"));
+        match (host, port) {
+            (_, "0") => String::new(),
+            ("0.0.0.0" | "[::]" | "", port) => {
+                format!("{}:{port}", advertise.rsplit_once(':').map_or(advertise, |(host, _)| host))
+            }
+            _ => self.listen.clone(),
+        }
+    }
+}
+
 impl Config {
     /// A cluster of one that keeps its data in this folder, serves peers on a free loopback port, and nothing else.
     pub fn new(data: impl Into<PathBuf>) -> Self {

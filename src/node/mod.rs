@@ -1,22 +1,67 @@
-//! LAYER 3: a member of a cluster.
+//! LAYER 3: a member of a cluster. Starts and stops everything in the order written here; knows nothing of Redis or HTTP.
+//!
+//! | task | fed by | ends |
+//! |---|---|---|
+//! | Raft's own (openraft) | peers, proposals | `Replica::shutdown` |
+//! | log writer (thread) | Raft | with the log store |
+//! | peer service | the peer port | `stop` |
+//! | courier (`propose`) | `write`, applied groups, leader changes | `stop`, after what waits was answered |
+//! | rounds (`query`) | linearizable reads | `stop` |
+//! | discovery | the peers' hellos | `stop` |
+//! | promoter (`members`) | learners that asked for a vote | `stop` |
+//! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
+//! | watch over faults | Raft, the log | `stop` |
 
+mod clock;
+mod discovery;
+mod members;
+mod propose;
+mod query;
 pub mod status;
+mod ticker;
 
-use crate::config::Config;
-use crate::error::Result;
-use crate::machine::Machine;
-use crate::machine::entry::{Command, Entry, Millis, Origin};
+use crate::config::{Config, Durability};
+use crate::error::{Error, Result};
+use crate::machine::entry::{Command, Millis};
 use crate::machine::keyspace::View;
 use crate::machine::reply::Reply;
+use crate::raft::client::{Hello, MemberChange, Peers};
+use crate::raft::fault::Fault;
+use crate::raft::meta::{self, Meta};
+use crate::raft::replica::{self, Replica};
+use crate::raft::server::{Inbound, Service};
+use crate::raft::snapshot_store::SnapshotStore;
+use crate::raft::state_store::{State, StateStore};
+use crate::raft::{Member, log};
 use bytes::Bytes;
-use parking_lot::RwLock;
-use status::Status;
+use clock::Clock;
+use discovery::Discovery;
+use members::Members;
+use parking_lot::Mutex;
+use propose::{Courier, Flights, Outbound, Proposer};
+use query::Query;
+use status::{MemberStatus, Status};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How long a leader that stops waits for another to lead.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// How long a node that stops waits for its own writes to be applied.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long a member may take to say how it is.
+const STATUS: Duration = Duration::from_secs(1);
 
 /// A running node. Clones are handles to the same node.
 #[derive(Clone, Debug)]
 pub struct Node {
-    inner: Arc<RwLock<Machine>>,
+    inner: Arc<Inner>,
 }
 
 /// How fresh a read must be.
@@ -44,100 +89,604 @@ pub struct Written {
     pub token: Token,
 }
 
+struct Inner {
+    id: u64,
+    start: u64,
+    me: Member,
+    raft_addr: String,
+    durability: Durability,
+    started: Instant,
+    state: State,
+    clock: Arc<Clock>,
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    meta: Meta,
+    log: log::LogStopper,
+    founders: Vec<String>,
+    members: Arc<Members>,
+    proposer: Proposer,
+    query: Query,
+    fault: Fault,
+    /// How long after this start no vote is granted and none is asked for.
+    silent: Duration,
+    /// What this node had committed when it started was applied.
+    recovered: watch::Sender<bool>,
+    stopping: AtomicBool,
+    /// True once everything has ended.
+    stopped: watch::Sender<bool>,
+    /// Ends the peer service.
+    stop_service: watch::Sender<bool>,
+    /// The tasks that this layer started. Taken out once, by `stop`; never held across an await.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.id)
+    }
+}
+
 impl Node {
-    /// Starts a node.
+    /// Starts a node on its data folder: opens the disk, listens for peers, and lets everything else happen by itself. [`Node::ready`] waits
+    /// until it serves.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::FolderInUse`], [`Error::Folder`], [`Error::Listen`] or [`Error::Io`].
     pub async fn start(config: Config) -> Result<Self> {
         config.validate()?;
-        Ok(Self { inner: Arc::default() })
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .map_err(|source| Error::Listen { address: config.listen.clone(), source })?;
+        let bound = listener.local_addr().map_err(|source| Error::Listen { address: config.listen.clone(), source })?;
+        let raft_addr = with_port(&config.listen, bound.port());
+        let advertise = config.advertise.as_ref().map_or_else(|| raft_addr.clone(), |address| with_port(address, bound.port()));
+        let resp_addr = config.resp.as_ref().map(|resp| resp.advertised(&advertise)).unwrap_or_default();
+        let me = Member { raft_addr: advertise, resp_addr };
+        let opened = Opened::open(&config, me, raft_addr).await?;
+        Ok(opened.run(config, listener))
     }
 
-    /// The one door for writes: the commands are applied in order and together, after a majority has them.
+    /// The one door for writes: the commands are applied in order and together, after a majority has stored them, and answered from this
+    /// node's own state.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`], [`Error::Overloaded`], [`Error::TooLarge`], [`Error::Stopped`]: not applied. [`Error::Unknown`]: perhaps.
     pub async fn write(&self, commands: Vec<Command>) -> Result<Written> {
-        let entry = Entry { at: self.now(), seed: 1, origin: Origin::default(), commands };
-        match self.inner.write().apply(&entry) {
-            crate::machine::Outcome::Applied(replies) => Ok(Written { replies, token: Token(1) }),
-            _ => unreachable!(),
+        if let Some(why) = self.inner.fault.get() {
+            return Err(Error::Stopped { why });
         }
+        self.inner.proposer.write(commands).await
     }
 
-    /// A read-only command.
+    /// A read-only command, as fresh as asked.
+    ///
+    /// # Errors
+    /// [`Error::NotFresh`], [`Error::Overloaded`] or [`Error::Stopped`]; never with [`Freshness::Local`].
     pub async fn read(&self, freshness: Freshness, db: u8, argv: &[Bytes]) -> Result<Reply> {
         self.fresh(freshness).await?;
         Ok(self.read_local(db, argv))
     }
 
-    /// Waits until this node is as fresh as asked; the token says how fresh it is then.
-    pub async fn fresh(&self, _freshness: Freshness) -> Result<Token> {
-        Ok(Token(1))
+    /// Waits until this node is as fresh as asked. The token says how fresh it is then.
+    ///
+    /// # Errors
+    /// As [`Node::read`].
+    pub async fn fresh(&self, freshness: Freshness) -> Result<Token> {
+        self.inner.query.fresh(freshness).await
     }
 
     /// A read-only command on what this node has applied. Never waits.
     pub fn read_local(&self, db: u8, argv: &[Bytes]) -> Reply {
-        self.inner.read().read(self.now(), db, argv)
+        self.inner.state.machine().read().read(self.now(), db, argv)
     }
 
     /// Reads one database (0 to 15) directly, at one applied index. Applying waits meanwhile: be quick.
     pub fn view<R>(&self, db: u8, read: impl FnOnce(View<'_>) -> R) -> R {
-        read(self.inner.read().view(self.now(), db))
+        read(self.inner.state.machine().read().view(self.now(), db))
     }
 
     /// Now, by the log's clock as this node estimates it.
     pub fn now(&self) -> Millis {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis() as u64
+        self.inner.state.now()
     }
 
-    /// What this node knows without asking anybody.
-    pub fn status(&self) -> Status {
-        Status {
-            node_id: 1, cluster_id: Some(1), role: status::Role::Leader, leader_id: Some(1), term: 1, last_log_index: 1,
-            committed_index: 1, applied_index: 1, snapshot_index: 0, members: Vec::new(), ready: true, fault: None,
-            durability: "fsync".into(), version: env!("CARGO_PKG_VERSION").into(), uptime_ms: 0, keys: 0, used_bytes: 0,
-            expired_keys: 0, proposed_commands: 0, proposed_groups: 0,
-        }
+    /// How far this node has applied the log.
+    pub fn token(&self) -> Token {
+        Token(self.inner.query.applied())
     }
 
-    /// [`Node::status`] with every member asked for its own (each at most a second).
-    pub async fn cluster_status(&self) -> Status {
-        self.status()
-    }
-
-    /// The digest of this node's state and the index it holds for.
-    pub async fn digest(&self) -> (u64, u128) {
-        (1, self.inner.read().digest())
-    }
-
-    /// Adds the node that listens for peers at this address, as a learner.
-    pub async fn add_member(&self, _raft_addr: &str) -> Result<u64> {
-        Ok(1)
-    }
-
-    /// Makes a learner that has caught up a voter.
-    pub async fn promote_member(&self, _id: u64) -> Result<()> {
-        Ok(())
-    }
-
-    /// Takes a member out. Its id never comes back.
-    pub async fn remove_member(&self, _id: u64) -> Result<()> {
-        Ok(())
+    /// This node's id, drawn at the first start of its data folder.
+    pub fn id(&self) -> u64 {
+        self.inner.id
     }
 
     /// Where peers are listened for, after port 0 was resolved.
     pub fn raft_addr(&self) -> &str {
-        "127.0.0.1:1"
+        &self.inner.raft_addr
     }
 
-    /// Where Redis clients are listened for, after port 0 was resolved.
-    pub fn resp_addr(&self) -> Option<&str> {
-        None
+    /// Waits until this node serves: it belongs to a cluster, knows a leader, and has applied what was committed when it started.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`] after `within`; [`Error::Stopped`].
+    pub async fn ready(&self, within: Duration) -> Result<()> {
+        let began = Instant::now();
+        let (mut state, mut recovered) = (self.inner.replica.watch(), self.inner.recovered.subscribe());
+        let wait = async {
+            while !self.is_ready() {
+                let running = tokio::select! {
+                    running = state.changed() => running,
+                    _ = recovered.changed() => true,
+                };
+                if !running || self.inner.stopping.load(Ordering::Acquire) {
+                    return Err(self.why_stopped());
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(within, wait).await.unwrap_or_else(|_| {
+            Err(Error::NoLeader { waited: began.elapsed(), why: "this node does not serve yet".to_owned() })
+        })
     }
 
-    /// Hands over leadership, finishes what is under way and stops.
+    fn is_ready(&self) -> bool {
+        let state = self.inner.replica.state();
+        state.leader.is_some()
+            && state.members.contains_key(&self.inner.id)
+            && *self.inner.recovered.borrow()
+            && self.inner.fault.get().is_none()
+            && !self.inner.stopping.load(Ordering::Acquire)
+    }
+
+    fn why_stopped(&self) -> Error {
+        Error::Stopped { why: self.inner.fault.get().unwrap_or_else(|| "it was asked to".to_owned()) }
+    }
+
+    /// What this node knows without asking anybody.
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        let state = inner.replica.state();
+        let (keys, used_bytes, expired_keys) = {
+            let machine = inner.state.machine().read();
+            let store = machine.store();
+            let keys: usize = (0..16).map(|db| store.counts(db).0).sum();
+            (keys as u64, store.bytes() as u64, store.expired())
+        };
+        let (proposed_commands, proposed_groups) = inner.proposer.sealed();
+        let members = state.members.iter().map(|(id, (member, voter))| MemberStatus {
+            id: *id,
+            raft_addr: member.raft_addr.clone(),
+            resp_addr: member.resp_addr.clone(),
+            voter: *voter,
+            role: None,
+            applied_index: None,
+            lag: None,
+        });
+        Status {
+            node_id: inner.id,
+            cluster_id: Some(inner.peers.cluster()).filter(|id| *id != 0),
+            role: if state.members.is_empty() { status::Role::Forming } else { state.role.into() },
+            leader_id: state.leader,
+            term: state.term,
+            last_log_index: state.last_log_index,
+            committed_index: state.committed_index,
+            applied_index: inner.query.applied(),
+            snapshot_index: state.snapshot_index,
+            members: members.collect(),
+            ready: self.is_ready(),
+            fault: inner.fault.get(),
+            durability: match inner.durability {
+                Durability::Fsync => "fsync".to_owned(),
+                Durability::Os => "os".to_owned(),
+            },
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: u64::try_from(inner.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            keys,
+            used_bytes,
+            expired_keys,
+            proposed_commands,
+            proposed_groups,
+        }
+    }
+
+    /// [`Node::status`] with every member asked for its own, each at most a second.
+    pub async fn cluster_status(&self) -> Status {
+        let mut status = self.status();
+        let asked = status.members.iter().map(|member| async {
+            if member.id == self.inner.id {
+                return Some((status.role, self.inner.query.applied()));
+            }
+            let answer = tokio::time::timeout(STATUS, self.inner.peers.status(member.id, &member.raft_addr)).await;
+            let answer = answer.ok()?.ok()?;
+            Some((status::Role::from_name(&answer.role)?, answer.applied_index))
+        });
+        let answers = futures::future::join_all(asked).await;
+        let most = answers.iter().flatten().map(|(_, applied)| *applied).max().unwrap_or(0);
+        for (member, answer) in status.members.iter_mut().zip(answers) {
+            member.role = answer.map(|(role, _)| role);
+            member.applied_index = answer.map(|(_, applied)| applied);
+            member.lag = answer.map(|(_, applied)| most.saturating_sub(applied));
+        }
+        status
+    }
+
+    /// The digest of this node's state, and the log index it holds for. Walks the whole state, off the apply path.
+    pub async fn digest(&self) -> (u64, u128) {
+        let (index, frozen) = {
+            // Applying moves the index and the machine under the write lock, so under the read lock they belong together.
+            let machine = self.inner.state.machine().read();
+            (self.inner.query.applied(), machine.freeze())
+        };
+        let digest = tokio::task::spawn_blocking(move || frozen.digest()).await;
+        (index, digest.expect("the digest does not panic"))
+    }
+
+    /// Adds the node that listens for peers at this address, as a learner. Its id.
+    ///
+    /// # Errors
+    /// [`Error::Members`] when it does not answer, belongs to a cluster already, or the change is refused.
+    pub async fn add_member(&self, raft_addr: &str) -> Result<u64> {
+        let hello = tokio::time::timeout(STATUS, self.inner.peers.hello(raft_addr, &self.inner.me)).await;
+        let hello = hello
+            .map_err(|_| Error::Members(format!("{raft_addr} does not answer")))?
+            .map_err(|status| Error::Members(format!("{raft_addr}: {}", status.message())))?;
+        if hello.cluster != 0 && hello.cluster != self.inner.peers.cluster() {
+            return Err(Error::Members(format!("{raft_addr} belongs to cluster {:016x}", hello.cluster)));
+        }
+        let member = Member { raft_addr: raft_addr.to_owned(), ..hello.member };
+        self.change(MemberChange::Add(hello.node, member)).await?;
+        Ok(hello.node)
+    }
+
+    /// Gives a learner that has caught up a vote.
+    ///
+    /// # Errors
+    /// [`Error::Members`].
+    pub async fn promote_member(&self, id: u64) -> Result<()> {
+        self.change(MemberChange::Promote(id)).await
+    }
+
+    /// Takes a member out. Its id never comes back.
+    ///
+    /// # Errors
+    /// [`Error::Members`].
+    pub async fn remove_member(&self, id: u64) -> Result<()> {
+        self.change(MemberChange::Remove(id)).await
+    }
+
+    async fn change(&self, change: MemberChange) -> Result<()> {
+        self.inner.members.change(change).await.map(drop).map_err(Error::Members)
+    }
+
+    /// Hands over leadership, finishes what is under way and stops. Calling it again waits for the same end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the clean end could not be noted; the node has stopped all the same.
     pub async fn stop(&self) -> Result<()> {
-        Ok(())
+        if self.inner.stopping.swap(true, Ordering::AcqRel) {
+            let _ = self.inner.stopped.subscribe().wait_for(|stopped| *stopped).await;
+            return Ok(());
+        }
+        self.hand_over().await;
+        self.drain().await;
+        let closed = self.shut_down().await;
+        self.inner.stopped.send_replace(true);
+        closed
     }
 
     /// Resolves when the node has stopped, with the fault if it stopped by itself.
     pub async fn stopped(&self) -> Option<String> {
-        std::future::pending().await
+        let _ = self.inner.stopped.subscribe().wait_for(|stopped| *stopped).await;
+        self.inner.fault.get()
+    }
+
+    /// Lets the most advanced other voter lead, and waits until it does.
+    async fn hand_over(&self) {
+        let mut watch = self.inner.replica.watch();
+        let state = watch.now();
+        if state.leader != Some(self.inner.id) {
+            return;
+        }
+        let heirs = state.members.iter().filter(|(id, (_, voter))| *voter && **id != self.inner.id);
+        let Some(heir) = heirs.map(|(id, _)| *id).max_by_key(|id| state.matched.get(id).copied()) else { return };
+        if let Err(why) = self.inner.replica.transfer_leadership(heir).await {
+            tracing::warn!(why, "leadership was not handed over");
+            return;
+        }
+        let led = async {
+            while watch.now().leader.is_none_or(|leader| leader == self.inner.id) {
+                if !watch.changed().await {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HANDOVER, led).await.is_err() {
+            tracing::warn!(heir, "nobody has taken over leadership in time");
+        }
+    }
+
+    /// Waits until this node's own writes are applied, as far as a majority is there.
+    async fn drain(&self) {
+        let idle = async {
+            while !self.inner.proposer.is_idle() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, idle).await.is_err() {
+            tracing::warn!("stopping with writes under way: their callers are told that the outcome is unknown");
+        }
+    }
+
+    async fn shut_down(&self) -> Result<()> {
+        let inner = &self.inner;
+        inner.replica.shutdown().await;
+        inner.stop_service.send_replace(true);
+        let mut tasks = std::mem::take(&mut *inner.tasks.lock());
+        // The courier ends by itself, as Raft has, and answers who still waits.
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
+            tasks.shutdown().await;
+        }
+        let flushed = inner.log.stop().await;
+        // What was not flushed for certain is not called clean: the next start looks twice.
+        if flushed.is_ok() && inner.fault.get().is_none() {
+            inner.meta.close_cleanly()?;
+        }
+        Ok(())
+    }
+}
+
+/// `host:port` with a port of 0 replaced.
+fn with_port(address: &str, port: u16) -> String {
+    address.strip_suffix(":0").map_or_else(|| address.to_owned(), |host| format!("{host}:{port}"))
+}
+
+/// Everything that needs the disk, opened; nothing runs yet but Raft.
+struct Opened {
+    inner: Inner,
+    service: Service<Doorway>,
+    doorway: Arc<Doorway>,
+    intake: propose::Intake,
+    flights: Arc<Flights>,
+    rounds: tokio::sync::mpsc::Receiver<query::Answer>,
+    reader: log::LogReader,
+}
+
+impl Opened {
+    async fn open(config: &Config, me: Member, raft_addr: String) -> Result<Self> {
+        let (folder, durability) = (config.data.clone(), config.durability);
+        let fault = Fault::default();
+        let flights = Arc::<Flights>::default();
+        // Recovery reads the disk for a while: not on a task.
+        let (on_disk, seen) = (fault.clone(), flights.clone());
+        let disk = tokio::task::spawn_blocking(move || Disk::open(&folder, durability, seen, on_disk)).await;
+        let disk = disk.map_err(|error| Error::Io { doing: "opening the data folder".to_owned(), source: error.into() })??;
+        let (id, start) = (disk.meta.node_id(), disk.meta.start());
+        let peers = Peers::new(id, disk.meta.cluster().unwrap_or(0), config.secret.as_ref());
+        let state = disk.states.state();
+        let reader = disk.log.reader();
+        let was_member = disk.was_member();
+        let replica = Replica::open(id, config.timing, peers.clone(), disk.log, disk.states, disk.snapshots).await;
+        let replica = Arc::new(replica.map_err(|why| Error::Folder { folder: config.data.clone(), why })?);
+        let founders = discovery::founders(&config.join, &me.raft_addr, config.expect);
+        let clock = Arc::new(Clock::new(state.clone()).map_err(|error| Error::Io {
+            doing: "drawing a random seed".to_owned(),
+            source: std::io::Error::other(error.to_string()),
+        })?);
+        let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
+        let (query, rounds) = Query::new(state.applied(), config.timing.write_deadline);
+        let outbound = Outbound { node: id, replica: replica.clone(), peers: peers.clone(), clock: clock.clone() };
+        let members = Members::new(replica.clone(), peers.clone());
+        let doorway = Arc::new(Doorway {
+            me: me.clone(),
+            founders: founders.clone(),
+            meta: disk.meta.clone(),
+            members: members.clone(),
+            outbound,
+        });
+        // A node that never belonged to a cluster has given no lease, and nothing to forget.
+        let silent = if was_member { config.timing.election_max } else { Duration::ZERO };
+        let service = Service::new(replica.clone(), peers.clone(), doorway.clone(), id, silent);
+        let inner = Inner {
+            id,
+            start,
+            me,
+            raft_addr,
+            durability,
+            started: Instant::now(),
+            state,
+            clock,
+            replica,
+            peers,
+            meta: disk.meta,
+            log: disk.stopper,
+            founders,
+            members,
+            proposer,
+            query,
+            fault,
+            silent,
+            recovered: watch::Sender::new(false),
+            stopping: AtomicBool::new(false),
+            stopped: watch::Sender::new(false),
+            stop_service: watch::Sender::new(false),
+            tasks: Mutex::default(),
+        };
+        Ok(Self { inner, service, doorway, intake, flights, rounds, reader })
+    }
+
+    /// Starts every task, in the order of the table at the top.
+    fn run(self, config: Config, listener: TcpListener) -> Node {
+        let Self { inner, service, doorway, intake, flights, rounds, reader } = self;
+        let inner = Arc::new(inner);
+        let node = Node { inner: inner.clone() };
+        let mut tasks = JoinSet::new();
+        let mut stop = inner.stop_service.subscribe();
+        let fault = inner.fault.clone();
+        tasks.spawn(async move {
+            let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+            if let Err(error) = service.serve(listener, stopped).await {
+                fault.raise(format!("peers can no longer be served: {error}"));
+            }
+        });
+        let outbound = doorway.outbound.clone();
+        let courier = Courier::new(intake, flights, config.limits, config.timing, inner.start, outbound.clone());
+        tasks.spawn(courier.run());
+        tasks.spawn(query::serve_rounds(rounds, inner.replica.clone(), inner.peers.clone()));
+        let discovery = Discovery {
+            node: inner.id,
+            others: config.join.iter().filter(|address| **address != inner.me.raft_addr).cloned().collect(),
+            me: inner.me.clone(),
+            founders: inner.founders.clone(),
+            meta: inner.meta.clone(),
+            peers: inner.peers.clone(),
+            replica: inner.replica.clone(),
+            members: inner.members.clone(),
+            wants_vote: !config.join.is_empty(),
+        };
+        tasks.spawn(async move {
+            if let Err(why) = discovery.run().await {
+                tracing::debug!(why, "looking for a cluster has ended");
+            }
+        });
+        tasks.spawn(inner.members.clone().promote_joining());
+        tasks.spawn(ticker::tick(inner.state.clone(), outbound));
+        tasks.spawn(ticker::snapshot(inner.replica.clone(), reader, config.limits.snapshot_log_bytes));
+        tasks.spawn(begin(inner.clone()));
+        *inner.tasks.lock() = tasks;
+        // Outside the set: it ends the node, and with it the set.
+        tokio::spawn(stop_on_fault(node.clone()));
+        node
+    }
+}
+
+/// After the silence that follows a start, lets this node stand for election; notes when it has applied what was committed before.
+async fn begin(inner: Arc<Inner>) {
+    tokio::time::sleep(inner.silent).await;
+    inner.replica.allow_elections();
+    let mut watch = inner.replica.watch();
+    // A leader's word is needed to know what is committed: its first entry of this term, or a heartbeat.
+    let state = loop {
+        let state = watch.now();
+        if state.leader.is_some() && state.committed_index > 0 {
+            break state;
+        }
+        if !watch.changed().await {
+            return;
+        }
+    };
+    if inner.query.wait_for(state.committed_index).await.is_ok() {
+        inner.recovered.send_replace(true);
+    }
+}
+
+/// Stops the node when the disk or Raft fails: it never acknowledges what it could not store.
+async fn stop_on_fault(node: Node) {
+    let mut faults = node.inner.fault.subscribe();
+    let mut watch = node.inner.replica.watch();
+    let mut stopped = node.inner.stopped.subscribe();
+    loop {
+        tokio::select! {
+            _ = faults.wait_for(Option::is_some) => break,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            running = watch.changed() => {
+                let fault = watch.now().fault;
+                if node.inner.stopping.load(Ordering::Acquire) {
+                    return;
+                }
+                if let Some(why) = fault.or_else(|| (!running).then(|| "Raft has ended".to_owned())) {
+                    node.inner.fault.raise(why);
+                }
+            }
+        }
+    }
+    if let Err(error) = node.stop().await {
+        tracing::error!(%error, "after the fault");
+    }
+}
+
+/// The disk of a node, opened.
+struct Disk {
+    meta: Meta,
+    log: log::LogStore,
+    stopper: log::LogStopper,
+    snapshots: SnapshotStore,
+    states: StateStore,
+}
+
+impl Disk {
+    fn open(folder: &Path, durability: Durability, seen: Arc<Flights>, fault: Fault) -> Result<Self> {
+        let (meta, fresh) = Meta::open(folder, durability, meta::boot_id().as_deref())?;
+        tracing::info!(node = meta.node_id(), start = meta.start(), ?fresh, "data folder {}", folder.display());
+        let (log, stopper) = log::LogStore::open(meta.journal()?, durability, fault.clone())?;
+        let snapshots = SnapshotStore::open(meta.clone())?;
+        let states = StateStore::open(snapshots.clone(), &log.reader(), (meta.node_id(), meta.start()), seen, fault)?;
+        Ok(Self { meta, log, stopper, snapshots, states })
+    }
+
+    /// Whether this node has ever taken part in a cluster.
+    fn was_member(&self) -> bool {
+        self.meta.cluster().is_some()
+    }
+}
+
+/// What other nodes ask of this one.
+struct Doorway {
+    me: Member,
+    founders: Vec<String>,
+    meta: Meta,
+    members: Arc<Members>,
+    outbound: Outbound,
+}
+
+impl Inbound for Doorway {
+    async fn hello(&self) -> Hello {
+        let Outbound { node, replica, peers, .. } = &self.outbound;
+        // Raft that has stopped took part once.
+        let takes_part = replica.is_initialized().await.unwrap_or(true);
+        let state = replica.state();
+        Hello {
+            node: *node,
+            member: self.me.clone(),
+            cluster: if takes_part { peers.cluster() } else { 0 },
+            leader: state.leader.unwrap_or(0),
+        }
+    }
+
+    async fn promise(&self, members: Vec<(u64, Member)>) -> Option<String> {
+        let Outbound { node, replica, peers, .. } = &self.outbound;
+        if replica.is_initialized().await.unwrap_or(true) {
+            return Some(format!("it belongs to cluster {:016x}", peers.cluster()));
+        }
+        if !members.iter().any(|(id, _)| id == node) {
+            return Some("it is not among the founders".to_owned());
+        }
+        let mut addresses: Vec<String> = members.iter().map(|(_, member)| member.raft_addr.clone()).collect();
+        addresses.sort();
+        if addresses != self.founders {
+            return Some(format!("it knows other founders: {} (check `join` and `expect`)", self.founders.join(", ")));
+        }
+        let cluster = discovery::cluster_id(&members.into_iter().collect());
+        discovery::promise(&self.meta, peers, cluster).await.err()
+    }
+
+    async fn change_member(&self, change: MemberChange) -> Result<u64, String> {
+        self.members.change(change).await
+    }
+
+    async fn propose(&self, group: Bytes) -> Option<String> {
+        self.outbound.propose(group).await
+    }
+}
+
+impl From<replica::Role> for status::Role {
+    fn from(role: replica::Role) -> Self {
+        match role {
+            replica::Role::Leader => Self::Leader,
+            replica::Role::Follower => Self::Follower,
+            replica::Role::Candidate => Self::Candidate,
+            replica::Role::Learner => Self::Learner,
+            replica::Role::Stopped => Self::Stopped,
+        }
     }
 }

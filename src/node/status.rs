@@ -83,3 +83,23 @@ pub struct MemberStatus {
     /// Entries it is behind the most advanced member; none if it did not answer.
     pub lag: Option<u64>,
 }
+
+impl Role {
+    /// The role of this lower-case name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        let roles = [Self::Leader, Self::Follower, Self::Candidate, Self::Learner, Self::Forming, Self::Stopped];
+        roles.into_iter().find(|role| role.name() == name)
+    }
+
+    /// Its name in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+            Self::Forming => "forming",
+            Self::Stopped => "stopped",
+        }
+    }
+}

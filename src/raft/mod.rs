@@ -2,14 +2,21 @@
 //!
 //! In reading order: `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
 //! `state_store` (applies entries, answers waiting callers), `wire` (protobuf to our types and back), `client` and
-//! `server` (outbound and inbound RPC).
+//! `server` (outbound and inbound calls), `replica` (all of it as one, for node/).
 
 pub(crate) mod answers;
+mod caller;
+pub(crate) mod client;
 pub(crate) mod fault;
 pub(crate) mod log;
 pub(crate) mod meta;
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)] // Generated: proto/plenary.proto has the words.
+mod pb;
+pub(crate) mod replica;
+pub(crate) mod server;
 pub(crate) mod snapshot_store;
 pub(crate) mod state_store;
+mod wire;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

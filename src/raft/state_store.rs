@@ -8,7 +8,7 @@ use super::log::LogReader;
 use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
 use super::{Group, LogId, Types};
 use crate::error::Error;
-use crate::machine::entry::{self, Millis};
+use crate::machine::entry::{self, Millis, Origin};
 use crate::machine::{Machine, Outcome, snapshot};
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -53,11 +53,16 @@ impl State {
     /// The log's clock carried on by this node's own since the last apply: an estimate to read deadlines by. Milliseconds
     /// since the Unix epoch; 0 before the first entry.
     pub(crate) fn now(&self) -> Millis {
-        let clock = self.clock.lock();
-        if clock.at == 0 {
+        self.clock.lock().estimate()
+    }
+}
+
+impl Clock {
+    fn estimate(&self) -> Millis {
+        if self.at == 0 {
             return 0;
         }
-        clock.at.saturating_add(u64::try_from(clock.seen.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.at.saturating_add(u64::try_from(self.seen.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 }
 
@@ -68,7 +73,9 @@ pub(crate) struct StateStore {
     applied: watch::Sender<u64>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
-    answers: Arc<Answers>,
+    /// Which node and start these answers are for.
+    own: (u64, u64),
+    answers: Arc<dyn Answers>,
     snapshots: SnapshotStore,
     fault: Fault,
 }
@@ -81,7 +88,8 @@ impl StateStore {
     pub(crate) fn open(
         snapshots: SnapshotStore,
         log: &LogReader,
-        answers: Arc<Answers>,
+        own: (u64, u64),
+        answers: Arc<dyn Answers>,
         fault: Fault,
     ) -> Result<Self, Error> {
         let purged = log.bounds().0.map(|id| id.index);
@@ -95,7 +103,7 @@ impl StateStore {
             applied: applied.subscribe(),
         };
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
-        Ok(Self { state, applied, last_applied, membership, answers, snapshots, fault })
+        Ok(Self { state, applied, last_applied, membership, own, answers, snapshots, fault })
     }
 
     /// What the rest of the node reads.
@@ -113,21 +121,29 @@ impl StateStore {
             let mut machine = self.state.machine.write();
             let outcome = machine.apply(&entry);
             self.note_clock(machine.store().clock());
+            // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
+            // token of a write can wait for it here.
+            self.applied.send_replace(index);
             outcome
         };
-        // Before the caller is answered: whoever has the token of a write can wait for it here.
-        self.applied.send_replace(index);
-        match outcome {
-            Outcome::Applied(replies) => self.answers.applied_at(entry.origin, index, replies),
-            Outcome::Past => self.answers.past(entry.origin),
-            // The caller goes on waiting: its group is sent again, after the one before it.
-            Outcome::Early => tracing::debug!(index, origin = ?entry.origin, "a group came before its turn"),
+        let Origin { node, start, number } = entry.origin;
+        if (node, start) == self.own && number > 0 {
+            match outcome {
+                Outcome::Applied(replies) => self.answers.applied(number, index, replies),
+                // Whoever waited was answered then, unless a snapshot brought it.
+                Outcome::Past => self.answers.lost(number),
+                Outcome::Early => self.answers.early(),
+            }
         }
         Ok(())
     }
 
+    /// The estimate may have run ahead of the log between two applies; it never runs back, so that no key comes back to life.
     fn note_clock(&self, at: Millis) {
-        *self.state.clock.lock() = Clock { at, seen: Instant::now() };
+        let mut clock = self.state.clock.lock();
+        if at > clock.estimate() {
+            *clock = Clock { at, seen: Instant::now() };
+        }
     }
 
     /// What is in the machine now, to be written while it goes on.
@@ -197,17 +213,16 @@ impl RaftStateMachine<Types> for StateStore {
             Ok(machine)
         })
         .await?;
-        let (node, start) = self.answers.of();
-        let skipped = machine.once().last(node, start);
+        let skipped = machine.once().last(self.own.0, self.own.1);
         let old = {
             let mut current = self.state.machine.write();
             self.note_clock(machine.store().clock());
+            self.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
             std::mem::replace(&mut *current, machine)
         };
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        self.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
-        self.answers.lost_up_to(skipped);
+        self.answers.lost(skipped);
         // Freeing millions of keys takes a while; nobody waits for it.
         tokio::task::spawn_blocking(move || drop(old));
         Ok(())

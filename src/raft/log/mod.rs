@@ -12,7 +12,7 @@
 //! An I/O error is never tried again (after a failed flush nobody knows what the disk has): the store has failed for good, every later
 //! call answers the same error, and the fault is raised so that the node stops and says why.
 
-mod record;
+pub(super) mod record;
 pub(crate) mod sled;
 
 use super::fault::Fault;

@@ -52,7 +52,7 @@ mod kind {
 
 /// Why bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Damage {
+pub(in crate::raft) enum Damage {
     /// They end too early.
     Length,
     /// Their checksum does not fit.
@@ -90,6 +90,34 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::Truncate(None) => body(out, kind::TRUNCATE_ALL, |_| {}),
         Record::Purge(id) => body(out, kind::PURGE, |out| put_log_id(out, id)),
     }
+}
+
+/// Entries one after the other, as they travel between nodes.
+pub(in crate::raft) fn encode_entries(entries: &[Entry]) -> Bytes {
+    let mut out = Vec::with_capacity(entries.iter().map(entry_len).sum());
+    for entry in entries {
+        encode_entry(entry, &mut out);
+    }
+    out.into()
+}
+
+/// Entries as [`encode_entries`] wrote them; groups share the memory of `bytes`.
+///
+/// # Errors
+/// What is wrong with the first that is none.
+pub(in crate::raft) fn decode_entries(mut bytes: Bytes) -> Result<Vec<Entry>, Damage> {
+    let mut entries = Vec::new();
+    while let Some(record) = decode(&mut bytes)? {
+        let Record::Entry(entry) = record else { return Err(Damage::Content) };
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// Bytes an entry takes, about: a membership is small.
+fn entry_len(entry: &Entry) -> usize {
+    let group = if let EntryPayload::Normal(group) = &entry.payload { group.0.len() } else { 256 };
+    HEAD + 2 + 24 + group
 }
 
 /// Appends one entry to `out`; a group's bytes go in as they are.

@@ -1,0 +1,213 @@
+//! How a node comes to belong to a cluster: by founding one with its peers, exactly once, or by joining one that is there.
+//!
+//! The founders are the first `expect` addresses of `join` in alphabetical order (with this node's own, if `join` leaves it out). One of them,
+//! the first, founds: when all of them answer and none belongs to a cluster, it asks each to promise itself, durably, to a cluster of
+//! exactly these nodes. When all have promised it begins the log; the others are then reached by Raft. Why that happens once:
+//!
+//! - Only the founder at the first address begins a log, and only with everybody's promise.
+//! - A promise binds to the cluster's id, which follows from the founders' node ids. A node that has promised refuses every other cluster's Raft.
+//! - A promise may be replaced only while the node has neither vote nor log. So a founder whose disk was lost before anybody took part can begin
+//!   again, and the cluster it may have begun alone can never reach a majority: its members have turned away.
+//! - A node that has a vote or a log says so (`cluster` in its hello). Whoever sees that never founds: it joins.
+
+use super::members::Members;
+use crate::raft::Member;
+use crate::raft::client::{Hello, MemberChange, Peers};
+use crate::raft::meta::Meta;
+use crate::raft::replica::Replica;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a node that belongs nowhere looks around.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a peer may take to say who it is.
+const HELLO: Duration = Duration::from_secs(1);
+
+/// After so many looks without a cluster, it is told why (and again after as many).
+const LOOKS_PER_WORD: u32 = 50;
+
+/// Everything that finding a cluster takes.
+pub(super) struct Discovery {
+    pub(super) node: u64,
+    pub(super) me: Member,
+    /// Every address worth asking, this node's own left out.
+    pub(super) others: Vec<String>,
+    /// The founders' addresses, sorted.
+    pub(super) founders: Vec<String>,
+    pub(super) meta: Meta,
+    pub(super) peers: Arc<Peers>,
+    pub(super) replica: Arc<Replica>,
+    pub(super) members: Arc<Members>,
+    /// Whether this node asks for a vote while it has none: it was told whom to join.
+    pub(super) wants_vote: bool,
+}
+
+/// The founders of a cluster with these settings.
+pub(super) fn founders(join: &[String], me: &str, expect: Option<usize>) -> Vec<String> {
+    let mut addresses: Vec<String> = join.to_vec();
+    addresses.sort();
+    addresses.dedup();
+    let mine = || me.to_owned();
+    if expect.is_none_or(|expect| addresses.len() < expect) && !addresses.iter().any(|address| address == me) {
+        addresses.push(mine());
+        addresses.sort();
+    }
+    addresses.truncate(expect.unwrap_or(usize::MAX));
+    addresses
+}
+
+/// A cluster's id: it follows from its founders' ids, which are drawn by chance.
+pub(super) fn cluster_id(founders: &BTreeMap<u64, Member>) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(b"plenary cluster v1");
+    for id in founders.keys() {
+        hash.update(id.to_le_bytes());
+    }
+    let bytes: [u8; 8] = hash.finalize()[..8].try_into().expect("eight of 32 bytes");
+    // Zero means "none".
+    u64::from_le_bytes(bytes).max(1)
+}
+
+impl Discovery {
+    /// Looks around until this node belongs to a cluster, then keeps the members' record of it true.
+    pub(super) async fn run(self) -> Result<(), String> {
+        let mut looks = 0u32;
+        while !self.replica.is_initialized().await? {
+            if let Err(why) = self.look().await {
+                looks += 1;
+                if looks.is_multiple_of(LOOKS_PER_WORD) {
+                    tracing::warn!("no cluster yet: {why}");
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.keep_record().await
+    }
+
+    /// One look: joins, founds, or says why neither.
+    async fn look(&self) -> Result<(), String> {
+        let (found, silent) = self.ask_around().await;
+        if let Some((address, _)) = found.iter().find(|(_, hello)| hello.cluster != 0) {
+            return self.join(address).await;
+        }
+        if !self.founders.contains(&self.me.raft_addr) {
+            return Err("this node is no founder, and nobody it asks belongs to a cluster".to_owned());
+        }
+        if self.founders.first() != Some(&self.me.raft_addr) {
+            return Err(format!("waiting for the first founder, {}, to begin", self.founders[0]));
+        }
+        let mut members = BTreeMap::from([(self.node, self.me.clone())]);
+        for founder in self.founders.iter().filter(|address| **address != self.me.raft_addr) {
+            let hello = found.get(founder).ok_or_else(|| {
+                format!("waiting for {founder} ({} of {} founders answer; silent: {})", found.len() + 1, self.founders.len(), silent.join(", "))
+            })?;
+            let member = Member { raft_addr: founder.clone(), ..hello.member.clone() };
+            if members.insert(hello.node, member).is_some() {
+                return Err(format!("{founder} answers with the id of another founder: is a data folder there twice?"));
+            }
+        }
+        self.found(members).await
+    }
+
+    async fn ask_around(&self) -> (BTreeMap<String, Hello>, Vec<String>) {
+        let asked = self.others.iter().map(|address| async {
+            let hello = tokio::time::timeout(HELLO, self.peers.hello(address, &self.me)).await;
+            (address.clone(), hello.map_err(|_| "no answer".to_owned()).and_then(|hello| hello.map_err(|status| status.message().to_owned())))
+        });
+        let (mut found, mut silent) = (BTreeMap::new(), Vec::new());
+        for (address, answer) in futures::future::join_all(asked).await {
+            match answer {
+                // An address of this very node under another name.
+                Ok(hello) if hello.node == self.node => {}
+                Ok(hello) => drop(found.insert(address, hello)),
+                Err(why) => silent.push(format!("{address}: {why}")),
+            }
+        }
+        (found, silent)
+    }
+
+    /// Gathers every founder's promise, then begins the log.
+    async fn found(&self, members: BTreeMap<u64, Member>) -> Result<(), String> {
+        let cluster = cluster_id(&members);
+        promise(&self.meta, &self.peers, cluster).await?;
+        let list: Vec<(u64, Member)> = members.iter().map(|(id, member)| (*id, member.clone())).collect();
+        for (id, member) in list.iter().filter(|(id, _)| *id != self.node) {
+            let promised = tokio::time::timeout(HELLO, self.peers.promise(&member.raft_addr, &list)).await;
+            match promised {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(why))) => return Err(format!("{} (node {id}) does not promise: {why}", member.raft_addr)),
+                Ok(Err(status)) => return Err(format!("{}: {}", member.raft_addr, status.message())),
+                Err(_) => return Err(format!("{}: no answer", member.raft_addr)),
+            }
+        }
+        tracing::info!(cluster = format!("{cluster:016x}"), members = members.len(), "founding a cluster");
+        self.replica.initialize(members).await
+    }
+
+    /// Asks a member to let this node in.
+    async fn join(&self, address: &str) -> Result<(), String> {
+        let change = MemberChange::Join(self.node, self.me.clone());
+        let cluster = self.peers.change_member(address, change).await.map_err(|status| format!("{address}: {}", status.message()))?;
+        promise(&self.meta, &self.peers, cluster).await?;
+        tracing::info!(cluster = format!("{cluster:016x}"), through = address, "joined a cluster");
+        Ok(())
+    }
+
+    /// A member that moved tells the cluster where it is now; a learner that was told whom to join asks for its vote, also after the leader
+    /// it asked first has gone.
+    async fn keep_record(&self) -> Result<(), String> {
+        loop {
+            let state = self.replica.state();
+            match state.members.get(&self.node) {
+                Some((member, voter)) if state.leader.is_some() && (*member != self.me || (self.wants_vote && !voter)) => {
+                    if let Err(why) = self.members.change(MemberChange::Join(self.node, self.me.clone())).await {
+                        tracing::debug!(why, "this node's address or wish to vote is not noted yet");
+                    }
+                }
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Binds this node to a cluster, durably, before anything is said in its name.
+pub(super) async fn promise(meta: &Meta, peers: &Peers, cluster: u64) -> Result<(), String> {
+    if peers.cluster() == cluster {
+        return Ok(());
+    }
+    let meta = meta.clone();
+    let stored = tokio::task::spawn_blocking(move || meta.set_cluster(cluster)).await;
+    stored.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    peers.set_cluster(cluster);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(addresses: &[&str]) -> Vec<String> {
+        addresses.iter().map(|address| (*address).to_owned()).collect()
+    }
+
+    #[test]
+    fn every_node_names_the_same_founders() {
+        let all = list(&["a:1", "b:1", "c:1"]);
+        assert_eq!(founders(&list(&["c:1", "b:1", "a:1"]), "b:1", Some(3)), all);
+        assert_eq!(founders(&list(&["a:1", "c:1"]), "b:1", Some(3)), all, "its own address left out");
+        assert_eq!(founders(&list(&["a:1", "c:1"]), "b:1", None), all);
+        assert_eq!(founders(&all, "d:1", Some(3)), all, "a further node is no founder");
+        assert_eq!(founders(&list(&["a:1", "b:1", "c:1", "d:1", "e:1"]), "e:1", Some(3)), all);
+        assert_eq!(founders(&[], "a:1", None), list(&["a:1"]), "a cluster of one");
+    }
+
+    #[test]
+    fn other_founders_are_another_cluster() {
+        let members = |ids: &[u64]| ids.iter().map(|id| (*id, Member::default())).collect();
+        assert_ne!(cluster_id(&members(&[1, 2, 3])), cluster_id(&members(&[1, 2, 4])));
+    }
+}

@@ -1,0 +1,135 @@
+//! Changes of the members: asked of any node, carried out by the leader, one at a time.
+
+use crate::raft::Member;
+use crate::raft::client::{MemberChange, Peers};
+use crate::raft::replica::{Replica, Role, State};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// Entries a learner may be behind to count as caught up.
+const CAUGHT_UP: u64 = 512;
+
+/// How often the leader looks whether a learner that asked for a vote has caught up.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Voters at most: more make every write slower and protect no better.
+const VOTERS_MAX: usize = 7;
+
+/// Carries out changes on the leader; passes them on elsewhere.
+#[derive(Debug)]
+pub(super) struct Members {
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    /// Learners that asked to vote, on the leader that let them in. Held while one change is carried out: Raft takes one at a time.
+    joining: Mutex<BTreeSet<u64>>,
+}
+
+impl Members {
+    pub(super) fn new(replica: Arc<Replica>, peers: Arc<Peers>) -> Arc<Self> {
+        Arc::new(Self { replica, peers, joining: Mutex::default() })
+    }
+
+    /// Carries out a change, here or through the leader. The cluster's id.
+    pub(super) async fn change(&self, change: MemberChange) -> Result<u64, String> {
+        let state = self.replica.state();
+        if state.role == Role::Leader {
+            self.carry_out(change).await?;
+            return Ok(self.peers.cluster());
+        }
+        let (_, address) = state.leader_address().ok_or("there is no leader now: try again")?;
+        self.peers.change_member(address, change).await.map_err(|status| status.message().to_owned())
+    }
+
+    async fn carry_out(&self, change: MemberChange) -> Result<(), String> {
+        let mut joining = self.joining.lock().await;
+        let state = self.replica.state();
+        match change {
+            MemberChange::Join(id, member) => {
+                self.add(&state, id, member).await?;
+                if !is_voter(&state, id) {
+                    joining.insert(id);
+                }
+                Ok(())
+            }
+            MemberChange::Add(id, member) => self.add(&state, id, member).await,
+            MemberChange::Promote(id) => self.promote(&state, id).await,
+            MemberChange::Remove(id) => {
+                joining.remove(&id);
+                self.remove(&state, id).await
+            }
+        }
+    }
+
+    async fn add(&self, state: &State, id: u64, member: Member) -> Result<(), String> {
+        match state.members.get(&id) {
+            Some((known, _)) if *known == member => Ok(()),
+            Some(_) => self.replica.set_member(id, member).await,
+            None => self.replica.add_learner(id, member).await,
+        }
+    }
+
+    /// Gives a learner that has caught up a vote. In the same change it replaces a voter with its own address: that one's disk is gone.
+    async fn promote(&self, state: &State, id: u64) -> Result<(), String> {
+        let (member, voter) = state.members.get(&id).ok_or_else(|| format!("{id} is no member: add it first"))?;
+        if *voter {
+            return Ok(());
+        }
+        let matched = state.matched.get(&id).copied().unwrap_or(0);
+        if matched + CAUGHT_UP < state.last_log_index {
+            return Err(format!("{id} has {matched} of {} entries: try again when it has caught up", state.last_log_index));
+        }
+        let mut voters: BTreeSet<u64> = state
+            .members
+            .iter()
+            .filter(|(other, (known, voter))| *voter && (**other == id || known.raft_addr != member.raft_addr))
+            .map(|(id, _)| *id)
+            .collect();
+        voters.insert(id);
+        if voters.len() > VOTERS_MAX {
+            return Err(format!("there are {VOTERS_MAX} voters already; {id} stays a learner"));
+        }
+        self.replica.set_voters(voters).await
+    }
+
+    async fn remove(&self, state: &State, id: u64) -> Result<(), String> {
+        if !state.members.contains_key(&id) {
+            return Err(format!("{id} is no member"));
+        }
+        if !is_voter(state, id) {
+            return self.replica.remove_learner(id).await;
+        }
+        let voters: BTreeSet<u64> =
+            state.members.keys().copied().filter(|other| *other != id && is_voter(state, *other)).collect();
+        if voters.is_empty() {
+            return Err(format!("{id} is the only voter: a cluster cannot be empty"));
+        }
+        self.replica.set_voters(voters).await
+    }
+
+    /// Promotes learners that asked for it, once they have caught up. While this node leads.
+    pub(super) async fn promote_joining(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let state = self.replica.state();
+            if state.role != Role::Leader {
+                continue;
+            }
+            let mut joining = self.joining.lock().await;
+            for id in joining.clone() {
+                match self.promote(&state, id).await {
+                    Ok(()) => {
+                        tracing::info!(id, "a member votes now");
+                        joining.remove(&id);
+                    }
+                    Err(why) => tracing::debug!(id, why, "a member cannot vote yet"),
+                }
+            }
+        }
+    }
+}
+
+fn is_voter(state: &State, id: u64) -> bool {
+    state.members.get(&id).is_some_and(|(_, voter)| *voter)
+}

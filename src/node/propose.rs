@@ -1,0 +1,473 @@
+//! The one door for writes: collects commands into groups, numbers them, sends them to the leader, sends them again until they are
+//! applied here, and answers each caller from this node's own apply.
+//!
+//! A node collects into the next group while the ones before are being replicated, so an idle node sends at once and a busy one batches by
+//! itself. Groups are numbered in the order they were sealed, and the machine applies each number once and in order: so whatever is
+//! in doubt — an answer lost, a leader changed, a stream broken — is simply sent again.
+
+use super::clock::Clock;
+use super::{Token, Written};
+use crate::config::{Limits, Timing};
+use crate::error::{Error, Result};
+use crate::machine::entry::{self, Command, Origin};
+use crate::machine::reply::Reply;
+use crate::raft::answers::Answers;
+use crate::raft::client::Peers;
+use crate::raft::replica::{Replica, Role, State, StateWatch};
+use bytes::Bytes;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// A group that was not applied for this long is sent again, in case it was lost where nobody noticed.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+
+/// How long to wait after a refusal before the groups are sent again: at first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+const RETRY_MOST: Duration = Duration::from_millis(100);
+
+/// One call of `write` that waits for a place in a group.
+struct Request {
+    commands: Vec<Command>,
+    bytes: usize,
+    deadline: Instant,
+    answer: oneshot::Sender<Result<Written>>,
+}
+
+/// The caller's side.
+#[derive(Debug)]
+pub(super) struct Proposer {
+    sender: mpsc::Sender<Request>,
+    flights: Arc<Flights>,
+    queued: Arc<Queued>,
+    limits: Limits,
+    write_deadline: Duration,
+}
+
+/// What waits for a place in a group, counted to bound it.
+#[derive(Debug, Default)]
+struct Queued {
+    commands: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Queued {
+    fn add(&self, request: &Request) {
+        self.commands.fetch_add(request.commands.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(request.bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, request: &Request) {
+        self.commands.fetch_sub(request.commands.len(), Ordering::Relaxed);
+        self.bytes.fetch_sub(request.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A sealed group that was not applied here yet.
+struct Flight {
+    group: Bytes,
+    /// How many commands each caller gave, and where its answer goes; none once they were told that the outcome is unknown.
+    callers: Vec<(usize, oneshot::Sender<Result<Written>>)>,
+    deadline: Instant,
+}
+
+/// The groups in flight. The apply task takes one out when it was applied; the proposer's task puts them in and watches over them.
+#[derive(Default)]
+pub(super) struct Flights {
+    /// Held to put in, look at or take out a group; never across an await.
+    groups: Mutex<BTreeMap<u64, Flight>>,
+    /// Something happened that the proposer's task must look at.
+    wake: Notify,
+    /// The groups in flight must be sent again.
+    resend: AtomicBool,
+    /// What was sealed since the start, for the status.
+    groups_sealed: AtomicU64,
+    commands_sealed: AtomicU64,
+}
+
+impl std::fmt::Debug for Flights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Flights({} groups)", self.groups.lock().len())
+    }
+}
+
+impl Flights {
+    fn ask_resend(&self) {
+        self.resend.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// The outcome of these callers' writes can no longer be known.
+    fn answer_unknown(callers: Vec<(usize, oneshot::Sender<Result<Written>>)>, waited: Duration, why: &str) {
+        for (_, answer) in callers {
+            // A caller that has gone needs no answer.
+            let _ = answer.send(Err(Error::Unknown { waited, why: why.to_owned() }));
+        }
+    }
+}
+
+/// What the state store tells of this node's own groups.
+impl Answers for Flights {
+    fn applied(&self, number: u64, index: u64, replies: Vec<Reply>) {
+        let Some(flight) = self.groups.lock().remove(&number) else { return };
+        self.wake.notify_one();
+        let mut replies = replies.into_iter();
+        for (count, answer) in flight.callers {
+            let replies = replies.by_ref().take(count).collect();
+            let _ = answer.send(Ok(Written { replies, token: Token(index) }));
+        }
+    }
+
+    fn early(&self) {
+        self.ask_resend();
+    }
+
+    fn lost(&self, number: u64) {
+        let mut groups = self.groups.lock();
+        let rest = groups.split_off(&number.saturating_add(1));
+        let lost = std::mem::replace(&mut *groups, rest);
+        drop(groups);
+        for flight in lost.into_values() {
+            let why = "it was applied by a snapshot, which carries no replies";
+            Self::answer_unknown(flight.callers, Duration::ZERO, why);
+        }
+        self.wake.notify_one();
+    }
+}
+
+impl Proposer {
+    /// The door, and the flights for the state store.
+    pub(super) fn new(limits: Limits, timing: Timing, flights: Arc<Flights>) -> (Self, Intake) {
+        let (sender, requests) = mpsc::channel(limits.queue_commands);
+        let queued = Arc::<Queued>::default();
+        let door =
+            Self { sender, flights, queued: queued.clone(), limits, write_deadline: timing.write_deadline };
+        (door, Intake { requests, queued })
+    }
+
+    /// Commands that this node sealed into groups since its start, and how many groups.
+    pub(super) fn sealed(&self) -> (u64, u64) {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (load(&self.flights.commands_sealed), load(&self.flights.groups_sealed))
+    }
+
+    /// Whether nothing waits or flies.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queued.commands.load(Ordering::Relaxed) == 0 && self.flights.groups.lock().is_empty()
+    }
+
+    /// Applies the commands in order and together. Answers when they are applied here.
+    pub(super) async fn write(&self, commands: Vec<Command>) -> Result<Written> {
+        let bytes = commands.iter().map(Command::encoded_len).sum();
+        if bytes > self.limits.command_bytes {
+            return Err(Error::TooLarge { size: bytes, limit: self.limits.command_bytes });
+        }
+        let bounds = [
+            (&self.queued.commands, commands.len(), "commands", self.limits.queue_commands),
+            (&self.queued.bytes, bytes, "bytes", self.limits.queue_bytes),
+        ];
+        for (queued, more, unit, limit) in bounds {
+            let queued = queued.load(Ordering::Relaxed);
+            if queued + more > limit {
+                return Err(Error::Overloaded { queued, unit, limit });
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Request { commands, bytes, deadline: Instant::now() + self.write_deadline, answer };
+        self.queued.add(&request);
+        self.sender.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(request) => {
+                self.queued.remove(&request);
+                Error::Overloaded { queued: self.limits.queue_commands, unit: "commands", limit: self.limits.queue_commands }
+            }
+            mpsc::error::TrySendError::Closed(request) => {
+                self.queued.remove(&request);
+                stopped()
+            }
+        })?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+fn stopped() -> Error {
+    Error::Stopped { why: "it was asked to".to_owned() }
+}
+
+/// The queue's other end, until the task that empties it starts.
+pub(super) struct Intake {
+    requests: mpsc::Receiver<Request>,
+    queued: Arc<Queued>,
+}
+
+/// The proposer's task.
+pub(super) struct Courier {
+    requests: mpsc::Receiver<Request>,
+    queued: Arc<Queued>,
+    waiting: VecDeque<Request>,
+    flights: Arc<Flights>,
+    limits: Limits,
+    timing: Timing,
+    origin: Origin,
+    route: Option<Route>,
+    /// When the groups in flight may be sent again after a refusal.
+    retry_at: Option<Instant>,
+    retry_wait: Duration,
+    /// When anything was last sent or applied.
+    moved_at: Instant,
+    watch: StateWatch,
+    outbound: Outbound,
+}
+
+/// Where groups go now: the lane ends when this is dropped.
+struct Route {
+    leader: u64,
+    term: u64,
+    lane: mpsc::Sender<Bytes>,
+}
+
+/// What it takes to open a lane.
+#[derive(Clone)]
+pub(super) struct Outbound {
+    pub(super) node: u64,
+    pub(super) replica: Arc<Replica>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) clock: Arc<Clock>,
+}
+
+impl Outbound {
+    /// Stamps a group with this leader's time and chance and hands it to Raft. `Some`: why it was not applied.
+    pub(super) async fn propose(&self, group: Bytes) -> Option<String> {
+        let group = entry::stamp(group, self.clock.now(), self.clock.chance());
+        self.replica.propose(group).await.err()
+    }
+}
+
+impl Courier {
+    pub(super) fn new(
+        intake: Intake,
+        flights: Arc<Flights>,
+        limits: Limits,
+        timing: Timing,
+        start: u64,
+        outbound: Outbound,
+    ) -> Self {
+        Self {
+            requests: intake.requests,
+            queued: intake.queued,
+            waiting: VecDeque::new(),
+            flights,
+            limits,
+            timing,
+            origin: Origin { node: outbound.node, start, number: 0 },
+            route: None,
+            retry_at: None,
+            retry_wait: RETRY_FIRST,
+            moved_at: Instant::now(),
+            watch: outbound.replica.watch(),
+            outbound,
+        }
+    }
+
+    /// Runs until every [`Proposer`] is dropped or Raft stops; answers what is left then.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(self.limits.group_commands);
+        loop {
+            self.follow_leader();
+            self.seal_groups();
+            let wake_at = self.next_deadline();
+            // Taking from the queue stops while enough for the next group waits here: the queue's bound counts both.
+            let room = self.limits.group_commands.saturating_sub(self.waiting.len());
+            tokio::select! {
+                taken = self.requests.recv_many(&mut batch, room), if room > 0 => {
+                    if taken == 0 {
+                        break;
+                    }
+                    self.waiting.extend(batch.drain(..));
+                }
+                () = self.flights.wake.notified() => self.moved_at = Instant::now(),
+                running = self.watch.changed() => {
+                    if !running {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until(wake_at.into()) => self.expire(),
+            }
+        }
+        self.close();
+    }
+
+    /// Opens a lane to the leader when there is another one, or when groups must be sent again; sends all in flight on it, oldest first.
+    fn follow_leader(&mut self) {
+        let state = self.watch.now();
+        let leads = self.route.as_ref().is_some_and(|route| Some(route.leader) == state.leader && route.term == state.term);
+        if leads && self.moved_at.elapsed() > RESEND_AFTER && !self.flights.groups.lock().is_empty() {
+            self.flights.resend.store(true, Ordering::Release);
+        }
+        if !leads {
+            self.route = None;
+            self.retry_at = None;
+            self.retry_wait = RETRY_FIRST;
+        } else if self.flights.resend.load(Ordering::Acquire) && self.retry_at.is_none() {
+            self.retry_at = Some(Instant::now() + self.retry_wait);
+            self.retry_wait = (self.retry_wait * 2).min(RETRY_MOST);
+        }
+        let due = self.retry_at.is_some_and(|at| at <= Instant::now());
+        if leads && !due {
+            return;
+        }
+        let Some(route) = self.open_lane(&state) else { return };
+        self.flights.resend.store(false, Ordering::Release);
+        (self.retry_at, self.moved_at) = (None, Instant::now());
+        for flight in self.flights.groups.lock().values() {
+            // A lane has room for all that may be in flight.
+            let _ = route.lane.try_send(flight.group.clone());
+        }
+        self.route = Some(route);
+    }
+
+    fn open_lane(&self, state: &State) -> Option<Route> {
+        let (leader, address) = state.leader_address()?;
+        let (lane, groups) = mpsc::channel(self.limits.groups_in_flight);
+        let groups = ReceiverStream::new(groups);
+        let (outbound, flights) = (self.outbound.clone(), self.flights.clone());
+        if leader == outbound.node {
+            if state.role != Role::Leader {
+                return None;
+            }
+            tokio::spawn(local_lane(outbound, flights, groups, self.limits.groups_in_flight));
+        } else {
+            let address = address.to_owned();
+            tokio::spawn(remote_lane(outbound, flights, groups, leader, address));
+        }
+        Some(Route { leader, term: state.term, lane })
+    }
+
+    /// Seals waiting requests into groups while a lane is open and not too many groups fly.
+    fn seal_groups(&mut self) {
+        while !self.waiting.is_empty() && self.flights.groups.lock().len() < self.limits.groups_in_flight {
+            let Some(route) = &self.route else { return };
+            let (mut commands, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let deadline = self.waiting[0].deadline;
+            while let Some(next) = self.waiting.front() {
+                let fits = commands.len() + next.commands.len() <= self.limits.group_commands
+                    && bytes + next.bytes <= self.limits.group_bytes;
+                if !fits && !commands.is_empty() {
+                    break;
+                }
+                let Some(next) = self.waiting.pop_front() else { break };
+                self.queued.remove(&next);
+                bytes += next.bytes;
+                callers.push((next.commands.len(), next.answer));
+                commands.extend(next.commands);
+            }
+            self.origin.number += 1;
+            self.flights.commands_sealed.fetch_add(commands.len() as u64, Ordering::Relaxed);
+            self.flights.groups_sealed.fetch_add(1, Ordering::Relaxed);
+            let group = entry::encode(self.origin, &commands);
+            let flight = Flight { group: group.clone(), callers, deadline };
+            self.flights.groups.lock().insert(self.origin.number, flight);
+            self.moved_at = Instant::now();
+            // A lane that has ended will be opened anew, and this group sent on it.
+            if route.lane.try_send(group).is_err() {
+                self.flights.ask_resend();
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let flights = self.flights.groups.lock();
+        let flying = flights.values().filter(|flight| !flight.callers.is_empty()).map(|flight| flight.deadline);
+        let waiting = self.waiting.front().map(|request| request.deadline);
+        let resend = (!flights.is_empty()).then(|| self.moved_at + RESEND_AFTER);
+        let idle = Instant::now() + RESEND_AFTER;
+        flying.chain(waiting).chain(self.retry_at).chain(resend).min().unwrap_or(idle)
+    }
+
+    /// Answers those whose time is up: what flies may still be applied, what waits was never sent.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let waited = self.timing.write_deadline;
+        for flight in self.flights.groups.lock().values_mut() {
+            if flight.deadline <= now {
+                let callers = std::mem::take(&mut flight.callers);
+                Flights::answer_unknown(callers, waited, "no majority has confirmed it");
+            }
+        }
+        while self.waiting.front().is_some_and(|request| request.deadline <= now) {
+            let Some(request) = self.waiting.pop_front() else { break };
+            self.queued.remove(&request);
+            let why = self.why_waiting();
+            let _ = request.answer.send(Err(Error::NoLeader { waited, why }));
+        }
+    }
+
+    fn why_waiting(&self) -> String {
+        let state = self.watch.now();
+        let voters = state.members.values().filter(|(_, voter)| *voter).count();
+        match state.leader {
+            None => format!("this node is a {} of {voters} voters in term {}", state.role.name(), state.term),
+            Some(leader) => format!("node {leader} leads {voters} voters, but what was sent before is not confirmed"),
+        }
+    }
+
+    fn close(mut self) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            self.waiting.push_back(request);
+        }
+        for request in self.waiting.drain(..) {
+            let _ = request.answer.send(Err(stopped()));
+        }
+        let flights = std::mem::take(&mut *self.flights.groups.lock());
+        for flight in flights.into_values() {
+            Flights::answer_unknown(flight.callers, Duration::ZERO, "this node stopped before it was confirmed");
+        }
+    }
+}
+
+/// This node leads: groups go straight to Raft, in order, several at once.
+async fn local_lane(outbound: Outbound, flights: Arc<Flights>, groups: ReceiverStream<Bytes>, at_once: usize) {
+    let mut refusals = groups.map(|group| outbound.propose(group)).buffered(at_once);
+    while let Some(refused) = refusals.next().await {
+        if let Some(why) = refused {
+            tracing::debug!(why, "a group was refused by this node's own Raft");
+            return flights.ask_resend();
+        }
+    }
+}
+
+/// Another node leads: groups go to it on one stream. Ends at the first refusal.
+async fn remote_lane(
+    outbound: Outbound,
+    flights: Arc<Flights>,
+    groups: ReceiverStream<Bytes>,
+    leader: u64,
+    address: String,
+) {
+    let mut answers = match outbound.peers.forward(leader, &address, groups).await {
+        Ok(answers) => Box::pin(answers),
+        Err(status) => {
+            tracing::debug!(leader, %status, "the leader does not take groups");
+            return flights.ask_resend();
+        }
+    };
+    loop {
+        match answers.next().await {
+            Some(Ok((_, None))) => {}
+            Some(Ok((number, Some(why)))) => {
+                tracing::debug!(leader, number, why, "a group was refused by the leader");
+                return flights.ask_resend();
+            }
+            Some(Err(status)) => {
+                tracing::debug!(leader, %status, "the stream to the leader broke");
+                return flights.ask_resend();
+            }
+            None => return,
+        }
+    }
+}

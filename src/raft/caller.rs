@@ -1,0 +1,87 @@
+//! Who calls whom, and the proof that they belong together. Travels as metadata of every call between nodes.
+//!
+//! The proof is an HMAC of the cluster's secret, so the secret itself is never sent. It keeps strangers out; it does not hide the traffic
+//! from who can read the network (TLS between nodes is a later step, see ARCHITECTURE.md).
+
+use crate::config::Secret;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::{Request, Status};
+
+const PROOF: &str = "plenary-proof";
+const CLUSTER: &str = "plenary-cluster";
+const FROM: &str = "plenary-from";
+const TO: &str = "plenary-to";
+
+/// What a node shows with each call.
+#[derive(Clone, Debug)]
+pub(super) struct Proof(MetadataValue<Ascii>);
+
+impl Proof {
+    pub(super) fn new(secret: Option<&Secret>) -> Self {
+        let key = secret.map_or("", Secret::expose);
+        let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
+        mac.update(b"plenary peer v1");
+        let hex: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self(hex.parse().expect("hex is ASCII"))
+    }
+
+    /// Whether a call shows the same; takes the same time wherever it differs.
+    pub(super) fn admits(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        let shown = metadata.get(PROOF).map(|shown| shown.as_encoded_bytes()).unwrap_or_default();
+        if bool::from(shown.ct_eq(self.0.as_encoded_bytes())) {
+            Ok(())
+        } else {
+            Err(Status::unauthenticated("wrong or missing cluster secret: give every node the same --secret-file"))
+        }
+    }
+}
+
+/// The parties of one call. Zero: not known (yet).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) cluster: u64,
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+impl Caller {
+    /// Marks a request.
+    pub(super) fn mark<T>(self, proof: &Proof, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        metadata.insert(PROOF, proof.0.clone());
+        for (name, value) in [(CLUSTER, self.cluster), (FROM, self.from), (TO, self.to)] {
+            metadata.insert(name, MetadataValue::from(value));
+        }
+        request
+    }
+
+    /// Reads the mark of a request.
+    pub(super) fn of(metadata: &MetadataMap) -> Result<Self, Status> {
+        let number = |name: &'static str| {
+            metadata
+                .get(name)
+                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .ok_or_else(|| Status::invalid_argument(format!("a call without {name}")))
+        };
+        Ok(Self { cluster: number(CLUSTER)?, from: number(FROM)?, to: number(TO)? })
+    }
+
+    /// A call of Raft must come from this cluster and mean this node: an id belongs to one data folder, so a node whose disk was lost or
+    /// exchanged is refused here.
+    pub(super) fn must_mean(self, cluster: u64, node: u64) -> Result<(), Status> {
+        if cluster == 0 || self.cluster != cluster {
+            return Err(Status::failed_precondition(format!(
+                "this node belongs to cluster {cluster:016x}, the caller to {:016x}",
+                self.cluster
+            )));
+        }
+        if self.to != node {
+            return Err(Status::failed_precondition(format!("this is node {node}, the caller means {}", self.to)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,391 @@
+//! Outbound calls. `Peers` keeps the channels; `Link` is Raft's network to one member; the rest are calls of node/.
+
+use super::caller::{Caller, Proof};
+use super::pb::peer_client::PeerClient;
+use super::snapshot_store::SnapshotFile;
+use super::{Member, Types, pb, wire};
+use crate::config::Secret;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    VoteRequest, VoteResponse,
+};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// Bytes of one message between nodes, at most: a group with the largest command, and room for more groups around it.
+pub(super) const MESSAGE_BYTES: usize = 64 << 20;
+/// HTTP/2 windows in bytes; the default of 64 KiB stalls a stream of groups.
+pub(super) const STREAM_WINDOW: u32 = 8 << 20;
+pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes of snapshot in one message.
+const CHUNK_BYTES: usize = 256 << 10;
+/// How long a connection may take; on a network where it takes longer, Raft's timeouts are wrong anyway.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A connection that answers no ping for this long is given up, so that a stream over it ends.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// The channels to other nodes, by address.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// Held to look up or add a channel, never across an await.
+    channels: Mutex<HashMap<String, Channels>>,
+    proof: Proof,
+    node: u64,
+    /// This node's cluster; 0 before it belongs to one.
+    cluster: AtomicU64,
+}
+
+/// Two connections to a peer, so that a snapshot or a burst of entries never queues in front of a heartbeat.
+#[derive(Clone, Debug)]
+struct Channels {
+    control: Channel,
+    bulk: Channel,
+}
+
+/// What a node says of itself to one that looks for its cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Hello {
+    pub(crate) node: u64,
+    pub(crate) member: Member,
+    /// 0: it belongs to no cluster yet.
+    pub(crate) cluster: u64,
+    pub(crate) leader: u64,
+}
+
+/// A change of the members, asked of any node.
+#[derive(Clone, Debug)]
+pub(crate) enum MemberChange {
+    /// Add as a learner that stays one until promoted.
+    Add(u64, Member),
+    /// A fresh node wants in: add it, promote it as soon as it has caught up; it replaces a member with the same address.
+    Join(u64, Member),
+    Promote(u64),
+    Remove(u64),
+}
+
+impl Peers {
+    pub(crate) fn new(node: u64, cluster: u64, secret: Option<&Secret>) -> Arc<Self> {
+        Arc::new(Self {
+            channels: Mutex::default(),
+            proof: Proof::new(secret),
+            node,
+            cluster: AtomicU64::new(cluster),
+        })
+    }
+
+    pub(crate) fn cluster(&self) -> u64 {
+        self.cluster.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_cluster(&self, cluster: u64) {
+        self.cluster.store(cluster, Ordering::Release);
+    }
+
+    pub(super) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    fn channels(&self, address: &str) -> Result<Channels, Status> {
+        let mut channels = self.channels.lock();
+        if let Some(found) = channels.get(address) {
+            return Ok(found.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| Status::invalid_argument(format!("{address} is no address: {error}")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE);
+        let found = Channels { control: endpoint.connect_lazy(), bulk: endpoint.connect_lazy() };
+        channels.insert(address.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn control(&self, address: &str) -> Result<PeerClient<Channel>, Status> {
+        Ok(client(self.channels(address)?.control))
+    }
+
+    fn caller(&self, to: u64) -> Caller {
+        Caller { cluster: self.cluster(), from: self.node, to }
+    }
+
+    fn request<T>(&self, to: u64, message: T) -> tonic::Request<T> {
+        self.caller(to).mark(&self.proof, message)
+    }
+
+    /// Who listens at an address.
+    pub(crate) async fn hello(&self, address: &str, me: &Member) -> Result<Hello, Status> {
+        let request = pb::HelloRequest {
+            node: self.node,
+            raft_addr: me.raft_addr.clone(),
+            resp_addr: me.resp_addr.clone(),
+        };
+        let answer = self.control(address)?.hello(self.request(0, request)).await?.into_inner();
+        Ok(Hello {
+            node: answer.node,
+            member: Member { raft_addr: answer.raft_addr, resp_addr: answer.resp_addr },
+            cluster: answer.cluster,
+            leader: answer.leader,
+        })
+    }
+
+    /// Asks a founder to promise itself to a cluster of these members. `Some`: why it does not.
+    pub(crate) async fn promise(&self, address: &str, members: &[(u64, Member)]) -> Result<Option<String>, Status> {
+        let members = members.iter().map(|(id, member)| wire::member_to(*id, member)).collect();
+        let request = self.request(0, pb::PromiseRequest { members });
+        let refused = self.control(address)?.promise(request).await?.into_inner().refused;
+        Ok((!refused.is_empty()).then_some(refused))
+    }
+
+    /// Asks a node to change the members. The cluster's id.
+    pub(crate) async fn change_member(&self, address: &str, change: MemberChange) -> Result<u64, Status> {
+        use pb::change_member_request::Change;
+        let change = match change {
+            MemberChange::Add(id, member) => Change::Add(wire::member_to(id, &member)),
+            MemberChange::Join(id, member) => Change::Join(wire::member_to(id, &member)),
+            MemberChange::Promote(id) => Change::Promote(id),
+            MemberChange::Remove(id) => Change::Remove(id),
+        };
+        let request = self.request(0, pb::ChangeMemberRequest { change: Some(change) });
+        Ok(self.control(address)?.change_member(request).await?.into_inner().cluster)
+    }
+
+    /// A read index of the leader.
+    pub(crate) async fn read_index(&self, leader: u64, address: &str) -> Result<u64, Status> {
+        let request = self.request(leader, pb::ReadIndexRequest {});
+        Ok(self.control(address)?.read_index(request).await?.into_inner().index)
+    }
+
+    /// What a member knows of itself: role, term, applied index.
+    pub(crate) async fn status(&self, id: u64, address: &str) -> Result<pb::StatusResponse, Status> {
+        Ok(self.control(address)?.status(self.request(id, pb::StatusRequest {})).await?.into_inner())
+    }
+
+    /// Opens the stream on which groups are forwarded to the leader. It answers, per group, whether it was proposed.
+    pub(crate) async fn forward(
+        &self,
+        leader: u64,
+        address: &str,
+        groups: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<impl Stream<Item = Result<(u64, Option<String>), Status>> + Send, Status> {
+        let requests = groups.map(|group| pb::ForwardRequest { group });
+        let request = self.request(leader, requests);
+        let answers = client(self.channels(address)?.bulk).forward(request).await?.into_inner();
+        Ok(answers.map(|answer| {
+            answer.map(|answer| (answer.number, (!answer.refused.is_empty()).then_some(answer.refused)))
+        }))
+    }
+}
+
+fn client(channel: Channel) -> PeerClient<Channel> {
+    PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
+}
+
+/// Makes Raft's networks.
+pub(super) struct Network {
+    pub(super) peers: Arc<Peers>,
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> Link {
+        Link { peers: self.peers.clone(), target, address: node.raft_addr.clone(), streams: true }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> Link {
+        // Each heartbeat opens a "stream" of one request: a unary call on the control channel does the same for less.
+        Link { streams: false, ..self.new_client(target, node).await }
+    }
+}
+
+/// Raft's network to one member.
+pub(super) struct Link {
+    peers: Arc<Peers>,
+    target: u64,
+    address: String,
+    streams: bool,
+}
+
+impl Link {
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        self.peers.request(self.target, message)
+    }
+
+    fn control(&self) -> Result<PeerClient<Channel>, RPCError<Types>> {
+        self.peers.control(&self.address).map_err(unreachable)
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        action: RPCTypes,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RPCError<Types>> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => Ok(answer.map_err(failed)?.into_inner()),
+            Err(_) => {
+                Err(RPCError::Timeout(Timeout { action, id: self.peers.node, target: self.target, timeout: limit }))
+            }
+        }
+    }
+
+    async fn ask_vote(
+        &self,
+        request: VoteRequest<Types>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.control()?;
+        let request = self.request(wire::vote_request_to(request, pre_vote));
+        let answer = self.within(option.hard_ttl(), RPCTypes::Vote, client.vote(request)).await?;
+        wire::vote_response_from(answer).map_err(failed)
+    }
+
+    async fn send_snapshot(
+        &self,
+        vote: super::Vote,
+        snapshot: openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let file = std::fs::File::open(&snapshot.snapshot.path).map_err(|error| network(&error))?;
+        let vote = pb::SnapshotChunk { vote: Some(wire::vote_to(vote)), content: Bytes::new() };
+        let chunks = futures::stream::once(async { vote }).chain(chunks(file));
+        let channels = self.peers.channels(&self.address).map_err(|error| network(&error))?;
+        let answer = client(channels.bulk).snapshot(self.request(chunks)).await.map_err(|error| network(&error))?;
+        let vote = wire::vote_from(answer.into_inner().vote).map_err(|error| network(&error))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+}
+
+/// A file in pieces. One that cannot be read on ends early: the receiver sees by the checksum that it is not whole.
+fn chunks(file: std::fs::File) -> impl Stream<Item = pb::SnapshotChunk> + Send {
+    futures::stream::unfold(file, |mut file| async move {
+        let read = tokio::task::spawn_blocking(move || {
+            let mut content = vec![0; CHUNK_BYTES];
+            let length = file.read(&mut content).ok()?;
+            content.truncate(length);
+            (length > 0).then(|| (pb::SnapshotChunk { vote: None, content: content.into() }, file))
+        });
+        read.await.ok().flatten()
+    })
+}
+
+/// The peer is not there: Raft waits before it asks again.
+fn unreachable(status: Status) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&status))
+}
+
+/// The call failed. A refusal or a dead peer will not pass at once, so both count as unreachable.
+fn failed(status: Status) -> RPCError<Types> {
+    match status.code() {
+        tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => RPCError::Network(NetworkError::new(&status)),
+        _ => unreachable(status),
+    }
+}
+
+fn network(error: &(impl std::error::Error + 'static)) -> StreamingError<Types> {
+    StreamingError::Network(NetworkError::new(error))
+}
+
+type AppendStream<'s> = BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>;
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let mut client = self.control()?;
+        let request = self.request(wire::append_request_to(request));
+        let answer = self.within(option.hard_ttl(), RPCTypes::AppendEntries, client.append(request)).await?;
+        Ok(wire::append_result_from(answer).map_err(failed)?.into())
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendStream<'s>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + openraft::OptionalSend + Unpin + 'static,
+    {
+        if !self.streams {
+            return openraft::network::stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let channels = self.peers.channels(&self.address).map_err(unreachable)?;
+            let request = self.request(input.map(wire::append_request_to));
+            let answers = client(channels.bulk).append_stream(request).await.map_err(failed)?.into_inner();
+            let results = answers.map(|answer| answer.and_then(wire::append_result_from).map_err(failed));
+            Ok(Box::pin(results) as AppendStream<'s>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(request, false, option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask_vote(request, true, option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: super::Vote,
+        snapshot: openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + openraft::OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        // No limit of time: a large snapshot over a slow line takes what it takes, and a dead line ends by its keep-alive.
+        tokio::select! {
+            answer = self.send_snapshot(vote, snapshot) => answer,
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<openraft::raft::TransferLeaderResponse<Types>, RPCError<Types>> {
+        let mut client = self.control()?;
+        let message = self.request(wire::transfer_to(&request));
+        let answer = self.within(option.hard_ttl(), RPCTypes::TransferLeader, client.transfer_leader(message)).await?;
+        if answer.refused.is_empty() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(openraft::raft::TransferLeaderError::VoteChanged {
+            expected: *request.from_leader(),
+            actual: *request.from_leader(),
+        }))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        // 20 ms, doubling, to 500 ms at most: a peer that restarts is found at once, one that is gone costs two calls a second.
+        Some(Backoff::new((0..).map(|step: u32| Duration::from_millis((20 << step.min(5)).min(500)))))
+    }
+}

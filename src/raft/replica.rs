@@ -1,0 +1,264 @@
+//! One Raft replica: opened, asked, watched and stopped. The face of this layer to node/, in our own types.
+
+use super::client::{Network, Peers};
+use super::snapshot_store::SnapshotStore;
+use super::state_store::StateStore;
+use super::{Group, LogId, Member, Types, Vote};
+use crate::config::Timing;
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::impls::ProgressResponder;
+use openraft::raft::ReadPolicy;
+use openraft::storage::RaftLogStorage;
+use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Log entries kept below a snapshot, so that a member that is a little behind needs no snapshot.
+const KEPT_ENTRIES: u64 = 4_096;
+
+/// Entries of one append request, at most; `limited_get_log_entries` bounds them in bytes too.
+const APPEND_ENTRIES: u64 = 256;
+
+/// A Raft replica on this node's disk.
+pub(crate) struct Replica {
+    raft: Raft<Types, StateStore>,
+    snapshots: SnapshotStore,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica({})", self.raft.node_id())
+    }
+}
+
+/// What Raft says of this node now.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct State {
+    pub(crate) role: Role,
+    pub(crate) leader: Option<u64>,
+    pub(crate) term: u64,
+    pub(crate) last_log_index: u64,
+    pub(crate) committed_index: u64,
+    pub(crate) snapshot_index: u64,
+    /// Every member, and whether it votes.
+    pub(crate) members: BTreeMap<u64, (Member, bool)>,
+    /// On the leader: what each member has stored.
+    pub(crate) matched: BTreeMap<u64, u64>,
+    /// Why Raft has stopped, if it did so by itself.
+    pub(crate) fault: Option<String>,
+}
+
+/// What this node does in Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Learner,
+    Stopped,
+}
+
+impl Role {
+    /// Its name, as `StatusResponse` carries it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl State {
+    /// Where the leader is reached, if one is known.
+    pub(crate) fn leader_address(&self) -> Option<(u64, &str)> {
+        let leader = self.leader?;
+        self.members.get(&leader).map(|(member, _)| (leader, member.raft_addr.as_str()))
+    }
+}
+
+impl Replica {
+    /// Opens the replica on stores that were opened before.
+    pub(crate) async fn open<L: RaftLogStorage<Types>>(
+        node: u64,
+        timing: Timing,
+        peers: Arc<Peers>,
+        log: L,
+        states: StateStore,
+        snapshots: SnapshotStore,
+    ) -> Result<Self, String> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let config = openraft::Config {
+            cluster_name: "plenary".to_owned(),
+            heartbeat_interval: millis(timing.heartbeat),
+            election_timeout_min: millis(timing.election_min),
+            election_timeout_max: millis(timing.election_max),
+            enable_pre_vote: Some(true),
+            // Elections wait until the silence after a start is over: see `Replica::allow_elections`.
+            enable_elect: false,
+            // A snapshot is taken when the log has grown by so many bytes (node/), for one entry is many commands.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+            purge_batch_size: 256,
+            max_payload_entries: APPEND_ENTRIES,
+            max_append_entries: Some(4_096),
+            // What is applied after a restart follows from the saved commit; a leader that trusts its own log would serve stale state.
+            enable_leader_restore: Some(false),
+            ..openraft::Config::default()
+        };
+        let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
+        let network = Network { peers };
+        let raft = Raft::new(node, config, network, log, states).await.map_err(|error| error.to_string())?;
+        Ok(Self { raft, snapshots })
+    }
+
+    pub(super) fn raft(&self) -> &Raft<Types, StateStore> {
+        &self.raft
+    }
+
+    pub(super) fn snapshots(&self) -> &SnapshotStore {
+        &self.snapshots
+    }
+
+    /// Lets this node stand for election.
+    pub(crate) fn allow_elections(&self) {
+        self.raft.runtime_config().elect(true);
+    }
+
+    /// Whether there is a log or a vote: whether this node ever belonged to a cluster that was begun.
+    pub(crate) async fn is_initialized(&self) -> Result<bool, String> {
+        self.raft.is_initialized().await.map_err(|error| error.to_string())
+    }
+
+    /// Begins a cluster of these members. Harmless when it was begun before.
+    pub(crate) async fn initialize(&self, members: BTreeMap<u64, Member>) -> Result<(), String> {
+        match self.raft.initialize(members).await {
+            Err(openraft::errors::RaftError::Fatal(fatal)) => Err(fatal.to_string()),
+            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotInMembers(error))) => {
+                Err(error.to_string())
+            }
+            // `NotAllowed`: the cluster exists already, which is what was wanted.
+            Ok(()) | Err(openraft::errors::RaftError::APIError(_)) => Ok(()),
+        }
+    }
+
+    /// Hands a stamped group to Raft and waits until it is applied here. Refused unless this node leads.
+    pub(crate) async fn propose(&self, group: Bytes) -> Result<(), String> {
+        let (responder, applied) = ProgressResponder::complete_only();
+        self.raft.client_write_ff(Group(group), Some(responder)).await.map_err(|error| error.to_string())?;
+        match applied.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(refused)) => Err(refused.to_string()),
+            Err(_) => Err("Raft has stopped".to_owned()),
+        }
+    }
+
+    /// An index such that whoever has applied it is as fresh as the cluster is now. On the leader only; asks a majority.
+    pub(crate) async fn read_index(&self) -> Result<u64, String> {
+        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+        linearizer.map(|linearizer| linearizer.read_log_id().index()).map_err(|error| error.to_string())
+    }
+
+    /// What Raft says now.
+    pub(crate) fn state(&self) -> State {
+        state_of(&self.raft.metrics().borrow_watched())
+    }
+
+    /// The last entry applied here.
+    pub(crate) fn applied(&self) -> u64 {
+        self.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
+    }
+
+    pub(super) fn vote_and_last_log(&self) -> (Vote, Option<LogId>) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.vote, metrics.last_applied)
+    }
+
+    /// Resolves with the state whenever it may have changed.
+    pub(crate) fn watch(&self) -> StateWatch {
+        StateWatch(self.raft.metrics())
+    }
+
+    /// Adds or updates a member without a vote. Does not wait until it has caught up.
+    pub(crate) async fn add_learner(&self, id: u64, member: Member) -> Result<(), String> {
+        self.raft.add_learner(id, member, false).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Notes a member's new addresses.
+    pub(crate) async fn set_member(&self, id: u64, member: Member) -> Result<(), String> {
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
+        self.raft.change_membership(change, true).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Makes these the voters, in one joint change. Members that lose their vote are gone.
+    pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), String> {
+        self.raft.change_membership(voters, false).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Takes a learner out.
+    pub(crate) async fn remove_learner(&self, id: u64) -> Result<(), String> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        self.raft.change_membership(change, false).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Asks Raft to hand leadership to another member.
+    pub(crate) async fn transfer_leadership(&self, to: u64) -> Result<(), String> {
+        self.raft.trigger().transfer_leader(to).await.map_err(|error| error.to_string())
+    }
+
+    /// Takes a snapshot now, after which the log is cut.
+    pub(crate) async fn snapshot(&self) -> Result<(), String> {
+        self.raft.trigger().snapshot().await.map_err(|error| error.to_string())
+    }
+
+    /// Stops Raft's tasks.
+    pub(crate) async fn shutdown(&self) {
+        // A task that panicked has stopped as well.
+        let _ = self.raft.shutdown().await;
+    }
+}
+
+/// Follows a replica's state.
+pub(crate) struct StateWatch(openraft::type_config::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>);
+
+impl StateWatch {
+    /// The state now.
+    pub(crate) fn now(&self) -> State {
+        state_of(&self.0.borrow_watched())
+    }
+
+    /// Waits for a change. `false`: Raft has stopped.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
+    let index = |id: &Option<LogId>| id.map_or(0, |id| id.index);
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
+    let role = match metrics.state {
+        ServerState::Leader => Role::Leader,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Learner => Role::Learner,
+        ServerState::Shutdown => Role::Stopped,
+    };
+    let matched = metrics.replication.iter().flatten().map(|(id, log)| (*id, index(log))).collect();
+    State {
+        role,
+        leader: metrics.current_leader,
+        term: metrics.current_term,
+        last_log_index: metrics.last_log_index.unwrap_or(0),
+        committed_index: index(&metrics.cluster_committed),
+        snapshot_index: index(&metrics.snapshot),
+        members: membership.nodes().map(|(id, node)| (*id, (node.clone(), voters.contains(id)))).collect(),
+        matched,
+        fault: metrics.running_state.as_ref().err().map(ToString::to_string),
+    }
+}

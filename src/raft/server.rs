@@ -1,0 +1,254 @@
+//! Inbound calls. Checks who calls, turns bytes into our types, and hands on: Raft's calls to Raft, the rest to node/.
+
+use super::caller::Caller;
+use super::client::{CONNECTION_WINDOW, Hello, MESSAGE_BYTES, MemberChange, Peers, STREAM_WINDOW};
+use super::pb::peer_server::{Peer, PeerServer};
+use super::replica::Replica;
+use super::{Member, pb, wire};
+use crate::machine::entry;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::raft::VoteResponse;
+use openraft::storage::Snapshot;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Groups of one follower that wait for the leader's word, at most: more than it may have in flight, so the stream never stalls.
+const FORWARD_PIPELINE: usize = 64;
+
+/// HTTP/2 streams of one connection at once: a peer opens a handful, a stranger must not open a million.
+const STREAMS_PER_CONNECTION: u32 = 256;
+
+/// What node/ answers other nodes.
+pub(crate) trait Inbound: Send + Sync + 'static {
+    /// Who this node is.
+    fn hello(&self) -> impl Future<Output = Hello> + Send;
+    /// Another founder asks this node to promise itself to a cluster. `Some`: why not.
+    fn promise(&self, members: Vec<(u64, Member)>) -> impl Future<Output = Option<String>> + Send;
+    /// Changes the members, here or through the leader. The cluster's id.
+    fn change_member(&self, change: MemberChange) -> impl Future<Output = Result<u64, String>> + Send;
+    /// Proposes a follower's group. `Some`: why not.
+    fn propose(&self, group: Bytes) -> impl Future<Output = Option<String>> + Send;
+}
+
+/// The service of one node.
+pub(crate) struct Service<I> {
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    inbound: Arc<I>,
+    node: u64,
+    /// Until then no vote is granted: see [`Service::vote`].
+    silent_until: Instant,
+}
+
+impl<I: Inbound> Service<I> {
+    /// `silent` is how long after this start no vote is granted.
+    pub(crate) fn new(replica: Arc<Replica>, peers: Arc<Peers>, inbound: Arc<I>, node: u64, silent: Duration) -> Self {
+        Self { replica, peers, inbound, node, silent_until: Instant::now() + silent }
+    }
+
+    /// Serves until `stop` resolves.
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(), tonic::transport::Error> {
+        let service = PeerServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES)
+            .max_encoding_message_size(MESSAGE_BYTES);
+        tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .add_service(service)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+            .await
+    }
+
+    /// A call between nodes that may not share a cluster yet: the secret is all that is checked.
+    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.peers.proof().admits(request.metadata())?;
+        Caller::of(request.metadata())
+    }
+
+    /// A call within the cluster that means this very node.
+    fn admit_member<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = self.admit(request)?;
+        caller.must_mean(self.peers.cluster(), self.node)?;
+        Ok(caller)
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+/// Work that blocks on the disk, beside the tasks.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(internal)?.map_err(internal)
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl<I: Inbound> Peer for Service<I> {
+    /// For one election timeout after its start a node grants no vote, except to a leader's chosen successor: it forgot the lease it gave
+    /// before it stopped, and a vote now could make a second leader while the first still trusts that lease.
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
+        self.admit_member(&request)?;
+        let message = request.into_inner();
+        let pre_vote = message.pre_vote;
+        let request = wire::vote_request_from(message)?;
+        if Instant::now() < self.silent_until && !request.leadership_transfer {
+            let (vote, last_log) = self.replica.vote_and_last_log();
+            return Ok(Response::new(wire::vote_response_to(VoteResponse::new(vote, last_log, false))));
+        }
+        let raft = self.replica.raft();
+        let answer = if pre_vote { raft.pre_vote(request).await } else { raft.vote(request).await };
+        Ok(Response::new(wire::vote_response_to(answer.map_err(internal)?)))
+    }
+
+    async fn append(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendResponse>, Status> {
+        self.admit_member(&request)?;
+        let request = wire::append_request_from(request.into_inner())?;
+        let (prev, last) = (request.prev_log_id, request.entries.last().map(|entry| entry.log_id));
+        let answer = self.replica.raft().append_entries(request).await.map_err(internal)?;
+        Ok(Response::new(wire::append_result_to(answer.into_stream_result(prev, last.or(prev)))))
+    }
+
+    type AppendStreamStream = Answers<pb::AppendResponse>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        self.admit_member(&request)?;
+        // A malformed or broken stream ends; Raft opens another.
+        let requests = request.into_inner().map(|message| wire::append_request_from(message?));
+        let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
+        let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        let answers = self.replica.raft().stream_append(Box::pin(requests));
+        Ok(Response::new(Box::pin(answers.map(|answer| answer.map(wire::append_result_to).map_err(internal)))))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotResponse>, Status> {
+        self.admit_member(&request)?;
+        let mut chunks = request.into_inner();
+        let vote = wire::vote_from(chunks.message().await?.and_then(|first| first.vote))?;
+        let mut receiving = self.replica.snapshots().receive().map_err(internal)?;
+        while let Some(chunk) = chunks.message().await? {
+            receiving = on_disk(move || receiving.write(&chunk.content).map(|()| receiving)).await?;
+        }
+        let snapshot = on_disk(move || receiving.finish()).await?;
+        let snapshot = Snapshot { meta: snapshot.meta.clone(), snapshot };
+        let answer = self.replica.raft().install_full_snapshot(vote, snapshot).await.map_err(internal)?;
+        Ok(Response::new(pb::SnapshotResponse { vote: Some(wire::vote_to(answer.vote)) }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferLeaderRequest>,
+    ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
+        self.admit_member(&request)?;
+        let request = wire::transfer_from(request.into_inner())?;
+        let answer = self.replica.raft().handle_transfer_leader(request).await.map_err(internal)?;
+        let refused = answer.err().map(|refused| refused.to_string()).unwrap_or_default();
+        Ok(Response::new(pb::TransferLeaderResponse { refused }))
+    }
+
+    type ForwardStream = Answers<pb::ForwardResponse>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<pb::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let caller = self.admit_member(&request)?;
+        let inbound = self.inbound.clone();
+        let proposals = request.into_inner().map(move |message| {
+            let inbound = inbound.clone();
+            async move {
+                let group = message?.group;
+                let origin = entry::origin(&group).map_err(|error| Status::invalid_argument(error.to_string()))?;
+                if origin.node != caller.from {
+                    return Err(Status::permission_denied("a group that another node collected"));
+                }
+                let refused = inbound.propose(group).await.unwrap_or_default();
+                Ok(pb::ForwardResponse { number: origin.number, refused })
+            }
+        });
+        // `buffered` starts the proposals in the order they came, which is the order the machine takes them in.
+        Ok(Response::new(Box::pin(proposals.buffered(FORWARD_PIPELINE))))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<pb::ReadIndexRequest>,
+    ) -> Result<Response<pb::ReadIndexResponse>, Status> {
+        self.admit_member(&request)?;
+        let index = self.replica.read_index().await.map_err(internal)?;
+        Ok(Response::new(pb::ReadIndexResponse { index }))
+    }
+
+    async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+        self.admit(&request)?;
+        let hello = self.inbound.hello().await;
+        Ok(Response::new(pb::HelloResponse {
+            node: hello.node,
+            raft_addr: hello.member.raft_addr,
+            resp_addr: hello.member.resp_addr,
+            cluster: hello.cluster,
+            leader: hello.leader,
+        }))
+    }
+
+    async fn promise(&self, request: Request<pb::PromiseRequest>) -> Result<Response<pb::PromiseResponse>, Status> {
+        self.admit(&request)?;
+        let members = request.into_inner().members.into_iter().map(wire::member_from).collect();
+        let refused = self.inbound.promise(members).await.unwrap_or_default();
+        Ok(Response::new(pb::PromiseResponse { refused }))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<pb::ChangeMemberRequest>,
+    ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
+        use pb::change_member_request::Change;
+        self.admit(&request)?;
+        let change = request.into_inner().change.ok_or_else(|| Status::invalid_argument("no change"))?;
+        let change = match change {
+            Change::Add(member) => {
+                let (id, member) = wire::member_from(member);
+                MemberChange::Add(id, member)
+            }
+            Change::Join(member) => {
+                let (id, member) = wire::member_from(member);
+                MemberChange::Join(id, member)
+            }
+            Change::Promote(id) => MemberChange::Promote(id),
+            Change::Remove(id) => MemberChange::Remove(id),
+        };
+        let cluster = self.inbound.change_member(change).await.map_err(Status::failed_precondition)?;
+        Ok(Response::new(pb::ChangeMemberResponse { cluster }))
+    }
+
+    async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        self.admit_member(&request)?;
+        let state = self.replica.state();
+        Ok(Response::new(pb::StatusResponse {
+            role: state.role.name().to_owned(),
+            term: state.term,
+            applied_index: self.replica.applied(),
+            leader: state.leader.unwrap_or_default(),
+        }))
+    }
+}

@@ -1,0 +1,117 @@
+//! Protobuf to our types and back, both directions side by side. Refuses what is malformed; knows nothing of who may call.
+
+use super::log::record;
+use super::{LogId, Member, Types, Vote, pb};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+use openraft::vote::leader_id_adv::LeaderId;
+use tonic::Status;
+
+/// A message from a peer lacks a part that it must have.
+fn missing(part: &'static str) -> Status {
+    Status::invalid_argument(format!("a message without its {part}"))
+}
+
+pub(super) fn log_id_to(id: LogId) -> pb::LogId {
+    pb::LogId { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+}
+
+pub(super) fn log_id_from(id: pb::LogId) -> LogId {
+    LogId::new(LeaderId { term: id.term, node_id: id.node }, id.index)
+}
+
+pub(super) fn vote_to(vote: Vote) -> pb::VoteValue {
+    pb::VoteValue { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+}
+
+pub(super) fn vote_from(vote: Option<pb::VoteValue>) -> Result<Vote, Status> {
+    let vote = vote.ok_or_else(|| missing("vote"))?;
+    Ok(if vote.committed { Vote::new_committed(vote.term, vote.node) } else { Vote::new(vote.term, vote.node) })
+}
+
+pub(super) fn vote_request_to(request: VoteRequest<Types>, pre_vote: bool) -> pb::VoteRequest {
+    pb::VoteRequest {
+        vote: Some(vote_to(request.vote)),
+        last_log: request.last_log_id.map(log_id_to),
+        leadership_transfer: request.leadership_transfer,
+        pre_vote,
+    }
+}
+
+pub(super) fn vote_request_from(request: pb::VoteRequest) -> Result<VoteRequest<Types>, Status> {
+    let mut vote = VoteRequest::new(vote_from(request.vote)?, request.last_log.map(log_id_from));
+    vote.leadership_transfer = request.leadership_transfer;
+    Ok(vote)
+}
+
+pub(super) fn vote_response_to(response: VoteResponse<Types>) -> pb::VoteResponse {
+    pb::VoteResponse {
+        vote: Some(vote_to(response.vote)),
+        granted: response.vote_granted,
+        last_log: response.last_log_id.map(log_id_to),
+    }
+}
+
+pub(super) fn vote_response_from(response: pb::VoteResponse) -> Result<VoteResponse<Types>, Status> {
+    Ok(VoteResponse::new(vote_from(response.vote)?, response.last_log.map(log_id_from), response.granted))
+}
+
+pub(super) fn append_request_to(request: AppendEntriesRequest<Types>) -> pb::AppendRequest {
+    pb::AppendRequest {
+        vote: Some(vote_to(request.vote)),
+        prev_log: request.prev_log_id.map(log_id_to),
+        leader_commit: request.leader_commit.map(log_id_to),
+        entries: record::encode_entries(&request.entries),
+    }
+}
+
+pub(super) fn append_request_from(request: pb::AppendRequest) -> Result<AppendEntriesRequest<Types>, Status> {
+    let entries =
+        record::decode_entries(request.entries).map_err(|damage| Status::invalid_argument(format!("an entry: {damage}")))?;
+    Ok(AppendEntriesRequest {
+        vote: vote_from(request.vote)?,
+        prev_log_id: request.prev_log.map(log_id_from),
+        leader_commit: request.leader_commit.map(log_id_from),
+        entries,
+    })
+}
+
+pub(super) fn append_result_to(result: StreamAppendResult<Types>) -> pb::AppendResponse {
+    use pb::append_response::Result as Answer;
+    let result = match result {
+        Ok(matched) => Answer::Matched(pb::Matched { log: matched.map(log_id_to) }),
+        Err(StreamAppendError::Conflict(at)) => Answer::Conflict(log_id_to(at)),
+        Err(StreamAppendError::HigherVote(vote)) => Answer::HigherVote(vote_to(vote)),
+    };
+    pb::AppendResponse { result: Some(result) }
+}
+
+pub(super) fn append_result_from(response: pb::AppendResponse) -> Result<StreamAppendResult<Types>, Status> {
+    use pb::append_response::Result as Answer;
+    Ok(match response.result.ok_or_else(|| missing("result"))? {
+        Answer::Matched(matched) => Ok(matched.log.map(log_id_from)),
+        Answer::Conflict(at) => Err(StreamAppendError::Conflict(log_id_from(at))),
+        Answer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_from(Some(vote))?)),
+    })
+}
+
+pub(super) fn transfer_to(request: &TransferLeaderRequest<Types>) -> pb::TransferLeaderRequest {
+    pb::TransferLeaderRequest {
+        from_leader: Some(vote_to(*request.from_leader())),
+        to: *request.to_node_id(),
+        last_log: request.last_log_id().copied().map(log_id_to),
+    }
+}
+
+pub(super) fn transfer_from(request: pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<Types>, Status> {
+    Ok(TransferLeaderRequest::new(vote_from(request.from_leader)?, request.to, request.last_log.map(log_id_from)))
+}
+
+pub(super) fn member_to(id: u64, member: &Member) -> pb::FoundingMember {
+    pb::FoundingMember { node: id, raft_addr: member.raft_addr.clone(), resp_addr: member.resp_addr.clone() }
+}
+
+pub(super) fn member_from(member: pb::FoundingMember) -> (u64, Member) {
+    (member.node, Member { raft_addr: member.raft_addr, resp_addr: member.resp_addr })
+}

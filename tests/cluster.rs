@@ -1,0 +1,112 @@
+//! Nodes in one process: forming, writing, reading, leaders that go, members that come.
+
+mod common;
+
+use common::{PATIENCE, addresses, assert_same_state, config, eventually};
+use plenary::config::Config;
+use plenary::machine::entry::Command;
+use plenary::machine::reply::Reply;
+use plenary::node::{Freshness, Node};
+use bytes::Bytes;
+
+fn argv<const N: usize>(words: [&'static str; N]) -> Vec<Bytes> {
+    words.iter().map(|word| Bytes::from_static(word.as_bytes())).collect()
+}
+
+async fn hset(node: &Node, key: &'static str, field: &'static str, value: &'static str) -> Reply {
+    let written = node.write(vec![Command::new(0, ["HSET", key, field, value])]).await.unwrap();
+    written.replies.into_iter().next().unwrap()
+}
+
+#[tokio::test]
+async fn a_cluster_of_one_serves_at_once_and_keeps_what_it_stored() {
+    let data = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let node = Node::start(Config::new(data.path())).await.unwrap();
+        node.ready(PATIENCE).await.unwrap();
+        assert_eq!(hset(&node, "k", "f", "v").await, Reply::Integer(i64::from(round == 0)));
+        assert_eq!(node.read_local(0, &argv(["HGET", "k", "f"])), Reply::bulk("v"));
+        node.stop().await.unwrap();
+    }
+}
+
+async fn three(data: &std::path::Path) -> Vec<Node> {
+    let addresses = addresses(3);
+    let mut nodes = Vec::new();
+    for which in 0..3 {
+        nodes.push(Node::start(config(data, &addresses, which)).await.unwrap());
+    }
+    for node in &nodes {
+        node.ready(PATIENCE).await.unwrap();
+    }
+    nodes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_form_one_cluster_and_each_takes_writes() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let clusters: Vec<_> = nodes.iter().map(|node| node.status().cluster_id).collect();
+    assert!(clusters[0].is_some() && clusters.iter().all(|id| *id == clusters[0]), "{clusters:?}");
+    for (node, field) in nodes.iter().zip(["a", "b", "c"]) {
+        assert_eq!(hset(node, "k", field, "1").await, Reply::Integer(1));
+        assert_eq!(node.read_local(0, &argv(["HGET", "k", field])), Reply::bulk("1"), "its own write is seen");
+    }
+    for node in &nodes {
+        let seen = node.read(Freshness::Linearizable, 0, &argv(["HLEN", "k"])).await.unwrap();
+        assert_eq!(seen, Reply::Integer(3));
+    }
+    assert_same_state(&nodes).await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_carries_a_write_to_another_node() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    for round in 0..50u32 {
+        let value = Bytes::from(round.to_string());
+        let command = Command { db: 0, argv: vec!["HSET".into(), "k".into(), "f".into(), value.clone()] };
+        let written = nodes[round as usize % 3].write(vec![command]).await.unwrap();
+        let other = &nodes[(round as usize + 1) % 3];
+        let seen = other.read(Freshness::AtLeast(written.token), 0, &argv(["HGET", "k", "f"])).await.unwrap();
+        assert_eq!(seen, Reply::Bulk(value));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let leader = nodes.iter().position(|node| node.status().leader_id == Some(node.id())).unwrap();
+    let others: Vec<Node> = (0..3).filter(|which| *which != leader).map(|which| nodes[which].clone()).collect();
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = others
+        .iter()
+        .cloned()
+        .map(|node| {
+            let done = done.clone();
+            tokio::spawn(async move {
+                let mut written = 0i64;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    node.write(vec![Command::new(0, ["HINCRBY", "k", "n", "1"])]).await.unwrap();
+                    written += 1;
+                }
+                written
+            })
+        })
+        .collect();
+    nodes[leader].stop().await.unwrap();
+    eventually("another leads", async || others.iter().any(|node| node.status().leader_id == Some(node.id()))).await;
+    hset(&others[0], "after", "f", "v").await;
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut written = 0;
+    for writer in writers {
+        written += writer.await.unwrap();
+    }
+    let counted = others[0].read(Freshness::Linearizable, 0, &argv(["HGET", "k", "n"])).await.unwrap();
+    assert_eq!(counted, Reply::bulk(written.to_string()), "each acknowledged increment counts once");
+    assert_same_state(&others).await;
+}

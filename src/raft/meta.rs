@@ -11,7 +11,7 @@
 //!
 //! The only file that names bincode.
 
-use super::log::sled::{Database, SledJournal, guarded, sync_folder};
+use super::log::sled::{Database, SledJournal, guarded, lock_soon, sync_folder};
 use super::log::ADVICE;
 use crate::config::Durability;
 use crate::error::Error;
@@ -375,7 +375,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
     let io = |source| Error::Io { doing: format!("locking the data folder {}", folder.display()), source };
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("LOCK")).map_err(io)?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(io(source)),

@@ -4,7 +4,6 @@ use super::*;
 use crate::config::Durability;
 use crate::machine::entry::{Command, Origin};
 use crate::machine::reply::Reply;
-use crate::raft::answers::Answer;
 use crate::raft::log::{LogStopper, LogStore};
 use crate::raft::meta::Meta;
 use crate::raft::{Entry, Types};
@@ -15,14 +14,45 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use std::collections::BTreeSet;
 use std::path::Path;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 
 struct Opened {
     log: LogStore,
     stopper: LogStopper,
     states: StateStore,
-    answers: Arc<Answers>,
+    heard: Arc<Heard>,
     fault: Fault,
+}
+
+/// Hears what callers would.
+#[derive(Debug, Default)]
+struct Heard(Mutex<Vec<Told>>);
+
+#[derive(Debug, PartialEq)]
+enum Told {
+    Applied { number: u64, index: u64, replies: usize },
+    Lost(u64),
+    Early,
+}
+
+impl Answers for Heard {
+    fn applied(&self, number: u64, index: u64, replies: Vec<Reply>) {
+        self.0.lock().push(Told::Applied { number, index, replies: replies.len() });
+    }
+
+    fn lost(&self, number: u64) {
+        self.0.lock().push(Told::Lost(number));
+    }
+
+    fn early(&self) {
+        self.0.lock().push(Told::Early);
+    }
+}
+
+impl Heard {
+    /// What was told since the last time.
+    fn take(&self) -> Vec<Told> {
+        std::mem::take(&mut self.0.lock())
+    }
 }
 
 fn open(data: &Path) -> Result<Opened, Error> {
@@ -30,9 +60,10 @@ fn open(data: &Path) -> Result<Opened, Error> {
     let (meta, _) = Meta::open(data, Durability::Fsync, Some("boot"))?;
     let (log, stopper) = LogStore::open(meta.journal()?, Durability::Fsync, fault.clone())?;
     // A fixed origin, so that tests can write groups of "this node".
-    let answers = Arc::new(Answers::new(7, 1));
-    let states = StateStore::open(SnapshotStore::open(meta)?, &log.reader(), answers.clone(), fault.clone())?;
-    Ok(Opened { log, stopper, states, answers, fault })
+    let (own, heard) = ((7, 1), Arc::<Heard>::default());
+    let snapshots = SnapshotStore::open(meta)?;
+    let states = StateStore::open(snapshots, &log.reader(), own, heard.clone(), fault.clone())?;
+    Ok(Opened { log, stopper, states, heard, fault })
 }
 
 struct Builder;
@@ -66,12 +97,6 @@ async fn apply(states: &mut StateStore, entries: impl IntoIterator<Item = Entry>
     states.apply(futures::stream::iter(entries)).await
 }
 
-fn wait(answers: &Answers, number: u64) -> oneshot::Receiver<Answer> {
-    let (waiter, answer) = oneshot::channel();
-    answers.register(number, waiter);
-    answer
-}
-
 fn digest(state: &State) -> u128 {
     state.machine().read().digest()
 }
@@ -80,24 +105,17 @@ fn digest(state: &State) -> u128 {
 async fn a_caller_is_answered_when_its_group_is_applied_here() {
     let data = TempDir::new().unwrap();
     let mut opened = open(data.path()).unwrap();
-    let (state, answers) = (opened.states.state(), opened.answers.clone());
-    let [first, mut second, mut third] = [1, 2, 3].map(|number| wait(&answers, number));
+    let state = opened.states.state();
     assert_eq!(state.now(), 0, "nothing applied, no clock");
     apply(&mut opened.states, [group(1, 1, "a")]).await.unwrap();
-    let Answer::Applied { index, replies } = first.await.unwrap() else { panic!("not applied") };
-    assert_eq!((index, replies.len()), (1, 1));
+    assert_eq!(opened.heard.take(), [Told::Applied { number: 1, index: 1, replies: 1 }]);
     assert_eq!(*state.applied().borrow(), 1);
-    assert!((1_000..60_000).contains(&state.now()));
+    assert!(state.now() >= 1_000);
     apply(&mut opened.states, [group(2, 3, "c"), group(3, 1, "a")]).await.unwrap();
-    assert!(second.try_recv().is_err() && third.try_recv().is_err(), "3 came before 2: nobody is answered");
+    assert_eq!(opened.heard.take(), [Told::Early, Told::Lost(1)], "3 came before 2, and 1 came again");
     apply(&mut opened.states, [group(4, 2, "b"), group(5, 3, "c")]).await.unwrap();
-    assert!(matches!(second.await.unwrap(), Answer::Applied { index: 4, .. }));
-    assert!(matches!(third.await.unwrap(), Answer::Applied { index: 5, .. }));
-    assert_eq!(wait(&answers, 2).await.unwrap(), Answer::Lost, "whoever comes late is told so");
-    let fourth = wait(&answers, 4);
-    answers.fail_all("enough");
-    assert_eq!(fourth.await.unwrap(), Answer::Stopped("enough".into()));
-    assert_eq!(wait(&answers, 5).await.unwrap(), Answer::Stopped("enough".into()));
+    let expected = [(2, 4), (3, 5)].map(|(number, index)| Told::Applied { number, index, replies: 1 });
+    assert_eq!(opened.heard.take(), expected);
     opened.stopper.stop().await.unwrap();
 }
 
@@ -105,15 +123,13 @@ async fn a_caller_is_answered_when_its_group_is_applied_here() {
 async fn groups_of_others_and_of_earlier_starts_answer_nobody_here() {
     let data = TempDir::new().unwrap();
     let mut opened = open(data.path()).unwrap();
-    let mut first = wait(&opened.answers, 1);
-    let other = |node, start| {
-        let bytes = entry::encode(Origin { node, start, number: 1 }, &[]);
-        EntryPayload::Normal(Group(entry::stamp(bytes, 1, 1)))
+    let of = |index, node, start, number| {
+        let bytes = entry::encode(Origin { node, start, number }, &[]);
+        Entry { log_id: id(index), payload: EntryPayload::Normal(Group(entry::stamp(bytes, 1, 1))) }
     };
-    apply(&mut opened.states, [Entry { log_id: id(1), payload: other(8, 1) }]).await.unwrap();
-    assert!(first.try_recv().is_err());
-    apply(&mut opened.states, [group(2, 1, "a")]).await.unwrap();
-    assert!(matches!(first.await.unwrap(), Answer::Applied { index: 2, .. }));
+    apply(&mut opened.states, [of(1, 8, 1, 1), of(2, 7, 0, 1), of(3, 7, 1, 0)]).await.unwrap();
+    assert_eq!(opened.heard.take(), []);
+    assert_eq!(opened.states.applied_state().await.unwrap().0, Some(id(3)));
 }
 
 #[tokio::test]
@@ -153,19 +169,18 @@ async fn installing_a_snapshot_replaces_the_state_and_tells_those_whose_replies_
     apply(&mut ahead.states, (1..=5).map(|index| group(index, index, "x"))).await.unwrap();
     let built = ahead.states.try_create_snapshot_builder(true).await.unwrap().build_snapshot().await.unwrap();
     apply(&mut behind.states, [group(1, 1, "x")]).await.unwrap();
-    let (skipped, mut later) = (wait(&behind.answers, 3), wait(&behind.answers, 6));
+    behind.heard.take();
     let snapshots = behind.states.snapshots.clone();
     let mut receiving = snapshots.receive().unwrap();
     receiving.write(&std::fs::read(&built.snapshot.path).unwrap()).unwrap();
     let received = receiving.finish().unwrap();
     let state = behind.states.state();
     behind.states.install_snapshot(&received.meta.clone(), received).await.unwrap();
-    assert_eq!(skipped.await.unwrap(), Answer::Lost);
-    assert!(later.try_recv().is_err());
+    assert_eq!(behind.heard.take(), [Told::Lost(5)]);
     assert_eq!(*state.applied().borrow(), 5);
     assert_eq!(digest(&state), digest(&ahead.states.state()));
     apply(&mut behind.states, [group(6, 6, "y")]).await.unwrap();
-    assert!(matches!(later.await.unwrap(), Answer::Applied { index: 6, .. }));
+    assert_eq!(behind.heard.take(), [Told::Applied { number: 6, index: 6, replies: 1 }]);
     for opened in [ahead, behind] {
         opened.stopper.stop().await.unwrap();
     }
@@ -194,14 +209,4 @@ async fn a_restarted_node_has_the_state_it_had() {
     assert_eq!(opened.states.applied_state().await.unwrap().0, Some(id(20)));
     assert_eq!(digest(&opened.states.state()), then);
     opened.stopper.stop().await.unwrap();
-}
-
-#[test]
-fn replies_of_one_group_stay_together() {
-    let answers = Answers::new(7, 1);
-    let mut answer = wait(&answers, 1);
-    let replies = vec![Reply::OK, Reply::Nil];
-    answers.applied_at(Origin { node: 7, start: 1, number: 1 }, 3, replies.clone());
-    assert_eq!(answer.try_recv().unwrap(), Answer::Applied { index: 3, replies });
-    assert!(!answers.take(1), "it was taken with the answer");
 }

@@ -1,8 +1,12 @@
 //! Each setting with its unit, default and reason; one [`Config::validate`] that reports every fault at once.
 
 use crate::error::Error;
+use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How a node is set up. `Config::new(data)` is a cluster of one on loopback.
@@ -33,7 +37,8 @@ pub struct Config {
 }
 
 /// When a write counts as stored on a node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// On stable storage: survives power loss of every node at once.
     #[default]
@@ -43,8 +48,30 @@ pub enum Durability {
     Os,
 }
 
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fsync => "fsync",
+            Self::Os => "os",
+        })
+    }
+}
+
+impl FromStr for Durability {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "fsync" => Ok(Self::Fsync),
+            "os" => Ok(Self::Os),
+            _ => Err("expected `fsync` or `os`".to_owned()),
+        }
+    }
+}
+
 /// A secret or key. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
@@ -56,6 +83,12 @@ impl Secret {
     /// The text, for whoever must send or compare it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 
@@ -188,11 +221,579 @@ impl Config {
         }
     }
 
+    /// Where peers reach this node: `advertise`, or where it listens.
+    pub fn advertised(&self) -> &str {
+        self.advertise.as_deref().unwrap_or(&self.listen)
+    }
+
+    /// How many addresses `join` names, this node's own among them, each once.
+    pub fn named_members(&self) -> usize {
+        let mut named: BTreeSet<String> = self
+            .join
+            .iter()
+            .map(|address| address.to_ascii_lowercase())
+            .collect();
+        named.insert(self.advertised().to_ascii_lowercase());
+        named.len()
+    }
+
     /// Checks everything that can be checked without the network.
     ///
     /// # Errors
-    /// [`Error::Config`] with every fault.
+    /// [`Error::Config`] with every fault, each with the setting, its value, the bound and what to do.
     pub fn validate(&self) -> Result<(), Error> {
-        Ok(())
+        let mut faults = Faults(Vec::new());
+        if self.data.as_os_str().is_empty() {
+            faults.add("data is not set: name the folder in which this node keeps its state");
+        }
+        self.check_addresses(&mut faults);
+        self.check_forming(&mut faults);
+        self.check_admission(&mut faults);
+        self.timing.check(&mut faults);
+        self.limits.check(&mut faults);
+        if let Some(resp) = &self.resp {
+            resp.check(&mut faults);
+        }
+        if faults.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Config(faults.0))
+        }
+    }
+
+    fn check_addresses(&self, faults: &mut Faults) {
+        let resp = self.resp.as_ref().map(|resp| resp.listen.as_str());
+        let listeners = [
+            ("listen", Some(self.listen.as_str())),
+            ("resp", resp),
+            ("http", self.http.as_deref()),
+        ];
+        for (setting, address) in listeners {
+            if let Some(address) = address {
+                faults.address(setting, address, Use::Listen);
+            }
+        }
+        for (i, (one, here)) in listeners.iter().enumerate() {
+            for (other, there) in &listeners[i + 1..] {
+                if here.is_some() && here == there && here.and_then(port_of) != Some(0) {
+                    let address = here.unwrap_or_default();
+                    faults.add(format!(
+                        "{one} and {other} are both {address}: give each a port of its own"
+                    ));
+                }
+            }
+        }
+        match &self.advertise {
+            Some(address) => faults.address("advertise", address, Use::Reach),
+            None if host_of(&self.listen).is_some_and(is_unspecified) => faults.add(format!(
+                "listen = {} is every address of this machine, which peers cannot connect to: set advertise to the \
+                 host:port where they reach it",
+                self.listen
+            )),
+            None => {}
+        }
+        for address in &self.join {
+            faults.address("join", address, Use::Reach);
+        }
+    }
+
+    /// Two halves of a fresh cluster must never both form one: whoever forms it must be a majority of all who are named.
+    fn check_forming(&self, faults: &mut Faults) {
+        let (Some(expect), named) = (self.expect, self.named_members()) else {
+            return;
+        };
+        let majority = named / 2 + 1;
+        if expect < majority {
+            faults.add(format!(
+                "expect = {expect} is less than a majority of the {named} addresses in join with this node's own: two \
+                 parts could each form a cluster. Set it to {majority} to {named}, or leave it out for {named}"
+            ));
+        } else if expect > named {
+            faults.add(format!(
+                "expect = {expect} is more than the {named} addresses in join with this node's own: it would wait for \
+                 ever. Name all peers in join, or set expect to {majority} to {named}"
+            ));
+        }
+    }
+
+    /// Nobody else gets in: without a secret or key, only this machine.
+    fn check_admission(&self, faults: &mut Faults) {
+        match &self.secret {
+            Some(secret) if secret.expose().is_empty() => {
+                faults.add("secret is empty: put the same random text on every node, 16 bytes or more");
+            }
+            Some(_) => {}
+            None => {
+                for (setting, address) in [
+                    ("listen", Some(&self.listen)),
+                    ("advertise", self.advertise.as_ref()),
+                ] {
+                    if let Some(address) =
+                        address.filter(|address| well_formed(address) && !is_loopback(address))
+                    {
+                        faults.add(format!(
+                            "{setting} = {address} without a secret. Without a secret it serves peers on loopback only: \
+                             set the same secret on every node, or listen on 127.0.0.1"
+                        ));
+                    }
+                }
+            }
+        }
+        let Some(resp) = &self.resp else { return };
+        match &resp.access_key {
+            Some(key) if key.expose().is_empty() => {
+                faults.add("access_key is empty: give clients a key, or leave it out to serve loopback only");
+            }
+            None if well_formed(&resp.listen) && !is_loopback(&resp.listen) => faults.add(format!(
+                "resp = {} without an access key. Without an access key it serves Redis clients on loopback only: set \
+                 access_key, or listen on 127.0.0.1",
+                resp.listen
+            )),
+            _ => {}
+        }
+    }
+}
+
+/// The longest of our timings: what is longer was meant in another unit.
+const TIMING_MAX: Duration = Duration::from_secs(600);
+
+impl Timing {
+    fn check(&self, faults: &mut Faults) {
+        let all = [
+            ("heartbeat_ms", self.heartbeat),
+            ("election_min_ms", self.election_min),
+            ("election_max_ms", self.election_max),
+            ("write_deadline_ms", self.write_deadline),
+        ];
+        for (setting, value) in all {
+            if value < Duration::from_millis(1) || value > TIMING_MAX {
+                faults.add(format!(
+                    "{setting} = {} is out of range: set 1 to {} milliseconds",
+                    value.as_millis(),
+                    TIMING_MAX.as_millis()
+                ));
+            }
+        }
+        if self.election_min < self.heartbeat.saturating_mul(2) {
+            faults.add(format!(
+                "election_min_ms = {} is less than twice heartbeat_ms = {}: one lost heartbeat would start an election. \
+                 Set it to {} or more",
+                self.election_min.as_millis(),
+                self.heartbeat.as_millis(),
+                self.heartbeat.saturating_mul(2).as_millis()
+            ));
+        }
+        if self.election_max <= self.election_min {
+            faults.add(format!(
+                "election_max_ms = {} is not above election_min_ms = {}: members would stand at the same time. Twice the \
+                 minimum is usual",
+                self.election_max.as_millis(),
+                self.election_min.as_millis()
+            ));
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self, faults: &mut Faults) {
+        faults.positive("group_commands", self.group_commands);
+        faults.positive("group_bytes", self.group_bytes);
+        faults.positive("groups_in_flight", self.groups_in_flight);
+        faults.positive("queue_commands", self.queue_commands);
+        faults.positive("queue_bytes", self.queue_bytes);
+        faults.positive("command_bytes", self.command_bytes);
+        if self.snapshot_log_bytes == 0 {
+            faults.add("snapshot_log_bytes = 0: set 1 or more, or leave it out for the default");
+        }
+        if self.queue_bytes < self.command_bytes {
+            faults.add(format!(
+                "queue_bytes = {} is less than command_bytes = {}: the largest command would never find room. Raise the \
+                 one or lower the other",
+                self.queue_bytes, self.command_bytes
+            ));
+        }
+    }
+}
+
+impl RespConfig {
+    fn check(&self, faults: &mut Faults) {
+        faults.positive("max_clients", self.max_clients);
+        faults.positive("max_bulk_bytes", self.max_bulk_bytes);
+        faults.positive("max_arguments", self.max_arguments);
+        faults.positive("max_output_bytes", self.max_output_bytes);
+    }
+}
+
+/// Whether an address, `host:port`, can be reached from this machine alone: `localhost`, 127.0.0.0/8 or ::1.
+pub fn is_loopback(address: &str) -> bool {
+    let Some(host) = host_of(address) else {
+        return false;
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|ip| match ip {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        })
+}
+
+/// What an address is for.
+#[derive(PartialEq)]
+enum Use {
+    /// Port 0 takes a free one.
+    Listen,
+    /// Others connect to it.
+    Reach,
+}
+
+/// What was found wrong.
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, fault: impl Into<String>) {
+        self.0.push(fault.into());
+    }
+
+    fn positive(&mut self, setting: &str, value: usize) {
+        if value == 0 {
+            self.add(format!(
+                "{setting} = 0: set 1 or more, or leave it out for the default"
+            ));
+        }
+    }
+
+    fn address(&mut self, setting: &str, address: &str, purpose: Use) {
+        if !well_formed(address) {
+            self.add(format!(
+                "{setting} = {address:?} is no address: write host:port, as 127.0.0.1:7001 or [::1]:7001"
+            ));
+        } else if purpose == Use::Reach && port_of(address) == Some(0) {
+            self.add(format!(
+                "{setting} = {address} has port 0, which nobody can connect to: write the port"
+            ));
+        } else if purpose == Use::Reach && host_of(address).is_some_and(is_unspecified) {
+            self.add(format!(
+                "{setting} = {address} is every address of a machine, which nobody can connect to: write the host"
+            ));
+        }
+    }
+}
+
+/// The longest name DNS knows, in bytes.
+const HOST_MAX: usize = 253;
+
+fn well_formed(address: &str) -> bool {
+    host_of(address).is_some() && port_of(address).is_some()
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address; none if it can be no host.
+fn host_of(address: &str) -> Option<&str> {
+    let (host, _) = address.rsplit_once(':')?;
+    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return inner.parse::<std::net::Ipv6Addr>().is_ok().then_some(inner);
+    }
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    ((1..=HOST_MAX).contains(&host.len()) && host.bytes().all(name)).then_some(host)
+}
+
+fn port_of(address: &str) -> Option<u16> {
+    let (_, port) = address.rsplit_once(':')?;
+    (!port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())).then(|| port.parse().ok())?
+}
+
+fn is_unspecified(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(config: &Config) -> Vec<String> {
+        match config.validate() {
+            Ok(()) => Vec::new(),
+            Err(Error::Config(faults)) => faults,
+            Err(other) => panic!("not about settings: {other}"),
+        }
+    }
+
+    fn one_fault(config: &Config, says: &[&str]) {
+        let faults = faults(config);
+        assert_eq!(faults.len(), 1, "{faults:#?}");
+        for text in says {
+            assert!(faults[0].contains(text), "{text:?} is not in {:?}", faults[0]);
+        }
+    }
+
+    fn three(listen: &str) -> Config {
+        let join = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"]
+            .map(str::to_owned)
+            .to_vec();
+        Config {
+            listen: listen.to_owned(),
+            join,
+            ..Config::new("/data")
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_good() {
+        assert_eq!(faults(&Config::new("/data")), [""; 0]);
+        assert_eq!(
+            faults(&Config {
+                resp: Some(RespConfig::new("127.0.0.1:0")),
+                ..three("127.0.0.1:7001")
+            }),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let limits = Limits {
+            group_commands: 0,
+            snapshot_log_bytes: 0,
+            ..Limits::default()
+        };
+        let config = Config {
+            listen: "nowhere".into(),
+            expect: Some(0),
+            limits,
+            ..Config::new("")
+        };
+        let faults = faults(&config);
+        for setting in ["data", "listen", "expect", "group_commands", "snapshot_log_bytes"] {
+            assert_eq!(
+                faults.iter().filter(|fault| fault.starts_with(setting)).count(),
+                1,
+                "{setting}: {faults:#?}"
+            );
+        }
+        assert_eq!(faults.len(), 5, "{faults:#?}");
+    }
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for good in [
+            "127.0.0.1:7001",
+            "localhost:1",
+            "[::1]:7001",
+            "node-1.internal:65535",
+            "my_host:0",
+        ] {
+            assert!(well_formed(good), "{good}");
+        }
+        for bad in [
+            "",
+            ":",
+            ":7001",
+            "host",
+            "host:",
+            "host:65536",
+            "host:+1",
+            "::1:7001",
+            "[nine]:1",
+            "a b:1",
+            "http://a:1",
+        ] {
+            assert!(!well_formed(bad), "{bad}");
+        }
+        one_fault(
+            &Config {
+                http: Some("8080".into()),
+                ..Config::new("/data")
+            },
+            &["http = \"8080\"", "host:port"],
+        );
+    }
+
+    #[test]
+    fn addresses_to_reach_have_a_host_and_a_port() {
+        let secret = Some(Secret::new("a secret of the cluster"));
+        let all = Config {
+            listen: "0.0.0.0:7001".into(),
+            secret: secret.clone(),
+            ..Config::new("/data")
+        };
+        one_fault(&all, &["listen = 0.0.0.0:7001", "advertise"]);
+        one_fault(
+            &Config {
+                advertise: Some("0.0.0.0:7001".into()),
+                ..all
+            },
+            &["advertise = 0.0.0.0:7001"],
+        );
+        let free = Config {
+            advertise: Some("10.0.0.1:0".into()),
+            secret,
+            ..Config::new("/data")
+        };
+        one_fault(&free, &["advertise = 10.0.0.1:0", "port 0"]);
+    }
+
+    #[test]
+    fn listeners_need_ports_of_their_own() {
+        let mut config = Config {
+            http: Some("127.0.0.1:7001".into()),
+            ..three("127.0.0.1:7001")
+        };
+        one_fault(&config, &["listen and http are both 127.0.0.1:7001"]);
+        config.http = Some("127.0.0.1:0".into());
+        config.resp = Some(RespConfig::new("127.0.0.1:0"));
+        assert_eq!(faults(&config), [""; 0], "port 0 takes another each time");
+    }
+
+    #[test]
+    fn expect_is_a_majority_of_the_named() {
+        for (expect, good) in [(0, false), (1, false), (2, true), (3, true), (4, false)] {
+            let config = Config {
+                expect: Some(expect),
+                ..three("127.0.0.1:7001")
+            };
+            assert_eq!(faults(&config).is_empty(), good, "expect {expect} of 3");
+        }
+        // A fourth that is not in its own list counts itself.
+        one_fault(
+            &Config {
+                expect: Some(2),
+                ..three("127.0.0.1:7004")
+            },
+            &["expect = 2", "majority of the 4", "3 to 4"],
+        );
+        one_fault(
+            &Config {
+                expect: Some(2),
+                ..Config::new("/data")
+            },
+            &["expect = 2", "more than the 1"],
+        );
+    }
+
+    #[test]
+    fn one_address_named_twice_counts_once() {
+        let mut config = three("127.0.0.1:7001");
+        config.join.push("127.0.0.1:7002".into());
+        assert_eq!(config.named_members(), 3);
+    }
+
+    #[test]
+    fn without_a_secret_peers_are_on_loopback() {
+        let mut config = Config {
+            listen: "10.0.0.1:7001".into(),
+            ..Config::new("/data")
+        };
+        one_fault(
+            &config,
+            &[
+                "listen = 10.0.0.1:7001",
+                "Without a secret it serves peers on loopback only",
+            ],
+        );
+        config.secret = Some(Secret::new("a secret of the cluster"));
+        assert_eq!(faults(&config), [""; 0]);
+        config.secret = Some(Secret::new(""));
+        one_fault(&config, &["secret is empty"]);
+        let advertised = Config {
+            advertise: Some("node-1:7001".into()),
+            ..Config::new("/data")
+        };
+        one_fault(&advertised, &["advertise = node-1:7001", "Without a secret"]);
+    }
+
+    #[test]
+    fn without_an_access_key_redis_clients_are_on_loopback() {
+        let mut config = Config {
+            resp: Some(RespConfig::new("0.0.0.0:6379")),
+            ..Config::new("/data")
+        };
+        one_fault(&config, &["resp = 0.0.0.0:6379", "without an access key"]);
+        let resp = config.resp.as_mut().expect("set above");
+        resp.access_key = Some(Secret::new("open"));
+        assert_eq!(faults(&config), [""; 0]);
+    }
+
+    #[test]
+    fn elections_leave_room_for_a_lost_heartbeat() {
+        let ms = Duration::from_millis;
+        let timing = Timing {
+            heartbeat: ms(100),
+            election_min: ms(199),
+            election_max: ms(400),
+            ..Timing::default()
+        };
+        one_fault(
+            &Config {
+                timing,
+                ..Config::new("/data")
+            },
+            &["election_min_ms = 199", "heartbeat_ms = 100", "200"],
+        );
+        let timing = Timing {
+            election_min: ms(300),
+            election_max: ms(300),
+            ..Timing::default()
+        };
+        one_fault(
+            &Config {
+                timing,
+                ..Config::new("/data")
+            },
+            &["election_max_ms = 300"],
+        );
+        let timing = Timing {
+            write_deadline: Duration::ZERO,
+            ..Timing::default()
+        };
+        one_fault(
+            &Config {
+                timing,
+                ..Config::new("/data")
+            },
+            &["write_deadline_ms = 0"],
+        );
+    }
+
+    #[test]
+    fn the_queue_has_room_for_the_largest_command() {
+        let limits = Limits {
+            queue_bytes: 1 << 20,
+            ..Limits::default()
+        };
+        one_fault(
+            &Config {
+                limits,
+                ..Config::new("/data")
+            },
+            &["queue_bytes = 1048576", "command_bytes"],
+        );
+    }
+
+    #[test]
+    fn loopback_is_this_machine_alone() {
+        for near in [
+            "127.0.0.1:1",
+            "127.9.9.9:1",
+            "localhost:1",
+            "LOCALHOST:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(is_loopback(near), "{near}");
+        }
+        for far in [
+            "0.0.0.0:1",
+            "[::]:1",
+            "10.0.0.1:1",
+            "localhost.example.org:1",
+            "example.org:1",
+            "127.0.0.1",
+            "",
+        ] {
+            assert!(!is_loopback(far), "{far}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        assert!(!format!("{:?}", Secret::new("open sesame")).contains("sesame"));
     }
 }

@@ -2,7 +2,7 @@
 //! corners, but in at most pattern times text steps: it goes back to the last star only, and never deeper.
 
 /// Whether the whole text follows the pattern. Bytes, not characters; upper and lower case differ.
-pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     // Redis asks nothing of a lone star, and anything but an empty pattern of an empty text.
     if pattern == b"*" || text.is_empty() {
         return pattern == b"*" || pattern.is_empty();

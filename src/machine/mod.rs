@@ -6,7 +6,7 @@ pub mod args;
 mod commands;
 pub mod entry;
 mod float;
-mod glob;
+pub mod glob;
 pub mod keyspace;
 pub mod once;
 pub mod reply;

@@ -637,7 +637,7 @@ mod tests {
         assert_eq!(hex, golden);
         assert_eq!(
             format!("{:032x}", sample().digest()),
-            "4c0a455d6c0e5710bb60343b2ee24fe0"
+            "ad2557c90a9254f481267230f42723d3"
         );
     }
 

@@ -108,7 +108,7 @@ impl Spec {
     /// First key, last key (-1: the last argument) and step, as `COMMAND INFO` says them; zeros without keys.
     pub fn keys(&self) -> (i64, i64, i64) {
         let words: Vec<&str> = self.syntax.split_whitespace().collect();
-        let is_key = |word: &&str| matches!(word.trim_matches(['[', ']', '.']), "key" | "source" | "destination" | "newkey");
+        let is_key = |word: &&str| matches!(word.trim_matches(['[', ']', '.']), "key" | "key1" | "key2" | "source" | "destination" | "newkey");
         let base = self.name.split('|').count() as i64;
         let Some(first) = words.iter().position(|word| is_key(word)) else { return (0, 0, 0) };
         let position = base + first as i64;
@@ -194,7 +194,8 @@ pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
 }
 
 fn upper(name: &[u8]) -> Option<String> {
-    (name.len() <= NAME_MAX).then(|| std::str::from_utf8(name).ok().map(str::to_ascii_uppercase))?
+    // A bar stands only in our own names of subcommands: nobody may call one by it.
+    (name.len() <= NAME_MAX && !name.contains(&b'|')).then(|| std::str::from_utf8(name).ok().map(str::to_ascii_uppercase))?
 }
 
 /// Redis quotes at most 128 bytes of the name and 128 of the arguments.

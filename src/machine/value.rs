@@ -114,6 +114,11 @@ impl Str {
         }
     }
 
+    /// A string that Redis would hold this way.
+    pub(super) fn with_encoding(bytes: Bytes, encoding: Encoding) -> Self {
+        Self { bytes, encoding }
+    }
+
     /// A string as a snapshot has it. `None` if such bytes never have this encoding.
     pub(super) fn restored(bytes: Bytes, encoding: Encoding) -> Option<Self> {
         let possible = match encoding {
@@ -121,7 +126,13 @@ impl Str {
             Encoding::Embstr => bytes.len() <= Self::EMBSTR_MAX,
             Encoding::Raw => true,
         };
-        possible.then_some(Self { bytes, encoding })
+        possible.then(|| Self::with_encoding(bytes, encoding))
+    }
+
+    /// A string that Redis keeps as text even if it reads as an integer: what `INCRBYFLOAT` leaves.
+    pub(super) fn as_text(bytes: Bytes) -> Self {
+        let encoding = if bytes.len() <= Self::EMBSTR_MAX { Encoding::Embstr } else { Encoding::Raw };
+        Self { bytes, encoding }
     }
 
     /// The content, shared.

@@ -213,7 +213,7 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
         let Some(hash) = view.hash(key)? else {
             return Ok(Reply::Nil);
         };
-        let position = Chance::new(view.chance()).below(hash.len());
+        let position = view.chance().below(hash.len());
         return Ok(Reply::bulk_or_nil(
             hash.at(position).map(|(name, _)| name.clone()),
         ));
@@ -234,7 +234,7 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
     let Some(hash) = view.hash(key)? else {
         return Ok(Reply::Array(Vec::new()));
     };
-    let positions = positions_by_chance(hash.len(), count, Chance::new(view.chance()));
+    let positions = positions_by_chance(hash.len(), count, view.chance());
     let chosen = positions.into_iter().filter_map(|position| hash.at(position));
     Ok(if with_values {
         Reply::Pairs(chosen.map(pair).collect())

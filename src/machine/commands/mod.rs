@@ -1,6 +1,7 @@
 //! The commands, one file per type. Each file is a table of rows and the functions they name.
 
 mod connection;
+mod expiry;
 mod hash;
 mod key;
 mod session;
@@ -16,4 +17,5 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
     ("server", connection::SERVER),
+    ("server", key::SERVER),
 ];

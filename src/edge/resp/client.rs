@@ -1,0 +1,283 @@
+//! `CLIENT`: what a connection is called, and who else is there.
+//!
+//! Missing, each with its own issue: `PAUSE`, `UNPAUSE`, `TRACKING` and `UNBLOCK` are unknown subcommands.
+
+use super::clients::Client;
+use super::connection::{Answers, Caller};
+use super::local::{Answer, help_of, quoted, refusal};
+use crate::machine::args::{Args, integer};
+use crate::machine::reply::{CommandError, Reply};
+use bytes::Bytes;
+use std::sync::Arc;
+
+pub(super) fn id(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    Ok(Reply::Integer(
+        i64::try_from(caller.client.id).expect("nobody connects 2^63 times"),
+    ))
+}
+
+pub(super) fn getname(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    let shown = caller.client.shown.lock();
+    Ok(if shown.name.is_empty() {
+        Reply::Nil
+    } else {
+        Reply::bulk(&shown.name)
+    })
+}
+
+pub(super) fn setname(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    name(caller, args.bytes()?).map(|()| Reply::OK)
+}
+
+/// Names a connection; an empty name takes the name away.
+///
+/// # Errors
+/// When the name would break the lines of `CLIENT LIST`.
+pub(super) fn name(caller: &mut Caller, name: &[u8]) -> Result<(), CommandError> {
+    const REFUSED: CommandError =
+        CommandError::text("ERR Client names cannot contain spaces, newlines or special characters.");
+    caller.client.shown.lock().name = printable(name).ok_or(REFUSED)?;
+    Ok(())
+}
+
+/// `CLIENT SETINFO LIB-NAME|LIB-VER value`.
+pub(super) fn setinfo(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let (attribute, value) = (args.bytes()?, args.bytes()?);
+    let mut shown = caller.client.shown.lock();
+    let (name, place) = match attribute.to_ascii_lowercase().as_slice() {
+        b"lib-name" => ("lib-name", &mut shown.library),
+        b"lib-ver" => ("lib-ver", &mut shown.library_version),
+        _ => {
+            return Err(refusal(format!(
+                "ERR Unrecognized option '{}'",
+                quoted(attribute)
+            )));
+        }
+    };
+    let refused = || {
+        refusal(format!(
+            "ERR {name} cannot contain spaces, newlines or special characters."
+        ))
+    };
+    *place = printable(value).ok_or_else(refused)?;
+    Ok(Reply::OK)
+}
+
+fn printable(text: &[u8]) -> Option<String> {
+    text.iter()
+        .all(u8::is_ascii_graphic)
+        .then(|| quoted(text).into_owned())
+}
+
+pub(super) fn info(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    Ok(Reply::Verbatim(Bytes::from(caller.client.line() + "\n")))
+}
+
+/// `CLIENT LIST [TYPE type | ID id ...]`.
+pub(super) fn list(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let mut clients = caller.shared.clients.all();
+    if args.remaining() == 2 && args.keyword("TYPE") {
+        if kind(args.bytes()?)? != Kind::Normal {
+            clients.clear();
+        }
+    } else if args.remaining() >= 2 && args.keyword("ID") {
+        let id = |id: &Bytes| {
+            integer(id)
+                .filter(|id| *id > 0)
+                .and_then(|id| u64::try_from(id).ok())
+        };
+        let ids: Option<Vec<u64>> = args.rest().iter().map(id).collect();
+        let ids = ids.ok_or(CommandError::text("ERR Invalid client ID"))?;
+        clients.retain(|client| ids.contains(&client.id));
+    }
+    args.end()?;
+    let lines: String = clients.iter().map(|client| client.line() + "\n").collect();
+    Ok(Reply::Verbatim(Bytes::from(lines)))
+}
+
+/// Redis' kinds of clients. Ours are all of the first.
+#[derive(PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Other,
+}
+
+fn kind(name: &[u8]) -> Result<Kind, CommandError> {
+    match name.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(Kind::Normal),
+        b"slave" | b"replica" | b"pubsub" | b"master" => Ok(Kind::Other),
+        _ => Err(refusal(format!("ERR Unknown client type '{}'", quoted(name)))),
+    }
+}
+
+/// `CLIENT KILL ip:port`, or `CLIENT KILL` with filters that must all fit.
+pub(super) fn kill(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    if args.remaining() == 1 {
+        let address = quoted(args.bytes()?);
+        let clients = caller.shared.clients.all();
+        let found = clients.iter().find(|client| client.peer.to_string() == address);
+        end(caller, found.ok_or(CommandError::text("ERR No such client"))?);
+        return Ok(Reply::OK);
+    }
+    let filter = Filter::read(args)?;
+    let own = caller.client.id;
+    let mut clients = caller.shared.clients.all();
+    clients.retain(|client| filter.fits(client) && !(filter.skip_me && client.id == own));
+    for client in &clients {
+        end(caller, client);
+    }
+    Ok(Reply::count(clients.len()))
+}
+
+/// Ends a connection; one's own after this reply.
+fn end(caller: &mut Caller, client: &Arc<Client>) {
+    if client.id == caller.client.id {
+        caller.closing = true;
+    } else {
+        client.end();
+    }
+}
+
+/// Which connections to end.
+struct Filter {
+    id: Option<u64>,
+    peer: Option<String>,
+    local: Option<String>,
+    normal: bool,
+    skip_me: bool,
+}
+
+impl Filter {
+    fn read(args: &mut Args<'_>) -> Result<Self, CommandError> {
+        const BAD_ID: CommandError = CommandError::text("ERR client-id should be greater than 0");
+        let mut filter = Self {
+            id: None,
+            peer: None,
+            local: None,
+            normal: true,
+            skip_me: true,
+        };
+        while !args.is_empty() {
+            if args.remaining() < 2 {
+                return Err(CommandError::Syntax);
+            }
+            let option = args.bytes()?.to_ascii_lowercase();
+            let value = args.bytes()?;
+            match option.as_slice() {
+                b"id" => {
+                    filter.id = Some(
+                        integer(value)
+                            .and_then(|id| u64::try_from(id).ok())
+                            .filter(|id| *id > 0)
+                            .ok_or(BAD_ID)?,
+                    )
+                }
+                b"addr" => filter.peer = Some(quoted(value).into_owned()),
+                b"laddr" => filter.local = Some(quoted(value).into_owned()),
+                b"type" => filter.normal = kind(value)? == Kind::Normal,
+                b"user" if value.as_ref() == b"default" => {}
+                b"user" => return Err(refusal(format!("ERR No such user '{}'", quoted(value)))),
+                b"skipme" => filter.skip_me = yes_or_no(value)?,
+                _ => return Err(CommandError::Syntax),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn fits(&self, client: &Client) -> bool {
+        self.normal
+            && self.id.is_none_or(|id| id == client.id)
+            && self
+                .peer
+                .as_ref()
+                .is_none_or(|peer| *peer == client.peer.to_string())
+            && self
+                .local
+                .as_ref()
+                .is_none_or(|local| *local == client.local.to_string())
+    }
+}
+
+fn yes_or_no(value: &[u8]) -> Result<bool, CommandError> {
+    match value.to_ascii_lowercase().as_slice() {
+        b"yes" => Ok(true),
+        b"no" => Ok(false),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+fn on_or_off(value: &[u8]) -> Result<bool, CommandError> {
+    match value.to_ascii_lowercase().as_slice() {
+        b"on" => Ok(true),
+        b"off" => Ok(false),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+/// Accepted and shown: clients are never evicted for memory here.
+pub(super) fn no_evict(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    caller.client.shown.lock().no_evict = on_or_off(args.bytes()?)?;
+    Ok(Reply::OK)
+}
+
+/// Accepted and shown: reads do not count as uses of keys yet.
+pub(super) fn no_touch(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    caller.client.shown.lock().no_touch = on_or_off(args.bytes()?)?;
+    Ok(Reply::OK)
+}
+
+/// `CLIENT REPLY ON|OFF|SKIP`: `ON` is answered, the others are not. `SKIP` under `OFF` changes nothing.
+pub(super) fn reply(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let mode = args.bytes()?.to_ascii_lowercase();
+    caller.answers = match (mode.as_slice(), caller.answers) {
+        (b"on", _) => Answers::On,
+        (b"off", _) | (b"skip", Answers::Off) => Answers::Off,
+        (b"skip", _) => Answers::SkipThisAndNext,
+        _ => return Err(CommandError::Syntax),
+    };
+    Ok(Reply::OK)
+}
+
+pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
+    Ok(help_of(
+        "CLIENT",
+        &[
+            "GETNAME",
+            "    Return the name of the current connection.",
+            "ID",
+            "    Return the ID of the current connection.",
+            "INFO",
+            "    Return information about the current client connection.",
+            "KILL <ip:port>",
+            "    Kill connection made from <ip:port>.",
+            "KILL <option> <value> [<option> <value> [...]]",
+            "    Kill connections. Options are:",
+            "    * ADDR (<ip:port>|<unixsocket>:0)",
+            "      Kill connections made from the specified address",
+            "    * LADDR (<ip:port>|<unixsocket>:0)",
+            "      Kill connections made to specified local address",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "      Kill connections by type.",
+            "    * USER <username>",
+            "      Kill connections authenticated by <username>.",
+            "    * SKIPME (YES|NO)",
+            "      Skip killing current connection (default: yes).",
+            "LIST [options ...]",
+            "    Return information about client connections. Options:",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "      Return clients of specified type.",
+            "    * ID <id> [<id> ...]",
+            "      Return clients of the specified IDs.",
+            "NO-EVICT (ON|OFF)",
+            "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
+            "REPLY (ON|OFF|SKIP)",
+            "    Control the replies sent to the current connection.",
+            "SETINFO (LIB-NAME|LIB-VER) <value>",
+            "    Name the client library and its version.",
+            "SETNAME <name>",
+            "    Assign the name <name> to the current connection.",
+        ],
+    ))
+}

@@ -1,0 +1,446 @@
+//! One connection: commands in their order, replies in the same order, and nothing without a bound.
+//!
+//! Every whole command in the input is run before the replies are flushed, once for all of them. Writes that follow each other go
+//! to the node in one submission, where each is a unit of its own; anything else first waits for the writes before it, so a
+//! connection sees what it wrote. Local reads never wait.
+//!
+//! While replies wait for the client, more is read only when it took none of them for [`PATIENCE`]: a client that reads slowly
+//! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
+//! off at `max_output_bytes`.
+
+use super::access;
+use super::clients::{Client, Entered};
+use super::encode::{Protocol, encode};
+use super::frame::{Limits, Parser};
+use super::local::{self, Local};
+use super::{Shared, trouble};
+use crate::machine::args::Args;
+use crate::machine::entry::Command;
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{self, Run, Spec};
+use crate::node::{Freshness, Token};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{sleep, timeout};
+
+/// Writes of one connection that go to the node in one submission, and so in one group.
+pub const MAX_SUBMISSION_COMMANDS: usize = 512;
+
+/// Bytes of one submission, unless a single command is larger. Half of a group, so that it fits beside others.
+pub const MAX_SUBMISSION_BYTES: usize = 256 << 10;
+
+/// How long a client may take none of the replies that wait, before more of its commands are run.
+pub const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Replies that may wait before the first [`PATIENCE`]; doubled after each, up to `max_output_bytes`.
+const OUTPUT_EASE_BYTES: usize = 1 << 20;
+
+/// Bytes that one read makes room for.
+const READ_BYTES: usize = 16 << 10;
+
+/// A buffer that grew beyond this for one large command or reply is given back when it is empty.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// How long a connection that we close may take to read its last replies.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Bytes that are thrown away after we closed, so that the system does not reset the connection over the last reply.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// What a connection has agreed on: what its commands see of it.
+pub(super) struct Caller {
+    pub(super) shared: Arc<Shared>,
+    pub(super) client: Arc<Client>,
+    /// Whether it has given the access key, or need not.
+    pub(super) known: bool,
+    pub(super) db: u8,
+    pub(super) protocol: Protocol,
+    pub(super) freshness: Freshness,
+    /// The newest of its own writes, and of what it waited for.
+    pub(super) seen: Token,
+    /// Whether it read since: then it has seen what this node has applied.
+    pub(super) read: bool,
+    pub(super) answers: Answers,
+    /// Whether the connection ends after the replies so far.
+    pub(super) closing: bool,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Answers {
+    /// Every command is answered.
+    #[default]
+    On,
+    /// None is.
+    Off,
+    /// This one is not, nor is the next: the state that `CLIENT REPLY SKIP` leaves for its own answer.
+    SkipThisAndNext,
+    /// The next one is not.
+    SkipNext,
+}
+
+impl Caller {
+    fn new(shared: Arc<Shared>, client: Arc<Client>) -> Self {
+        let known = shared.config.access_key.is_none();
+        Self {
+            shared,
+            client,
+            known,
+            db: 0,
+            protocol: Protocol::default(),
+            freshness: Freshness::default(),
+            seen: Token::default(),
+            read: false,
+            answers: Answers::default(),
+            closing: false,
+        }
+    }
+
+    /// `RESET`: as if it had just connected.
+    pub(super) fn reset(&mut self) {
+        let seen = self.seen;
+        *self = Self {
+            seen,
+            read: self.read,
+            ..Self::new(self.shared.clone(), self.client.clone())
+        };
+        *self.client.shown.lock() = super::clients::Shown::default();
+    }
+}
+
+/// Why a connection ends.
+enum End {
+    /// By its own wish, or because of what it sent. It gets its last replies.
+    Farewell,
+    /// The other side is gone, or the network failed.
+    Gone,
+    /// Somebody ended it: `CLIENT KILL`, or the endpoint stops.
+    Ended,
+    /// It sent nothing for too long.
+    Idle,
+    /// It did not read its replies.
+    OutputLimit,
+}
+
+/// Serves one client until it or we have enough.
+pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, entered: Entered) {
+    let caller = Caller::new(shared.clone(), entered.client.clone());
+    let (reader, writer) = stream.into_split();
+    let limits = Limits {
+        arguments: shared.config.max_arguments,
+        bulk_bytes: shared.config.max_bulk_bytes,
+    };
+    let mut connection = Connection {
+        caller,
+        reader,
+        writer,
+        input: BytesMut::with_capacity(READ_BYTES),
+        output: BytesMut::with_capacity(READ_BYTES),
+        ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
+        parser: Parser::new(limits),
+        writes: Vec::new(),
+        writes_bytes: 0,
+    };
+    let end = connection.run().await;
+    let client = &entered.client;
+    match end {
+        End::Farewell => connection.farewell().await,
+        End::Gone | End::Ended => {}
+        End::Idle => shared.stats.idle.add(1),
+        End::OutputLimit => {
+            shared.stats.output_limit.add(1);
+            tracing::warn!(client = client.id, peer = %client.peer, limit = shared.config.max_output_bytes,
+                "a client does not read its replies and is cut off");
+        }
+    }
+}
+
+struct Connection {
+    caller: Caller,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    /// What came and was not run yet: at most one unfinished command between two batches.
+    input: BytesMut,
+    /// Replies that wait; at most `max_output_bytes`, checked after each.
+    output: BytesMut,
+    /// The client is given [`PATIENCE`] when so many bytes wait.
+    ease_at: usize,
+    parser: Parser,
+    /// Writes whose submission is being collected.
+    writes: Vec<Command>,
+    writes_bytes: usize,
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        loop {
+            if let Err(end) = self.batch().await {
+                return end;
+            }
+            if let Err(end) = self.exchange().await {
+                return end;
+            }
+        }
+    }
+
+    /// Runs every whole command in the input.
+    async fn batch(&mut self) -> Result<(), End> {
+        loop {
+            match self.parser.next(&mut self.input, self.caller.known) {
+                Ok(Some(argv)) => self.command(argv).await?,
+                Ok(None) => return self.submit().await,
+                Err(error) => {
+                    self.submit().await?;
+                    self.answer(Reply::Error(CommandError::Other(error.to_string().into())))
+                        .await?;
+                    return Err(End::Farewell);
+                }
+            }
+        }
+    }
+
+    /// Writes the replies, and reads until something came.
+    async fn exchange(&mut self) -> Result<(), End> {
+        let idle = Duration::from_millis(self.caller.shared.idle_timeout_ms.load(Relaxed));
+        self.make_room();
+        loop {
+            let waiting = !self.output.is_empty();
+            tokio::select! {
+                biased;
+                written = self.writer.write_buf(&mut self.output), if waiting => self.wrote(written)?,
+                read = self.reader.read_buf(&mut self.input) => return self.received(read),
+                () = self.caller.client.ended() => return Err(End::Ended),
+                () = sleep(idle), if !idle.is_zero() => return Err(End::Idle),
+            }
+        }
+    }
+
+    /// Room for what comes next; large buffers that are empty are given back.
+    fn make_room(&mut self) {
+        for buffer in [&mut self.input, &mut self.output] {
+            if buffer.is_empty() && buffer.capacity() > KEPT_BYTES {
+                *buffer = BytesMut::new();
+            }
+        }
+        self.input.reserve(READ_BYTES);
+    }
+
+    fn received(&mut self, read: std::io::Result<usize>) -> Result<(), End> {
+        let bytes = read.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
+        self.caller.client.spoke();
+        self.caller.shared.stats.reads.add(1);
+        self.caller.shared.stats.input_bytes.add(bytes);
+        Ok(())
+    }
+
+    fn wrote(&mut self, written: std::io::Result<usize>) -> Result<(), End> {
+        let bytes = written.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
+        self.caller.shared.stats.writes.add(1);
+        self.caller.shared.stats.output_bytes.add(bytes);
+        if self.output.is_empty() {
+            self.ease_at = OUTPUT_EASE_BYTES.min(self.caller.shared.config.max_output_bytes);
+        }
+        Ok(())
+    }
+
+    async fn command(&mut self, argv: Vec<Bytes>) -> Result<(), End> {
+        self.caller.shared.stats.commands.add(1);
+        let spec = match table::lookup(&argv) {
+            Ok(spec) if self.caller.known || spec.flags.contains("no_auth") => spec,
+            Ok(_) => {
+                return self
+                    .refuse(CommandError::text("NOAUTH Authentication required."))
+                    .await;
+            }
+            // What a browser sends to a port that is not HTTP, perhaps with commands of Redis in its body: not one of them is run.
+            Err(_) if is_http(&argv[0]) => return Err(End::Gone),
+            Err(error) => return self.refuse(error).await,
+        };
+        self.caller.client.shown.lock().command = spec.name;
+        match spec.run {
+            Run::Write(_) if self.caller.answers == Answers::On => self.collect(argv).await,
+            Run::Write(_) => {
+                self.collect(argv).await?;
+                self.submit().await
+            }
+            Run::Read(_) => {
+                self.submit().await?;
+                let reply = self.read(&argv).await;
+                self.answer(reply).await
+            }
+            Run::Local => {
+                self.submit().await?;
+                let reply = self.local(spec, &argv).await;
+                self.answer(reply).await?;
+                if self.caller.closing {
+                    Err(End::Farewell)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// A refusal that no command made: in its place among the replies.
+    async fn refuse(&mut self, error: CommandError) -> Result<(), End> {
+        self.submit().await?;
+        self.answer(Reply::Error(error)).await
+    }
+
+    /// Adds a write to the submission, which goes when it is full.
+    async fn collect(&mut self, argv: Vec<Bytes>) -> Result<(), End> {
+        let command = Command {
+            db: self.caller.db,
+            argv,
+        };
+        let bytes = command.encoded_len();
+        if self.writes.len() >= MAX_SUBMISSION_COMMANDS || self.writes_bytes + bytes > MAX_SUBMISSION_BYTES {
+            self.submit().await?;
+        }
+        self.writes_bytes += bytes;
+        self.writes.push(command);
+        Ok(())
+    }
+
+    /// Sends the collected writes through the log and answers them.
+    async fn submit(&mut self) -> Result<(), End> {
+        if self.writes.is_empty() {
+            return Ok(());
+        }
+        let (writes, count) = (std::mem::take(&mut self.writes), self.writes.len());
+        self.writes_bytes = 0;
+        match self.caller.shared.node.write(writes).await {
+            Ok(written) => {
+                self.caller.seen = self.caller.seen.max(written.token);
+                for reply in written.replies {
+                    self.answer(reply).await?;
+                }
+            }
+            Err(error) => {
+                let refusal = trouble(error);
+                for _ in 0..count {
+                    self.answer(Reply::Error(refusal.clone())).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&mut self, argv: &[Bytes]) -> Reply {
+        let caller = &mut self.caller;
+        caller.read = true;
+        match caller.freshness {
+            Freshness::Local => caller.shared.node.read_local(caller.db, argv),
+            fresh => match caller.shared.node.read(fresh, caller.db, argv).await {
+                Ok(reply) => reply,
+                Err(error) => Reply::Error(trouble(error)),
+            },
+        }
+    }
+
+    async fn local(&mut self, spec: &Spec, argv: &[Bytes]) -> Reply {
+        let mut args = Args::new(argv, spec.name.split('|').count());
+        match local::by_name(spec.name) {
+            Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
+            Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
+            None => Reply::Error(CommandError::Other(
+                format!("ERR this endpoint does not run '{}'", spec.name).into(),
+            )),
+        }
+    }
+
+    /// Appends a reply, and waits a while for the client when many wait.
+    async fn answer(&mut self, reply: Reply) -> Result<(), End> {
+        if let Reply::Error(error) = &reply {
+            self.caller.shared.stats.error(&error.to_string());
+        }
+        match self.caller.answers {
+            Answers::On => encode(&reply, self.caller.protocol, &mut self.output),
+            Answers::Off => {}
+            Answers::SkipThisAndNext => self.caller.answers = Answers::SkipNext,
+            Answers::SkipNext => self.caller.answers = Answers::On,
+        }
+        if self.output.len() < self.ease_at {
+            Ok(())
+        } else {
+            self.ease().await
+        }
+    }
+
+    /// Lets the client take replies, until enough are gone or it took none for [`PATIENCE`].
+    async fn ease(&mut self) -> Result<(), End> {
+        let limit = self.caller.shared.config.max_output_bytes;
+        if self.output.len() > limit {
+            return Err(End::OutputLimit);
+        }
+        while self.output.len() >= self.ease_at {
+            match timeout(PATIENCE, self.writer.write_buf(&mut self.output)).await {
+                Ok(written) => self.wrote(written)?,
+                Err(_) => {
+                    self.ease_at = self.ease_at.saturating_mul(2).min(limit);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the client its last replies and closes.
+    async fn farewell(self) {
+        let Self {
+            mut reader,
+            mut writer,
+            mut output,
+            ..
+        } = self;
+        let close = async {
+            writer.write_all_buf(&mut output).await?;
+            writer.shutdown().await?;
+            discard(&mut reader).await
+        };
+        // Whoever does not take them is gone either way.
+        let _ = timeout(FAREWELL, close).await;
+    }
+}
+
+/// Closes our side and reads on until the other side has closed too: a close with unread input would reset the connection, and
+/// the other side might never read the last reply.
+pub(super) async fn linger(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    discard(stream).await
+}
+
+async fn discard(reader: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
+    let (mut sink, mut left) = ([0; 4096], LINGER_BYTES);
+    while left > 0 {
+        match reader.read(&mut sink).await? {
+            0 => return Ok(()),
+            bytes => left = left.saturating_sub(bytes),
+        }
+    }
+    Ok(())
+}
+
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// Checks user and key, and lets the caller in if they are right.
+///
+/// # Errors
+/// `WRONGPASS`; the caller stays what it was.
+pub(super) fn authenticate(caller: &mut Caller, user: &[u8], key: &[u8]) -> Result<(), CommandError> {
+    if !access::admits(user, key, caller.shared.config.access_key.as_ref()) {
+        tracing::warn!(client = caller.client.id, peer = %caller.client.peer, "a client gave a wrong user or access key");
+        return Err(CommandError::text(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ));
+    }
+    caller.known = true;
+    Ok(())
+}

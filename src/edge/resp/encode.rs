@@ -1,0 +1,140 @@
+//! Replies as bytes, in RESP2 or RESP3: `HELLO` chooses. Pure; knows nothing of connections.
+
+use crate::machine::reply::Reply;
+use bytes::{BufMut, BytesMut};
+
+/// The version of the protocol a connection speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// What every client starts with.
+    #[default]
+    Resp2,
+    /// Maps, sets, doubles, booleans and a null of their own.
+    Resp3,
+}
+
+/// Appends a reply to `out`.
+pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
+    let resp3 = protocol == Protocol::Resp3;
+    match reply {
+        Reply::Simple(text) => line(b'+', text.as_bytes(), out),
+        Reply::Error(error) => line(b'-', error.to_string().as_bytes(), out),
+        Reply::Integer(number) => header(b':', *number, out),
+        Reply::Bulk(bytes) => bulk(bytes, out),
+        Reply::Nil if !resp3 => out.put_slice(b"$-1\r\n"),
+        Reply::NilArray if !resp3 => out.put_slice(b"*-1\r\n"),
+        Reply::Nil | Reply::NilArray => out.put_slice(b"_\r\n"),
+        Reply::Array(items) => list(b'*', items, protocol, out),
+        Reply::Set(items) => list(if resp3 { b'~' } else { b'*' }, items, protocol, out),
+        Reply::Map(pairs) => {
+            if resp3 {
+                count(b'%', pairs.len(), out)
+            } else {
+                count(b'*', pairs.len() * 2, out)
+            }
+            for (key, value) in pairs {
+                encode(key, protocol, out);
+                encode(value, protocol, out);
+            }
+        }
+        Reply::Double(number) if resp3 => line(b',', double(*number).as_bytes(), out),
+        Reply::Double(number) => bulk(double(*number).as_bytes(), out),
+        Reply::Boolean(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
+        Reply::Boolean(yes) => header(b':', i64::from(*yes), out),
+        Reply::Verbatim(text) if resp3 => {
+            count(b'=', text.len() + 4, out);
+            out.put_slice(b"txt:");
+            out.put_slice(text);
+            out.put_slice(b"\r\n");
+        }
+        Reply::Verbatim(text) => bulk(text, out),
+    }
+}
+
+fn list(kind: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
+    count(kind, items.len(), out);
+    for item in items {
+        encode(item, protocol, out);
+    }
+}
+
+fn bulk(bytes: &[u8], out: &mut BytesMut) {
+    count(b'$', bytes.len(), out);
+    out.reserve(bytes.len() + 2);
+    out.put_slice(bytes);
+    out.put_slice(b"\r\n");
+}
+
+/// A line cannot hold a line's end: as Redis does, a space stands for each CR and LF.
+fn line(kind: u8, text: &[u8], out: &mut BytesMut) {
+    out.reserve(text.len() + 3);
+    out.put_u8(kind);
+    let start = out.len();
+    out.put_slice(text);
+    for byte in &mut out[start..] {
+        if matches!(*byte, b'\r' | b'\n') {
+            *byte = b' ';
+        }
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn count(kind: u8, count: usize, out: &mut BytesMut) {
+    header(
+        kind,
+        i64::try_from(count).expect("nothing in memory has 2^63 items"),
+        out,
+    );
+}
+
+/// `kind`, the number in decimal, CR LF.
+fn header(kind: u8, number: i64, out: &mut BytesMut) {
+    // Kind, sign, 19 digits, CR, LF: filled from the end.
+    let mut text = [0; 23];
+    let mut at = text.len() - 2;
+    text[at..].copy_from_slice(b"\r\n");
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        text[at] = b'0' + u8::try_from(rest % 10).expect("below ten");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        at -= 1;
+        text[at] = b'-';
+    }
+    at -= 1;
+    text[at] = kind;
+    out.put_slice(&text[at..]);
+}
+
+/// A double as Redis 7.0 prints it: C's `%.17g`, and `inf`, `-inf`, `nan`.
+fn double(number: f64) -> String {
+    const DIGITS: i32 = 17;
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{number:.16e}");
+    let (mantissa, exponent) = scientific.split_once('e').expect("{:e} writes an e");
+    let exponent: i32 = exponent.parse().expect("{:e} writes an integer after the e");
+    if (-4..DIGITS).contains(&exponent) {
+        let decimals = usize::try_from(DIGITS - 1 - exponent).expect("exponent is below 17: checked above");
+        return without_trailing_zeros(&format!("{number:.decimals$}")).to_owned();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", without_trailing_zeros(mantissa), exponent.abs())
+}
+
+fn without_trailing_zeros(number: &str) -> &str {
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    }
+}

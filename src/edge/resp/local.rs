@@ -1,0 +1,262 @@
+//! Commands that concern a connection or this node, by the name of their row: one small function each.
+//!
+//! Here are the table and what a connection says of itself; `CLIENT`, `COMMAND`, `CONFIG`, `INFO` and `PLENARY` have files of their
+//! own. Replies and errors are those of Redis 7.0.15.
+
+use super::connection::{Caller, authenticate};
+use super::encode::Protocol;
+use super::{REDIS_VERSION, catalogue, client, config, info, members};
+use crate::machine::args::{Args, integer};
+use crate::machine::keyspace::DATABASES;
+use crate::machine::reply::{CommandError, Reply};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::LazyLock;
+
+/// What a command comes to.
+pub(super) type Answer = Result<Reply, CommandError>;
+
+/// The reply of a command that has to wait.
+pub(super) type Waiting<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
+
+/// How a local command runs.
+#[derive(Clone, Copy)]
+pub(super) enum Local {
+    /// At once.
+    Now(fn(&mut Caller, &mut Args<'_>) -> Answer),
+    /// After asking the node; the connection waits.
+    Later(for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>),
+}
+
+use Local::{Later, Now};
+
+#[rustfmt::skip]
+const COMMANDS: &[(&str, Local)] = &[
+    ("ASKING",            Now(no_cluster)),
+    ("AUTH",              Now(auth)),
+    ("CLIENT|GETNAME",    Now(client::getname)),
+    ("CLIENT|HELP",       Now(client::help)),
+    ("CLIENT|ID",         Now(client::id)),
+    ("CLIENT|INFO",       Now(client::info)),
+    ("CLIENT|KILL",       Now(client::kill)),
+    ("CLIENT|LIST",       Now(client::list)),
+    ("CLIENT|NO-EVICT",   Now(client::no_evict)),
+    ("CLIENT|NO-TOUCH",   Now(client::no_touch)),
+    ("CLIENT|REPLY",      Now(client::reply)),
+    ("CLIENT|SETINFO",    Now(client::setinfo)),
+    ("CLIENT|SETNAME",    Now(client::setname)),
+    ("CLUSTER",           Now(no_cluster)),
+    ("COMMAND",           Now(catalogue::all)),
+    ("COMMAND|COUNT",     Now(catalogue::count)),
+    ("COMMAND|DOCS",      Now(catalogue::docs)),
+    ("COMMAND|GETKEYS",   Now(catalogue::getkeys)),
+    ("COMMAND|HELP",      Now(catalogue::help)),
+    ("COMMAND|INFO",      Now(catalogue::info)),
+    ("COMMAND|LIST",      Now(catalogue::list)),
+    ("CONFIG|GET",        Now(config::get)),
+    ("CONFIG|HELP",       Now(config::help)),
+    ("CONFIG|RESETSTAT",  Now(config::resetstat)),
+    ("CONFIG|SET",        Now(config::set)),
+    ("ECHO",              Now(echo)),
+    ("HELLO",             Now(hello)),
+    ("INFO",              Now(info::info)),
+    ("PING",              Now(ping)),
+    ("PLENARY|DIGEST",    Later(members::digest)),
+    ("PLENARY|FRESH",     Now(members::fresh)),
+    ("PLENARY|HELP",      Now(members::help)),
+    ("PLENARY|MEMBERS",   Later(members::members)),
+    ("PLENARY|STATUS",    Later(members::status)),
+    ("PLENARY|TOKEN",     Later(members::token)),
+    ("PLENARY|WAITFOR",   Later(members::waitfor)),
+    ("QUIT",              Now(quit)),
+    ("READONLY",          Now(no_cluster)),
+    ("READWRITE",         Now(no_cluster)),
+    ("RESET",             Now(reset)),
+    ("ROLE",              Now(role)),
+    ("SELECT",            Now(select)),
+    ("TIME",              Now(time)),
+];
+
+static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
+
+/// The function of a row, by the row's name.
+pub(super) fn by_name(name: &str) -> Option<Local> {
+    TABLE.get(name).copied()
+}
+
+/// The reply of a `HELP` subcommand, as Redis lays it out.
+pub(super) fn help_of(command: &str, lines: &[&'static str]) -> Reply {
+    let head = format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    let tail = ["HELP", "    Prints this help."];
+    let lines = lines
+        .iter()
+        .chain(&tail)
+        .map(|line| Reply::Simple(Cow::Borrowed(*line)));
+    Reply::Array(
+        std::iter::once(Reply::Simple(Cow::Owned(head)))
+            .chain(lines)
+            .collect(),
+    )
+}
+
+/// The text of an argument, for an error.
+pub(super) fn quoted(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// A refusal with a text made up for it.
+pub(super) fn refusal(text: String) -> CommandError {
+    CommandError::Other(Cow::Owned(text))
+}
+
+fn ping(_: &mut Caller, args: &mut Args<'_>) -> Answer {
+    match args.rest() {
+        [] => Ok(Reply::Simple(Cow::Borrowed("PONG"))),
+        [message] => Ok(Reply::Bulk(message.clone())),
+        _ => Err(CommandError::Arity("ping".to_owned())),
+    }
+}
+
+fn echo(_: &mut Caller, args: &mut Args<'_>) -> Answer {
+    Ok(Reply::Bulk(args.bytes()?.clone()))
+}
+
+fn select(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let index = args.integer()?;
+    let known = u8::try_from(index)
+        .ok()
+        .filter(|index| usize::from(*index) < DATABASES);
+    caller.db = known.ok_or(CommandError::text("ERR DB index is out of range"))?;
+    caller.client.shown.lock().db = caller.db;
+    Ok(Reply::OK)
+}
+
+fn quit(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    caller.closing = true;
+    Ok(Reply::OK)
+}
+
+fn reset(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    caller.reset();
+    Ok(Reply::Simple(Cow::Borrowed("RESET")))
+}
+
+/// `AUTH [username] password`.
+fn auth(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    const NO_KEY: CommandError = CommandError::text(
+        "ERR AUTH <password> called without any password configured for the default user. \
+         Are you sure your configuration is correct?",
+    );
+    match args.rest() {
+        [_] if caller.shared.config.access_key.is_none() => Err(NO_KEY),
+        [key] => authenticate(caller, b"default", key).map(|()| Reply::OK),
+        [user, key] => authenticate(caller, user, key).map(|()| Reply::OK),
+        _ => Err(CommandError::Syntax),
+    }
+}
+
+/// `HELLO [protover [AUTH username password] [SETNAME clientname]]`. As in Redis, what stands before an error has happened.
+fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    const STRANGER: CommandError = CommandError::text(
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be \
+         used to authenticate the client and select the RESP protocol version at the same time",
+    );
+    let mut protocol = caller.protocol;
+    if let Some(version) = args.peek() {
+        const NO_NUMBER: CommandError =
+            CommandError::text("ERR Protocol version is not an integer or out of range");
+        protocol = match integer(version).ok_or(NO_NUMBER)? {
+            2 => Protocol::Resp2,
+            3 => Protocol::Resp3,
+            _ => return Err(CommandError::text("NOPROTO unsupported protocol version")),
+        };
+        args.bytes()?;
+    }
+    while let Some(option) = args.peek() {
+        if args.remaining() >= 3 && args.keyword("AUTH") {
+            let (user, key) = (args.bytes()?, args.bytes()?);
+            authenticate(caller, user, key)?;
+        } else if args.remaining() >= 2 && args.keyword("SETNAME") {
+            client::name(caller, args.bytes()?)?;
+        } else {
+            return Err(refusal(format!(
+                "ERR Syntax error in HELLO option '{}'",
+                quoted(option)
+            )));
+        }
+    }
+    if !caller.known {
+        return Err(STRANGER);
+    }
+    caller.protocol = protocol;
+    caller.client.shown.lock().protocol = protocol;
+    let id = i64::try_from(caller.client.id).expect("nobody connects 2^63 times");
+    let pairs = [
+        ("server", Reply::bulk("redis")),
+        ("version", Reply::bulk(REDIS_VERSION)),
+        (
+            "proto",
+            Reply::Integer(if protocol == Protocol::Resp3 { 3 } else { 2 }),
+        ),
+        ("id", Reply::Integer(id)),
+        ("mode", Reply::bulk("standalone")),
+        ("role", Reply::bulk("master")),
+        ("modules", Reply::Array(Vec::new())),
+    ];
+    Ok(Reply::Map(
+        pairs
+            .into_iter()
+            .map(|(name, value)| (Reply::bulk(name), value))
+            .collect(),
+    ))
+}
+
+/// Every node takes writes and forwards them, so to a client each is a master without replicas.
+fn role(_: &mut Caller, _: &mut Args<'_>) -> Answer {
+    Ok(Reply::Array(vec![
+        Reply::bulk("master"),
+        Reply::Integer(0),
+        Reply::Array(Vec::new()),
+    ]))
+}
+
+/// Seconds and microseconds, by the log's clock as this node estimates it: it counts milliseconds.
+fn time(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    let now = caller.shared.node.now();
+    Ok(Reply::bulks([
+        (now / 1000).to_string(),
+        (now % 1000 * 1000).to_string(),
+    ]))
+}
+
+fn no_cluster(_: &mut Caller, _: &mut Args<'_>) -> Answer {
+    Err(CommandError::text(
+        "ERR This instance has cluster support disabled",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::table::{self, Run};
+
+    #[test]
+    fn every_local_row_has_a_function_and_every_function_a_row() {
+        for (name, _) in COMMANDS {
+            assert!(
+                matches!(table::by_name(name).map(|spec| spec.run), Some(Run::Local)),
+                "{name} has no local row"
+            );
+        }
+        for spec in table::all().filter(|spec| matches!(spec.run, Run::Local)) {
+            // A container needs a subcommand: its own row only states the arity.
+            let container = !table::subcommands(spec.name).is_empty() && spec.arity() == -2;
+            assert!(
+                container || by_name(spec.name).is_some(),
+                "{} has no function",
+                spec.name
+            );
+        }
+    }
+}

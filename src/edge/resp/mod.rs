@@ -1,0 +1,148 @@
+//! The Redis endpoint: any client of Redis speaks to the node in this process.
+//!
+//! Every node answers as a standalone master (`role:master`, never `MOVED`): reads come from its own memory, writes go through
+//! the log, wherever its leader is. In reading order: [`frame`] (bytes to commands), [`connection`] (order, waiting, limits),
+//! [`local`] and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), [`listener`]
+//! (who may come in). What the cache's own commands mean is in `machine/`, not here.
+//!
+//! # When this node could not answer
+//!
+//! A command that the cluster refuses answers as in Redis. This node's own trouble ([`Error`]) has these prefixes, chosen by what
+//! clients do with them: a retry by the client must be safe, so a write that may have been applied has a prefix that none retries.
+//!
+//! | error | prefix | applied? | what clients do |
+//! |---|---|---|---|
+//! | `NoLeader` | `LOADING` | no | redis-py reconnects and retries; go-redis, redis-rs and Lettuce wait and retry |
+//! | `Stopped` | `LOADING` | no | the same, and the connection is closed soon after |
+//! | `Overloaded` | `TRYAGAIN` | no | go-redis and redis-rs wait and retry; others raise it |
+//! | `NotFresh` | `TRYAGAIN` | a read | the same |
+//! | `Unknown` | `UNKNOWN` | **maybe** | all raise it; read before you retry |
+//! | `TooLarge` and the rest | `ERR` | no | all raise it |
+//!
+//! `CLUSTERDOWN` was not chosen for `NoLeader`: only clients in cluster mode know what to do with it.
+//!
+//! # Memory
+//!
+//! One connection holds at most: one unfinished command, one submission of writes ([`connection::MAX_SUBMISSION_COMMANDS`]), and
+//! `max_output_bytes` of replies with one reply more. When replies wait, nothing is read for a while; a client that goes on sending
+//! without reading is cut off at the limit.
+
+mod access;
+mod catalogue;
+mod client;
+mod clients;
+mod config;
+pub mod connection;
+pub mod decode;
+pub mod encode;
+pub mod frame;
+mod info;
+mod listener;
+mod local;
+mod members;
+mod stats;
+
+use crate::config::RespConfig;
+use crate::error::Error;
+use crate::machine::reply::CommandError;
+use crate::node::Node;
+use clients::Clients;
+use parking_lot::Mutex;
+use stats::Stats;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Instant;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// The version of Redis that `INFO` and `HELLO` name: clients choose by it what they send.
+pub const REDIS_VERSION: &str = "7.4.0";
+
+/// A running endpoint. Dropping it stops it without waiting for the connections.
+#[derive(Debug)]
+pub struct Resp {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    /// The accept loop, until [`Resp::stop`] took it. Held to take it, never across an await.
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What all connections of an endpoint share.
+#[derive(Debug)]
+struct Shared {
+    node: Node,
+    config: RespConfig,
+    /// `CONFIG SET timeout`, in milliseconds; 0: never.
+    idle_timeout_ms: AtomicU64,
+    /// `CONFIG SET maxclients`.
+    max_clients: AtomicUsize,
+    address: SocketAddr,
+    clients: Arc<Clients>,
+    stats: Stats,
+    started: Instant,
+}
+
+impl Resp {
+    /// Listens at `config.listen` and serves clients until [`Resp::stop`].
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the address cannot be listened on.
+    pub async fn start(node: Node, config: RespConfig) -> Result<Self, Error> {
+        let refused = |source| Error::Listen {
+            address: config.listen.clone(),
+            source,
+        };
+        let listener = TcpListener::bind(&config.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let shared = Shared {
+            node,
+            idle_timeout_ms: AtomicU64::new(
+                u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+            ),
+            max_clients: AtomicUsize::new(config.max_clients),
+            config,
+            address,
+            clients: Arc::default(),
+            stats: Stats::default(),
+            started: Instant::now(),
+        };
+        let (stop, stopping) = watch::channel(false);
+        let listener = tokio::spawn(listener::accept(listener, Arc::new(shared), stopping));
+        Ok(Self {
+            address,
+            stop,
+            listener: Mutex::new(Some(listener)),
+        })
+    }
+
+    /// Where clients are listened for, after port 0 was resolved.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Accepts nobody any more, lets each connection finish the command it runs, and closes them: those that do not finish within
+    /// [`listener::STOP_GRACE`] as well.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let listener = self.listener.lock().take();
+        if let Some(listener) = listener {
+            // It cannot be aborted, and a panic in it was reported when it happened.
+            let _ = listener.await;
+        }
+    }
+}
+
+/// What a client is told when this node could not answer: see the table in the head of this file.
+fn trouble(error: Error) -> CommandError {
+    let prefix = match error {
+        Error::Refused(refusal) => return refusal,
+        Error::NoLeader { .. } | Error::Stopped { .. } => "LOADING",
+        Error::Overloaded { .. } | Error::NotFresh { .. } => "TRYAGAIN",
+        Error::Unknown { .. } => "UNKNOWN",
+        _ => "ERR",
+    };
+    CommandError::Other(Cow::Owned(format!("{prefix} {error}")))
+}

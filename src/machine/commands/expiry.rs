@@ -1,0 +1,67 @@
+//! How commands say when a key is to end: `EX`, `PX`, `EXAT`, `PXAT` and the four `EXPIRE`s. Words and arithmetic only; no rows.
+
+use crate::machine::args::Args;
+use crate::machine::entry::Millis;
+use crate::machine::reply::CommandError;
+
+/// The unit and the beginning of a time that a command names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// Seconds from now.
+    InSeconds,
+    /// Milliseconds from now.
+    InMillis,
+    /// Seconds since 1970.
+    AtSeconds,
+    /// Milliseconds since 1970.
+    AtMillis,
+}
+
+impl Time {
+    const WORDS: [(&'static str, Time); 4] =
+        [("EX", Time::InSeconds), ("PX", Time::InMillis), ("EXAT", Time::AtSeconds), ("PXAT", Time::AtMillis)];
+
+    /// Reads `EX`, `PX`, `EXAT` or `PXAT` if that is the next argument.
+    pub(super) fn keyword(args: &mut Args<'_>) -> Option<Time> {
+        Self::WORDS.iter().find(|(word, _)| args.keyword(word)).map(|(_, time)| *time)
+    }
+
+    /// The deadline in milliseconds since 1970, negative before that; none where it leaves the 64-bit range.
+    pub(super) fn deadline(self, amount: i64, now: Millis) -> Option<i64> {
+        let base = match self {
+            Self::InSeconds | Self::InMillis => i64::try_from(now).ok()?,
+            Self::AtSeconds | Self::AtMillis => 0,
+        };
+        let millis = match self {
+            Self::InSeconds | Self::AtSeconds => amount.checked_mul(1000)?,
+            Self::InMillis | Self::AtMillis => amount,
+        };
+        millis.checked_add(base)
+    }
+
+    /// The deadline for commands that take a life of at least 1 and want it as it is kept.
+    ///
+    /// # Errors
+    /// `NotAnInteger`; `InvalidExpire` naming `command` for zero, less, or an overflow.
+    pub(super) fn positive_deadline(self, amount: &[u8], now: Millis, command: &'static str) -> Result<Millis, CommandError> {
+        let amount = crate::machine::args::integer(amount).ok_or(CommandError::NotAnInteger)?;
+        let deadline = if amount > 0 { self.deadline(amount, now) } else { None };
+        deadline.and_then(|deadline| Millis::try_from(deadline).ok()).ok_or(CommandError::InvalidExpire(command))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Time;
+
+    #[test]
+    fn times_are_milliseconds_since_1970_or_none() {
+        assert_eq!(Time::InSeconds.deadline(2, 500), Some(2_500));
+        assert_eq!(Time::InMillis.deadline(-700, 500), Some(-200));
+        assert_eq!(Time::AtSeconds.deadline(2, 500), Some(2_000));
+        assert_eq!(Time::AtMillis.deadline(i64::MAX, 500), Some(i64::MAX));
+        assert_eq!(Time::InMillis.deadline(i64::MAX, 1), None);
+        assert_eq!(Time::AtSeconds.deadline(i64::MAX / 1000 + 1, 0), None);
+        assert_eq!(Time::InSeconds.deadline(i64::MIN, 0), None);
+    }
+}

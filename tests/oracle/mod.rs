@@ -1,0 +1,238 @@
+//! A real Redis to be judged by, and the one way in which its answers and ours are written down.
+//!
+//! Knows no script and no generator: `golden.rs` and `differential.rs` do.
+#![allow(dead_code, unreachable_pub, reason = "each test that shares this file uses a part of it")]
+
+use plenary::machine::Machine;
+use plenary::machine::entry::{Command as LogCommand, Entry, Millis, Origin};
+use plenary::machine::reply::Reply;
+use plenary::machine::table::{self, Run};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+/// An answer as RESP2 tells it: what both sides are brought to before they are compared.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Simple(Vec<u8>),
+    Error(Vec<u8>),
+    Integer(i64),
+    Bulk(Vec<u8>),
+    Nil,
+    Array(Vec<Answer>),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        let all = |replies: Vec<Reply>| Self::Array(replies.into_iter().map(Self::from).collect());
+        match reply {
+            Reply::Simple(text) => Self::Simple(text.into_owned().into_bytes()),
+            Reply::Integer(number) => Self::Integer(number),
+            Reply::Bulk(bytes) | Reply::Verbatim(bytes) => Self::Bulk(bytes.to_vec()),
+            Reply::Nil | Reply::NilArray => Self::Nil,
+            Reply::Array(replies) | Reply::Set(replies) => all(replies),
+            Reply::Map(pairs) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
+            Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
+            Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
+            Reply::Error(error) => Self::Error(error.to_string().into_bytes()),
+        }
+    }
+}
+
+impl Answer {
+    /// Puts every list of nothing but bulks in order: for answers whose order means nothing.
+    pub fn sorted(self) -> Self {
+        let Self::Array(answers) = self else { return self };
+        let mut answers: Vec<Answer> = answers.into_iter().map(Self::sorted).collect();
+        if answers.iter().all(|answer| matches!(answer, Self::Bulk(_))) {
+            answers.sort_by_key(Self::render);
+        }
+        Self::Array(answers)
+    }
+
+    /// As redis-cli prints it to a terminal.
+    pub fn render(&self) -> String {
+        match self {
+            Self::Simple(text) => String::from_utf8_lossy(text).into_owned(),
+            Self::Error(text) => format!("(error) {}", String::from_utf8_lossy(text)),
+            Self::Integer(number) => format!("(integer) {number}"),
+            Self::Bulk(bytes) => quote(bytes),
+            Self::Nil => "(nil)".to_owned(),
+            Self::Array(answers) if answers.is_empty() => "(empty array)".to_owned(),
+            Self::Array(answers) => {
+                let width = answers.len().to_string().len();
+                let mut lines = Vec::new();
+                for (number, answer) in (1..).zip(answers) {
+                    let indent = format!("\n{:width$}", "", width = width + 2);
+                    lines.push(format!("{number:width$}) {}", answer.render().replace('\n', &indent)));
+                }
+                lines.join("\n")
+            }
+        }
+    }
+}
+
+/// Bytes between double quotes, what cannot be printed escaped.
+pub fn quote(bytes: &[u8]) -> String {
+    let mut text = String::from("\"");
+    for byte in bytes {
+        match byte {
+            b'"' | b'\\' => text.extend(['\\', char::from(*byte)]),
+            b'\n' => text.push_str("\\n"),
+            b'\r' => text.push_str("\\r"),
+            b'\t' => text.push_str("\\t"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text + "\""
+}
+
+/// A line's words; `"…"` keeps spaces and knows `\n \r \t \\ \" \xff`.
+pub fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
+    let mut words = Vec::new();
+    let mut bytes = line.bytes().peekable();
+    loop {
+        while bytes.next_if_eq(&b' ').is_some() {}
+        let Some(first) = bytes.next() else { return Ok(words) };
+        let mut word = Vec::new();
+        if first != b'"' {
+            word.push(first);
+            while let Some(byte) = bytes.next_if(|byte| *byte != b' ') {
+                word.push(byte);
+            }
+            words.push(word);
+            continue;
+        }
+        loop {
+            match bytes.next().ok_or_else(|| format!("no closing quote: {line}"))? {
+                b'"' => break,
+                b'\\' => word.push(match bytes.next() {
+                    Some(b'n') => b'\n',
+                    Some(b'r') => b'\r',
+                    Some(b't') => b'\t',
+                    Some(b'x') => {
+                        let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
+                        let (high, low) = (digit(), digit());
+                        let value = high.zip(low).map(|(high, low)| high * 16 + low);
+                        value.and_then(|value| u8::try_from(value).ok()).ok_or_else(|| format!("two digits after \\x: {line}"))?
+                    }
+                    Some(other) => other,
+                    None => return Err(format!("nothing after a backslash: {line}")),
+                }),
+                byte => word.push(byte),
+            }
+        }
+        words.push(word);
+    }
+}
+
+/// Runs one command on a machine: rows that change through the log, rows that read beside it.
+pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>]) -> Answer {
+    let command = LogCommand::new(db, argv.iter().cloned());
+    let reads = matches!(table::lookup(&command.argv), Ok(spec) if matches!(spec.run, Run::Read(_)));
+    if reads {
+        return machine.read(at, db, &command.argv).into();
+    }
+    let entry = Entry { at, seed, origin: Origin::default(), commands: vec![command] };
+    match machine.apply(&entry) {
+        plenary::machine::Outcome::Applied(mut replies) => replies.pop().expect("one command, one reply").into(),
+        other => panic!("a group without callers is never passed over: {other:?}"),
+    }
+}
+
+/// A Redis of our own: it keeps nothing, listens on a socket in a fresh folder, and ends with this value.
+pub struct Server {
+    child: Child,
+    stream: BufReader<UnixStream>,
+    db: u8,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// The variable that names the program. CI sets it.
+    pub const VARIABLE: &str = "PLENARY_REDIS_SERVER";
+
+    /// Starts the program that the variable names; none if it names none: then there is nobody to be judged by.
+    pub fn from_environment() -> Option<Self> {
+        let Some(program) = std::env::var_os(Self::VARIABLE) else {
+            println!("{} is not set: compared with nobody", Self::VARIABLE);
+            return None;
+        };
+        let folder = tempfile::tempdir().expect("a folder for the socket");
+        let socket = folder.path().join("redis.sock");
+        let mut child = Command::new(&program)
+            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
+            .arg(&socket)
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}={}: {error}", Self::VARIABLE, program.display()));
+        let mut log = BufReader::new(child.stdout.take().expect("piped above"));
+        let mut line = String::new();
+        while !line.contains("ready to accept connections") {
+            line.clear();
+            let read = log.read_line(&mut line).expect("its log");
+            assert!(read > 0, "the server ended before it was ready");
+        }
+        // It writes little after this; whoever reads on keeps its pipe from filling up.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let stream = UnixStream::connect(&socket).expect("it said it was ready");
+        Some(Self { child, stream: BufReader::new(stream), db: 0, _folder: folder })
+    }
+
+    /// Empties every database and returns to the first.
+    pub fn reset(&mut self) {
+        assert_eq!(self.ask(&[b"FLUSHALL".to_vec()]), Answer::Simple(b"OK".to_vec()));
+    }
+
+    /// Runs a command in this database.
+    pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
+        if db != self.db {
+            assert_eq!(self.ask(&[b"SELECT".to_vec(), db.to_string().into_bytes()]), Answer::Simple(b"OK".to_vec()));
+            self.db = db;
+        }
+        self.ask(argv)
+    }
+
+    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
+        let mut request = format!("*{}\r\n", argv.len()).into_bytes();
+        for argument in argv {
+            request.extend(format!("${}\r\n", argument.len()).into_bytes());
+            request.extend(argument);
+            request.extend(b"\r\n");
+        }
+        self.stream.get_mut().write_all(&request).expect("the server takes a command");
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Answer {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).expect("an answer");
+        let line = line.strip_suffix(b"\r\n").expect("a whole line");
+        let (kind, rest) = line.split_first().expect("a kind");
+        let number = || -> i64 { std::str::from_utf8(rest).expect("digits").parse().expect("a number") };
+        match kind {
+            b'+' => Answer::Simple(rest.to_vec()),
+            b'-' => Answer::Error(rest.to_vec()),
+            b':' => Answer::Integer(number()),
+            b'$' | b'*' if number() < 0 => Answer::Nil,
+            b'$' => {
+                let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
+                self.stream.read_exact(&mut bytes).expect("the whole bulk");
+                bytes.truncate(bytes.len() - 2);
+                Answer::Bulk(bytes)
+            }
+            b'*' => Answer::Array((0..number()).map(|_| self.answer()).collect()),
+            other => panic!("no RESP2: {}", char::from(*other)),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nobody to tell, and nothing is left behind either way.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,889 @@
+//! The Redis endpoint over real sockets: what it answers (`tests/golden/resp.txt`, judged by a real Redis where
+//! `PLENARY_REDIS_SERVER` names its program), what it does with clients that misbehave, and that the others go on.
+#![cfg(feature = "resp")]
+#![allow(missing_docs)]
+
+use bytes::BytesMut;
+use plenary::config::{Config, RespConfig, Secret};
+use plenary::edge::resp::Resp;
+use plenary::edge::resp::decode::{decode, request};
+use plenary::machine::reply::Reply;
+use plenary::machine::table;
+use plenary::node::Node;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Beyond it a test says what it waited for, instead of hanging.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const GOLDEN: &str = include_str!("golden/resp.txt");
+
+/// A node with an endpoint on a free port.
+struct Server {
+    node: Node,
+    resp: Resp,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut RespConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::start(Config::new(folder.path())).await.unwrap();
+        let mut config = RespConfig::new("127.0.0.1:0");
+        change(&mut config);
+        let resp = Resp::start(node.clone(), config).await.unwrap();
+        Self {
+            node,
+            resp,
+            _folder: folder,
+        }
+    }
+
+    async fn client(&self) -> Client {
+        Client::connect(self.resp.address()).await
+    }
+
+    async fn stop(self) {
+        timeout(PATIENCE, self.resp.stop())
+            .await
+            .expect("the endpoint stops");
+        timeout(PATIENCE, self.node.stop())
+            .await
+            .expect("the node stops")
+            .unwrap();
+    }
+
+    /// A field of `INFO`.
+    async fn field(&self, name: &str) -> String {
+        let info = self.client().await.text(&["INFO", "everything"]).await;
+        let field = info
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        field.unwrap_or_else(|| panic!("no {name} in {info}")).to_owned()
+    }
+
+    /// Waits until a field of `INFO` has this value.
+    async fn until(&self, name: &str, value: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.field(name).await;
+            if now == value {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} is {now}, not {value}");
+        }
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    input: BytesMut,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Self {
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            input: BytesMut::new(),
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// The next reply; none at the end.
+    async fn reply(&mut self) -> Option<Reply> {
+        loop {
+            if let Some(reply) = decode(&mut self.input).unwrap() {
+                return Some(reply);
+            }
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.input))
+                .await
+                .expect("a reply");
+            if matches!(read, Ok(0) | Err(_)) {
+                return None;
+            }
+        }
+    }
+
+    async fn ask(&mut self, argv: &[&str]) -> Reply {
+        self.send(&request(argv)).await;
+        self.reply().await.expect("a reply, not the end")
+    }
+
+    /// A reply as `redis-cli` would tell its content.
+    async fn text(&mut self, argv: &[&str]) -> String {
+        text(&self.ask(argv).await)
+    }
+
+    /// Everything until the other side closes.
+    async fn rest(mut self) -> Vec<u8> {
+        let mut bytes = self.input.to_vec();
+        // A reset ends it too: what came before it counts.
+        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut bytes))
+            .await
+            .expect("the other side closes");
+        bytes
+    }
+}
+
+fn text(reply: &Reply) -> String {
+    match reply {
+        Reply::Simple(text) => text.to_string(),
+        Reply::Bulk(bytes) | Reply::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Integer(number) => number.to_string(),
+        Reply::Error(error) => error.to_string(),
+        Reply::Nil | Reply::NilArray => "(nil)".to_owned(),
+        Reply::Array(items) | Reply::Set(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        Reply::Map(pairs) => pairs
+            .iter()
+            .map(|(key, value)| format!("{}={}", text(key), text(value)))
+            .collect::<Vec<_>>()
+            .join(" "),
+        other => format!("{other:?}"),
+    }
+}
+
+// ---- golden scripts ----
+
+struct Script {
+    title: String,
+    key: bool,
+    sent: Vec<u8>,
+    answered: Vec<u8>,
+}
+
+fn scripts() -> Vec<Script> {
+    let blocks = GOLDEN.split("\n\n").skip(1);
+    let scripts = blocks.map(|block| {
+        let mut script = Script {
+            title: String::new(),
+            key: false,
+            sent: Vec::new(),
+            answered: Vec::new(),
+        };
+        for line in block.lines() {
+            match line.split_at(line.len().min(2)) {
+                ("# ", title) => script.title = title.to_owned(),
+                ("> ", bytes) => script.sent.extend(unescape(bytes)),
+                ("< ", bytes) => script.answered.extend(unescape(bytes)),
+                ("@k", _) => script.key = true,
+                _ => panic!("a line of no kind: {line}"),
+            }
+        }
+        script
+    });
+    scripts.collect()
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let (mut bytes, mut chars) = (Vec::new(), text.chars());
+    while let Some(char) = chars.next() {
+        match char {
+            '\\' => bytes.push(match chars.next().unwrap() {
+                'r' => b'\r',
+                'n' => b'\n',
+                't' => b'\t',
+                'x' => u8::from_str_radix(&chars.by_ref().take(2).collect::<String>(), 16).unwrap(),
+                other => u8::try_from(other).unwrap(),
+            }),
+            char => bytes.push(u8::try_from(char).unwrap()),
+        }
+    }
+    bytes
+}
+
+/// What changes from server to server: the client's number and the version.
+fn normal(bytes: &[u8]) -> String {
+    let text = bytes
+        .escape_ascii()
+        .to_string()
+        .replace(r"$6\r\n7.0.15\r\n", r"$5\r\n7.4.0\r\n");
+    let mut parts = text.split(r"$2\r\nid\r\n:");
+    let mut normal = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part
+            .trim_start_matches(|char: char| char.is_ascii_digit())
+            .trim_start_matches("<id>");
+        normal.push_str(r"$2\r\nid\r\n:<id>");
+        normal.push_str(rest);
+    }
+    normal.replace(r"\r\n", "\\r\\n\n")
+}
+
+/// Runs the scripts against a server without and one with the key `secret`; returns those whose answer is another.
+async fn differences(open: SocketAddr, keyed: SocketAddr) -> Vec<String> {
+    let mut differences = Vec::new();
+    for script in scripts() {
+        let mut client = Client::connect(if script.key { keyed } else { open }).await;
+        client.send(&script.sent).await;
+        // A server that closed already need not take it.
+        let _ = client.stream.write_all(b"QUIT\r\n").await;
+        let (expected, answered) = (normal(&script.answered), normal(&client.rest().await));
+        if expected != answered {
+            differences.push(format!(
+                "# {}\n--- recorded\n{expected}--- answered\n{answered}",
+                script.title
+            ));
+        }
+    }
+    differences
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_those_that_redis_gave() {
+    let open = Server::start().await;
+    let keyed = Server::with(|config| config.access_key = Some(Secret::new("secret"))).await;
+    assert!(scripts().len() > 50, "the scripts are read");
+    let differences = differences(open.resp.address(), keyed.resp.address()).await;
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    open.stop().await;
+    keyed.stop().await;
+}
+
+/// A real Redis on a free port, ended with the test.
+struct Redis {
+    child: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Redis {
+    /// None where no Redis is named to compare with.
+    async fn start(arguments: &[&str]) -> Option<Self> {
+        let Ok(program) = std::env::var("PLENARY_REDIS_SERVER") else {
+            println!("PLENARY_REDIS_SERVER is not set: compared nothing with a real Redis");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        // Redis takes no port 0: a port that was free a moment ago. A loser of that race cannot listen, and the next is tried.
+        for _ in 0..10 {
+            let free = std::net::TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap();
+            let mut child = Command::new(&program)
+                .args([
+                    "--port",
+                    &free.port().to_string(),
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ])
+                .args(arguments)
+                .current_dir(folder.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("PLENARY_REDIS_SERVER names a program that starts");
+            let deadline = Instant::now() + PATIENCE;
+            while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+                if TcpStream::connect(free).await.is_ok() {
+                    return Some(Self {
+                        child,
+                        address: free,
+                        _folder: folder,
+                    });
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        panic!("Redis did not start");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_gives_the_answers_that_were_recorded() {
+    let (open, keyed) = (
+        Redis::start(&[]).await,
+        Redis::start(&["--requirepass", "secret"]).await,
+    );
+    let (Some(open), Some(keyed)) = (open, keyed) else {
+        return;
+    };
+    let differences = differences(open.address, keyed.address).await;
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Rows of ours that Redis 7.0.15 does not know, or knows otherwise: see tests/README.md.
+const ROWS_THAT_DIFFER: &[&str] = &[
+    // Of Redis 7.2.
+    "CLIENT|NO-TOUCH",
+    "CLIENT|SETINFO",
+    // A row without subcommands: all of them are refused alike.
+    "CLUSTER",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_have_the_arity_flags_keys_and_categories_of_redis() {
+    let Some(redis) = Redis::start(&[]).await else {
+        return;
+    };
+    let server = Server::start().await;
+    let (mut ours, mut theirs) = (server.client().await, Client::connect(redis.address).await);
+    let own = |name: &str| name.starts_with("PLENARY") || name.starts_with("SESSION");
+    let (mut compared, mut differences) = (0, Vec::new());
+    for spec in table::all().filter(|spec| !own(spec.name) && !ROWS_THAT_DIFFER.contains(&spec.name)) {
+        let question = ["COMMAND", "INFO", spec.name];
+        let (ours, theirs) = (row(&ours.ask(&question).await), row(&theirs.ask(&question).await));
+        compared += 1;
+        if ours != theirs {
+            differences.push(format!("{}:\n  ours  {ours}\n  Redis {theirs}", spec.name));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert!(compared > 30, "only {compared} rows were compared");
+    server.stop().await;
+}
+
+/// Name, arity, flags, first and last key, step and categories; sets in alphabetical order.
+fn row(reply: &Reply) -> String {
+    let Reply::Array(commands) = reply else {
+        return format!("{reply:?}");
+    };
+    let [Reply::Array(fields)] = &commands[..] else {
+        return format!("{reply:?}");
+    };
+    let field = |field: &Reply| match field {
+        Reply::Array(items) => {
+            let mut items: Vec<String> = items.iter().map(text).collect();
+            items.sort();
+            format!("{items:?}")
+        }
+        other => text(other),
+    };
+    fields.iter().take(7).map(field).collect::<Vec<_>>().join(" ")
+}
+
+// ---- what a connection does ----
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_of_ten_thousand_is_answered_in_order_and_sees_its_own_writes() {
+    const COMMANDS: usize = 10_000;
+    let server = Server::start().await;
+    let (mut client, mut pipeline) = (server.client().await, Vec::new());
+    for number in 0..COMMANDS {
+        pipeline.extend(request(["INCR", "counter"]));
+        pipeline.extend(request(["SET", "last", &number.to_string()]));
+        if number % 100 == 0 {
+            pipeline.extend(request(["GET", "last"]));
+            pipeline.extend(request(["ECHO", &number.to_string()]));
+        }
+    }
+    client.send(&pipeline).await;
+    for number in 0..COMMANDS {
+        assert_eq!(text(&client.reply().await.unwrap()), (number + 1).to_string());
+        assert_eq!(text(&client.reply().await.unwrap()), "OK");
+        if number % 100 == 0 {
+            assert_eq!(text(&client.reply().await.unwrap()), number.to_string());
+            assert_eq!(text(&client.reply().await.unwrap()), number.to_string());
+        }
+    }
+    assert_eq!(client.text(&["GET", "counter"]).await, COMMANDS.to_string());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_come_byte_by_byte_are_answered() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.stream.set_nodelay(true).unwrap();
+    for byte in [request(["SET", "k", "v"]), b"GET k\r\n".to_vec()].concat() {
+        client.send(&[byte]).await;
+    }
+    assert_eq!(text(&client.reply().await.unwrap()), "OK");
+    assert_eq!(text(&client.reply().await.unwrap()), "v");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_everything_before_it_reads_gets_through() {
+    const COMMANDS: usize = 5_000;
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let message = "m".repeat(4 << 10);
+    let one = request(["ECHO", &message]);
+    for _ in 0..COMMANDS {
+        timeout(PATIENCE, client.stream.write_all(&one))
+            .await
+            .expect("the endpoint reads on")
+            .unwrap();
+    }
+    for _ in 0..COMMANDS {
+        assert_eq!(text(&client.reply().await.unwrap()), message);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_connection_has_a_database_a_protocol_and_a_name_of_its_own() {
+    let server = Server::start().await;
+    let (mut one, mut two) = (server.client().await, server.client().await);
+    assert_eq!(one.text(&["SELECT", "3"]).await, "OK");
+    one.ask(&["HELLO", "3"]).await;
+    assert_eq!(one.text(&["CLIENT", "SETNAME", "one"]).await, "OK");
+    assert_eq!(one.text(&["SET", "k", "v"]).await, "OK");
+    assert_eq!(two.text(&["GET", "k"]).await, "(nil)");
+    assert_eq!(two.text(&["CLIENT", "GETNAME"]).await, "(nil)");
+    assert!(matches!(one.ask(&["CONFIG", "GET", "port"]).await, Reply::Map(_)));
+    assert!(matches!(
+        two.ask(&["CONFIG", "GET", "port"]).await,
+        Reply::Array(_)
+    ));
+    assert_eq!(one.text(&["RESET"]).await, "RESET");
+    assert_eq!(one.text(&["GET", "k"]).await, "(nil)");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_listed_and_killed() {
+    let server = Server::start().await;
+    let (mut one, mut two, mut three) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    two.ask(&["CLIENT", "SETNAME", "two"]).await;
+    assert_eq!(
+        two.text(&["CLIENT", "SETINFO", "LIB-NAME", "library"]).await,
+        "OK"
+    );
+    assert_eq!(two.text(&["CLIENT", "SETINFO", "lib-ver", "1.2"]).await, "OK");
+    assert_eq!(
+        two.text(&["CLIENT", "SETINFO", "lib-ver", "1 2"]).await,
+        "ERR lib-ver cannot contain spaces, newlines or special characters."
+    );
+    assert_eq!(
+        two.text(&["CLIENT", "SETINFO", "x", "1"]).await,
+        "ERR Unrecognized option 'x'"
+    );
+    let (second, third) = (
+        two.text(&["CLIENT", "ID"]).await,
+        three.text(&["CLIENT", "ID"]).await,
+    );
+    let list = one.text(&["CLIENT", "LIST"]).await;
+    assert_eq!(list.lines().count(), 3, "{list}");
+    let line = one.text(&["CLIENT", "LIST", "ID", &second]).await;
+    for field in [
+        &format!("id={second} "),
+        "name=two ",
+        "db=0 ",
+        "resp=2 ",
+        "cmd=client|id ",
+        "lib-name=library ",
+        "lib-ver=1.2\n",
+    ] {
+        assert!(line.contains(field), "{field} in {line}");
+    }
+    assert!(one.text(&["CLIENT", "INFO"]).await.contains("cmd=client|info "));
+
+    assert_eq!(one.text(&["CLIENT", "KILL", "ID", &second]).await, "1");
+    assert_eq!(two.reply().await, None);
+    let address = three.stream.local_addr().unwrap().to_string();
+    assert_eq!(one.text(&["CLIENT", "KILL", &address]).await, "OK");
+    assert_eq!(three.reply().await, None);
+    server.until("connected_clients", "2").await;
+    assert_eq!(one.text(&["CLIENT", "KILL", "ID", &third]).await, "0");
+    assert_eq!(
+        one.text(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no"])
+            .await,
+        "1"
+    );
+    assert_eq!(one.reply().await, None);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn info_has_the_fields_that_clients_read() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.ask(&["SET", "k", "v"]).await;
+    client.ask(&["GET", "k", "too many"]).await;
+    let info = client.text(&["INFO"]).await;
+    for line in [
+        "# Server",
+        "redis_version:7.4.0",
+        "redis_mode:standalone",
+        "# Clients",
+        "connected_clients:1",
+        "# Memory",
+        "# Persistence",
+        "loading:0",
+        "# Stats",
+        "total_commands_processed:3",
+        "total_error_replies:1",
+        "# Replication",
+        "role:master",
+        "connected_slaves:0",
+        "# CPU",
+        "# Errorstats",
+        "errorstat_ERR:count=1",
+        "# Cluster",
+        "cluster_enabled:0",
+        "# Keyspace",
+        "db0:keys=1,expires=0,avg_ttl=0",
+        "# Plenary",
+        "raft_role:leader",
+    ] {
+        assert!(info.lines().any(|other| other == line), "{line} in {info}");
+    }
+    assert!(!info.contains("# Commandstats"));
+    let run_id = info
+        .lines()
+        .find_map(|line| line.strip_prefix("run_id:"))
+        .unwrap();
+    assert!(
+        run_id.len() == 40 && run_id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{run_id}"
+    );
+    let some = client.text(&["INFO", "CLUSTER", "nosuch", "keyspace"]).await;
+    assert_eq!(
+        some,
+        "# Cluster\r\ncluster_enabled:0\r\n\r\n# Keyspace\r\ndb0:keys=1,expires=0,avg_ttl=0\r\n"
+    );
+    for word in ["all", "everything"] {
+        assert!(client.text(&["INFO", word]).await.contains("# Commandstats"));
+    }
+    assert_eq!(client.text(&["CONFIG", "RESETSTAT"]).await, "OK");
+    assert_eq!(server.field("total_error_replies").await, "0");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_describe_themselves() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let count: usize = client.text(&["COMMAND", "COUNT"]).await.parse().unwrap();
+    for question in [&["COMMAND"][..], &["COMMAND", "INFO"], &["COMMAND", "LIST"]] {
+        let Reply::Array(all) = client.ask(question).await else {
+            panic!("an array")
+        };
+        assert_eq!(all.len(), count);
+    }
+    let Reply::Array(docs) = client.ask(&["COMMAND", "DOCS"]).await else {
+        panic!("an array")
+    };
+    assert_eq!(docs.len(), 2 * count);
+    let docs = client.text(&["COMMAND", "DOCS", "config|get", "ping"]).await;
+    assert!(
+        docs.starts_with(
+            "config|get summary Get the values of configuration parameters since 2.0.0 group server"
+        ),
+        "{docs}"
+    );
+    assert!(docs.contains("name message type string flags optional"), "{docs}");
+    let client_commands = client
+        .text(&["COMMAND", "LIST", "FILTERBY", "PATTERN", "client|?ETN*"])
+        .await;
+    assert_eq!(client_commands, "client|getname client|setname");
+    let connection = client
+        .text(&["COMMAND", "LIST", "FILTERBY", "ACLCAT", "connection"])
+        .await;
+    assert!(
+        connection.contains("hello") && connection.contains("client|id") && !connection.contains("config"),
+        "{connection}"
+    );
+    for command in ["CLIENT", "COMMAND", "CONFIG", "PLENARY"] {
+        let help = client.text(&[command, "HELP"]).await;
+        assert!(
+            help.starts_with(&format!(
+                "{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+            )),
+            "{help}"
+        );
+        for subcommand in table::subcommands(command).iter().filter(|name| **name != "HELP") {
+            let said = |line: &Reply| text(line).starts_with(subcommand);
+            let Reply::Array(lines) = client.ask(&[command, "HELP"]).await else {
+                panic!("an array")
+            };
+            assert!(
+                lines.iter().any(said),
+                "{command} HELP says nothing of {subcommand}"
+            );
+        }
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_is_the_logs() {
+    let server = Server::start().await;
+    let before = server.node.now();
+    let time = server.client().await.text(&["TIME"]).await;
+    let after = server.node.now();
+    let (seconds, micros) = time.split_once(' ').unwrap();
+    let millis = seconds.parse::<u64>().unwrap() * 1000 + micros.parse::<u64>().unwrap() / 1000;
+    assert!((before..=after).contains(&millis), "{before} {millis} {after}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plenary_tells_of_the_cluster_and_how_far_a_connection_has_seen() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.ask(&["SET", "k", "v"]).await;
+    let token = client.text(&["PLENARY", "TOKEN"]).await;
+    assert!(token.parse::<u64>().unwrap() > 0);
+    let applied = client.text(&["PLENARY", "WAITFOR", &token, "5000"]).await;
+    assert!(applied.parse::<u64>().unwrap() >= token.parse::<u64>().unwrap());
+    assert_eq!(
+        client.text(&["PLENARY", "WAITFOR", "x"]).await,
+        "ERR value is not an integer or out of range"
+    );
+    client.ask(&["GET", "k"]).await;
+    assert!(
+        client.text(&["PLENARY", "TOKEN"]).await.parse::<u64>().unwrap() >= token.parse::<u64>().unwrap()
+    );
+
+    let status: serde_json::Value = serde_json::from_str(&client.text(&["PLENARY", "STATUS"]).await).unwrap();
+    assert_eq!(status["node_id"], server.node.status().node_id);
+    let digest = client.text(&["PLENARY", "DIGEST"]).await;
+    let (_, hex) = digest.split_once(' ').unwrap();
+    assert_eq!(
+        u128::from_str_radix(hex, 16).unwrap(),
+        server.node.digest().await.1
+    );
+
+    assert_eq!(client.text(&["PLENARY", "FRESH", "linearizable"]).await, "OK");
+    assert_eq!(client.text(&["GET", "k"]).await, "v");
+    assert_eq!(client.text(&["PLENARY", "FRESH", "local"]).await, "OK");
+    assert_eq!(
+        client.text(&["PLENARY", "FRESH", "x"]).await,
+        "ERR freshness is 'local' or 'linearizable'"
+    );
+    assert!(matches!(
+        client.ask(&["PLENARY", "MEMBERS", "LIST"]).await,
+        Reply::Array(_)
+    ));
+    for wrong in [
+        &["PLENARY", "MEMBERS", "ADD"][..],
+        &["PLENARY", "MEMBERS", "LIST", "x"],
+        &["PLENARY", "MEMBERS", "FOO"],
+    ] {
+        assert!(client.text(wrong).await.starts_with("ERR say PLENARY MEMBERS "));
+    }
+    assert_eq!(
+        client.text(&["PLENARY", "MEMBERS", "REMOVE", "-1"]).await,
+        "ERR value is not an integer or out of range"
+    );
+    assert_eq!(
+        client.text(&["PLENARY", "FOO"]).await,
+        "ERR unknown subcommand 'FOO'. Try PLENARY HELP."
+    );
+    server.stop().await;
+}
+
+// ---- bad input: the client gets a clear error, the others go on ----
+
+/// The one who must not notice anything.
+async fn goes_on(server: &Server, other: &mut Client) {
+    assert_eq!(other.text(&["SET", "other", "goes on"]).await, "OK");
+    assert_eq!(other.text(&["GET", "other"]).await, "goes on");
+    assert_eq!(
+        server.client().await.text(&["PING"]).await,
+        "PONG",
+        "a new client is served"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_resp_is_refused() {
+    let server = Server::start().await;
+    let mut other = server.client().await;
+    for (bytes, answer) in [
+        (
+            vec![b'x'; 70_000],
+            "-ERR Protocol error: too big inline request\r\n",
+        ),
+        (
+            [b"*".to_vec(), vec![b'1'; 70_000]].concat(),
+            "-ERR Protocol error: too big mbulk count string\r\n",
+        ),
+        (
+            [b"*1\r\n$".to_vec(), vec![b'1'; 70_000]].concat(),
+            "-ERR Protocol error: too big bulk count string\r\n",
+        ),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\"\n".to_vec(), ""),
+        (
+            b"*1\r\n!4\r\nPING\r\n".to_vec(),
+            "-ERR Protocol error: expected '$', got '!'\r\n",
+        ),
+    ] {
+        let mut client = server.client().await;
+        client.send(&bytes).await;
+        if answer.is_empty() {
+            // A TLS hello ends in a line, up to its first zero: an unknown command. Its rest waits for more.
+            client.stream.shutdown().await.unwrap();
+            assert!(client.rest().await.starts_with(b"-ERR unknown command"));
+        } else {
+            assert_eq!(String::from_utf8_lossy(&client.rest().await), answer);
+        }
+        goes_on(&server, &mut other).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_beyond_the_limits_are_refused() {
+    let server = Server::with(|config| (config.max_bulk_bytes, config.max_arguments) = (1000, 10)).await;
+    let mut other = server.client().await;
+    for (bytes, answer) in [
+        (
+            &b"*11\r\n"[..],
+            "-ERR Protocol error: invalid multibulk length\r\n",
+        ),
+        (
+            b"*2\r\n$4\r\nECHO\r\n$1001\r\n",
+            "-ERR Protocol error: invalid bulk length\r\n",
+        ),
+    ] {
+        let mut client = server.client().await;
+        client.send(bytes).await;
+        assert_eq!(String::from_utf8_lossy(&client.rest().await), answer);
+        goes_on(&server, &mut other).await;
+    }
+    let largest = "x".repeat(1000);
+    assert_eq!(other.text(&["ECHO", &largest]).await, largest);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_command_and_a_hang_up_changes_nothing() {
+    let server = Server::start().await;
+    let mut other = server.client().await;
+    for bytes in [
+        &b"*3\r\n$3\r\nSET\r\n$4\r\nhalf\r\n$5\r\nvalu"[..],
+        b"SET half value",
+        b"*3\r\n$3",
+        b"*",
+    ] {
+        let mut client = server.client().await;
+        client.send(&request(["SET", "whole", "value"])).await;
+        client.send(bytes).await;
+        client.stream.shutdown().await.unwrap();
+        assert_eq!(client.rest().await, b"+OK\r\n");
+        goes_on(&server, &mut other).await;
+    }
+    assert_eq!(other.text(&["EXISTS", "half"]).await, "0");
+    server.until("connected_clients", "2").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_is_cut_off() {
+    let server = Server::with(|config| config.max_output_bytes = 256 << 10).await;
+    let mut other = server.client().await;
+    let mut client = server.client().await;
+    client.ask(&["SET", "large", &"x".repeat(64 << 10)]).await;
+    let one = request(["GET", "large"]);
+    let flood = async { while client.stream.write_all(&one).await.is_ok() {} };
+    timeout(PATIENCE, flood)
+        .await
+        .expect("the endpoint cuts off a client that does not read");
+    server
+        .until("client_output_buffer_limit_disconnections", "1")
+        .await;
+    goes_on(&server, &mut other).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_clients_are_told_so() {
+    let server = Server::with(|config| config.max_clients = 2).await;
+    let (mut one, two) = (server.client().await, server.client().await);
+    assert_eq!(one.text(&["PING"]).await, "PONG");
+    let refused = server.client().await.rest().await;
+    assert_eq!(
+        String::from_utf8_lossy(&refused),
+        "-ERR max number of clients reached\r\n"
+    );
+    assert_eq!(one.text(&["SET", "k", "v"]).await, "OK");
+    drop(two);
+    let deadline = Instant::now() + PATIENCE;
+    while server.client().await.text(&["PING"]).await != "PONG" {
+        assert!(Instant::now() < deadline, "the place of one who left is free");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_nothing_for_too_long_is_closed() {
+    let server = Server::with(|config| config.idle_timeout = Duration::from_millis(50)).await;
+    let silent = server.client().await;
+    let mut half = server.client().await;
+    half.send(b"*1\r\n$4\r\nPI").await;
+    assert_eq!(silent.rest().await, b"");
+    assert_eq!(half.rest().await, b"");
+    server.until("client_idle_disconnections", "2").await;
+    assert_eq!(server.client().await.text(&["PING"]).await, "PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_sees_and_changes_nothing() {
+    let server = Server::with(|config| config.access_key = Some(Secret::new("secret"))).await;
+    let mut known = server.client().await;
+    assert_eq!(known.text(&["AUTH", "secret"]).await, "OK");
+    assert_eq!(known.text(&["SET", "k", "v"]).await, "OK");
+    let mut stranger = server.client().await;
+    for spec in table::all().filter(|spec| !spec.flags.contains("no_auth")) {
+        let mut argv: Vec<&str> = spec.name.split('|').collect();
+        while (argv.len() as i64) < spec.arity().abs() {
+            argv.push("k");
+        }
+        assert_eq!(
+            stranger.text(&argv).await,
+            "NOAUTH Authentication required.",
+            "{argv:?}"
+        );
+    }
+    assert_eq!(known.text(&["GET", "k"]).await, "v");
+    assert_eq!(
+        known.text(&["CONFIG", "GET", "requirepass"]).await,
+        "requirepass (hidden)"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_closes_every_connection_and_the_port() {
+    let server = Server::start().await;
+    let (address, mut client) = (server.resp.address(), server.client().await);
+    assert_eq!(client.text(&["PING"]).await, "PONG");
+    server.stop().await;
+    assert_eq!(client.reply().await, None);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_use_is_a_clear_error() {
+    let server = Server::start().await;
+    let address = server.resp.address().to_string();
+    let error = Resp::start(server.node.clone(), RespConfig::new(&address))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("cannot listen on {address}: ")),
+        "{error}"
+    );
+    server.stop().await;
+}

@@ -8,3 +8,9 @@ pub mod error;
 pub mod machine;
 pub mod node;
 mod raft;
+
+/// What `benches/` needs of the inside. Changes without notice.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::raft::probe::LogProbe;
+}

@@ -1,7 +1,8 @@
 //! Laws of the Redis protocol's bytes, with the crate `redis-protocol` as judge: what comes in pieces is read as what comes at once,
 //! what we write is read by others, and no bytes make us panic or hold more than they are.
 #![cfg(feature = "resp")]
-#![allow(missing_docs)]
+// Tests are not documented for others, and may panic.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::{Bytes, BytesMut};
 use plenary::edge::resp::decode::{self, DecodeError};

@@ -35,12 +35,18 @@ struct Case {
 
 impl Case {
     fn says(&self, word: &str) -> bool {
-        self.comments.iter().any(|comment| comment.strip_prefix("# ").is_some_and(|text| text.starts_with(word)))
+        self.comments.iter().any(|comment| {
+            comment
+                .strip_prefix("# ")
+                .is_some_and(|text| text.starts_with(word))
+        })
     }
 
     /// Whether a real Redis must answer the same.
     fn is_for_redis(&self) -> bool {
-        !self.says("only plenary:") && !self.says("differs:") && self.lines.iter().all(|line| line.at.is_none())
+        !self.says("only plenary:")
+            && !self.says("differs:")
+            && self.lines.iter().all(|line| line.at.is_none())
     }
 
     /// Runs the commands and writes their answers below each other.
@@ -67,14 +73,25 @@ impl Case {
 }
 
 fn parse_line(text: &str) -> Line {
-    let mut line = Line { text: text.to_owned(), at: None, db: 0, sort: false, argv: Vec::new() };
+    let mut line = Line {
+        text: text.to_owned(),
+        at: None,
+        db: 0,
+        sort: false,
+        argv: Vec::new(),
+    };
     let mut rest = text;
     loop {
         let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
         if let Some(at) = word.strip_prefix("at=") {
-            line.at = Some(at.parse().unwrap_or_else(|_| panic!("at= takes milliseconds: {text}")));
+            line.at = Some(
+                at.parse()
+                    .unwrap_or_else(|_| panic!("at= takes milliseconds: {text}")),
+            );
         } else if let Some(db) = word.strip_prefix("db=") {
-            line.db = db.parse().unwrap_or_else(|_| panic!("db= takes a number: {text}"));
+            line.db = db
+                .parse()
+                .unwrap_or_else(|_| panic!("db= takes a number: {text}"));
         } else if word == "sort" {
             line.sort = true;
         } else {
@@ -91,13 +108,28 @@ fn parse(script: &str) -> Vec<Case> {
     let mut lines = (1..).zip(script.lines()).peekable();
     loop {
         while lines.next_if(|(_, line)| line.is_empty()).is_some() {}
-        let Some((line, _)) = lines.peek() else { return cases };
-        let mut case = Case { line: *line, comments: Vec::new(), lines: Vec::new(), expected: String::new() };
+        let Some((line, _)) = lines.peek() else {
+            return cases;
+        };
+        let mut case = Case {
+            line: *line,
+            comments: Vec::new(),
+            lines: Vec::new(),
+            expected: String::new(),
+        };
         for (_, line) in lines.by_ref().take_while(|(_, line)| *line != "---") {
             assert!(!line.is_empty(), "line {}: a case has no `---`", case.line);
-            if line.starts_with('#') { case.comments.push(line.to_owned()) } else { case.lines.push(parse_line(line)) }
+            if line.starts_with('#') {
+                case.comments.push(line.to_owned())
+            } else {
+                case.lines.push(parse_line(line))
+            }
         }
-        assert!(!case.comments.is_empty() && !case.lines.is_empty(), "line {}: a case says what it shows, and shows it", case.line);
+        assert!(
+            !case.comments.is_empty() && !case.lines.is_empty(),
+            "line {}: a case says what it shows, and shows it",
+            case.line
+        );
         for (_, line) in lines.by_ref().take_while(|(_, line)| !line.is_empty()) {
             case.expected += line;
             case.expected.push('\n');
@@ -117,12 +149,22 @@ fn print(cases: &[Case]) -> String {
 
 fn scripts() -> Vec<(PathBuf, Vec<Case>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(folder).expect("the scripts").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("the scripts")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "script"));
     paths.sort();
     assert!(!paths.is_empty(), "there are scripts");
-    paths.into_iter().map(|path| (path.clone(), parse(&std::fs::read_to_string(path).expect("a script")))).collect()
+    paths
+        .into_iter()
+        .map(|path| {
+            (
+                path.clone(),
+                parse(&std::fs::read_to_string(path).expect("a script")),
+            )
+        })
+        .collect()
 }
 
 /// The faults of one case: what was answered where something else was expected.
@@ -150,14 +192,25 @@ fn every_script_is_answered_as_written() {
             std::fs::write(&path, print(&cases)).expect("the script is written");
             continue;
         }
-        faults.extend(cases.iter().filter_map(|case| fault(&path, case, "answered", &case.ours())));
+        faults.extend(
+            cases
+                .iter()
+                .filter_map(|case| fault(&path, case, "answered", &case.ours())),
+        );
     }
-    assert!(faults.is_empty(), "{} cases:\n\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} cases:\n\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }
 
 #[test]
 fn redis_answers_the_same() {
-    let Some(mut redis) = Server::from_environment() else { return };
+    let Some(mut redis) = Server::from_environment() else {
+        return;
+    };
     let mut faults = Vec::new();
     let mut compared = 0;
     for (path, cases) in scripts() {
@@ -169,5 +222,10 @@ fn redis_answers_the_same() {
         }
     }
     println!("{compared} cases compared with Redis");
-    assert!(faults.is_empty(), "{} of {compared} cases:\n\n{}", faults.len(), faults.join("\n"));
+    assert!(
+        faults.is_empty(),
+        "{} of {compared} cases:\n\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
 }

@@ -115,13 +115,16 @@ fn parts(words: &mut std::iter::Peekable<impl Iterator<Item = String>>) -> Vec<V
                 let inner = parts(words);
                 let repeats = |way: &Vec<Part>| matches!(way.last(), Some(Part::Word(word)) if word == "...");
                 let (optional, repeated) = (word == "[", inner.iter().any(repeats));
-                ways.last_mut().unwrap().push(Part::Choice {
+                ways.last_mut().expect("one way: made above").push(Part::Choice {
                     optional,
                     repeated,
                     ways: inner,
                 });
             }
-            _ => ways.last_mut().unwrap().push(Part::Word(word)),
+            _ => ways
+                .last_mut()
+                .expect("one way: made above")
+                .push(Part::Word(word)),
         }
     }
     ways
@@ -297,7 +300,7 @@ fn machine_of(entries: &[Entry]) -> Machine {
 
 fn bytes_of(machine: &Machine) -> Vec<u8> {
     let mut bytes = Vec::new();
-    snapshot::write(machine, &mut bytes).unwrap();
+    snapshot::write(machine, &mut bytes).expect("a Vec takes everything");
     bytes
 }
 
@@ -325,7 +328,7 @@ fn assert_same(one: &Machine, other: &Machine) {
     assert_eq!(one.next_deadline(), other.next_deadline());
     assert_eq!(one.store().bytes(), other.store().bytes());
     assert_eq!(one.once(), other.once());
-    for db in 0..u8::try_from(DATABASES).unwrap() {
+    for db in 0..u8::try_from(DATABASES).expect("16") {
         assert_eq!(one.store().counts(db), other.store().counts(db));
         let mut cursor = 0;
         loop {

@@ -1,7 +1,8 @@
 //! The Redis endpoint over real sockets: what it answers (`tests/golden/resp.txt`, judged by a real Redis where
 //! `PLENARY_REDIS_SERVER` names its program), what it does with clients that misbehave, and that the others go on.
 #![cfg(feature = "resp")]
-#![allow(missing_docs)]
+// Tests are not documented for others, and may panic.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::BytesMut;
 use plenary::config::{Config, RespConfig, Secret};
@@ -230,8 +231,15 @@ async fn differences(open: SocketAddr, keyed: SocketAddr) -> Vec<String> {
         let _ = client.stream.write_all(b"QUIT\r\n").await;
         let (expected, answered) = (normal(&script.answered), normal(&client.rest().await));
         if expected != answered {
+            let line = expected
+                .lines()
+                .zip(answered.lines())
+                .take_while(|(left, right)| left == right)
+                .count();
+            let from = |text: &str| text.lines().skip(line).take(5).collect::<Vec<_>>().join("\n  ");
+            let (expected, answered) = (from(&expected), from(&answered));
             differences.push(format!(
-                "# {}\n--- recorded\n{expected}--- answered\n{answered}",
+                "# {}, line {line} of the answer\nrecorded\n  {expected}\nanswered\n  {answered}",
                 script.title
             ));
         }
@@ -330,6 +338,8 @@ const ROWS_THAT_DIFFER: &[&str] = &[
     "CLIENT|SETINFO",
     // A row without subcommands: all of them are refused alike.
     "CLUSTER",
+    // It reads nothing, but is a row of the machine like its neighbours.
+    "OBJECT|HELP",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -844,7 +854,9 @@ async fn a_stranger_sees_and_changes_nothing() {
     assert_eq!(known.text(&["AUTH", "secret"]).await, "OK");
     assert_eq!(known.text(&["SET", "k", "v"]).await, "OK");
     let mut stranger = server.client().await;
-    for spec in table::all().filter(|spec| !spec.flags.contains("no_auth")) {
+    for spec in table::all()
+        .filter(|spec| !spec.flags.contains("no_auth") && table::subcommands(spec.name).is_empty())
+    {
         let mut argv: Vec<&str> = spec.name.split('|').collect();
         while (argv.len() as i64) < spec.arity().abs() {
             argv.push("k");

@@ -1,7 +1,7 @@
 //! The `plenary` program: `serve` runs a node, `status` and `members` ask a running one over its Redis port.
 //!
 //! It is a library function so that other programs can be it: an example that runs three nodes starts itself three times.
-//! In reading order: `settings` (what `serve` is told), [`serve`] (a node from start to stop), [`client`] (a Redis client
+//! In reading order: `settings` (what `serve` is told), `serve` (a node from start to stop), [`client`] (a Redis client
 //! that waits for each answer), `report` (answers as tables).
 
 pub mod client;

@@ -1,10 +1,8 @@
-//! A node from start to stop: node, Redis endpoint and HTTP in that order, then until a signal or a fault, then back.
+//! A node with its edges, from start until a signal or a fault.
 
-use crate::config::{Config, RespConfig};
-use crate::edge::http::Http;
-use crate::edge::resp::Resp;
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::node::Node;
+use crate::plenary::Plenary;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -13,8 +11,9 @@ use tracing_subscriber::EnvFilter;
 /// How long a graceful stop may take: handing over leadership, writing what is under way, closing the log.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How often the node is asked whether it serves yet.
-const READY_POLL: Duration = Duration::from_millis(20);
+/// How long one wait for a node that does not serve yet lasts, and the pause before the next.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Exit status of a process that a second signal ended: what it had under way was not finished.
 const ENDED_AT_ONCE: i32 = 1;
@@ -51,10 +50,10 @@ pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
     let outcome = runtime.block_on(async {
         let mut asked = Asked::listen(until_stdin_ends)?;
         let started = tokio::select! {
-            started = Running::start(config) => started?,
+            started = Plenary::start(config) => started?,
             () = asked.first() => return Ok(()),
         };
-        let outcome = started.run(&mut asked).await;
+        let outcome = run(&started, &mut asked).await;
         tokio::select! {
             stopped = tokio::time::timeout(STOP_TIME_MAX, started.stop()) => match stopped {
                 Ok(stopped) => outcome.and(stopped),
@@ -73,78 +72,29 @@ pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
     outcome
 }
 
-/// What runs in this process, in the order it was started in.
-struct Running {
-    node: Node,
-    resp: Option<Resp>,
-    http: Option<Http>,
+/// Runs until it is asked to stop, or its node stopped by itself.
+async fn run(plenary: &Plenary, asked: &mut Asked) -> Result<()> {
+    let ready = async {
+        while plenary.node().ready(READY_PATIENCE).await.is_err() {
+            // It said why by its log; a node that has stopped ends this from outside.
+            tokio::time::sleep(READY_PAUSE).await;
+        }
+        announce(plenary);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = ready => Ok(()),
+        fault = plenary.node().stopped() => fault.map_or(Ok(()), |why| Err(Error::Stopped { why })),
+        () = asked.first() => Ok(()),
+    }
 }
 
-impl Running {
-    async fn start(config: Config) -> Result<Self> {
-        let (resp, http) = (config.resp.clone(), config.http.clone());
-        let mut running = Self {
-            node: Node::start(config).await?,
-            resp: None,
-            http: None,
-        };
-        match running.start_edges(resp, http).await {
-            Ok(()) => Ok(running),
-            Err(error) => {
-                // The port is the news; that a node which has done nothing stops is not.
-                let _ = running.stop().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn start_edges(&mut self, resp: Option<RespConfig>, http: Option<String>) -> Result<()> {
-        if let Some(resp) = resp {
-            self.resp = Some(Resp::start(self.node.clone(), resp).await?);
-        }
-        if let Some(listen) = http {
-            self.http = Some(Http::start(self.node.clone(), &listen).await?);
-        }
-        Ok(())
-    }
-
-    /// Until it is asked to stop, or its node stopped by itself.
-    async fn run(&self, asked: &mut Asked) -> Result<()> {
-        let ready = async {
-            while !self.node.status().ready {
-                tokio::time::sleep(READY_POLL).await;
-            }
-            self.announce();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = ready => Ok(()),
-            fault = self.node.stopped() => fault.map_or(Ok(()), |why| Err(Error::Stopped { why })),
-            () = asked.first() => Ok(()),
-        }
-    }
-
-    /// The line that scripts wait for.
-    fn announce(&self) {
-        let or_nowhere =
-            |address: Option<SocketAddr>| address.map_or("nowhere".to_owned(), |at| at.to_string());
-        let redis = or_nowhere(self.resp.as_ref().map(Resp::address));
-        let http = or_nowhere(self.http.as_ref().map(Http::address));
-        let (peers, id) = (self.node.raft_addr(), self.node.status().node_id);
-        tracing::info!(target: "plenary", "ready: peers {peers}, redis {redis}, http {http}, node {id}");
-    }
-
-    /// Clients first, so that what they sent is finished; HTTP last, so that `/ready` tells of it.
-    async fn stop(self) -> Result<()> {
-        if let Some(resp) = self.resp {
-            resp.stop().await;
-        }
-        let stopped = self.node.stop().await;
-        if let Some(http) = self.http {
-            http.stop().await;
-        }
-        stopped
-    }
+/// The line that scripts wait for.
+fn announce(plenary: &Plenary) {
+    let or_nowhere = |address: Option<SocketAddr>| address.map_or("nowhere".to_owned(), |at| at.to_string());
+    let (redis, http) = (or_nowhere(plenary.resp_addr()), or_nowhere(plenary.http_addr()));
+    let (peers, id) = (plenary.node().raft_addr(), plenary.node().id());
+    tracing::info!(target: "plenary", "ready: peers {peers}, redis {redis}, http {http}, node {id}");
 }
 
 /// What asks this process to stop.

@@ -17,14 +17,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Connections served at once; a further one waits to be accepted. A scraper and a few probes need one each.
-const CONNECTIONS_MAX: usize = 64;
+/// How many connections there may be and how long they may last.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Connections served at once; a further one waits to be accepted. A scraper and a few probes need one each.
+    connections: usize,
+    /// How long the request's head may take.
+    head: Duration,
+    /// How long a connection may take from accept to the end of its one answer.
+    whole: Duration,
+}
 
-/// How long a connection may take from accept to the end of its one answer.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// How long the request's head may take.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+const BOUNDS: Bounds = Bounds {
+    connections: 64,
+    head: Duration::from_secs(5),
+    whole: Duration::from_secs(10),
+};
 
 /// Bytes of a request's head; the smallest that hyper takes.
 const HEAD_BYTES_MAX: usize = 8192;
@@ -45,6 +53,10 @@ impl Http {
     /// # Errors
     /// [`Error::Listen`] when the address cannot be had.
     pub async fn start(node: Node, listen: &str) -> Result<Self> {
+        Self::start_within(node, listen, BOUNDS).await
+    }
+
+    async fn start_within(node: Node, listen: &str, bounds: Bounds) -> Result<Self> {
         let refused = |source| Error::Listen {
             address: listen.to_owned(),
             source,
@@ -53,7 +65,7 @@ impl Http {
         let address = listener.local_addr().map_err(refused)?;
         Ok(Self {
             address,
-            accept: tokio::spawn(accept(node, listener)),
+            accept: tokio::spawn(accept(node, listener, bounds)),
         })
     }
 
@@ -77,8 +89,8 @@ impl Drop for Http {
 }
 
 /// Started by [`Http::start`], fed by the listener, ended by abort; its connections end with it.
-async fn accept(node: Node, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+async fn accept(node: Node, listener: TcpListener, bounds: Bounds) {
+    let places = Arc::new(Semaphore::new(bounds.connections));
     let mut connections = JoinSet::new();
     loop {
         let place = places
@@ -92,7 +104,7 @@ async fn accept(node: Node, listener: TcpListener) {
                 let node = node.clone();
                 connections.spawn(async move {
                     let _place = place;
-                    serve(node, stream).await;
+                    serve(node, stream, bounds).await;
                 });
             }
             Err(error) => {
@@ -104,23 +116,23 @@ async fn accept(node: Node, listener: TcpListener) {
 }
 
 /// One request, one answer: scrapes are seconds apart, so a kept connection would only hold a place.
-async fn serve(node: Node, stream: TcpStream) {
+async fn serve(node: Node, stream: TcpStream, bounds: Bounds) {
     let answer = hyper::service::service_fn(move |request| {
         let node = node.clone();
         async move { Ok::<_, Infallible>(answer(&node, &request)) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME_MAX)
+        .header_read_timeout(bounds.head)
         .max_buf_size(HEAD_BYTES_MAX)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
-    match tokio::time::timeout(CONNECTION_TIME_MAX, connection).await {
+    match tokio::time::timeout(bounds.whole, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!("http: a connection ended: {error}"),
         Err(_) => tracing::debug!(
-            "http: a connection was cut off after {} s",
-            CONNECTION_TIME_MAX.as_secs()
+            "http: a connection was cut off after {} ms",
+            bounds.whole.as_millis()
         ),
     }
 }
@@ -457,5 +469,82 @@ mod tests {
         let mut out = Metrics(String::new());
         out.sample("m", &[("l", "a\"b\\c\nd")], 1);
         assert_eq!(out.0, "m{l=\"a\\\"b\\\\c\\nd\"} 1\n");
+    }
+
+    /// Says this and nothing more, and reads until the other side closes.
+    async fn say(address: SocketAddr, bytes: &[u8]) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        // A refused head may be cut off while it is written.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_refused_and_others_go_on() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = Node::start(crate::config::Config::new(folder.path()))
+            .await
+            .expect("a cluster of one");
+        let http = Http::start(node.clone(), "127.0.0.1:0")
+            .await
+            .expect("a free port");
+        let long = format!(
+            "GET /health HTTP/1.1\r\nX: {}\r\n\r\n",
+            "x".repeat(2 * HEAD_BYTES_MAX)
+        );
+        let gone = TcpStream::connect(http.address()).await.expect("it listens");
+        for bad in [
+            b"PING\r\n\r\n".as_slice(),
+            b"*1\r\n$4\r\nPING\r\n",
+            b"\0\0\0\0\r\n\r\n",
+            long.as_bytes(),
+        ] {
+            let answer = say(http.address(), bad).await;
+            assert!(
+                !answer.starts_with("HTTP/1.1 200"),
+                "{:?}: {answer}",
+                String::from_utf8_lossy(bad)
+            );
+        }
+        drop(gone);
+        let answer = say(http.address(), b"GET /health HTTP/1.1\r\nHost: plenary\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok\n"),
+            "{answer}"
+        );
+        let address = http.address();
+        http.stop().await;
+        assert!(
+            TcpStream::connect(address).await.is_err(),
+            "nobody listens there any more"
+        );
+        node.stop().await.expect("stopped");
+    }
+
+    /// Silent connections take all places; each is cut off after its time, so that the next one gets its answer.
+    #[tokio::test]
+    async fn silent_connections_do_not_keep_others_out_for_long() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = Node::start(crate::config::Config::new(folder.path()))
+            .await
+            .expect("a cluster of one");
+        let bounds = Bounds {
+            connections: 2,
+            head: Duration::from_millis(20),
+            whole: BOUNDS.whole,
+        };
+        let http = Http::start_within(node.clone(), "127.0.0.1:0", bounds)
+            .await
+            .expect("a free port");
+        let one = TcpStream::connect(http.address()).await.expect("it listens");
+        let two = TcpStream::connect(http.address()).await.expect("it listens");
+        let answer = say(http.address(), b"GET /health HTTP/1.1\r\nHost: plenary\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop((one, two));
+        http.stop().await;
+        node.stop().await.expect("stopped");
     }
 }

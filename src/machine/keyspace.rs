@@ -53,6 +53,32 @@ impl ShardHasher {
     }
 }
 
+/// Numbers by chance from a seed: the same seed, the same numbers. Good enough for a choice, not for a secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// Numbers from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        // SplitMix64: one step of a counter, mixed.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// The next number below `bound`, which must not be 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.draw() % bound as u64).expect("below a usize")
+    }
+}
+
 /// One key's value and what is known of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
@@ -95,33 +121,8 @@ pub struct Store {
     expired: u64,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
-    /// Counts choices by chance that readers made, so that two in one millisecond differ. Not state: no apply looks at it.
+    /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
     draws: AtomicU64,
-}
-
-/// Numbers by chance from one seed: enough for a choice, not for a secret.
-#[derive(Clone, Copy, Debug)]
-pub struct Chance(u64);
-
-impl Chance {
-    /// Numbers from this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number: SplitMix64, one step of a counter, mixed.
-    pub fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// The next number below `bound`, which must not be 0.
-    pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.draw() % bound as u64).expect("below a usize")
-    }
 }
 
 impl Store {
@@ -142,15 +143,8 @@ impl Store {
     /// A copy that no later change reaches: it shares every shard and costs a pointer for each. Without the deadline index: it is for
     /// snapshots and digests, not to go on from.
     pub fn freeze(&self) -> Store {
-        Store {
-            hasher: self.hasher,
-            databases: self.databases.clone(),
-            clock: self.clock,
-            revision: self.revision,
-            expired: self.expired,
-            deadlines: BTreeSet::new(),
-            draws: AtomicU64::new(0),
-        }
+        let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
+        Store { databases: self.databases.clone(), deadlines: BTreeSet::new(), draws, ..*self }
     }
 
     /// The seed given to [`Store::new`].
@@ -210,7 +204,7 @@ impl Store {
 
     /// Changes database `db` at the log's clock, drawing chance from `seed`.
     pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
-        Keyspace { store: self, db, chance: Chance(seed) }
+        Keyspace { store: self, db, seed }
     }
 
     fn slot(&self, db: u8, key: &[u8]) -> Option<&Slot> {
@@ -308,22 +302,23 @@ pub struct View<'a> {
     store: &'a Store,
     db: u8,
     now: Millis,
-    /// Where chance comes from inside the log; none for a reader outside of it.
+    /// Where chance comes from inside the log; none outside.
     seed: Option<u64>,
 }
 
 impl<'a> View<'a> {
-    /// The same view inside the log, where every node must draw alike.
-    pub(super) fn with_seed(self, seed: u64) -> View<'a> {
-        View { seed: Some(seed), ..self }
+    /// The same view, drawing chance from the log's seed instead of from a count of this node's reads.
+    pub(super) fn with_seed(self, seed: u64) -> Self {
+        Self { seed: Some(seed), ..self }
     }
 
-    /// Chance for a command that only reads: from the entry's seed inside the log, else another one with each call.
-    pub fn chance(&self) -> Chance {
-        Chance(self.seed.unwrap_or_else(|| {
+    /// A number by chance: inside the log the same on every node, outside it another one at every call.
+    pub fn chance(&self) -> u64 {
+        let seed = self.seed.unwrap_or_else(|| {
             let draw = self.store.draws.fetch_add(1, Ordering::Relaxed);
-            self.now ^ draw.wrapping_mul(0xd134_2543_de82_ef95)
-        }))
+            self.now.rotate_left(32) ^ self.store.revision.rotate_left(48) ^ draw
+        });
+        Chance::new(seed).draw()
     }
 
     /// The time as of which keys are absent or there.
@@ -447,7 +442,7 @@ impl<'a> View<'a> {
 pub struct Keyspace<'a> {
     store: &'a mut Store,
     db: u8,
-    chance: Chance,
+    seed: u64,
 }
 
 impl Keyspace<'_> {
@@ -463,18 +458,20 @@ impl Keyspace<'_> {
 
     /// A fresh number by chance: the same on every node.
     pub fn random(&mut self) -> u64 {
-        self.chance.draw()
+        let mut chance = Chance::new(self.seed);
+        let number = chance.draw();
+        self.seed = chance.0;
+        number
     }
 
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
-        self.store.view(self.db, self.store.clock).with_seed(self.chance.0)
+        self.store.view(self.db, self.store.clock).with_seed(self.seed)
     }
 
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
-        let seed = self.chance.draw();
-        Keyspace { chance: Chance(seed), db, store: self.store }
+        Keyspace { seed: self.seed ^ u64::from(db), db, store: self.store }
     }
 
     /// Puts a value; a deadline the key had is gone.

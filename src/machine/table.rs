@@ -122,7 +122,7 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
-        let (first, last, step) = self.keys();
+        let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
         let end = if last < 0 { argv.len() } else { usize::try_from(last).unwrap_or(0) + 1 };
         let take = if first == 0 { 0 } else { usize::MAX };
         argv.iter()
@@ -131,24 +131,29 @@ impl Spec {
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .take(take)
     }
-
-    /// Whether this many arguments (the name among them) are right.
-    fn admits(&self, arguments: usize) -> bool {
-        let arity = self.arity();
-        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
-        if arity < 0 { arguments >= -arity } else { arguments == arity }
-    }
 }
 
+/// A row and what follows from its syntax, read once: it is asked for every command.
 struct Row {
     spec: Spec,
     subcommands: Vec<&'static str>,
+    arity: i64,
+    keys: (i64, i64, i64),
+}
+
+impl Row {
+    /// Whether this many arguments (the name among them) are right.
+    fn admits(&self, arguments: usize) -> bool {
+        let arguments = i64::try_from(arguments).unwrap_or(i64::MAX);
+        if self.arity < 0 { arguments >= -self.arity } else { arguments == self.arity }
+    }
 }
 
 static TABLE: LazyLock<HashMap<&'static str, Row>> = LazyLock::new(|| {
     let mut table = HashMap::new();
     for spec in all() {
-        table.insert(spec.name, Row { spec, subcommands: Vec::new() });
+        let row = Row { spec, subcommands: Vec::new(), arity: spec.arity(), keys: spec.keys() };
+        table.insert(spec.name, row);
     }
     for spec in all() {
         if let Some((container, subcommand)) = spec.name.split_once('|') {
@@ -182,20 +187,49 @@ const NAME_MAX: usize = 32;
 /// `Unknown`, `UnknownSubcommand` or `Arity`, with the texts of Redis.
 pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
     let name = argv.first().ok_or(CommandError::Syntax)?;
-    let row = upper(name).and_then(|name| TABLE.get(name.as_str())).ok_or_else(|| unknown(argv))?;
-    let spec = match argv.get(1) {
-        Some(subcommand) if !row.subcommands.is_empty() => {
-            let found = upper(subcommand).and_then(|sub| TABLE.get(format!("{}|{sub}", row.spec.name).as_str()));
-            &found.ok_or_else(|| unknown_subcommand(row.spec.name, subcommand))?.spec
-        }
-        _ => &row.spec,
+    let container = Name::of(name).and_then(|name| name.row()).ok_or_else(|| unknown(argv))?;
+    let row = match argv.get(1) {
+        Some(subcommand) if !container.subcommands.is_empty() => Name::of(name)
+            .and_then(|name| name.with(subcommand)?.row())
+            .ok_or_else(|| unknown_subcommand(container.spec.name, subcommand))?,
+        _ => container,
     };
-    if spec.admits(argv.len()) { Ok(spec) } else { Err(CommandError::Arity(spec.name.to_ascii_lowercase())) }
+    let spec = &row.spec;
+    if row.admits(argv.len()) { Ok(spec) } else { Err(CommandError::Arity(spec.name.to_ascii_lowercase())) }
 }
 
-fn upper(name: &[u8]) -> Option<String> {
-    // A bar stands only in our own names of subcommands: nobody may call one by it.
-    (name.len() <= NAME_MAX && !name.contains(&b'|')).then(|| std::str::from_utf8(name).ok().map(str::to_ascii_uppercase))?
+/// A name in upper case, with that of a subcommand behind a bar, on the stack.
+struct Name {
+    bytes: [u8; 2 * NAME_MAX + 1],
+    length: usize,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Option<Self> {
+        Self { bytes: [0; 2 * NAME_MAX + 1], length: 0 }.push(name)
+    }
+
+    fn with(mut self, subcommand: &[u8]) -> Option<Self> {
+        self.bytes[self.length] = b'|';
+        self.length += 1;
+        self.push(subcommand)
+    }
+
+    fn push(mut self, word: &[u8]) -> Option<Self> {
+        // A bar stands only in our own names of subcommands: nobody may call one by it.
+        if word.len() > NAME_MAX || word.contains(&b'|') {
+            return None;
+        }
+        let place = &mut self.bytes[self.length..self.length + word.len()];
+        place.copy_from_slice(word);
+        place.make_ascii_uppercase();
+        self.length += word.len();
+        Some(self)
+    }
+
+    fn row(&self) -> Option<&'static Row> {
+        TABLE.get(std::str::from_utf8(&self.bytes[..self.length]).ok()?)
+    }
 }
 
 /// Redis quotes at most 128 bytes of the name and 128 of the arguments.
@@ -215,4 +249,95 @@ fn unknown(argv: &[Bytes]) -> CommandError {
 fn unknown_subcommand(container: &str, subcommand: &[u8]) -> CommandError {
     let subcommand = String::from_utf8_lossy(&subcommand[..subcommand.len().min(128)]).into_owned();
     CommandError::UnknownSubcommand { subcommand, command: container.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// What Redis 7.0.15 answers to `COMMAND` and `COMMAND DOCS`: name, arity, flags, first key, last key, step, categories, since, group.
+    const REDIS: &str = include_str!("../../tests/golden/command-info.txt");
+
+    fn words<'a>(list: &'a str, separator: &str) -> BTreeSet<&'a str> {
+        list.split(separator).filter(|word| !matches!(*word, "" | "-")).collect()
+    }
+
+    fn flags(spec: &Spec) -> BTreeSet<&'static str> {
+        let mut flags = words(spec.flags, " ");
+        match spec.run {
+            // HELP of a container reads nothing, whoever answers it.
+            Run::Read(_) if !spec.name.ends_with("|HELP") => drop(flags.insert("readonly")),
+            Run::Write(_) => drop(flags.insert("write")),
+            Run::Read(_) | Run::Local => {}
+        }
+        flags
+    }
+
+    #[test]
+    fn rows_say_of_themselves_what_redis_says() {
+        let mut compared = 0;
+        for line in REDIS.lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            let [name, arity, redis_flags, first, last, step, categories, since, group] = fields[..] else {
+                panic!("nine fields: {line}")
+            };
+            let Some(spec) = by_name(name) else { continue };
+            let number = |text: &str| text.parse::<i64>().unwrap();
+            assert_eq!(spec.arity(), number(arity), "arity of {name}");
+            assert_eq!(spec.keys(), (number(first), number(last), number(step)), "keys of {name}");
+            assert_eq!(flags(spec), words(redis_flags, ","), "flags of {name}");
+            let named: BTreeSet<String> = words(spec.categories, " ").iter().map(|word| format!("@{word}")).collect();
+            assert!(named.iter().all(|word| words(categories, ",").contains(word.as_str())), "categories of {name}: {named:?}");
+            assert_eq!((spec.since, spec.group), (since, group), "origin of {name}");
+            assert!(!spec.summary.is_empty() || spec.name == "PING", "summary of {name}");
+            compared += 1;
+        }
+        assert!(compared > 60, "only {compared} rows compared");
+    }
+
+    #[test]
+    fn rows_that_redis_lacks_say_so() {
+        for spec in all().filter(|spec| !REDIS.lines().any(|line| line.split(' ').next() == Some(spec.name))) {
+            assert!(spec.since.starts_with("plenary ") || spec.since.starts_with("7.2"), "{} since {}", spec.name, spec.since);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_short_and_in_upper_case() {
+        let mut seen = BTreeSet::new();
+        for spec in all() {
+            assert!(seen.insert(spec.name), "{} has two rows", spec.name);
+            assert!(spec.name.split('|').all(|word| word.len() <= NAME_MAX), "{}", spec.name);
+            assert_eq!(spec.name, spec.name.to_ascii_uppercase());
+        }
+    }
+
+    #[test]
+    fn keys_are_found_among_the_arguments() {
+        let keys = |line: &str| {
+            let argv: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            lookup(&argv).ok().expect("a command").keys_of(&argv).map(|key| String::from_utf8_lossy(key).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(keys("get a"), "a");
+        assert_eq!(keys("MGET a b c"), "a b c");
+        assert_eq!(keys("mset a 1 b 2"), "a b");
+        assert_eq!(keys("RENAME a b"), "a b");
+        assert_eq!(keys("COPY a b DB 1"), "a b");
+        assert_eq!(keys("LCS a b LEN"), "a b");
+        assert_eq!(keys("OBJECT encoding a"), "a");
+        assert_eq!(keys("SCAN 0 MATCH x"), "");
+        assert_eq!(keys("SET a b GET"), "a");
+    }
+
+    #[test]
+    fn names_of_subcommands_are_no_commands() {
+        let refused = |line: &str| {
+            let argv: Vec<Bytes> = line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect();
+            lookup(&argv).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused("OBJECT|ENCODING a"), "ERR unknown command 'OBJECT|ENCODING', with args beginning with: 'a' ");
+        assert_eq!(refused("object what"), "ERR unknown subcommand 'what'. Try OBJECT HELP.");
+        assert_eq!(refused("object"), "ERR wrong number of arguments for 'object' command");
+    }
 }

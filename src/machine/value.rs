@@ -114,8 +114,13 @@ impl Str {
         }
     }
 
-    /// A string that Redis would hold this way.
-    pub(super) fn with_encoding(bytes: Bytes, encoding: Encoding) -> Self {
+    /// A string that Redis keeps as text even if it reads as an integer: what `INCRBYFLOAT` leaves.
+    pub(super) fn as_text(bytes: Bytes) -> Self {
+        let encoding = if bytes.len() <= Self::EMBSTR_MAX {
+            Encoding::Embstr
+        } else {
+            Encoding::Raw
+        };
         Self { bytes, encoding }
     }
 
@@ -126,13 +131,7 @@ impl Str {
             Encoding::Embstr => bytes.len() <= Self::EMBSTR_MAX,
             Encoding::Raw => true,
         };
-        possible.then(|| Self::with_encoding(bytes, encoding))
-    }
-
-    /// A string that Redis keeps as text even if it reads as an integer: what `INCRBYFLOAT` leaves.
-    pub(super) fn as_text(bytes: Bytes) -> Self {
-        let encoding = if bytes.len() <= Self::EMBSTR_MAX { Encoding::Embstr } else { Encoding::Raw };
-        Self { bytes, encoding }
+        possible.then_some(Self { bytes, encoding })
     }
 
     /// The content, shared.

@@ -1,7 +1,11 @@
 //! A real Redis to be judged by, and the one way in which its answers and ours are written down.
 //!
 //! Knows no script and no generator: `golden.rs` and `differential.rs` do.
-#![allow(dead_code, unreachable_pub, reason = "each test that shares this file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test that shares this file uses a part of it"
+)]
 
 use plenary::machine::Machine;
 use plenary::machine::entry::{Command as LogCommand, Entry, Millis, Origin};
@@ -31,7 +35,9 @@ impl From<Reply> for Answer {
             Reply::Bulk(bytes) | Reply::Verbatim(bytes) => Self::Bulk(bytes.to_vec()),
             Reply::Nil | Reply::NilArray => Self::Nil,
             Reply::Array(replies) | Reply::Set(replies) => all(replies),
-            Reply::Map(pairs) => all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()),
+            Reply::Map(pairs) | Reply::Pairs(pairs) => {
+                all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())
+            }
             Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
             Reply::Error(error) => Self::Error(error.to_string().into_bytes()),
@@ -64,7 +70,10 @@ impl Answer {
                 let mut lines = Vec::new();
                 for (number, answer) in (1..).zip(answers) {
                     let indent = format!("\n{:width$}", "", width = width + 2);
-                    lines.push(format!("{number:width$}) {}", answer.render().replace('\n', &indent)));
+                    lines.push(format!(
+                        "{number:width$}) {}",
+                        answer.render().replace('\n', &indent)
+                    ));
                 }
                 lines.join("\n")
             }
@@ -94,7 +103,9 @@ pub fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
     let mut bytes = line.bytes().peekable();
     loop {
         while bytes.next_if_eq(&b' ').is_some() {}
-        let Some(first) = bytes.next() else { return Ok(words) };
+        let Some(first) = bytes.next() else {
+            return Ok(words);
+        };
         let mut word = Vec::new();
         if first != b'"' {
             word.push(first);
@@ -115,7 +126,9 @@ pub fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
                         let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
                         let (high, low) = (digit(), digit());
                         let value = high.zip(low).map(|(high, low)| high * 16 + low);
-                        value.and_then(|value| u8::try_from(value).ok()).ok_or_else(|| format!("two digits after \\x: {line}"))?
+                        value
+                            .and_then(|value| u8::try_from(value).ok())
+                            .ok_or_else(|| format!("two digits after \\x: {line}"))?
                     }
                     Some(other) => other,
                     None => return Err(format!("nothing after a backslash: {line}")),
@@ -134,9 +147,16 @@ pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>
     if reads {
         return machine.read(at, db, &command.argv).into();
     }
-    let entry = Entry { at, seed, origin: Origin::default(), commands: vec![command] };
+    let entry = Entry {
+        at,
+        seed,
+        origin: Origin::default(),
+        commands: vec![command],
+    };
     match machine.apply(&entry) {
-        plenary::machine::Outcome::Applied(mut replies) => replies.pop().expect("one command, one reply").into(),
+        plenary::machine::Outcome::Applied(mut replies) => {
+            replies.pop().expect("one command, one reply").into()
+        }
         other => panic!("a group without callers is never passed over: {other:?}"),
     }
 }
@@ -178,7 +198,12 @@ impl Server {
         // It writes little after this; whoever reads on keeps its pipe from filling up.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let stream = UnixStream::connect(&socket).expect("it said it was ready");
-        Some(Self { child, stream: BufReader::new(stream), db: 0, _folder: folder })
+        Some(Self {
+            child,
+            stream: BufReader::new(stream),
+            db: 0,
+            _folder: folder,
+        })
     }
 
     /// Empties every database and returns to the first.
@@ -189,7 +214,10 @@ impl Server {
     /// Runs a command in this database.
     pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
         if db != self.db {
-            assert_eq!(self.ask(&[b"SELECT".to_vec(), db.to_string().into_bytes()]), Answer::Simple(b"OK".to_vec()));
+            assert_eq!(
+                self.ask(&[b"SELECT".to_vec(), db.to_string().into_bytes()]),
+                Answer::Simple(b"OK".to_vec())
+            );
             self.db = db;
         }
         self.ask(argv)
@@ -202,7 +230,10 @@ impl Server {
             request.extend(argument);
             request.extend(b"\r\n");
         }
-        self.stream.get_mut().write_all(&request).expect("the server takes a command");
+        self.stream
+            .get_mut()
+            .write_all(&request)
+            .expect("the server takes a command");
         self.answer()
     }
 
@@ -211,7 +242,12 @@ impl Server {
         self.stream.read_until(b'\n', &mut line).expect("an answer");
         let line = line.strip_suffix(b"\r\n").expect("a whole line");
         let (kind, rest) = line.split_first().expect("a kind");
-        let number = || -> i64 { std::str::from_utf8(rest).expect("digits").parse().expect("a number") };
+        let number = || -> i64 {
+            std::str::from_utf8(rest)
+                .expect("digits")
+                .parse()
+                .expect("a number")
+        };
         match kind {
             b'+' => Answer::Simple(rest.to_vec()),
             b'-' => Answer::Error(rest.to_vec()),

@@ -37,7 +37,7 @@ pub(super) fn info(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     if args.is_empty() {
         return all(caller, args);
     }
-    let details = |name| row(name).map_or(Reply::NilArray, |spec| details(&spec));
+    let details = |name| row(name).map_or(Reply::Nil, |spec| details(&spec));
     Ok(Reply::Array(args.rest().iter().map(details).collect()))
 }
 

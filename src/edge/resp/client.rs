@@ -81,14 +81,9 @@ pub(super) fn list(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
             clients.clear();
         }
     } else if args.remaining() >= 2 && args.keyword("ID") {
-        let id = |id: &Bytes| {
-            integer(id)
-                .filter(|id| *id > 0)
-                .and_then(|id| u64::try_from(id).ok())
-        };
-        let ids: Option<Vec<u64>> = args.rest().iter().map(id).collect();
+        let ids: Option<Vec<i64>> = args.rest().iter().map(|id| integer(id)).collect();
         let ids = ids.ok_or(CommandError::text("ERR Invalid client ID"))?;
-        clients.retain(|client| ids.contains(&client.id));
+        clients.retain(|client| ids.iter().any(|id| u64::try_from(*id) == Ok(client.id)));
     }
     args.end()?;
     let lines: String = clients.iter().map(|client| client.line() + "\n").collect();

@@ -39,30 +39,29 @@ const PARAMETERS: &[Parameter] = &[
     ("timeout",                   |shared| (shared.idle_timeout_ms.load(Relaxed) / 1000).to_string()),
 ];
 
-/// The largest value of a number in Redis' configuration.
-const NUMBER_MAX: i64 = i32::MAX as i64;
+/// Redis' largest `timeout`, in seconds.
+const TIMEOUT_MAX: i64 = i32::MAX as i64;
 
-/// `CONFIG GET pattern ...`: what fits any of the patterns, each once.
+/// Redis' largest `maxclients`.
+const CLIENTS_MAX: i64 = u32::MAX as i64;
+
+/// `CONFIG GET pattern ...`: what fits any of the patterns, each once. As in Redis, a plain name comes back as it was asked for.
 pub(super) fn get(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
-    let patterns: Vec<_> = args
-        .rest()
-        .iter()
-        .map(|pattern| pattern.to_ascii_lowercase())
-        .collect();
+    let patterns = args.rest();
     let asked = |name: &str| {
-        patterns
+        let pattern = patterns
             .iter()
-            .any(|pattern| glob::matches(pattern, name.as_bytes()))
+            .find(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()))?;
+        let plain = pattern.eq_ignore_ascii_case(name.as_bytes());
+        Some(if plain {
+            Reply::Bulk(pattern.clone())
+        } else {
+            Reply::bulk(name)
+        })
     };
     let pair =
-        |(name, value): &Parameter| (Reply::bulk(name), Reply::Bulk(Bytes::from(value(&caller.shared))));
-    Ok(Reply::Map(
-        PARAMETERS
-            .iter()
-            .filter(|(name, _)| asked(name))
-            .map(pair)
-            .collect(),
-    ))
+        |(name, value): &Parameter| Some((asked(name)?, Reply::Bulk(Bytes::from(value(&caller.shared)))));
+    Ok(Reply::Map(PARAMETERS.iter().filter_map(pair).collect()))
 }
 
 /// `CONFIG SET parameter value ...`: all of them or none.
@@ -109,16 +108,18 @@ fn change(
     current: &fn(&Shared) -> String,
     value: &[u8],
 ) -> Result<Option<Change>, String> {
-    let number = |least: i64| {
+    let number = |least: i64, most: i64| {
         let number = integer(value).ok_or("argument couldn't be parsed into an integer")?;
-        let fits = (least..=NUMBER_MAX).contains(&number);
-        let bounds = || format!("argument must be between {least} and {NUMBER_MAX} inclusive");
-        u32::try_from(number).ok().filter(|_| fits).ok_or_else(bounds)
+        let bounds = || format!("argument must be between {least} and {most} inclusive");
+        u32::try_from(number)
+            .ok()
+            .filter(|_| (least..=most).contains(&number))
+            .ok_or_else(bounds)
     };
     match name {
-        "timeout" => Ok(Some(Change::IdleTimeout(number(0)?.into()))),
+        "timeout" => Ok(Some(Change::IdleTimeout(number(0, TIMEOUT_MAX)?.into()))),
         "maxclients" => Ok(Some(Change::MaxClients(
-            usize::try_from(number(1)?).expect("32 bits fit"),
+            usize::try_from(number(1, CLIENTS_MAX)?).expect("32 bits fit"),
         ))),
         _ if current(shared).as_bytes() == value => Ok(None),
         _ => Err("can't set immutable config".to_owned()),

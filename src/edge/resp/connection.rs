@@ -26,6 +26,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 /// Writes of one connection that go to the node in one submission, and so in one group.
@@ -33,6 +34,9 @@ pub const MAX_SUBMISSION_COMMANDS: usize = 512;
 
 /// Bytes of one submission, unless a single command is larger. Half of a group, so that it fits beside others.
 pub const MAX_SUBMISSION_BYTES: usize = 256 << 10;
+
+/// Commands that one connection runs before others on its thread have their turn.
+const YIELD_COMMANDS: u32 = 256;
 
 /// How long a client may take none of the replies that wait, before more of its commands are run.
 pub const PATIENCE: Duration = Duration::from_millis(100);
@@ -190,7 +194,13 @@ impl Connection {
 
     /// Runs every whole command in the input.
     async fn batch(&mut self) -> Result<(), End> {
+        let mut turn = 0;
         loop {
+            turn += 1;
+            if turn == YIELD_COMMANDS {
+                turn = 0;
+                yield_now().await;
+            }
             match self.parser.next(&mut self.input, self.caller.known) {
                 Ok(Some(argv)) => self.command(argv).await?,
                 Ok(None) => return self.submit().await,
@@ -213,8 +223,9 @@ impl Connection {
             tokio::select! {
                 biased;
                 written = self.writer.write_buf(&mut self.output), if waiting => self.wrote(written)?,
-                read = self.reader.read_buf(&mut self.input) => return self.received(read),
+                // Before reading: a client that never stops sending can be ended too.
                 () = self.caller.client.ended() => return Err(End::Ended),
+                read = self.reader.read_buf(&mut self.input) => return self.received(read),
                 () = sleep(idle), if !idle.is_zero() => return Err(End::Idle),
             }
         }
@@ -436,7 +447,8 @@ fn is_http(name: &[u8]) -> bool {
 /// `WRONGPASS`; the caller stays what it was.
 pub(super) fn authenticate(caller: &mut Caller, user: &[u8], key: &[u8]) -> Result<(), CommandError> {
     if !access::admits(user, key, caller.shared.config.access_key.as_ref()) {
-        tracing::warn!(client = caller.client.id, peer = %caller.client.peer, "a client gave a wrong user or access key");
+        // Not louder: whoever can connect can repeat it. `errorstat_WRONGPASS` in INFO counts it.
+        tracing::debug!(client = caller.client.id, peer = %caller.client.peer, "a client gave a wrong user or access key");
         return Err(CommandError::text(
             "WRONGPASS invalid username-password pair or user is disabled.",
         ));

@@ -146,3 +146,42 @@ fn trouble(error: Error) -> CommandError {
     };
     CommandError::Other(Cow::Owned(format!("{prefix} {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn trouble_has_a_prefix_that_tells_whether_a_retry_is_safe() {
+        let (waited, why) = (Duration::from_millis(5), || "because".to_owned());
+        for (error, prefix) in [
+            (
+                Error::NoLeader { waited, why: why() },
+                "LOADING no leader for 5 ms",
+            ),
+            (Error::Stopped { why: why() }, "LOADING this node has stopped"),
+            (
+                Error::Overloaded {
+                    queued: 1,
+                    unit: "commands",
+                    limit: 1,
+                },
+                "TRYAGAIN overloaded",
+            ),
+            (
+                Error::NotFresh { waited, why: why() },
+                "TRYAGAIN not fresh enough",
+            ),
+            (Error::Unknown { waited, why: why() }, "UNKNOWN unknown outcome"),
+            (Error::TooLarge { size: 2, limit: 1 }, "ERR too large"),
+            (Error::Members(why()), "ERR members: because"),
+            (Error::Refused(CommandError::WrongType), "WRONGTYPE Operation"),
+        ] {
+            // A client may send again what certainly was not applied; what may have been must not look like that.
+            let (unsure, text) = (error.may_be_applied(), trouble(error).to_string());
+            assert!(text.starts_with(prefix), "{text}");
+            assert_eq!(unsure, text.starts_with("UNKNOWN"), "{text}");
+        }
+    }
+}

@@ -18,12 +18,19 @@ pub(super) enum Time {
 }
 
 impl Time {
-    const WORDS: [(&'static str, Time); 4] =
-        [("EX", Time::InSeconds), ("PX", Time::InMillis), ("EXAT", Time::AtSeconds), ("PXAT", Time::AtMillis)];
+    const WORDS: [(&'static str, Time); 4] = [
+        ("EX", Time::InSeconds),
+        ("PX", Time::InMillis),
+        ("EXAT", Time::AtSeconds),
+        ("PXAT", Time::AtMillis),
+    ];
 
     /// Reads `EX`, `PX`, `EXAT` or `PXAT` if that is the next argument.
     pub(super) fn keyword(args: &mut Args<'_>) -> Option<Time> {
-        Self::WORDS.iter().find(|(word, _)| args.keyword(word)).map(|(_, time)| *time)
+        Self::WORDS
+            .iter()
+            .find(|(word, _)| args.keyword(word))
+            .map(|(_, time)| *time)
     }
 
     /// The deadline in milliseconds since 1970, negative before that; none where it leaves the 64-bit range.
@@ -43,10 +50,21 @@ impl Time {
     ///
     /// # Errors
     /// `NotAnInteger`; `InvalidExpire` naming `command` for zero, less, or an overflow.
-    pub(super) fn positive_deadline(self, amount: &[u8], now: Millis, command: &'static str) -> Result<Millis, CommandError> {
+    pub(super) fn positive_deadline(
+        self,
+        amount: &[u8],
+        now: Millis,
+        command: &'static str,
+    ) -> Result<Millis, CommandError> {
         let amount = crate::machine::args::integer(amount).ok_or(CommandError::NotAnInteger)?;
-        let deadline = if amount > 0 { self.deadline(amount, now) } else { None };
-        deadline.and_then(|deadline| Millis::try_from(deadline).ok()).ok_or(CommandError::InvalidExpire(command))
+        let deadline = if amount > 0 {
+            self.deadline(amount, now)
+        } else {
+            None
+        };
+        deadline
+            .and_then(|deadline| Millis::try_from(deadline).ok())
+            .ok_or(CommandError::InvalidExpire(command))
     }
 }
 

@@ -23,63 +23,63 @@ pub(super) const COMMANDS: &[Spec] = &[
     write("HDEL", "key field [field ...]", hdel)
         .since("2.0.0")
         .flags("fast")
-        .summary("Delete one or more hash fields"),
+        .summary("Removes fields; how many were there."),
     read("HEXISTS", "key field", hexists)
         .since("2.0.0")
         .flags("fast")
-        .summary("Determine if a hash field exists"),
+        .summary("Whether a field is there."),
     read("HGET", "key field", hget)
         .since("2.0.0")
         .flags("fast")
-        .summary("Get the value of a hash field"),
+        .summary("The value of a field."),
     read("HGETALL", "key", hgetall)
         .since("2.0.0")
-        .summary("Get all the fields and values in a hash"),
+        .summary("All fields and their values."),
     write("HINCRBY", "key field increment", hincrby)
         .since("2.0.0")
         .flags("denyoom fast")
-        .summary("Increment the integer value of a hash field by the given number"),
+        .summary("Adds to the integer in a field; an absent one counts as 0."),
     write("HINCRBYFLOAT", "key field increment", hincrbyfloat)
         .since("2.6.0")
         .flags("denyoom fast")
-        .summary("Increment the float value of a hash field by the given amount"),
+        .summary("Adds to the floating-point number in a field; an absent one counts as 0."),
     read("HKEYS", "key", hkeys)
         .since("2.0.0")
-        .summary("Get all the fields in a hash"),
+        .summary("The names of all fields."),
     read("HLEN", "key", hlen)
         .since("2.0.0")
         .flags("fast")
-        .summary("Get the number of fields in a hash"),
+        .summary("How many fields there are."),
     read("HMGET", "key field [field ...]", hmget)
         .since("2.0.0")
         .flags("fast")
-        .summary("Get the values of all the given hash fields"),
+        .summary("The values of several fields, nil where there is none."),
     write("HMSET", "key field value [field value ...]", hmset)
         .since("2.0.0")
         .flags("denyoom fast")
-        .summary("Set multiple hash fields to multiple values"),
+        .summary("Sets fields: the old name of HSET, answering OK."),
     // Differs: a negative count beyond RANDOM_FIELDS_MAX is refused.
     read("HRANDFIELD", "key [count [WITHVALUES]]", hrandfield)
         .since("6.2.0")
-        .summary("Get one or multiple random fields from a hash"),
+        .summary("Fields by chance: different ones, or with repeats for a negative count."),
     read("HSCAN", "key cursor [MATCH pattern] [COUNT count]", hscan)
         .since("2.8.0")
-        .summary("Incrementally iterate hash fields and associated values"),
+        .summary("Walks the fields and values of a hash, some at each call."),
     write("HSET", "key field value [field value ...]", hset)
         .since("2.0.0")
         .flags("denyoom fast")
-        .summary("Set the string value of a hash field"),
+        .summary("Sets fields to values; how many are new."),
     write("HSETNX", "key field value", hsetnx)
         .since("2.0.0")
         .flags("denyoom fast")
-        .summary("Set the value of a hash field, only if the field does not exist"),
+        .summary("Sets a field if it is absent."),
     read("HSTRLEN", "key field", hstrlen)
         .since("3.2.0")
         .flags("fast")
-        .summary("Get the length of the value of a hash field"),
+        .summary("The length of a field's value in bytes; 0 if it is absent."),
     read("HVALS", "key", hvals)
         .since("2.0.0")
-        .summary("Get all the values in a hash"),
+        .summary("The values of all fields."),
 ];
 
 fn hset(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -213,7 +213,7 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
         let Some(hash) = view.hash(key)? else {
             return Ok(Reply::Nil);
         };
-        let position = view.chance().below(hash.len());
+        let position = Chance::new(view.chance()).below(hash.len());
         return Ok(Reply::bulk_or_nil(
             hash.at(position).map(|(name, _)| name.clone()),
         ));
@@ -234,7 +234,7 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
     let Some(hash) = view.hash(key)? else {
         return Ok(Reply::Array(Vec::new()));
     };
-    let positions = positions_by_chance(hash.len(), count, view.chance());
+    let positions = positions_by_chance(hash.len(), count, Chance::new(view.chance()));
     let chosen = positions.into_iter().filter_map(|position| hash.at(position));
     Ok(if with_values {
         Reply::Pairs(chosen.map(pair).collect())
@@ -317,4 +317,89 @@ fn fields(hash: Option<&Hash>) -> impl Iterator<Item = (&Bytes, &Bytes)> {
 
 fn pair((name, value): (&Bytes, &Bytes)) -> (Reply, Reply) {
     (Reply::Bulk(name.clone()), Reply::Bulk(value.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_has_as_many_different_positions_as_asked() {
+        for seed in 0..200 {
+            for count in 0..=7 {
+                let chosen = positions_by_chance(5, count, Chance::new(seed));
+                assert_eq!(chosen.len() as i64, count.min(5));
+                assert!(
+                    chosen.is_sorted_by(|one, next| one < next)
+                        && chosen.iter().all(|position| *position < 5)
+                );
+            }
+            let repeated = positions_by_chance(2, -9, Chance::new(seed));
+            assert!(repeated.len() == 9 && repeated.iter().all(|position| *position < 2));
+        }
+    }
+
+    #[test]
+    fn every_position_is_chosen_about_equally_often() {
+        let mut times = [0; 6];
+        for seed in 0..6_000 {
+            for position in positions_by_chance(6, 2, Chance::new(seed)) {
+                times[position] += 1;
+            }
+        }
+        assert!(
+            times.iter().all(|times| (1_800..2_200).contains(times)),
+            "2,000 each: {times:?}"
+        );
+    }
+
+    #[test]
+    fn a_scan_sees_every_field_that_stays_whatever_is_removed_and_added_meanwhile() {
+        for seed in 0..100 {
+            let mut chance = Chance::new(seed);
+            let mut store = crate::machine::keyspace::Store::new(seed);
+            let mut keys = store.keyspace(0, seed);
+            keys.change_hash(b"h", |hash| {
+                hash.set(b"large", &[b'x'; Hash::LISTPACK_BYTES + 1]);
+                for n in 0..100 {
+                    hash.set(format!("stays{n}").as_bytes(), b"");
+                }
+                for n in 0..100 {
+                    hash.set(format!("goes{n}").as_bytes(), b"");
+                }
+            })
+            .unwrap();
+            let (mut seen, mut cursor) = (BTreeSet::new(), Bytes::from_static(b"0"));
+            loop {
+                let argv = [Bytes::from_static(b"HSCAN"), Bytes::from_static(b"h"), cursor];
+                let page = hscan(&keys.view(), &mut Args::new(&argv, 1)).unwrap();
+                let Reply::Array(page) = page else {
+                    panic!("a page")
+                };
+                let [Reply::Bulk(next), Reply::Array(found)] = &page[..] else {
+                    panic!("a cursor and fields")
+                };
+                seen.extend(found.iter().step_by(2).map(|name| match name {
+                    Reply::Bulk(name) => name.clone(),
+                    other => panic!("a name: {other:?}"),
+                }));
+                if next == "0" {
+                    break;
+                }
+                cursor = next.clone();
+                let (gone, new) = (
+                    format!("goes{}", chance.below(100)),
+                    format!("new{}", chance.below(100)),
+                );
+                keys.change_hash(b"h", |hash| {
+                    (hash.remove(gone.as_bytes()), hash.set(new.as_bytes(), b""))
+                })
+                .unwrap();
+            }
+            assert!(
+                (0..100).all(|n| seen.contains(format!("stays{n}").as_bytes())),
+                "seed {seed}"
+            );
+        }
+    }
 }

@@ -17,7 +17,9 @@ pub(super) const COMMANDS: &[Spec] = &[
         .flags("denyoom")
         .summary("Copies a key with its deadline to another name, or to another database."),
     write("DEL", "key [key ...]", del).summary("Removes keys. Replies how many were there."),
-    read("EXISTS", "key [key ...]", exists).flags("fast").summary("How many of the keys are there; one named twice counts twice."),
+    read("EXISTS", "key [key ...]", exists)
+        .flags("fast")
+        .summary("How many of the keys are there; one named twice counts twice."),
     write("EXPIRE", "key seconds [NX | XX | GT | LT]", expire)
         .flags("fast")
         .summary("Lets a key end after so many seconds, on a condition if one is named."),
@@ -32,22 +34,44 @@ pub(super) const COMMANDS: &[Spec] = &[
     read("KEYS", "pattern", keys)
         .categories("dangerous")
         .summary("Every key that follows a pattern. Walks them all at once: SCAN does it in pieces."),
-    write("MOVE", "key db", move_).flags("fast").summary("Moves a key to another database, unless it is there already."),
-    local("OBJECT", "subcommand [argument ...]").since("2.2.3").summary("How the value under a key is kept."),
-    read("OBJECT|ENCODING", "key", object_encoding).since("2.2.3").summary("How Redis would hold the value under a key."),
-    read("OBJECT|FREQ", "key", object_freq).since("4.0.0").summary("Refused: how often keys are used is not counted."),
-    read("OBJECT|HELP", "", object_help).since("6.2.0").flags("loading stale").summary("The subcommands of OBJECT."),
-    read("OBJECT|IDLETIME", "key", object_idletime).since("2.2.3").summary("Always 0: when a key was last used is not noted."),
-    read("OBJECT|REFCOUNT", "key", object_refcount).since("2.2.3").summary("How many references Redis would count on the value."),
-    write("PERSIST", "key", persist).since("2.2.0").flags("fast").summary("Takes away a key's deadline."),
+    write("MOVE", "key db", move_)
+        .flags("fast")
+        .summary("Moves a key to another database, unless it is there already."),
+    local("OBJECT", "subcommand [argument ...]")
+        .since("2.2.3")
+        .summary("How the value under a key is kept."),
+    read("OBJECT|ENCODING", "key", object_encoding)
+        .since("2.2.3")
+        .summary("How Redis would hold the value under a key."),
+    read("OBJECT|FREQ", "key", object_freq)
+        .since("4.0.0")
+        .summary("Refused: how often keys are used is not counted."),
+    read("OBJECT|HELP", "", object_help)
+        .since("6.2.0")
+        .flags("loading stale")
+        .summary("The subcommands of OBJECT."),
+    read("OBJECT|IDLETIME", "key", object_idletime)
+        .since("2.2.3")
+        .summary("Always 0: when a key was last used is not noted."),
+    read("OBJECT|REFCOUNT", "key", object_refcount)
+        .since("2.2.3")
+        .summary("How many references Redis would count on the value."),
+    write("PERSIST", "key", persist)
+        .since("2.2.0")
+        .flags("fast")
+        .summary("Takes away a key's deadline."),
     write("PEXPIRE", "key milliseconds [NX | XX | GT | LT]", pexpire)
         .since("2.6.0")
         .flags("fast")
         .summary("Lets a key end after so many milliseconds, on a condition if one is named."),
-    write("PEXPIREAT", "key unix-time-milliseconds [NX | XX | GT | LT]", pexpireat)
-        .since("2.6.0")
-        .flags("fast")
-        .summary("Lets a key end at a time in milliseconds, on a condition if one is named."),
+    write(
+        "PEXPIREAT",
+        "key unix-time-milliseconds [NX | XX | GT | LT]",
+        pexpireat,
+    )
+    .since("2.6.0")
+    .flags("fast")
+    .summary("Lets a key end at a time in milliseconds, on a condition if one is named."),
     read("PEXPIRETIME", "key", pexpiretime)
         .since("7.0.0")
         .flags("fast")
@@ -58,7 +82,9 @@ pub(super) const COMMANDS: &[Spec] = &[
         .summary("How long a key still lives, in milliseconds; -1: for ever, -2: no such key."),
     read("RANDOMKEY", "", randomkey).summary("A key by chance, nil if the database is empty."),
     write("RENAME", "key newkey", rename).summary("Gives a key another name, over whatever has it."),
-    write("RENAMENX", "key newkey", renamenx).flags("fast").summary("Gives a key another name, unless a key has it."),
+    write("RENAMENX", "key newkey", renamenx)
+        .flags("fast")
+        .summary("Gives a key another name, unless a key has it."),
     read("SCAN", "cursor [MATCH pattern] [COUNT count] [TYPE type]", scan)
         .since("2.8.0")
         .summary("A piece of the keys, and the cursor of the next piece."),
@@ -66,17 +92,29 @@ pub(super) const COMMANDS: &[Spec] = &[
         .since("3.2.1")
         .flags("fast")
         .summary("How many of the keys are there. When a key was last used is not noted."),
-    read("TTL", "key", ttl).flags("fast").summary("How long a key still lives, in seconds; -1: for ever, -2: no such key."),
-    read("TYPE", "key", type_).flags("fast").summary("The type of the value under a key, or none."),
-    write("UNLINK", "key [key ...]", del).since("4.0.0").flags("fast").summary("Removes keys: another name of DEL."),
+    read("TTL", "key", ttl)
+        .flags("fast")
+        .summary("How long a key still lives, in seconds; -1: for ever, -2: no such key."),
+    read("TYPE", "key", type_)
+        .flags("fast")
+        .summary("The type of the value under a key, or none."),
+    write("UNLINK", "key [key ...]", del)
+        .since("4.0.0")
+        .flags("fast")
+        .summary("Removes keys: another name of DEL."),
 ];
 
 pub(super) const SERVER: &[Spec] = &[
-    read("DBSIZE", "", dbsize).flags("fast").categories("keyspace").summary("How many keys this database has."),
+    read("DBSIZE", "", dbsize)
+        .flags("fast")
+        .categories("keyspace")
+        .summary("How many keys this database has."),
     write("FLUSHALL", "[ASYNC | SYNC]", flushall)
         .categories("keyspace dangerous")
         .summary("Removes every key of every database."),
-    write("FLUSHDB", "[ASYNC | SYNC]", flushdb).categories("keyspace dangerous").summary("Removes every key of this database."),
+    write("FLUSHDB", "[ASYNC | SYNC]", flushdb)
+        .categories("keyspace dangerous")
+        .summary("Removes every key of this database."),
     write("SWAPDB", "index1 index2", swapdb)
         .since("4.0.0")
         .flags("fast")
@@ -85,15 +123,24 @@ pub(super) const SERVER: &[Spec] = &[
 ];
 
 fn del(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::count(args.rest().iter().filter(|key| keys.remove(key).is_some()).count()))
+    Ok(Reply::count(
+        args.rest()
+            .iter()
+            .filter(|key| keys.remove(key).is_some())
+            .count(),
+    ))
 }
 
 fn exists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::count(args.rest().iter().filter(|key| view.slot(key).is_some()).count()))
+    Ok(Reply::count(
+        args.rest().iter().filter(|key| view.slot(key).is_some()).count(),
+    ))
 }
 
 fn type_(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::Simple(Cow::Borrowed(view.get(args.key()?).map_or("none", Value::type_name))))
+    Ok(Reply::Simple(Cow::Borrowed(
+        view.get(args.key()?).map_or("none", Value::type_name),
+    )))
 }
 
 fn expire(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -122,9 +169,13 @@ fn end_at(
     let (key, amount) = (args.key()?, args.bytes()?);
     let conditions = Conditions::parse(args)?;
     let amount = args::integer(amount).ok_or(CommandError::NotAnInteger)?;
-    let deadline = time.deadline(amount, keys.now()).ok_or(CommandError::InvalidExpire(command))?;
+    let deadline = time
+        .deadline(amount, keys.now())
+        .ok_or(CommandError::InvalidExpire(command))?;
     let deadline = Millis::try_from(deadline).unwrap_or(0);
-    let Some(old) = keys.view().slot(key).map(|slot| slot.deadline) else { return Ok(Reply::Integer(0)) };
+    let Some(old) = keys.view().slot(key).map(|slot| slot.deadline) else {
+        return Ok(Reply::Integer(0));
+    };
     let admitted = conditions.admit(old, deadline);
     if admitted {
         keys.set_deadline(key, Some(deadline));
@@ -155,7 +206,9 @@ impl Conditions {
                 conditions.earlier = true;
             } else {
                 let option = String::from_utf8_lossy(args.bytes()?);
-                return Err(CommandError::Other(format!("ERR Unsupported option {option}").into()));
+                return Err(CommandError::Other(
+                    format!("ERR Unsupported option {option}").into(),
+                ));
             }
         }
         if conditions.without && (conditions.with || conditions.later || conditions.earlier) {
@@ -164,7 +217,9 @@ impl Conditions {
             ));
         }
         if conditions.later && conditions.earlier {
-            return Err(CommandError::text("ERR GT and LT options at the same time are not compatible"));
+            return Err(CommandError::text(
+                "ERR GT and LT options at the same time are not compatible",
+            ));
         }
         Ok(conditions)
     }
@@ -207,11 +262,18 @@ fn pexpiretime(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
 }
 
 /// What is `shown` of a living key's deadline, which lies after now; -1 without one, -2 without a key.
-fn life(view: &View<'_>, args: &mut Args<'_>, shown: impl Fn(Millis) -> Millis) -> Result<Reply, CommandError> {
+fn life(
+    view: &View<'_>,
+    args: &mut Args<'_>,
+    shown: impl Fn(Millis) -> Millis,
+) -> Result<Reply, CommandError> {
     Ok(Reply::Integer(match view.slot(args.key()?) {
         None => -2,
         Some(Slot { deadline: None, .. }) => -1,
-        Some(Slot { deadline: Some(deadline), .. }) => i64::try_from(shown(*deadline)).unwrap_or(i64::MAX),
+        Some(Slot {
+            deadline: Some(deadline),
+            ..
+        }) => i64::try_from(shown(*deadline)).unwrap_or(i64::MAX),
     }))
 }
 
@@ -271,10 +333,14 @@ fn place(
     done: impl FnOnce(&mut Keyspace<'_>),
 ) -> Result<Reply, CommandError> {
     if keys.db() == db && from == to {
-        return Err(CommandError::text("ERR source and destination objects are the same"));
+        return Err(CommandError::text(
+            "ERR source and destination objects are the same",
+        ));
     }
     let view = keys.view();
-    let Some(Slot { value, deadline, .. }) = view.slot(from).cloned() else { return Ok(Reply::Integer(0)) };
+    let Some(Slot { value, deadline, .. }) = view.slot(from).cloned() else {
+        return Ok(Reply::Integer(0));
+    };
     if !replace && view.of(db).slot(to).is_some() {
         return Ok(Reply::Integer(0));
     }
@@ -304,11 +370,13 @@ fn known(number: i64) -> Result<u8, CommandError> {
 fn keys(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let pattern = args.bytes()?;
     let found = view.keys().filter(|(key, _)| glob::matches(pattern, key));
-    Ok(Reply::Array(found.map(|(key, _)| Reply::Bulk(key.clone())).collect()))
+    Ok(Reply::Array(
+        found.map(|(key, _)| Reply::Bulk(key.clone())).collect(),
+    ))
 }
 
 fn randomkey(view: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::bulk_or_nil(view.random_key(view.chance().draw()).cloned()))
+    Ok(Reply::bulk_or_nil(view.random_key(view.chance()).cloned()))
 }
 
 /// Keys looked at by one `SCAN` that does not say `COUNT`.
@@ -339,8 +407,15 @@ fn scan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         pattern.is_none_or(|pattern| glob::matches(pattern, key))
             && of_type.is_none_or(|name| name.eq_ignore_ascii_case(slot.value.type_name().as_bytes()))
     };
-    let found = found.into_iter().filter(wanted).map(|(key, _)| Reply::Bulk(key.clone())).collect();
-    Ok(Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)]))
+    let found = found
+        .into_iter()
+        .filter(wanted)
+        .map(|(key, _)| Reply::Bulk(key.clone()))
+        .collect();
+    Ok(Reply::Array(vec![
+        Reply::bulk(next.to_string()),
+        Reply::Array(found),
+    ]))
 }
 
 /// A cursor as `strtoul` reads it: empty is 0, a minus wraps around.
@@ -378,7 +453,9 @@ const SHARED_INTEGERS: i64 = 10_000;
 
 fn object_refcount(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let shared = |value: &Value| {
-        let Value::String(string) = value else { return false };
+        let Value::String(string) = value else {
+            return false;
+        };
         string.encoding() == Encoding::Int
             && args::integer(string.bytes()).is_some_and(|number| (0..SHARED_INTEGERS).contains(&number))
     };
@@ -416,7 +493,12 @@ fn object_help(_: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
         "HELP",
         "    These lines.",
     ];
-    Ok(Reply::Array(lines.into_iter().map(|line| Reply::Simple(Cow::Borrowed(line))).collect()))
+    Ok(Reply::Array(
+        lines
+            .into_iter()
+            .map(|line| Reply::Simple(Cow::Borrowed(line)))
+            .collect(),
+    ))
 }
 
 fn dbsize(view: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -461,7 +543,13 @@ mod tests {
 
     #[test]
     fn cursors_are_read_as_strtoul_reads_them() {
-        for (text, value) in [("", Some(0)), ("5", Some(5)), ("+5", Some(5)), ("-1", Some(u64::MAX)), ("007", Some(7))] {
+        for (text, value) in [
+            ("", Some(0)),
+            ("5", Some(5)),
+            ("+5", Some(5)),
+            ("-1", Some(u64::MAX)),
+            ("007", Some(7)),
+        ] {
             assert_eq!(cursor(text.as_bytes()), value, "{text}");
         }
         for text in ["+", "-", " 1", "1 ", "x", "18446744073709551616"] {

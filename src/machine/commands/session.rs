@@ -39,22 +39,22 @@ pub(super) const COMMANDS: &[Spec] = &[
     )
     .since(SINCE)
     .flags("denyoom fast")
-    .summary("Create a session unless there is one; its version, 1, or nil"),
+    .summary("Creates a session unless there is one; its version, 1, or nil."),
     write("SESSION.END", "key [key ...]", end)
         .since(SINCE)
         .flags("fast")
-        .summary("End sessions; how many there were"),
+        .summary("Ends sessions; how many there were."),
     read("SESSION.GET", "key name [name ...]", get)
         .since(SINCE)
         .flags("fast")
-        .summary("Get items of a session; nil if it has ended"),
+        .summary("Items of a session, nil where there is none; nil alone if it has ended."),
     read("SESSION.LOAD", "key", load)
         .since(SINCE)
-        .summary("Get a session whole: version, created, idle, absolute, deadline, owner, items; nil if it has ended"),
+        .summary("A session whole: version, created, idle, absolute, deadline, owner, items; nil if it has ended."),
     write("SESSION.RENAME", "key newkey", rename)
         .since(SINCE)
         .flags("fast")
-        .summary("Give a session another id; 0, and nothing has changed, if that is taken"),
+        .summary("Gives a session another id; 0, and nothing has changed, if that is taken."),
     write(
         "SESSION.SAVE",
         "key version [IDLE ms] [ABSOLUTE ms | UNTIL unix-time-ms] [OWNER user] [REPLACE] [DEL count name [name ...]] \
@@ -63,15 +63,15 @@ pub(super) const COMMANDS: &[Spec] = &[
     )
     .since(SINCE)
     .flags("denyoom fast")
-    .summary("Change a session that is at this version (*: any) and renew its life; the new version"),
+    .summary("Changes a session that is at this version (*: any) and renews its life; the new version."),
     write("SESSION.TOUCH", "key [key ...]", touch)
         .since(SINCE)
         .flags("fast")
-        .summary("Renew the life of sessions; how many there were"),
+        .summary("Renews the life of sessions; how many there were."),
     read("SESSION.TTL", "key", ttl)
         .since(SINCE)
         .flags("fast")
-        .summary("How long a session lives unless it is used, in milliseconds; -1: for ever, -2: it has ended"),
+        .summary("How long a session lives unless it is used, in milliseconds; -1: for ever, -2: it has ended."),
 ];
 
 /// Replies 1, the version, or nil where the key is taken: a session is never overwritten.
@@ -328,7 +328,7 @@ fn absolute_deadline(
 fn owner(args: &mut Args<'_>) -> Result<Bytes, CommandError> {
     let owner = args.bytes()?;
     if owner.len() > OWNER_BYTES_MAX {
-        return Err(over("owner", OWNER_BYTES_MAX, "bytes"));
+        return Err(over("the owner is", OWNER_BYTES_MAX, "bytes"));
     }
     // Copied, so that it does not pin the group it came in.
     Ok(Bytes::copy_from_slice(owner))
@@ -345,10 +345,10 @@ fn pairs<'a>(args: &mut Args<'a>) -> Result<&'a [[Bytes; 2]], CommandError> {
     let (pairs, _) = counted(args, 2)?.as_chunks();
     for [name, value] in pairs {
         if name.len() > ITEM_NAME_BYTES_MAX {
-            return Err(over("name of an item", ITEM_NAME_BYTES_MAX, "bytes"));
+            return Err(over("an item's name is", ITEM_NAME_BYTES_MAX, "bytes"));
         }
         if value.len() > ITEM_BYTES_MAX {
-            return Err(over("item", ITEM_BYTES_MAX, "bytes"));
+            return Err(over("an item is", ITEM_BYTES_MAX, "bytes"));
         }
     }
     Ok(pairs)
@@ -357,10 +357,10 @@ fn pairs<'a>(args: &mut Args<'a>) -> Result<&'a [[Bytes; 2]], CommandError> {
 /// Refuses a session that would be too large.
 fn admit(session: &Session) -> Result<(), CommandError> {
     if session.items.len() > ITEMS_MAX {
-        return Err(over("count of items", ITEMS_MAX, "items"));
+        return Err(over("it would have", ITEMS_MAX, "items"));
     }
     if session.bytes() > SESSION_BYTES_MAX {
-        return Err(over("whole", SESSION_BYTES_MAX, "bytes"));
+        return Err(over("it would be", SESSION_BYTES_MAX, "bytes"));
     }
     Ok(())
 }
@@ -369,4 +369,71 @@ fn over(what: &str, limit: usize, unit: &str) -> CommandError {
     CommandError::Other(Cow::Owned(format!(
         "ERR session too large: {what} over {limit} {unit}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::entry::{Command, Entry, Origin};
+    use crate::machine::{Machine, Outcome};
+
+    fn reply(machine: &mut Machine, argv: &[&[u8]]) -> Reply {
+        let commands = vec![Command::new(
+            0,
+            argv.iter().map(|argument| Bytes::copy_from_slice(argument)),
+        )];
+        let entry = Entry {
+            at: 1_000,
+            seed: 1,
+            origin: Origin::default(),
+            commands,
+        };
+        let Outcome::Applied(mut replies) = machine.apply(&entry) else {
+            panic!("not applied")
+        };
+        replies.remove(0)
+    }
+
+    #[test]
+    fn an_item_and_a_session_may_be_as_large_as_their_limit_and_no_larger() {
+        let mut machine = Machine::default();
+        let item = vec![b'x'; ITEM_BYTES_MAX + 1];
+        let (item, over) = (&item[1..], &item[..]);
+        assert_eq!(
+            reply(&mut machine, &[b"SESSION.CREATE", b"s", b"0"]),
+            Reply::Integer(1)
+        );
+        let refused = reply(
+            &mut machine,
+            &[b"SESSION.SAVE", b"s", b"1", b"SET", b"1", b"a", over],
+        );
+        let text = "ERR session too large: an item is over 1048576 bytes";
+        assert_eq!(refused, Reply::Error(CommandError::text(text)));
+        let three: &[&[u8]] = &[
+            b"SESSION.SAVE",
+            b"s",
+            b"1",
+            b"SET",
+            b"3",
+            b"a",
+            item,
+            b"b",
+            item,
+            b"c",
+            item,
+        ];
+        assert_eq!(reply(&mut machine, three), Reply::Integer(2));
+        let refused = reply(
+            &mut machine,
+            &[b"SESSION.SAVE", b"s", b"2", b"SET", b"1", b"d", item],
+        );
+        let text = "ERR session too large: it would be over 4194304 bytes";
+        assert_eq!(refused, Reply::Error(CommandError::text(text)));
+        // The same item again is no growth.
+        let again = reply(
+            &mut machine,
+            &[b"SESSION.SAVE", b"s", b"2", b"SET", b"1", b"a", item],
+        );
+        assert_eq!(again, Reply::Integer(3));
+    }
 }

@@ -8,7 +8,7 @@ use crate::machine::float::Float;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
-use crate::machine::value::{Encoding, Str, Value};
+use crate::machine::value::{Str, Value};
 use bytes::Bytes;
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -84,19 +84,29 @@ fn mget(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn strlen(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::count(view.string(args.key()?)?.map_or(0, |string| string.bytes().len())))
+    Ok(Reply::count(
+        view.string(args.key()?)?.map_or(0, |string| string.bytes().len()),
+    ))
 }
 
 fn getrange(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, start, end) = (args.key()?, args.integer()?, args.integer()?);
-    let Some(string) = view.string(key)? else { return Ok(Reply::Bulk(Bytes::new())) };
+    let Some(string) = view.string(key)? else {
+        return Ok(Reply::Bulk(Bytes::new()));
+    };
     let bytes = string.bytes();
     let length = i64::try_from(bytes.len()).expect("at most STRING_MAX");
     // Backwards is empty, also where both ends would be cut to the first byte.
     if start < 0 && end < 0 && start > end {
         return Ok(Reply::Bulk(Bytes::new()));
     }
-    let position = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at };
+    let position = |at: i64| {
+        if at < 0 {
+            at.saturating_add(length).max(0)
+        } else {
+            at
+        }
+    };
     let (start, end) = (position(start), position(end).min(length - 1));
     if start > end {
         return Ok(Reply::Bulk(Bytes::new()));
@@ -107,7 +117,9 @@ fn getrange(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError>
 
 /// What is under a key as a bulk, nil if nothing.
 fn content(view: &View<'_>, key: &[u8]) -> Result<Reply, CommandError> {
-    Ok(Reply::bulk_or_nil(view.string(key)?.map(|string| string.bytes().clone())))
+    Ok(Reply::bulk_or_nil(
+        view.string(key)?.map(|string| string.bytes().clone()),
+    ))
 }
 
 /// What `SET` and `GETEX` do with the key's life.
@@ -122,7 +134,9 @@ enum Life<'a> {
 
 impl Life<'_> {
     fn deadline(self, keys: &Keyspace<'_>, command: &'static str) -> Result<Option<u64>, CommandError> {
-        let Life::Until(time, amount) = self else { return Ok(None) };
+        let Life::Until(time, amount) = self else {
+            return Ok(None);
+        };
         time.positive_deadline(amount, keys.now(), command).map(Some)
     }
 }
@@ -143,7 +157,11 @@ struct SetOptions<'a> {
 impl<'a> SetOptions<'a> {
     /// Words may be said twice and come in any order, but none against another.
     fn parse(args: &mut Args<'a>) -> Result<Self, CommandError> {
-        let mut options = Self { only: None, get: false, life: Life::Unsaid };
+        let mut options = Self {
+            only: None,
+            get: false,
+            life: Life::Unsaid,
+        };
         while !args.is_empty() {
             if options.only != Some(Only::Present) && args.keyword("NX") {
                 options.only = Some(Only::Absent);
@@ -176,7 +194,11 @@ fn set(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
     let (key, value) = (args.key()?, args.bytes()?);
     let options = SetOptions::parse(args)?;
     let deadline = options.life.deadline(keys, "set")?;
-    let old = if options.get { Some(content(&keys.view(), key)?) } else { None };
+    let old = if options.get {
+        Some(content(&keys.view(), key)?)
+    } else {
+        None
+    };
     let refused = match options.only {
         Some(Only::Absent) => keys.view().slot(key).is_some(),
         Some(Only::Present) => keys.view().slot(key).is_none(),
@@ -200,7 +222,12 @@ fn psetex(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     set_for(keys, args, Time::InMillis, "psetex")
 }
 
-fn set_for(keys: &mut Keyspace<'_>, args: &mut Args<'_>, time: Time, command: &'static str) -> Result<Reply, CommandError> {
+fn set_for(
+    keys: &mut Keyspace<'_>,
+    args: &mut Args<'_>,
+    time: Time,
+    command: &'static str,
+) -> Result<Reply, CommandError> {
     let (key, amount, value) = (args.key()?, args.bytes()?, args.bytes()?);
     let deadline = time.positive_deadline(amount, keys.now(), command)?;
     keys.put_until(key, Value::string(value), Some(deadline));
@@ -294,7 +321,9 @@ fn append(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         return Ok(Reply::count(added.len()));
     };
     bounded(old, added.len())?;
-    change(keys, key, |string| string.change(|bytes| bytes.extend_from_slice(added)));
+    change(keys, key, |string| {
+        string.change(|bytes| bytes.extend_from_slice(added))
+    });
     Ok(Reply::count(old + added.len()))
 }
 
@@ -307,7 +336,7 @@ fn setrange(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comma
     }
     let end = bounded(offset, part.len())?;
     if old.is_none() {
-        keys.put(key, Value::String(Str::with_encoding(Bytes::new(), Encoding::Raw)));
+        keys.put(key, Value::string(b""));
     }
     let length = end.max(old.unwrap_or(0));
     change(keys, key, |string| {
@@ -324,7 +353,9 @@ fn bounded(before: usize, added: usize) -> Result<usize, CommandError> {
     before
         .checked_add(added)
         .filter(|length| *length <= STRING_MAX)
-        .ok_or(CommandError::text("ERR string exceeds maximum allowed size (proto-max-bulk-len)"))
+        .ok_or(CommandError::text(
+            "ERR string exceeds maximum allowed size (proto-max-bulk-len)",
+        ))
 }
 
 /// Changes a string that was seen to be there.
@@ -351,7 +382,9 @@ fn incrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
 
 fn decrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, decrement) = (args.key()?, args.integer()?);
-    let increment = decrement.checked_neg().ok_or(CommandError::text("ERR decrement would overflow"))?;
+    let increment = decrement
+        .checked_neg()
+        .ok_or(CommandError::text("ERR decrement would overflow"))?;
     add(keys, key, increment)
 }
 
@@ -373,7 +406,9 @@ fn incrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Co
         None => Float::ZERO,
     };
     let increment = Float::parse(increment).ok_or(CommandError::NotAFloat)?;
-    let sum = old.add(increment).ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
+    let sum = old
+        .add(increment)
+        .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     let text = Bytes::from(sum.to_text());
     // Also a whole sum is text to Redis, until the next SET or INCR.
     keys.put_keeping_deadline(key, Value::String(Str::as_text(text.clone())));
@@ -384,7 +419,9 @@ fn lcs(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (left, right) = (args.key()?, args.key()?);
     let string = |key: &[u8]| match view.string(key) {
         Ok(string) => Ok(string.map_or(Bytes::new(), |string| string.bytes().clone())),
-        Err(_) => Err(CommandError::text("ERR The specified keys must contain string values")),
+        Err(_) => Err(CommandError::text(
+            "ERR The specified keys must contain string values",
+        )),
     };
     let (left, right) = (string(left)?, string(right)?);
     let (mut length_only, mut ranges, mut with_lengths, mut least) = (false, false, false, 0);
@@ -402,7 +439,9 @@ fn lcs(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         }
     }
     if ranges && length_only {
-        return Err(CommandError::text("ERR If you want both the length and indexes, please just use IDX."));
+        return Err(CommandError::text(
+            "ERR If you want both the length and indexes, please just use IDX.",
+        ));
     }
     let common = lcs::Common::of(&left, &right)?;
     if length_only {
@@ -411,14 +450,23 @@ fn lcs(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     if !ranges {
         return Ok(Reply::Bulk(common.text().into()));
     }
-    let pair = |start: usize, length: usize| Reply::Array(vec![Reply::count(start), Reply::count(start + length - 1)]);
-    let matches = common.runs().into_iter().filter(|run| run.length as u64 >= least).map(|run| {
-        let mut parts = vec![pair(run.left, run.length), pair(run.right, run.length)];
-        parts.extend(with_lengths.then(|| Reply::count(run.length)));
-        Reply::Array(parts)
-    });
+    let pair = |start: usize, length: usize| {
+        Reply::Array(vec![Reply::count(start), Reply::count(start + length - 1)])
+    };
+    let matches = common
+        .runs()
+        .into_iter()
+        .filter(|run| run.length as u64 >= least)
+        .map(|run| {
+            let mut parts = vec![pair(run.left, run.length), pair(run.right, run.length)];
+            parts.extend(with_lengths.then(|| Reply::count(run.length)));
+            Reply::Array(parts)
+        });
     let matches = Reply::Array(matches.collect());
-    Ok(Reply::Map(vec![(Reply::bulk("matches"), matches), (Reply::bulk("len"), Reply::count(common.length()))]))
+    Ok(Reply::Map(vec![
+        (Reply::bulk("matches"), matches),
+        (Reply::bulk("len"), Reply::count(common.length())),
+    ]))
 }
 
 mod lcs {
@@ -476,7 +524,11 @@ mod lcs {
 
         pub(super) fn text(&self) -> Vec<u8> {
             let runs = self.runs();
-            runs.iter().rev().flat_map(|run| &self.left[run.left..run.left + run.length]).copied().collect()
+            runs.iter()
+                .rev()
+                .flat_map(|run| &self.left[run.left..run.left + run.length])
+                .copied()
+                .collect()
         }
 
         /// The runs from the last to the first, as Redis finds them.
@@ -487,15 +539,32 @@ mod lcs {
             let mut open = false;
             while left > 0 && right > 0 {
                 if self.left[left - 1] != self.right[right - 1] {
-                    let (above, before) = (self.lengths[(left - 1) * width + right], self.lengths[left * width + right - 1]);
-                    if above > before { left -= 1 } else { right -= 1 }
+                    let (above, before) = (
+                        self.lengths[(left - 1) * width + right],
+                        self.lengths[left * width + right - 1],
+                    );
+                    if above > before {
+                        left -= 1
+                    } else {
+                        right -= 1
+                    }
                     open = false;
                     continue;
                 }
                 (left, right) = (left - 1, right - 1);
                 match runs.last_mut().filter(|_| open) {
-                    Some(run) => *run = Run { left, right, length: run.length + 1 },
-                    None => runs.push(Run { left, right, length: 1 }),
+                    Some(run) => {
+                        *run = Run {
+                            left,
+                            right,
+                            length: run.length + 1,
+                        }
+                    }
+                    None => runs.push(Run {
+                        left,
+                        right,
+                        length: 1,
+                    }),
                 }
                 open = true;
             }

@@ -1,0 +1,180 @@
+//! Users who log in once, count, look at the page after each count, and notice everything that is wrong.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode, header};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Answers a user may get in vain for one request before giving up: each took the proxy its whole patience.
+const ATTEMPTS: usize = 3;
+
+/// What all users saw together.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Counts that were acknowledged, each exactly as it had to be.
+    pub(crate) counts: AtomicU64,
+    /// Answers "who are you?" to somebody who had logged in.
+    pub(crate) lost_logins: AtomicU64,
+    /// Counts that were acknowledged and gone later.
+    pub(crate) lost_counts: AtomicU64,
+    /// Requests that were counted more than once.
+    pub(crate) double_counts: AtomicU64,
+    /// Pages that showed less than this user's last acknowledged count.
+    pub(crate) stale_pages: AtomicU64,
+    /// Requests that no copy answered in time, all retries included.
+    pub(crate) unanswered: AtomicU64,
+    pub(crate) stop: AtomicBool,
+}
+
+impl Seen {
+    /// What must all be zero.
+    pub(crate) fn wrong(&self) -> u64 {
+        let wrong = [
+            &self.lost_logins,
+            &self.lost_counts,
+            &self.double_counts,
+            &self.stale_pages,
+            &self.unanswered,
+        ];
+        wrong.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// A browser: cookies, and one address.
+#[derive(Debug)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    address: String,
+    client: Client<HttpConnector, Body>,
+    cookies: BTreeMap<String, String>,
+    /// The last count that was acknowledged; the number of the request, too.
+    pub(crate) counted: u64,
+}
+
+impl User {
+    pub(crate) fn new(name: String, address: &str) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self {
+            name,
+            address: address.to_owned(),
+            client,
+            cookies: BTreeMap::new(),
+            counted: 0,
+        }
+    }
+
+    /// The session's id: what stands in the cookie.
+    pub(crate) fn session_id(&self) -> &str {
+        self.cookies.get("id").map_or("", String::as_str)
+    }
+
+    pub(crate) async fn login(&mut self) -> Result<(), String> {
+        let form = format!("user={}", self.name);
+        let (status, _) = self.ask("POST", "/login", "1", form).await?;
+        if status == StatusCode::OK {
+            Ok(())
+        } else {
+            Err(format!("login: {status}"))
+        }
+    }
+
+    /// Counts until told to stop, or until something is wrong: the rest would only repeat it.
+    pub(crate) async fn work(&mut self, seen: &Seen) {
+        while !seen.stop.load(Ordering::Relaxed) && self.count(seen).await && self.look(seen).await {}
+    }
+
+    async fn count(&mut self, seen: &Seen) -> bool {
+        let number = self.counted + 1;
+        for _ in 0..ATTEMPTS {
+            let counter = match self
+                .ask("POST", "/count", &number.to_string(), String::new())
+                .await
+            {
+                Ok((StatusCode::OK, count)) => match count.parse::<u64>() {
+                    Ok(count) if count == number => {
+                        self.counted = number;
+                        &seen.counts
+                    }
+                    Ok(count) if count > number => &seen.double_counts,
+                    _ => &seen.lost_counts,
+                },
+                Ok((StatusCode::UNAUTHORIZED, _)) => &seen.lost_logins,
+                Ok(_) | Err(_) => continue,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            return self.counted == number;
+        }
+        seen.unanswered.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// Looks at the page: it must show exactly the last count.
+    pub(crate) async fn look(&mut self, seen: &Seen) -> bool {
+        let wanted = format!("{} {}", self.name, self.counted);
+        for _ in 0..ATTEMPTS {
+            let counter = match self.ask("GET", "/", "0", String::new()).await {
+                Ok((StatusCode::OK, page)) if page == wanted => return true,
+                Ok((StatusCode::OK, _)) => &seen.stale_pages,
+                Ok((StatusCode::UNAUTHORIZED, _)) => &seen.lost_logins,
+                Ok(_) | Err(_) => continue,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        seen.unanswered.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// The same user at another address.
+    pub(crate) fn at(&mut self, address: &str) -> &mut Self {
+        self.address = address.to_owned();
+        self
+    }
+
+    async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        key: &str,
+        form: String,
+    ) -> Result<(StatusCode, String), String> {
+        let cookies: Vec<_> = self
+            .cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .header(header::COOKIE, cookies.join("; "))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header("idempotency-key", key)
+            .body(Body::from(form))
+            .map_err(|error| error.to_string())?;
+        let response = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        for set in response.headers().get_all(header::SET_COOKIE) {
+            let pair = set
+                .to_str()
+                .unwrap_or_default()
+                .split(';')
+                .next()
+                .unwrap_or_default();
+            if let Some((name, value)) = pair.split_once('=') {
+                self.cookies.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        let status = response.status();
+        let body = axum::body::to_bytes(Body::new(response.into_body()), 1 << 16).await;
+        Ok((
+            status,
+            String::from_utf8_lossy(&body.map_err(|error| error.to_string())?).into_owned(),
+        ))
+    }
+}

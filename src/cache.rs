@@ -1,0 +1,396 @@
+//! The cache as Rust sees it: keys, values and their lives, typed if you like. One of the two public handles; the other is
+//! [`crate::session`].
+//!
+//! A handle adds to the node what a caller wants to forget about: the database, how fresh reads are, and the token of what this handle
+//! has seen. It decides nothing about commands: those are rows of `machine/commands`, and [`Cache::execute`] runs any of them.
+
+use crate::error::{Error, Result};
+use crate::machine::entry::Command;
+use crate::machine::keyspace::{DATABASES, View};
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{self, Run};
+use crate::node::{Freshness, Node, Token};
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A handle to one database of the cache. Clones are cheap, and share the token of what was seen.
+///
+/// Every write is answered after a majority has it and this node has applied it, so the same handle always reads what it wrote.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> plenary::Result<()> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let plenary = plenary::Plenary::builder().data(folder.path()).start().await?;
+/// use std::time::Duration;
+///
+/// let cache = plenary.cache();
+/// cache.set_for("greeting", "hello", Duration::from_secs(60)).await?;
+/// assert_eq!(cache.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
+/// assert_eq!(cache.increment("visits", 2).await?, 2);
+/// assert!(!cache.set_if_absent("greeting", "again").await?);
+/// # plenary.stop().await }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cache {
+    node: Node,
+    db: u8,
+    freshness: Freshness,
+    /// The greatest token this handle and its clones have seen.
+    seen: Arc<AtomicU64>,
+}
+
+/// How long a key still lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// There is no such key.
+    Absent,
+    /// It has no deadline.
+    Unlimited,
+    /// It ends after this long, by the log's clock as this node estimates it.
+    Left(Duration),
+}
+
+impl Cache {
+    /// A handle to database 0 of a node, reading what the node has applied.
+    pub fn new(node: Node) -> Self {
+        Self {
+            node,
+            db: 0,
+            freshness: Freshness::Local,
+            seen: Arc::default(),
+        }
+    }
+
+    /// The same handle on another database.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] above 15.
+    pub fn database(&self, db: u8) -> Result<Self> {
+        if usize::from(db) < DATABASES {
+            Ok(Self { db, ..self.clone() })
+        } else {
+            Err(CommandError::text("ERR DB index is out of range").into())
+        }
+    }
+
+    /// The same handle with reads this fresh. `Local`, the default, costs no network; whatever is chosen, the handle never reads older
+    /// state than its [`Cache::token`].
+    pub fn with_freshness(&self, freshness: Freshness) -> Self {
+        Self {
+            freshness,
+            ..self.clone()
+        }
+    }
+
+    /// A handle that reads at least what this token has seen, with a token of its own: for one request of one user, whose token
+    /// came with the request and goes with the answer. So a user reads their own writes on every instance.
+    ///
+    /// A token from outside is a promise nobody checked: one that no log has reached yet makes reads wait until they end as
+    /// [`Error::NotFresh`]. Sign it, or bound the wait.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> plenary::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let plenary = plenary::Plenary::builder().data(folder.path()).start().await?;
+    /// let here = plenary.cache();
+    /// here.set("theme", "dark").await?;
+    /// let travels = here.token().0.to_string(); // in a cookie or a header
+    ///
+    /// let there = plenary.cache().at_least(plenary::Token(travels.parse().unwrap()));
+    /// assert_eq!(there.get("theme").await?.as_deref(), Some(&b"dark"[..]));
+    /// # plenary.stop().await }
+    /// ```
+    pub fn at_least(&self, token: Token) -> Self {
+        Self {
+            seen: Arc::new(AtomicU64::new(token.0)),
+            ..self.clone()
+        }
+    }
+
+    /// How far this handle's writes and reads have seen. It never falls.
+    pub fn token(&self) -> Token {
+        Token(self.seen.load(Ordering::Acquire))
+    }
+
+    /// The node behind it.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The value under a key. Redis: `GET`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is no string; [`Error::NotFresh`].
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        let string = self.view(|view| Ok(view.string(key.as_ref())?.map(|string| string.bytes().clone())));
+        string.await
+    }
+
+    /// The values under several keys, all as of one moment; a key that holds no string counts as absent. Redis: `MGET`.
+    ///
+    /// # Errors
+    /// [`Error::NotFresh`].
+    pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
+        let string = |view: View<'_>, key: &K| {
+            view.string(key.as_ref())
+                .ok()
+                .flatten()
+                .map(|found| found.bytes().clone())
+        };
+        self.view(|view| Ok(keys.iter().map(|key| string(view, key)).collect()))
+            .await
+    }
+
+    /// Puts a value; whatever the key held and its deadline are gone. Redis: `SET`.
+    ///
+    /// # Errors
+    /// Those of [`Node::write`].
+    pub async fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.run(&[b"SET", key.as_ref(), value.as_ref()]).await.map(drop)
+    }
+
+    /// Puts a value that lives this long (rounded up to a millisecond). Redis: `SET … PX`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for a life of zero; those of [`Node::write`].
+    pub async fn set_for(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        life: Duration,
+    ) -> Result<()> {
+        self.run(&[b"SET", key.as_ref(), value.as_ref(), b"PX", &millis(life)])
+            .await
+            .map(drop)
+    }
+
+    /// Puts a value unless the key is there. Whether it was put. Redis: `SET … NX`.
+    ///
+    /// # Errors
+    /// Those of [`Node::write`].
+    pub async fn set_if_absent(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.run(&[b"SET", key.as_ref(), value.as_ref(), b"NX"]).await? != Reply::Nil)
+    }
+
+    /// Removes a key, whatever it holds. Whether it was there. Redis: `DEL`.
+    ///
+    /// # Errors
+    /// Those of [`Node::write`].
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(integer(self.run(&[b"DEL", key.as_ref()]).await?)? == 1)
+    }
+
+    /// Whether a key is there. Redis: `EXISTS`.
+    ///
+    /// # Errors
+    /// [`Error::NotFresh`].
+    pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.view(|view| Ok(view.slot(key.as_ref()).is_some())).await
+    }
+
+    /// Lets a key live this long from now (rounded up to a millisecond; zero ends it). Whether it was there. Redis: `PEXPIRE`.
+    ///
+    /// # Errors
+    /// Those of [`Node::write`].
+    pub async fn expire(&self, key: impl AsRef<[u8]>, life: Duration) -> Result<bool> {
+        Ok(integer(self.run(&[b"PEXPIRE", key.as_ref(), &millis(life)]).await?)? == 1)
+    }
+
+    /// How long a key still lives. Redis: `PTTL`.
+    ///
+    /// # Errors
+    /// [`Error::NotFresh`].
+    pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Ttl> {
+        let left = |view: View<'_>| match view.slot(key.as_ref()).map(|slot| slot.deadline) {
+            None => Ttl::Absent,
+            Some(None) => Ttl::Unlimited,
+            Some(Some(deadline)) => Ttl::Left(Duration::from_millis(deadline.saturating_sub(view.now()))),
+        };
+        self.view(|view| Ok(left(view))).await
+    }
+
+    /// Adds to the integer under a key (absent counts as 0) and gives the sum. The deadline stays. Redis: `INCRBY`.
+    ///
+    /// After [`Error::Unknown`] the addition may have happened: it is not repeated for you.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the key holds no integer or the sum leaves 64 bits; those of [`Node::write`].
+    pub async fn increment(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64> {
+        integer(
+            self.run(&[b"INCRBY", key.as_ref(), by.to_string().as_bytes()])
+                .await?,
+        )
+    }
+
+    /// The value under a key, read as JSON.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it is not JSON of this type; those of [`Cache::get`].
+    pub async fn get_as<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        self.get(key).await?.map(|json| from_json(&json)).transpose()
+    }
+
+    /// Puts a value as JSON, which other languages read as well.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it cannot be JSON; those of [`Cache::set`].
+    pub async fn set_as<T: Serialize>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<()> {
+        self.set(key, to_json(value)?).await
+    }
+
+    /// [`Cache::set_as`] with a life.
+    ///
+    /// # Errors
+    /// [`Error::Value`] if it cannot be JSON; those of [`Cache::set_for`].
+    pub async fn set_as_for<T: Serialize>(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: &T,
+        life: Duration,
+    ) -> Result<()> {
+        self.set_for(key, to_json(value)?, life).await
+    }
+
+    /// Runs any command of the table as a Redis client would say it: name and arguments.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> plenary::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let plenary = plenary::Plenary::builder().data(folder.path()).start().await?;
+    /// # let cache = plenary.cache();
+    /// let added = cache.execute(["HSET", "user:1", "name", "Ada", "visits", "3"]).await?;
+    /// assert_eq!(added, plenary::Reply::Integer(2));
+    /// # plenary.stop().await }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for every reply that is an error, and for commands that concern a connection or a node (`PING`, `CLIENT`,
+    /// `INFO` …): those live at the Redis endpoint. Those of [`Node::write`] and [`Node::read`].
+    pub async fn execute<A: Into<Bytes>>(&self, argv: impl IntoIterator<Item = A>) -> Result<Reply> {
+        let argv: Vec<Bytes> = argv.into_iter().map(Into::into).collect();
+        let spec = table::lookup(&argv)?;
+        match spec.run {
+            Run::Write(_) => self.write(argv).await,
+            Run::Read(_) => self.read(&argv).await,
+            Run::Local => Err(CommandError::Other(
+                format!(
+                    "ERR {} concerns a connection or a node: say it to the Redis endpoint",
+                    spec.name
+                )
+                .into(),
+            )
+            .into()),
+        }
+    }
+
+    /// The write door: one command, answered when it is applied here.
+    pub(crate) async fn write(&self, argv: Vec<Bytes>) -> Result<Reply> {
+        let mut written = self.node.write(vec![Command { db: self.db, argv }]).await?;
+        self.saw(written.token);
+        match written.replies.pop() {
+            Some(Reply::Error(refused)) => Err(refused.into()),
+            Some(reply) => Ok(reply),
+            None => Err(Error::Value(
+                "a write without a reply: please report this".to_owned(),
+            )),
+        }
+    }
+
+    /// Reads this database directly, as fresh as this handle asks.
+    pub(crate) async fn view<R>(&self, read: impl FnOnce(View<'_>) -> Result<R>) -> Result<R> {
+        self.node.fresh(self.asked()).await?;
+        let result = self.node.view(self.db, read)?;
+        self.saw_what_is_applied().await?;
+        Ok(result)
+    }
+
+    async fn read(&self, argv: &[Bytes]) -> Result<Reply> {
+        let reply = self.node.read(self.asked(), self.db, argv).await?;
+        self.saw_what_is_applied().await?;
+        if let Reply::Error(refused) = reply {
+            Err(refused.into())
+        } else {
+            Ok(reply)
+        }
+    }
+
+    async fn run(&self, argv: &[&[u8]]) -> Result<Reply> {
+        self.write(
+            argv.iter()
+                .map(|argument| Bytes::copy_from_slice(argument))
+                .collect(),
+        )
+        .await
+    }
+
+    /// How fresh the next read must be: as chosen, and never behind what was seen.
+    fn asked(&self) -> Freshness {
+        match (self.freshness, self.token()) {
+            (Freshness::Linearizable, _) => Freshness::Linearizable,
+            (Freshness::Local, Token(0)) => Freshness::Local,
+            (Freshness::Local, seen) => Freshness::AtLeast(seen),
+            (Freshness::AtLeast(token), seen) => Freshness::AtLeast(token.max(seen)),
+        }
+    }
+
+    /// Asked after a read, so that the token covers it: more may have been applied meanwhile, never less.
+    async fn saw_what_is_applied(&self) -> Result<()> {
+        self.saw(self.node.fresh(Freshness::Local).await?);
+        Ok(())
+    }
+
+    fn saw(&self, token: Token) {
+        self.seen.fetch_max(token.0, Ordering::AcqRel);
+    }
+}
+
+/// Reads JSON.
+pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json)
+        .map_err(|error| Error::Value(format!("not JSON of the type asked for: {error}")))
+}
+
+/// Writes JSON.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::Value(format!("cannot be JSON: {error}")))
+}
+
+/// A duration in whole milliseconds, rounded up so that a short life is not none.
+pub(crate) fn millis(duration: Duration) -> Vec<u8> {
+    duration.as_nanos().div_ceil(1_000_000).to_string().into_bytes()
+}
+
+fn integer(reply: Reply) -> Result<i64> {
+    if let Reply::Integer(integer) = reply {
+        Ok(integer)
+    } else {
+        Err(unexpected(&reply))
+    }
+}
+
+/// A row answered in a form its handle does not know: the two were built apart.
+pub(crate) fn unexpected(reply: &Reply) -> Error {
+    Error::Value(format!(
+        "an unexpected {} as reply: please report this",
+        kind(reply)
+    ))
+}
+
+/// What a reply is, without what it says: it may be somebody's data.
+fn kind(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Simple(_) => "status",
+        Reply::Integer(_) => "integer",
+        Reply::Bulk(_) | Reply::Verbatim(_) => "bulk",
+        Reply::Nil | Reply::NilArray => "nil",
+        Reply::Array(_) | Reply::Set(_) => "array",
+        Reply::Map(_) | Reply::Pairs(_) => "map",
+        Reply::Double(_) => "double",
+        Reply::Boolean(_) => "boolean",
+        Reply::Error(_) => "error",
+    }
+}

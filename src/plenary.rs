@@ -1,0 +1,232 @@
+//! The whole of Plenary in one handle: a node, and the edges that its configuration names.
+//!
+//! The topmost layer, beside the binary: the only module of the library that may name both `node` and `edge`. It starts and stops, and
+//! decides nothing else.
+
+use crate::cache::Cache;
+use crate::config::{Config, Durability, Limits, RespConfig, Secret, Timing};
+#[cfg(not(all(feature = "resp", feature = "http")))]
+use crate::error::Error;
+use crate::error::Result;
+use crate::node::Node;
+use crate::session::Sessions;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A running node with its edges. Clones are handles to the same.
+///
+/// A process that exits without [`Plenary::stop`] is, to the others, a node that was killed: nothing acknowledged is lost, and they
+/// need an election if it led.
+#[derive(Clone, Debug)]
+pub struct Plenary {
+    node: Node,
+    edges: Arc<Edges>,
+}
+
+/// What listens for others than peers.
+#[derive(Debug, Default)]
+struct Edges {
+    #[cfg(feature = "resp")]
+    resp: Option<crate::edge::resp::Resp>,
+    /// Taken out by the one who stops it.
+    #[cfg(feature = "http")]
+    http: parking_lot::Mutex<Option<crate::edge::http::Http>>,
+}
+
+impl Plenary {
+    /// Settings to start from: a cluster of one that keeps its data in `plenary-data` and serves nobody but this process.
+    pub fn builder() -> Builder {
+        Builder { config: Config::new("plenary-data") }
+    }
+
+    /// Starts a node with these settings, and the edges they name. [`Node::ready`] waits until it serves.
+    ///
+    /// # Errors
+    /// Those of [`Node::start`], and [`Error::Listen`](crate::Error::Listen) of an edge.
+    pub async fn start(config: Config) -> Result<Self> {
+        let (resp, http) = (config.resp.clone(), config.http.clone());
+        let node = Node::start(config).await?;
+        match Edges::start(&node, resp, http).await {
+            Ok(edges) => Ok(Self { node, edges: Arc::new(edges) }),
+            Err(error) => {
+                // The port is the news; that a node which has done nothing stops is not.
+                let _ = node.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Keys and values.
+    pub fn cache(&self) -> Cache {
+        Cache::new(self.node.clone())
+    }
+
+    /// Web sessions.
+    pub fn sessions(&self) -> Sessions {
+        Sessions::new(self.cache())
+    }
+
+    /// The node, for its status and members.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Where Redis clients are listened for, after port 0 was resolved.
+    pub fn resp_addr(&self) -> Option<SocketAddr> {
+        self.edges.resp_addr()
+    }
+
+    /// Where HTTP is listened for, after port 0 was resolved.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.edges.http_addr()
+    }
+
+    /// Stops in this order: Redis clients, so that what they sent is finished; the node, which hands over leadership first and finishes what is
+    /// under way; HTTP last, so that `/ready` tells of it.
+    ///
+    /// # Errors
+    /// Those of [`Node::stop`].
+    pub async fn stop(&self) -> Result<()> {
+        #[cfg(feature = "resp")]
+        if let Some(resp) = &self.edges.resp {
+            resp.stop().await;
+        }
+        let stopped = self.node.stop().await;
+        #[cfg(feature = "http")]
+        {
+            let http = self.edges.http.lock().take();
+            if let Some(http) = http {
+                http.stop().await;
+            }
+        }
+        stopped
+    }
+}
+
+#[cfg_attr(not(all(feature = "resp", feature = "http")), allow(unused_variables, clippy::unused_async))]
+impl Edges {
+    async fn start(node: &Node, resp: Option<RespConfig>, http: Option<String>) -> Result<Self> {
+        #[cfg(not(feature = "resp"))]
+        if resp.is_some() {
+            return Err(Error::Config(vec!["resp: this program was built without the feature `resp`".to_owned()]));
+        }
+        #[cfg(not(feature = "http"))]
+        if http.is_some() {
+            return Err(Error::Config(vec!["http: this program was built without the feature `http`".to_owned()]));
+        }
+        Ok(Self {
+            #[cfg(feature = "resp")]
+            resp: match resp {
+                Some(resp) => Some(crate::edge::resp::Resp::start(node.clone(), resp).await?),
+                None => None,
+            },
+            #[cfg(feature = "http")]
+            http: match http {
+                Some(listen) => Some(crate::edge::http::Http::start(node.clone(), &listen).await?).into(),
+                None => None.into(),
+            },
+        })
+    }
+
+    fn resp_addr(&self) -> Option<SocketAddr> {
+        #[cfg(feature = "resp")]
+        return self.resp.as_ref().map(crate::edge::resp::Resp::address);
+        #[cfg(not(feature = "resp"))]
+        None
+    }
+
+    fn http_addr(&self) -> Option<SocketAddr> {
+        #[cfg(feature = "http")]
+        return self.http.lock().as_ref().map(crate::edge::http::Http::address);
+        #[cfg(not(feature = "http"))]
+        None
+    }
+}
+
+/// [`Config`] in the form one writes in a program; [`Builder::start`] starts it. Each setting is described there.
+#[derive(Debug)]
+pub struct Builder {
+    config: Config,
+}
+
+impl Builder {
+    /// [`Config::data`].
+    pub fn data(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.config.data = folder.into();
+        self
+    }
+
+    /// [`Config::listen`].
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.config.listen = address.into();
+        self
+    }
+
+    /// [`Config::advertise`].
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.config.advertise = Some(address.into());
+        self
+    }
+
+    /// [`Config::join`].
+    pub fn join<A: Into<String>>(mut self, peers: impl IntoIterator<Item = A>) -> Self {
+        self.config.join = peers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// [`Config::expect`].
+    pub fn expect(mut self, nodes: usize) -> Self {
+        self.config.expect = Some(nodes);
+        self
+    }
+
+    /// [`Config::secret`].
+    pub fn secret(mut self, secret: impl Into<String>) -> Self {
+        self.config.secret = Some(Secret::new(secret));
+        self
+    }
+
+    /// [`Config::durability`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.config.durability = durability;
+        self
+    }
+
+    /// [`Config::resp`].
+    pub fn resp(mut self, endpoint: RespConfig) -> Self {
+        self.config.resp = Some(endpoint);
+        self
+    }
+
+    /// [`Config::http`].
+    pub fn http(mut self, address: impl Into<String>) -> Self {
+        self.config.http = Some(address.into());
+        self
+    }
+
+    /// [`Config::timing`].
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.config.timing = timing;
+        self
+    }
+
+    /// [`Config::limits`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// The settings so far.
+    pub fn config(self) -> Config {
+        self.config
+    }
+
+    /// [`Plenary::start`] with them.
+    ///
+    /// # Errors
+    /// Those of [`Plenary::start`].
+    pub async fn start(self) -> Result<Plenary> {
+        Plenary::start(self.config).await
+    }
+}

@@ -20,7 +20,10 @@ const PURGED_AFTER: usize = 8_192;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    println!("{:>10} {:>9} {:>12} {:>11} {:>16}", "durability", "commands", "commands/s", "median µs", "µs CPU/command");
+    println!(
+        "{:>10} {:>9} {:>12} {:>11} {:>16}",
+        "durability", "commands", "commands/s", "median µs", "µs CPU/command"
+    );
     for durability in [Durability::Fsync, Durability::Os] {
         for commands in [1, 16, 64, 256] {
             measure(durability, commands).await?;
@@ -59,7 +62,9 @@ async fn measure(durability: Durability, commands: usize) -> Result<(), Box<dyn 
 
 /// Processor time of this process so far: fields 14 and 15 of `/proc/self/stat`, in hundredths of a second. Zero where there is none.
 fn cpu_time() -> Result<Duration, Box<dyn Error>> {
-    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return Ok(Duration::ZERO) };
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return Ok(Duration::ZERO);
+    };
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let fields = after_name.split_whitespace().skip(11).take(2);
     let ticks: u64 = fields.map(str::parse::<u64>).sum::<Result<_, _>>()?;

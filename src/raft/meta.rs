@@ -11,8 +11,8 @@
 //!
 //! The only file that names bincode.
 
-use super::log::sled::{Database, SledJournal, guarded, lock_soon, sync_folder};
 use super::log::ADVICE;
+use super::log::sled::{Database, SledJournal, guarded, lock_soon, sync_folder};
 use crate::config::Durability;
 use crate::error::Error;
 use openraft::type_config::alias::SnapshotMetaOf;
@@ -39,7 +39,9 @@ pub(crate) mod cold {
     const LIMIT: u64 = 16 << 20;
 
     fn options() -> impl Options {
-        bincode::DefaultOptions::new().with_fixint_encoding().with_limit(LIMIT)
+        bincode::DefaultOptions::new()
+            .with_fixint_encoding()
+            .with_limit(LIMIT)
     }
 
     /// Encodes a record.
@@ -47,7 +49,9 @@ pub(crate) mod cold {
     /// # Panics
     /// For a record beyond 16 MiB, or one that serde cannot write: our types are neither.
     pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-        let content = options().serialize(value).expect("cold records are small and plain");
+        let content = options()
+            .serialize(value)
+            .expect("cold records are small and plain");
         let mut bytes = Vec::with_capacity(5 + content.len());
         bytes.push(VERSION);
         bytes.extend_from_slice(&crc32fast::hash(&content).to_le_bytes());
@@ -61,7 +65,8 @@ pub(crate) mod cold {
     /// `InvalidData` when it is damaged or of a later version.
     pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-        let (Some(version), Some(checksum), Some(content)) = (bytes.first(), bytes.get(1..5), bytes.get(5..)) else {
+        let (Some(version), Some(checksum), Some(content)) = (bytes.first(), bytes.get(1..5), bytes.get(5..))
+        else {
             return Err(invalid("a record that ends too early".to_owned()));
         };
         if *version != VERSION {
@@ -71,7 +76,9 @@ pub(crate) mod cold {
         if crc32fast::hash(content).to_le_bytes() != checksum {
             return Err(invalid("a record whose checksum does not fit".to_owned()));
         }
-        options().deserialize(content).map_err(|error| invalid(error.to_string()))
+        options()
+            .deserialize(content)
+            .map_err(|error| invalid(error.to_string()))
     }
 }
 
@@ -85,15 +92,6 @@ pub(crate) enum Fresh {
     /// A node that may have lost what it had acknowledged: power loss under [`Durability::Os`]. It was set aside in this folder,
     /// and this is a new node.
     Discarded(PathBuf),
-}
-
-/// What a node promised while a cluster forms, so that it cannot promise two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Promise {
-    /// The cluster that is to be.
-    pub(crate) cluster: u64,
-    /// Its first members: id and peer address.
-    pub(crate) members: Vec<(u64, String)>,
 }
 
 /// One snapshot file that counts.
@@ -129,8 +127,6 @@ struct Inner {
 #[derive(Debug)]
 struct Records {
     cluster: Option<u64>,
-    promise: Option<Promise>,
-    address: Option<String>,
     snapshots: Vec<CatalogueEntry>,
 }
 
@@ -162,8 +158,15 @@ impl Meta {
     ///
     /// # Errors
     /// [`Error::FolderInUse`]; [`Error::Folder`] when it is damaged or of a later version; [`Error::Io`].
-    pub(crate) fn open(folder: &Path, durability: Durability, boot: Option<&str>) -> Result<(Self, Fresh), Error> {
-        let io = |source| Error::Io { doing: format!("preparing the data folder {}", folder.display()), source };
+    pub(crate) fn open(
+        folder: &Path,
+        durability: Durability,
+        boot: Option<&str>,
+    ) -> Result<(Self, Fresh), Error> {
+        let io = |source| Error::Io {
+            doing: format!("preparing the data folder {}", folder.display()),
+            source,
+        };
         fs::create_dir_all(folder).map_err(io)?;
         let lock = lock(folder)?;
         let (mut run, mut fresh) = read_run(folder)?;
@@ -222,7 +225,7 @@ impl Meta {
         self.0.start
     }
 
-    /// The cluster this node belongs to, once it does.
+    /// The cluster this node belongs to or has promised to help form: it never joins another.
     pub(crate) fn cluster(&self) -> Option<u64> {
         self.0.records.lock().cluster
     }
@@ -232,33 +235,6 @@ impl Meta {
         let mut records = self.0.records.lock();
         self.0.put(key::CLUSTER, &Some(cluster))?;
         records.cluster = Some(cluster);
-        Ok(())
-    }
-
-    /// What this node promised while a cluster forms.
-    pub(crate) fn promise(&self) -> Option<Promise> {
-        self.0.records.lock().promise.clone()
-    }
-
-    /// Notes a promise, or that it is kept or void.
-    pub(crate) fn set_promise(&self, promise: Option<Promise>) -> Result<(), Error> {
-        let mut records = self.0.records.lock();
-        self.0.put(key::PROMISE, &promise)?;
-        records.promise = promise;
-        Ok(())
-    }
-
-    /// The peer address it told the others last.
-    pub(crate) fn address(&self) -> Option<String> {
-        self.0.records.lock().address.clone()
-    }
-
-    /// Notes the peer address it tells the others.
-    pub(crate) fn set_address(&self, address: &str) -> Result<(), Error> {
-        let mut records = self.0.records.lock();
-        let address = Some(address.to_owned());
-        self.0.put(key::ADDRESS, &address)?;
-        records.address = address;
         Ok(())
     }
 
@@ -277,9 +253,19 @@ impl Meta {
 
     /// Notes that everything is flushed and nothing will be written any more: after [`LogStopper::stop`](super::log::LogStopper::stop).
     pub(crate) fn close_cleanly(&self) -> Result<(), Error> {
-        let run = Run { clean: true, ..self.0.run.clone() };
-        let closed = self.0.database.durable().and_then(|()| publish(&self.0.folder.join("run"), &cold::encode(&run)));
-        closed.map_err(|source| Error::Io { doing: "noting a clean stop".to_owned(), source })
+        let run = Run {
+            clean: true,
+            ..self.0.run.clone()
+        };
+        let closed = self
+            .0
+            .database
+            .durable()
+            .and_then(|()| publish(&self.0.folder.join("run"), &cold::encode(&run)));
+        closed.map_err(|source| Error::Io {
+            doing: "noting a clean stop".to_owned(),
+            source,
+        })
     }
 }
 
@@ -287,8 +273,6 @@ mod key {
     pub(super) const NODE: &str = "node";
     pub(super) const START: &str = "start";
     pub(super) const CLUSTER: &str = "cluster";
-    pub(super) const PROMISE: &str = "promise";
-    pub(super) const ADDRESS: &str = "address";
     pub(super) const SNAPSHOTS: &str = "snapshots";
 }
 
@@ -301,8 +285,10 @@ impl Inner {
         last_start: u64,
         lock: File,
     ) -> Result<Self, Error> {
-        let broken =
-            |why: String| Error::Folder { folder: folder.to_owned(), why: format!("its records: {why}. {ADVICE}") };
+        let broken = |why: String| Error::Folder {
+            folder: folder.to_owned(),
+            why: format!("its records: {why}. {ADVICE}"),
+        };
         let tree = database.tree("meta").map_err(|error| broken(error.to_string()))?;
         let mut inner = Self {
             folder: folder.to_owned(),
@@ -312,7 +298,10 @@ impl Inner {
             node: 0,
             start: 0,
             run: Run::none(),
-            records: Mutex::new(Records { cluster: None, promise: None, address: None, snapshots: Vec::new() }),
+            records: Mutex::new(Records {
+                cluster: None,
+                snapshots: Vec::new(),
+            }),
             _lock: lock,
         };
         let wrong = |error: io::Error| broken(error.to_string());
@@ -326,8 +315,6 @@ impl Inner {
         }
         *inner.records.get_mut() = Records {
             cluster: inner.get(key::CLUSTER).map_err(wrong)?.flatten(),
-            promise: inner.get(key::PROMISE).map_err(wrong)?.flatten(),
-            address: inner.get(key::ADDRESS).map_err(wrong)?.flatten(),
             snapshots: inner.get(key::SNAPSHOTS).map_err(wrong)?.unwrap_or_default(),
         };
         if inner.node == 0 {
@@ -340,13 +327,19 @@ impl Inner {
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> io::Result<Option<T>> {
-        guarded(|| self.tree.get(key))?.map(|bytes| cold::decode(&bytes)).transpose()
+        guarded(|| self.tree.get(key))?
+            .map(|bytes| cold::decode(&bytes))
+            .transpose()
     }
 
     /// Without the flush a promise or a start could be taken back by power loss.
     fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), Error> {
-        let written = guarded(|| self.tree.insert(key, cold::encode(value))).and_then(|_| self.database.durable());
-        written.map_err(|source| Error::Io { doing: format!("writing the record `{key}`"), source })
+        let written =
+            guarded(|| self.tree.insert(key, cold::encode(value))).and_then(|_| self.database.durable());
+        written.map_err(|source| Error::Io {
+            doing: format!("writing the record `{key}`"),
+            source,
+        })
     }
 }
 
@@ -361,7 +354,13 @@ fn draw_node_id() -> Result<u64, Error> {
 
 impl Run {
     fn none() -> Self {
-        Self { format: FORMAT, start: 0, fsync: true, boot: None, clean: false }
+        Self {
+            format: FORMAT,
+            start: 0,
+            fsync: true,
+            boot: None,
+            clean: false,
+        }
     }
 
     /// Whether the page cache that this start relied on is gone. Where the boot is not known it may be.
@@ -372,9 +371,16 @@ impl Run {
 }
 
 fn lock(folder: &Path) -> Result<File, Error> {
-    let io = |source| Error::Io { doing: format!("locking the data folder {}", folder.display()), source };
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("LOCK")).map_err(io)?;
+    let io = |source| Error::Io {
+        doing: format!("locking the data folder {}", folder.display()),
+        source,
+    };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(folder.join("LOCK"))
+        .map_err(io)?;
     match lock_soon(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.to_owned())),
@@ -383,8 +389,10 @@ fn lock(folder: &Path) -> Result<File, Error> {
 }
 
 fn read_run(folder: &Path) -> Result<(Run, Fresh), Error> {
-    let broken =
-        |why: String| Error::Folder { folder: folder.to_owned(), why: format!("its file `run`: {why}. {ADVICE}") };
+    let broken = |why: String| Error::Folder {
+        folder: folder.to_owned(),
+        why: format!("its file `run`: {why}. {ADVICE}"),
+    };
     let bytes = match fs::read(folder.join("run")) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -399,7 +407,10 @@ fn read_run(folder: &Path) -> Result<(Run, Fresh), Error> {
     if run.format > FORMAT {
         return Err(Error::Folder {
             folder: folder.to_owned(),
-            why: format!("it has format {}, this program reads {FORMAT}: run a newer one", run.format),
+            why: format!(
+                "it has format {}, this program reads {FORMAT}: run a newer one",
+                run.format
+            ),
         });
     }
     let fresh = if run.start == 0 { Fresh::New } else { Fresh::Known };
@@ -412,7 +423,14 @@ const OWN: [&str; 4] = ["sled", "log.mark", "snapshots", "run"];
 /// Sets everything aside in a new folder `discarded-N`, and removes those before it.
 fn discard(folder: &Path) -> io::Result<PathBuf> {
     let mut earlier: Vec<u64> = fs::read_dir(folder)?
-        .filter_map(|item| item.ok()?.file_name().to_str()?.strip_prefix("discarded-")?.parse().ok())
+        .filter_map(|item| {
+            item.ok()?
+                .file_name()
+                .to_str()?
+                .strip_prefix("discarded-")?
+                .parse()
+                .ok()
+        })
         .collect();
     earlier.sort_unstable();
     let begun = earlier.pop_if(|last| !folder.join(format!("discarded-{last}")).join("run").exists());
@@ -437,7 +455,11 @@ fn discard(folder: &Path) -> io::Result<PathBuf> {
 fn clear(folder: &Path) -> io::Result<()> {
     for name in OWN {
         let path = folder.join(name);
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

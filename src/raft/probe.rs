@@ -32,7 +32,12 @@ impl LogProbe {
     pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
         let (meta, _) = Meta::open(folder, durability, boot_id().as_deref())?;
         let (log, stopper) = LogStore::open(meta.journal()?, durability, Fault::default())?;
-        Ok(Self { log, stopper, next: 0, _meta: meta })
+        Ok(Self {
+            log,
+            stopper,
+            next: 0,
+            _meta: meta,
+        })
     }
 
     /// Begins to append a group; the future ends when it is acknowledged.
@@ -41,10 +46,17 @@ impl LogProbe {
     /// What the disk answered.
     pub async fn append(&mut self, group: Bytes) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
         let (done, durable) = Types::oneshot();
-        let entry = Entry { log_id: id(self.next), payload: EntryPayload::Normal(Group(group)) };
+        let entry = Entry {
+            log_id: id(self.next),
+            payload: EntryPayload::Normal(Group(group)),
+        };
         self.next += 1;
         self.log.append([entry], IOFlushed::signal(done)).await?;
-        Ok(async move { durable.await.unwrap_or_else(|_| Err(io::Error::other("the log has stopped"))) })
+        Ok(async move {
+            durable
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
+        })
     }
 
     /// Purges all entries but the last few.
@@ -65,5 +77,8 @@ impl LogProbe {
 }
 
 fn id(index: u64) -> LogId {
-    LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index }
+    LogId {
+        leader_id: LeaderId { term: 1, node_id: 1 },
+        index,
+    }
 }

@@ -8,10 +8,10 @@
 //! The foot comes last because a snapshot is written in one pass, without knowing how long it gets. Files travel to peers as they are.
 //! Which files count stands in the catalogue (meta.rs), written after the file is durable: what is not in it is removed at start.
 
+use super::Types;
 use super::log::ADVICE;
 use super::log::sled::sync_folder;
 use super::meta::{CatalogueEntry, Meta, cold};
-use super::Types;
 use crate::error::Error;
 use bytes::Buf;
 use openraft::type_config::alias::SnapshotMetaOf;
@@ -89,9 +89,19 @@ impl SnapshotStore {
     /// [`Error::Io`].
     pub(crate) fn open(meta: Meta) -> Result<Self, Error> {
         let folder = meta.folder().join("snapshots");
-        let io = |source| Error::Io { doing: format!("opening the snapshots in {}", folder.display()), source };
-        fs::create_dir_all(&folder).and_then(|()| sync_folder(meta.folder())).map_err(io)?;
-        let store = Self { meta, folder: folder.clone(), publishing: Arc::default(), aside: Arc::default() };
+        let io = |source| Error::Io {
+            doing: format!("opening the snapshots in {}", folder.display()),
+            source,
+        };
+        fs::create_dir_all(&folder)
+            .and_then(|()| sync_folder(meta.folder()))
+            .map_err(io)?;
+        let store = Self {
+            meta,
+            folder: folder.clone(),
+            publishing: Arc::default(),
+            aside: Arc::default(),
+        };
         store.remove_strangers().map_err(io)?;
         Ok(store)
     }
@@ -121,8 +131,17 @@ impl SnapshotStore {
                 }
                 Err(error) => {
                     tracing::error!(snapshot = %snapshot.path.display(), %error, "a snapshot is damaged");
-                    let older = self.meta.snapshots().iter().rev().nth(1).and_then(|entry| entry.meta.last_log_id);
-                    damage = Some(format!("snapshot {} is damaged: {error}", snapshot.path.display()));
+                    let older = self
+                        .meta
+                        .snapshots()
+                        .iter()
+                        .rev()
+                        .nth(1)
+                        .and_then(|entry| entry.meta.last_log_id);
+                    damage = Some(format!(
+                        "snapshot {} is damaged: {error}",
+                        snapshot.path.display()
+                    ));
                     // Judge before giving it up: a node that cannot start must say the same at its next start.
                     self.check_reach(older.map(|id| id.index), purged, damage.clone())?;
                     self.give_up(&snapshot)?;
@@ -134,13 +153,22 @@ impl SnapshotStore {
     }
 
     /// Whether a state up to `last` and a log purged up to `purged` leave no gap.
-    fn check_reach(&self, last: Option<u64>, purged: Option<u64>, damage: Option<String>) -> Result<(), Error> {
+    fn check_reach(
+        &self,
+        last: Option<u64>,
+        purged: Option<u64>,
+        damage: Option<String>,
+    ) -> Result<(), Error> {
         if purged <= last {
             return Ok(());
         }
         let damage = damage.unwrap_or_else(|| "snapshots are missing".to_owned());
-        let why = format!("{damage}, and the log begins after {purged:?}, beyond any other snapshot. {ADVICE}");
-        Err(Error::Folder { folder: self.meta.folder().to_owned(), why })
+        let why =
+            format!("{damage}, and the log begins after {purged:?}, beyond any other snapshot. {ADVICE}");
+        Err(Error::Folder {
+            folder: self.meta.folder().to_owned(),
+            why,
+        })
     }
 
     fn give_up(&self, snapshot: &SnapshotFile) -> Result<(), Error> {
@@ -163,7 +191,10 @@ impl SnapshotStore {
         content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
         let (file, aside) = self.aside()?;
-        let mut out = ContentWriter::begin(BufWriter::with_capacity(BUFFER, FlushingFile { file, unflushed: 0 }), meta)?;
+        let mut out = ContentWriter::begin(
+            BufWriter::with_capacity(BUFFER, FlushingFile { file, unflushed: 0 }),
+            meta,
+        )?;
         content(&mut out)?;
         let len = out.finish()?;
         self.publish(aside, meta, len)
@@ -175,7 +206,12 @@ impl SnapshotStore {
     /// What the disk answered.
     pub(crate) fn receive(&self) -> io::Result<Receiving> {
         let (file, aside) = self.aside()?;
-        Ok(Receiving { file, aside, len: 0, unflushed: 0 })
+        Ok(Receiving {
+            file,
+            aside,
+            len: 0,
+            unflushed: 0,
+        })
     }
 
     /// Makes a snapshot file one of this store, wherever it is: received, of another store, or one of ours already.
@@ -183,7 +219,12 @@ impl SnapshotStore {
     /// # Errors
     /// What the disk answered.
     pub(super) fn adopt(&self, snapshot: &SnapshotFile) -> io::Result<SnapshotFile> {
-        if self.meta.snapshots().iter().any(|entry| self.folder.join(&entry.file) == snapshot.path) {
+        if self
+            .meta
+            .snapshots()
+            .iter()
+            .any(|entry| self.folder.join(&entry.file) == snapshot.path)
+        {
             return Ok(snapshot.clone());
         }
         let aside = if snapshot.path.parent() == Some(&self.folder) {
@@ -198,19 +239,34 @@ impl SnapshotStore {
     }
 
     fn file(&self, entry: &CatalogueEntry) -> SnapshotFile {
-        SnapshotFile { meta: entry.meta.clone(), path: self.folder.join(&entry.file), len: entry.len }
+        SnapshotFile {
+            meta: entry.meta.clone(),
+            path: self.folder.join(&entry.file),
+            len: entry.len,
+        }
     }
 
     fn aside(&self) -> io::Result<(File, Aside)> {
         let number = self.aside.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number}.aside"));
-        Ok((File::options().read(true).write(true).create_new(true).open(&path)?, Aside(path)))
+        Ok((
+            File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)?,
+            Aside(path),
+        ))
     }
 
     /// Gives a durable file its name, makes that durable, notes it in the catalogue and removes what is too old.
     fn publish(&self, aside: Aside, meta: &SnapshotMeta, len: u64) -> io::Result<SnapshotFile> {
         let _publishing = self.publishing.lock();
-        let entry = CatalogueEntry { file: name(meta), meta: meta.clone(), len };
+        let entry = CatalogueEntry {
+            file: name(meta),
+            meta: meta.clone(),
+            len,
+        };
         fs::rename(&aside.0, self.folder.join(&entry.file))?;
         sync_folder(&self.folder)?;
         let published = self.file(&entry);
@@ -232,7 +288,9 @@ impl SnapshotStore {
         for item in fs::read_dir(&self.folder)? {
             let item = item?;
             let name = item.file_name();
-            let damaged = Path::new(&name).extension().is_some_and(|extension| extension == "damaged");
+            let damaged = Path::new(&name)
+                .extension()
+                .is_some_and(|extension| extension == "damaged");
             if !damaged && !known.iter().any(|entry| *entry.file == *name) {
                 fs::remove_file(item.path())?;
             }
@@ -263,11 +321,6 @@ impl Receiving {
         Ok(())
     }
 
-    /// Bytes received so far.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
     /// Verifies what was received and makes it durable. It counts when it is installed; until then only this file holds it, and
     /// the next start removes it.
     ///
@@ -281,7 +334,11 @@ impl Receiving {
         content.finish()?;
         let path = self.aside.0.with_extension("received");
         fs::rename(&self.aside.0, &path)?;
-        Ok(SnapshotFile { meta, path, len: self.len })
+        Ok(SnapshotFile {
+            meta,
+            path,
+            len: self.len,
+        })
     }
 }
 
@@ -294,7 +351,11 @@ impl SnapshotFile {
         let mut content = Content::open(&self.path)?;
         let value = read(&mut content)?;
         content.finish()?;
-        if content.meta == self.meta { Ok(value) } else { Err(invalid("it covers something else than its name says")) }
+        if content.meta == self.meta {
+            Ok(value)
+        } else {
+            Err(invalid("it covers something else than its name says"))
+        }
     }
 }
 
@@ -340,7 +401,12 @@ impl ContentWriter {
         out.write_all(&length.to_le_bytes())?;
         out.write_all(&meta)?;
         let head = (MAGIC.len() + 4 + meta.len()) as u64;
-        Ok(Self { out, head, content: 0, hasher: crc32fast::Hasher::new() })
+        Ok(Self {
+            out,
+            head,
+            content: 0,
+            hasher: crc32fast::Hasher::new(),
+        })
     }
 
     /// Writes the foot and makes all of it durable. The length of the file.
@@ -408,7 +474,13 @@ impl Content {
         if crc32fast::hash(&foot[..12]) != (&foot[12..]).get_u32_le() || left != len - around {
             return Err(invalid("its end is missing or damaged"));
         }
-        Ok(Self { from, meta, left, hasher: crc32fast::Hasher::new(), checksum })
+        Ok(Self {
+            from,
+            meta,
+            left,
+            hasher: crc32fast::Hasher::new(),
+            checksum,
+        })
     }
 
     /// Whether all was read and is what was written.

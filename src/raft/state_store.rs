@@ -62,7 +62,8 @@ impl Clock {
         if self.at == 0 {
             return 0;
         }
-        self.at.saturating_add(u64::try_from(self.seen.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.at
+            .saturating_add(u64::try_from(self.seen.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 }
 
@@ -96,14 +97,26 @@ impl StateStore {
         let loaded = snapshots.load_newest(purged, read_machine)?;
         let (meta, machine) = loaded.unwrap_or_else(|| (SnapshotMeta::default(), Machine::default()));
         let applied = watch::Sender::new(meta.last_log_id.map_or(0, |id| id.index));
-        let clock = Clock { at: machine.store().clock(), seen: Instant::now() };
+        let clock = Clock {
+            at: machine.store().clock(),
+            seen: Instant::now(),
+        };
         let state = State {
             machine: Arc::new(RwLock::new(machine)),
             clock: Arc::new(Mutex::new(clock)),
             applied: applied.subscribe(),
         };
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
-        Ok(Self { state, applied, last_applied, membership, own, answers, snapshots, fault })
+        Ok(Self {
+            state,
+            applied,
+            last_applied,
+            membership,
+            own,
+            answers,
+            snapshots,
+            fault,
+        })
     }
 
     /// What the rest of the node reads.
@@ -142,16 +155,26 @@ impl StateStore {
     fn note_clock(&self, at: Millis) {
         let mut clock = self.state.clock.lock();
         if at > clock.estimate() {
-            *clock = Clock { at, seen: Instant::now() };
+            *clock = Clock {
+                at,
+                seen: Instant::now(),
+            };
         }
     }
 
     /// What is in the machine now, to be written while it goes on.
     fn builder(&self) -> SnapshotBuilder {
-        let meta = SnapshotMeta { last_log_id: self.last_applied, last_membership: self.membership.clone() };
+        let meta = SnapshotMeta {
+            last_log_id: self.last_applied,
+            last_membership: self.membership.clone(),
+        };
         // Copies a pointer per shard: a fraction of a millisecond under the lock.
         let frozen = self.state.machine.read().freeze();
-        SnapshotBuilder { meta, frozen: Some(frozen), snapshots: self.snapshots.clone() }
+        SnapshotBuilder {
+            meta,
+            frozen: Some(frozen),
+            snapshots: self.snapshots.clone(),
+        }
     }
 }
 
@@ -161,7 +184,9 @@ fn read_machine(mut from: &mut dyn Read) -> io::Result<Machine> {
 
 /// Runs what blocks on the disk beside the tasks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl RaftStateMachine<Types> for StateStore {
@@ -204,7 +229,10 @@ impl RaftStateMachine<Types> for StateStore {
     /// Reads the snapshot into a machine aside and then exchanges the two: readers see the old state or the new one.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         if snapshot.meta != *meta {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot that covers something else"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a snapshot that covers something else",
+            ));
         }
         let snapshots = self.snapshots.clone();
         let machine = blocking(move || {
@@ -217,7 +245,8 @@ impl RaftStateMachine<Types> for StateStore {
         let old = {
             let mut current = self.state.machine.write();
             self.note_clock(machine.store().clock());
-            self.applied.send_replace(meta.last_log_id.map_or(0, |id| id.index));
+            self.applied
+                .send_replace(meta.last_log_id.map_or(0, |id| id.index));
             std::mem::replace(&mut *current, machine)
         };
         self.last_applied = meta.last_log_id;
@@ -230,7 +259,10 @@ impl RaftStateMachine<Types> for StateStore {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, SnapshotFile>>> {
         let newest = self.snapshots.newest();
-        Ok(newest.map(|snapshot| SnapshotOf::<Types, SnapshotFile> { meta: snapshot.meta.clone(), snapshot }))
+        Ok(newest.map(|snapshot| SnapshotOf::<Types, SnapshotFile> {
+            meta: snapshot.meta.clone(),
+            snapshot,
+        }))
     }
 }
 
@@ -252,7 +284,10 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
         let written =
             blocking(move || snapshots.write(&meta, |mut out| snapshot::write(&frozen, &mut out))).await?;
-        Ok(SnapshotOf::<Types, SnapshotFile> { meta: written.meta.clone(), snapshot: written })
+        Ok(SnapshotOf::<Types, SnapshotFile> {
+            meta: written.meta.clone(),
+            snapshot: written,
+        })
     }
 }
 

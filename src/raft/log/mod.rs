@@ -137,11 +137,24 @@ struct Shared {
 struct Waiter(oneshot::Sender<io::Result<()>>);
 
 enum Request {
-    Append { entries: Vec<Entry>, done: IOFlushed<Types> },
-    Vote { vote: Vote, done: Waiter },
-    Truncate { after: Option<LogId>, done: Waiter },
-    Purge { upto: LogId },
-    Stop { done: Waiter },
+    Append {
+        entries: Vec<Entry>,
+        done: IOFlushed<Types>,
+    },
+    Vote {
+        vote: Vote,
+        done: Waiter,
+    },
+    Truncate {
+        after: Option<LogId>,
+        done: Waiter,
+    },
+    Purge {
+        upto: LogId,
+    },
+    Stop {
+        done: Waiter,
+    },
 }
 
 impl LogStore {
@@ -161,7 +174,9 @@ impl LogStore {
             last: recovered.live.last(),
             purged: recovered.live.purged,
         };
-        let shared = Arc::new(Shared { live: Mutex::new(recovered.live) });
+        let shared = Arc::new(Shared {
+            live: Mutex::new(recovered.live),
+        });
         let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
         let writer = Writer {
             journal,
@@ -180,13 +195,24 @@ impl LogStore {
         std::thread::Builder::new()
             .name("plenary-log".to_owned())
             .spawn(move || writer.run(queue))
-            .map_err(|source| Error::Io { doing: "starting the log's thread".to_owned(), source })?;
-        Ok((Self { shared, requests: requests.clone() }, LogStopper { requests }))
+            .map_err(|source| Error::Io {
+                doing: "starting the log's thread".to_owned(),
+                source,
+            })?;
+        Ok((
+            Self {
+                shared,
+                requests: requests.clone(),
+            },
+            LogStopper { requests },
+        ))
     }
 
     /// A reader.
     pub(crate) fn reader(&self) -> LogReader {
-        LogReader { shared: self.shared.clone() }
+        LogReader {
+            shared: self.shared.clone(),
+        }
     }
 
     async fn submit(&self, request: Request) -> io::Result<()> {
@@ -197,7 +223,9 @@ impl LogStore {
     async fn submit_and_wait(&self, request: impl FnOnce(Waiter) -> Request) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
         self.submit(request(Waiter(done))).await?;
-        answer.await.unwrap_or_else(|_| Err(self.shared.live.lock().check().err().unwrap_or_else(stopped)))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(self.shared.live.lock().check().err().unwrap_or_else(stopped)))
     }
 }
 
@@ -208,7 +236,12 @@ impl LogStopper {
     /// What the disk answered, now or earlier.
     pub(crate) async fn stop(&self) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
-        if self.requests.send(Request::Stop { done: Waiter(done) }).await.is_err() {
+        if self
+            .requests
+            .send(Request::Stop { done: Waiter(done) })
+            .await
+            .is_err()
+        {
             return Ok(());
         }
         answer.await.unwrap_or_else(|_| Err(stopped()))
@@ -220,16 +253,12 @@ fn stopped() -> io::Error {
 }
 
 impl LogReader {
-    /// Bytes of entries that are in the log and not purged.
-    pub(crate) fn log_bytes(&self) -> u64 {
-        let live = self.shared.live.lock();
-        live.end - live.purged_end
-    }
-
-    /// Bytes of entries after this index: what a restart would apply again if a snapshot were at `index`.
+    /// Bytes of live entries after this index: what a restart would apply again if a snapshot were at `index`.
     pub(crate) fn bytes_after(&self, index: u64) -> u64 {
         let live = self.shared.live.lock();
-        let before = live.position(index).map_or(live.purged_end, |at| live.entries[at].end);
+        let before = live
+            .position(index)
+            .map_or(live.purged_end, |at| live.entries[at].end);
         live.end - before.max(live.purged_end)
     }
 
@@ -242,12 +271,15 @@ impl LogReader {
 
 impl Live {
     fn check(&self) -> io::Result<()> {
-        self.failed.as_ref().map_or(Ok(()), |why| Err(io::Error::other(why.to_string())))
+        self.failed
+            .as_ref()
+            .map_or(Ok(()), |why| Err(io::Error::other(why.to_string())))
     }
 
     fn last(&self) -> Option<LogId> {
         let last = self.entries.back().map(|kept| kept.entry.log_id);
-        last.filter(|last| self.purged.is_none_or(|purged| purged.index < last.index)).or(self.purged)
+        last.filter(|last| self.purged.is_none_or(|purged| purged.index < last.index))
+            .or(self.purged)
     }
 
     /// Where the entry of this index stands, purged or not.
@@ -268,7 +300,11 @@ impl Live {
         {
             return Err(format!("entry {index} does not follow entry {}", last.index));
         }
-        if self.entries.back().is_some_and(|kept| kept.entry.log_id.index + 1 != index) {
+        if self
+            .entries
+            .back()
+            .is_some_and(|kept| kept.entry.log_id.index + 1 != index)
+        {
             // All that is left is purged, by a snapshot that went beyond it.
             self.entries.clear();
         }
@@ -282,7 +318,10 @@ impl Live {
         while self.entries.back().is_some_and(|kept| !keep(kept)) {
             self.entries.pop_back();
         }
-        self.end = self.entries.back().map_or(self.purged_end, |kept| kept.end.max(self.purged_end));
+        self.end = self
+            .entries
+            .back()
+            .map_or(self.purged_end, |kept| kept.end.max(self.purged_end));
     }
 
     /// Moves the mark: nothing is dropped here, so it costs the same for one entry and a million.
@@ -290,9 +329,14 @@ impl Live {
         if self.purged.is_some_and(|purged| purged.index >= upto.index) {
             return;
         }
-        let before_all = self.entries.front().is_some_and(|kept| kept.entry.log_id.index > upto.index);
+        let before_all = self
+            .entries
+            .front()
+            .is_some_and(|kept| kept.entry.log_id.index > upto.index);
         if !before_all {
-            self.purged_end = self.position(upto.index).map_or(self.end, |at| self.entries[at].end);
+            self.purged_end = self
+                .position(upto.index)
+                .map_or(self.end, |at| self.entries[at].end);
         }
         self.purged = Some(upto);
     }
@@ -322,8 +366,12 @@ impl Live {
         };
         let start = start.max(self.purged.map_or(0, |purged| purged.index + 1));
         let first = self.entries.front().map_or(start, |kept| kept.entry.log_id.index);
-        let skip = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len());
-        self.entries.range(skip..).take_while(move |kept| kept.entry.log_id.index < end)
+        let skip = usize::try_from(start.saturating_sub(first))
+            .unwrap_or(usize::MAX)
+            .min(self.entries.len());
+        self.entries
+            .range(skip..)
+            .take_while(move |kept| kept.entry.log_id.index < end)
     }
 }
 
@@ -370,7 +418,10 @@ impl RaftLogStorage<Types> for LogStore {
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let live = self.shared.live.lock();
         live.check()?;
-        Ok(LogState { last_purged_log_id: live.purged, last_log_id: live.last() })
+        Ok(LogState {
+            last_purged_log_id: live.purged,
+            last_log_id: live.last(),
+        })
     }
 
     async fn get_log_reader(&mut self) -> LogReader {
@@ -383,7 +434,8 @@ impl RaftLogStorage<Types> for LogStore {
             live.check()?;
             live.vote = Some(*vote);
         }
-        self.submit_and_wait(|done| Request::Vote { vote: *vote, done }).await
+        self.submit_and_wait(|done| Request::Vote { vote: *vote, done })
+            .await
     }
 
     /// Only noted: it is written with the next batch. Lost with the process, it costs a restarted node that it learns again from
@@ -411,10 +463,15 @@ impl RaftLogStorage<Types> for LogStore {
             let mut live = self.shared.live.lock();
             live.check()?;
             for entry in &entries {
-                live.push(entry.clone()).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+                live.push(entry.clone())
+                    .map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
             }
         }
-        self.submit(Request::Append { entries, done: callback }).await
+        self.submit(Request::Append {
+            entries,
+            done: callback,
+        })
+        .await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
@@ -423,7 +480,11 @@ impl RaftLogStorage<Types> for LogStore {
             live.check()?;
             live.truncate(last_log_id);
         }
-        self.submit_and_wait(|done| Request::Truncate { after: last_log_id, done }).await
+        self.submit_and_wait(|done| Request::Truncate {
+            after: last_log_id,
+            done,
+        })
+        .await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
@@ -470,10 +531,15 @@ const THIS_BATCH: u64 = u64::MAX;
 
 impl<J: Journal> Writer<J> {
     fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        let alarm = Alarm { shared: self.shared.clone(), fault: self.fault.clone() };
+        let alarm = Alarm {
+            shared: self.shared.clone(),
+            fault: self.fault.clone(),
+        };
         let mut stop = None;
         while stop.is_none() {
-            let Some(request) = self.next(&mut queue) else { break };
+            let Some(request) = self.next(&mut queue) else {
+                break;
+            };
             stop = self.take(request);
             while stop.is_none() && self.batch.len() < BATCH_BYTES {
                 let Ok(request) = queue.try_recv() else { break };
@@ -509,7 +575,11 @@ impl<J: Journal> Writer<J> {
             Request::Append { entries, done } => {
                 for entry in &entries {
                     record::encode_entry(entry, &mut self.batch);
-                    if self.placed.back().is_none_or(|(_, position)| *position != THIS_BATCH) {
+                    if self
+                        .placed
+                        .back()
+                        .is_none_or(|(_, position)| *position != THIS_BATCH)
+                    {
                         self.placed.push_back((entry.log_id.index, THIS_BATCH));
                     }
                     self.written.last = Some(entry.log_id);
@@ -533,7 +603,11 @@ impl<J: Journal> Writer<J> {
             Request::Purge { upto } => {
                 self.purge = Some(upto);
                 self.written.purged = Some(upto);
-                self.written.last = self.written.last.filter(|last| last.index > upto.index).or(Some(upto));
+                self.written.last = self
+                    .written
+                    .last
+                    .filter(|last| last.index > upto.index)
+                    .or(Some(upto));
             }
             Request::Stop { done } => return Some(done),
         }
@@ -557,8 +631,13 @@ impl<J: Journal> Writer<J> {
     fn encode_marks(&mut self) {
         if let Some(upto) = self.purge {
             // Batches before this one will be forgotten: what still counts of them is said again here.
-            for record in [self.written.vote.map(Record::Vote), self.written.committed.map(Record::Committed)] {
-                record.iter().for_each(|record| record::encode(record, &mut self.batch));
+            for record in [
+                self.written.vote.map(Record::Vote),
+                self.written.committed.map(Record::Committed),
+            ] {
+                record
+                    .iter()
+                    .for_each(|record| record::encode(record, &mut self.batch));
             }
             record::encode(&Record::Purge(upto), &mut self.batch);
         }
@@ -598,7 +677,11 @@ impl<J: Journal> Writer<J> {
 
     /// Forgets the batches before the one that holds the first live entry, or before the batch at `this` position if none is left.
     fn forget(&mut self, upto: LogId, this: u64) -> io::Result<()> {
-        while self.placed.get(1).is_some_and(|(first, _)| *first <= upto.index + 1) {
+        while self
+            .placed
+            .get(1)
+            .is_some_and(|(first, _)| *first <= upto.index + 1)
+        {
             self.placed.pop_front();
         }
         if self.written.last.is_none_or(|last| last.index <= upto.index) {
@@ -644,11 +727,18 @@ impl<J: Journal> Writer<J> {
     }
 
     fn answer(&mut self, result: &io::Result<()>) {
-        let copy = || result.as_ref().map(|()| ()).map_err(|error| io::Error::other(error.to_string()));
+        let copy = || {
+            result
+                .as_ref()
+                .copied()
+                .map_err(|error| io::Error::other(error.to_string()))
+        };
         let mut appended = std::mem::take(&mut self.appended);
         if result.is_ok() {
             // openraft keeps only the newest of these marks, so the older ones need not be told one by one.
-            let newest = appended.iter().rposition(|done| matches!(done, IOFlushed::Notify(_)));
+            let newest = appended
+                .iter()
+                .rposition(|done| matches!(done, IOFlushed::Notify(_)));
             let mut at = 0;
             appended.retain(|done| {
                 at += 1;
@@ -691,14 +781,22 @@ struct Recovered {
 fn recover(journal: &mut impl Journal) -> Result<Recovered, Error> {
     let folder = journal.folder().to_owned();
     let mut recovered = Recovered::default();
-    let broken = |why: String| Error::Folder { folder: folder.clone(), why };
+    let broken = |why: String| Error::Folder {
+        folder: folder.clone(),
+        why,
+    };
     journal.recover(&mut |position, mut batch| {
         loop {
-            let record = record::decode(&mut batch)
-                .map_err(|damage| broken(format!("a record of log batch {position} is damaged: {damage}. {ADVICE}")))?;
+            let record = record::decode(&mut batch).map_err(|damage| {
+                broken(format!(
+                    "a record of log batch {position} is damaged: {damage}. {ADVICE}"
+                ))
+            })?;
             let Some(record) = record else { return Ok(()) };
             recovered.replay(position, record).map_err(|why| {
-                broken(format!("log batch {position} does not fit what is before it: {why}. {ADVICE}"))
+                broken(format!(
+                    "log batch {position} does not fit what is before it: {why}. {ADVICE}"
+                ))
             })?;
         }
     })?;
@@ -730,7 +828,11 @@ impl Recovered {
             Record::Committed(id) => self.live.committed = Some(id),
             Record::Truncate(after) => {
                 self.live.truncate(after);
-                while self.placed.back().is_some_and(|(first, _)| after.is_none_or(|after| *first > after.index)) {
+                while self
+                    .placed
+                    .back()
+                    .is_some_and(|(first, _)| after.is_none_or(|after| *first > after.index))
+                {
                     self.placed.pop_back();
                 }
             }

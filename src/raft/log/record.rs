@@ -69,7 +69,10 @@ impl fmt::Display for Damage {
             Self::Length => f.write_str("it ends too early"),
             Self::Checksum => f.write_str("its checksum does not fit"),
             Self::Version(version) => {
-                write!(f, "it has format {version}, this program reads {VERSION}: run a newer one")
+                write!(
+                    f,
+                    "it has format {version}, this program reads {VERSION}: run a newer one"
+                )
             }
             Self::Content => f.write_str("its content makes no sense"),
         }
@@ -108,7 +111,9 @@ pub(in crate::raft) fn encode_entries(entries: &[Entry]) -> Bytes {
 pub(in crate::raft) fn decode_entries(mut bytes: Bytes) -> Result<Vec<Entry>, Damage> {
     let mut entries = Vec::new();
     while let Some(record) = decode(&mut bytes)? {
-        let Record::Entry(entry) = record else { return Err(Damage::Content) };
+        let Record::Entry(entry) = record else {
+            return Err(Damage::Content);
+        };
         entries.push(entry);
     }
     Ok(entries)
@@ -116,7 +121,11 @@ pub(in crate::raft) fn decode_entries(mut bytes: Bytes) -> Result<Vec<Entry>, Da
 
 /// Bytes an entry takes, about: a membership is small.
 fn entry_len(entry: &Entry) -> usize {
-    let group = if let EntryPayload::Normal(group) = &entry.payload { group.0.len() } else { 256 };
+    let group = if let EntryPayload::Normal(group) = &entry.payload {
+        group.0.len()
+    } else {
+        256
+    };
     HEAD + 2 + 24 + group
 }
 
@@ -184,21 +193,33 @@ fn decode_body(mut body: Bytes) -> Result<Record, Damage> {
         other => return Err(Damage::Version(other)),
     }
     let record = match body.get_u8() {
-        kind::BLANK => Record::Entry(Entry { log_id: log_id(&mut body)?, payload: EntryPayload::Blank }),
+        kind::BLANK => Record::Entry(Entry {
+            log_id: log_id(&mut body)?,
+            payload: EntryPayload::Blank,
+        }),
         kind::NORMAL => {
             let (log_id, group) = (log_id(&mut body)?, Group(body.split_off(0)));
-            Record::Entry(Entry { log_id, payload: EntryPayload::Normal(group) })
+            Record::Entry(Entry {
+                log_id,
+                payload: EntryPayload::Normal(group),
+            })
         }
         kind::MEMBERSHIP => {
             let (log_id, content) = (log_id(&mut body)?, body.split_off(0));
             let membership = cold::decode(&content).map_err(|_| Damage::Content)?;
-            Record::Entry(Entry { log_id, payload: EntryPayload::Membership(membership) })
+            Record::Entry(Entry {
+                log_id,
+                payload: EntryPayload::Membership(membership),
+            })
         }
         kind::VOTE => {
             if body.len() < 17 {
                 return Err(Damage::Content);
             }
-            let leader_id = LeaderId { term: body.get_u64_le(), node_id: body.get_u64_le() };
+            let leader_id = LeaderId {
+                term: body.get_u64_le(),
+                node_id: body.get_u64_le(),
+            };
             let committed = match body.get_u8() {
                 0 => false,
                 1 => true,
@@ -212,15 +233,25 @@ fn decode_body(mut body: Bytes) -> Result<Record, Damage> {
         kind::PURGE => Record::Purge(log_id(&mut body)?),
         _ => return Err(Damage::Content),
     };
-    if body.is_empty() { Ok(record) } else { Err(Damage::Content) }
+    if body.is_empty() {
+        Ok(record)
+    } else {
+        Err(Damage::Content)
+    }
 }
 
 fn log_id(body: &mut Bytes) -> Result<LogId, Damage> {
     if body.len() < 24 {
         return Err(Damage::Content);
     }
-    let leader_id = LeaderId { term: body.get_u64_le(), node_id: body.get_u64_le() };
-    Ok(LogId { leader_id, index: body.get_u64_le() })
+    let leader_id = LeaderId {
+        term: body.get_u64_le(),
+        node_id: body.get_u64_le(),
+    };
+    Ok(LogId {
+        leader_id,
+        index: body.get_u64_le(),
+    })
 }
 
 #[cfg(test)]
@@ -231,21 +262,36 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     fn id(term: u64, node_id: u64, index: u64) -> LogId {
-        LogId { leader_id: LeaderId { term, node_id }, index }
+        LogId {
+            leader_id: LeaderId { term, node_id },
+            index,
+        }
     }
 
     fn samples() -> Vec<Record> {
-        let member = Member { raft_addr: "a:1".into(), resp_addr: String::new() };
+        let member = Member {
+            raft_addr: "a:1".into(),
+            resp_addr: String::new(),
+        };
         let nodes = BTreeMap::from([(7, member)]);
         let membership = Membership::new(vec![BTreeSet::from([7])], nodes).unwrap();
         vec![
-            Record::Entry(Entry { log_id: id(1, 7, 3), payload: EntryPayload::Blank }),
+            Record::Entry(Entry {
+                log_id: id(1, 7, 3),
+                payload: EntryPayload::Blank,
+            }),
             Record::Entry(Entry {
                 log_id: id(1, 7, 4),
                 payload: EntryPayload::Normal(Group(Bytes::from_static(b"group"))),
             }),
-            Record::Entry(Entry { log_id: id(1, 7, 5), payload: EntryPayload::Membership(membership) }),
-            Record::Vote(Vote { leader_id: LeaderId { term: 2, node_id: 9 }, committed: true }),
+            Record::Entry(Entry {
+                log_id: id(1, 7, 5),
+                payload: EntryPayload::Membership(membership),
+            }),
+            Record::Vote(Vote {
+                leader_id: LeaderId { term: 2, node_id: 9 },
+                committed: true,
+            }),
             Record::Committed(id(1, 7, 4)),
             Record::Truncate(Some(id(1, 7, 4))),
             Record::Truncate(None),
@@ -274,7 +320,10 @@ mod tests {
         let bytes = encoded();
         for end in 0..bytes.len() {
             // A cut between two records leaves whole records: that the batch ends there is for the journal to notice.
-            assert!(decoded(&bytes[..end]).is_ok_and(|some| samples().starts_with(&some)) || decoded(&bytes[..end]).is_err());
+            assert!(
+                decoded(&bytes[..end]).is_ok_and(|some| samples().starts_with(&some))
+                    || decoded(&bytes[..end]).is_err()
+            );
         }
         for at in 0..bytes.len() {
             for bit in 0..8 {

@@ -91,11 +91,21 @@ impl Database {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(Some(CLEAN_EVERY_MS));
         let db = guarded(|| config.open()).map_err(damaged)?;
-        let file = File::options().read(true).write(true).open(path.join("db")).map_err(damaged)?;
-        let database = Self { db, file, data: data.to_owned() };
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path.join("db"))
+            .map_err(damaged)?;
+        let database = Self {
+            db,
+            file,
+            data: data.to_owned(),
+        };
         // What an earlier process left in the page cache counts as durable from here on, and so do the names of new files.
         database.durable().map_err(damaged)?;
-        sync_folder(&path).and_then(|()| sync_folder(data)).map_err(damaged)?;
+        sync_folder(&path)
+            .and_then(|()| sync_folder(data))
+            .map_err(damaged)?;
         Ok(Arc::new(database))
     }
 
@@ -128,7 +138,9 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
+            let text = text
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason given");
             Err(io::Error::other(format!("sled panicked: {text}")))
         }
     }
@@ -142,7 +154,9 @@ pub(crate) fn lock_soon(file: &File) -> Result<(), TryLockError> {
     let until = Instant::now() + LOCK_WAIT;
     loop {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
             end => return end,
         }
     }
@@ -170,7 +184,12 @@ impl Mark {
     /// Opens the mark or creates it with 0. Its handle and what it says.
     fn open(data: &Path) -> io::Result<(Self, u64)> {
         let path = Self::path(data);
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mark = Self { file };
@@ -182,7 +201,10 @@ impl Mark {
         }
         let sequence = bytes.get(8..16).map_or(0, |mut bytes| bytes.get_u64_le());
         if bytes != Self::encode(sequence) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "its content is damaged"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its content is damaged",
+            ));
         }
         Ok((mark, sequence))
     }
@@ -229,23 +251,46 @@ impl SledJournal {
             why: format!("{what} cannot be read: {error}. {ADVICE}"),
         };
         let log = database.tree("log").map_err(|error| broken("the log", &error))?;
-        let floor_tree = database.tree("log-floor").map_err(|error| broken("the log's floor", &error))?;
-        let floor = guarded(|| floor_tree.get(b"floor")).map_err(|error| broken("the log's floor", &error))?;
+        let floor_tree = database
+            .tree("log-floor")
+            .map_err(|error| broken("the log's floor", &error))?;
+        let floor =
+            guarded(|| floor_tree.get(b"floor")).map_err(|error| broken("the log's floor", &error))?;
         let floor = match floor.as_deref() {
             None => 1,
-            Some(bytes) => decode_floor(bytes).ok_or_else(|| broken("the log's floor", &"its checksum does not fit"))?,
+            Some(bytes) => {
+                decode_floor(bytes).ok_or_else(|| broken("the log's floor", &"its checksum does not fit"))?
+            }
         };
-        let (mark, marked) = Mark::open(&database.data).map_err(|error| broken("the file `log.mark`", &error))?;
-        Ok(Self { database, log, floor_tree, mark, marked, durability, next: floor, floor, deleted: floor })
+        let (mark, marked) =
+            Mark::open(&database.data).map_err(|error| broken("the file `log.mark`", &error))?;
+        Ok(Self {
+            database,
+            log,
+            floor_tree,
+            mark,
+            marked,
+            durability,
+            next: floor,
+            floor,
+            deleted: floor,
+        })
     }
 
     fn broken(&self, why: String) -> Error {
-        Error::Folder { folder: self.database.data.clone(), why: format!("{why}. {ADVICE}") }
+        Error::Folder {
+            folder: self.database.data.clone(),
+            why: format!("{why}. {ADVICE}"),
+        }
     }
 
     /// Takes away the parts of a last batch that was never completed, nor acknowledged.
     fn cut(&mut self, first: u64) -> io::Result<()> {
-        tracing::warn!(first, next = self.next, "the log's last batch is torn and was never acknowledged: it is cut");
+        tracing::warn!(
+            first,
+            next = self.next,
+            "the log's last batch is torn and was never acknowledged: it is cut"
+        );
         for sequence in first..self.next {
             guarded(|| self.log.remove(sequence.to_be_bytes()))?;
         }
@@ -300,13 +345,21 @@ fn decode_part(sequence: u64, value: &[u8]) -> Result<Part, String> {
     }
     match head.get_u8() {
         VERSION => {}
-        other => return Err(format!("it has format {other}, this program reads {VERSION}: run a newer one")),
+        other => {
+            return Err(format!(
+                "it has format {other}, this program reads {VERSION}: run a newer one"
+            ));
+        }
     }
     let (part, parts, expected) = (head.get_u16_le(), head.get_u16_le(), head.get_u32_le());
     if checksum(sequence, part, parts, head) != expected || part >= parts {
         return Err("its checksum does not fit".to_owned());
     }
-    Ok(Part { part, parts, content: Bytes::copy_from_slice(head) })
+    Ok(Part {
+        part,
+        parts,
+        content: Bytes::copy_from_slice(head),
+    })
 }
 
 fn encode_floor(floor: u64) -> [u8; 12] {
@@ -327,9 +380,9 @@ impl Journal for SledJournal {
         let mut keys = self.log.iter();
         // Where the batch that is being put together began, its parts so far and how many it needs.
         let (mut first, mut open, mut needed) = (self.floor, Vec::new(), 0);
-        while let Some(item) = guarded(|| keys.next().transpose())
-            .map_err(|error| self.broken(format!("the log cannot be read after {}: {error}", self.next - 1)))?
-        {
+        while let Some(item) = guarded(|| keys.next().transpose()).map_err(|error| {
+            self.broken(format!("the log cannot be read after {}: {error}", self.next - 1))
+        })? {
             let Ok(key) = <[u8; 8]>::try_from(item.0.as_ref()) else {
                 return Err(self.broken("the log has a key that is no sequence number".to_owned()));
             };
@@ -339,7 +392,10 @@ impl Journal for SledJournal {
                 continue;
             }
             if sequence != self.next {
-                return Err(self.broken(format!("part {} of the log is missing; the next is {sequence}", self.next)));
+                return Err(self.broken(format!(
+                    "part {} of the log is missing; the next is {sequence}",
+                    self.next
+                )));
             }
             let part = decode_part(sequence, &item.1)
                 .map_err(|why| self.broken(format!("part {sequence} of the log is damaged: {why}")))?;
@@ -347,12 +403,18 @@ impl Journal for SledJournal {
                 (first, needed) = (sequence, part.parts);
             }
             if usize::from(part.part) != open.len() || part.parts != needed {
-                return Err(self.broken(format!("part {sequence} of the log stands where it does not belong")));
+                return Err(self.broken(format!(
+                    "part {sequence} of the log stands where it does not belong"
+                )));
             }
             self.next += 1;
             open.push(part.content);
             if open.len() == usize::from(needed) {
-                let batch = if open.len() == 1 { open.remove(0) } else { Bytes::from(open.concat()) };
+                let batch = if open.len() == 1 {
+                    open.remove(0)
+                } else {
+                    Bytes::from(open.concat())
+                };
                 open.clear();
                 each(first, batch)?;
             }
@@ -364,7 +426,8 @@ impl Journal for SledJournal {
                     self.marked
                 )));
             }
-            self.cut(first).map_err(|error| self.broken(format!("the log's torn end cannot be cut: {error}")))?;
+            self.cut(first)
+                .map_err(|error| self.broken(format!("the log's torn end cannot be cut: {error}")))?;
         }
         self.check_end()
     }
@@ -403,7 +466,9 @@ impl Journal for SledJournal {
     }
 
     fn tidy(&mut self) -> io::Result<bool> {
-        let end = self.floor.min(self.deleted.saturating_add(DELETED_AT_ONCE as u64));
+        let end = self
+            .floor
+            .min(self.deleted.saturating_add(DELETED_AT_ONCE as u64));
         for sequence in self.deleted..end {
             guarded(|| self.log.remove(sequence.to_be_bytes()))?;
         }

@@ -12,12 +12,22 @@ fn store(data: &TempDir) -> SnapshotStore {
 }
 
 fn covers(index: u64) -> SnapshotMeta {
-    let last_log_id = Some(LogId { leader_id: LeaderId { term: 2, node_id: 9 }, index });
-    SnapshotMeta { last_log_id, ..SnapshotMeta::default() }
+    let last_log_id = Some(LogId {
+        leader_id: LeaderId { term: 2, node_id: 9 },
+        index,
+    });
+    SnapshotMeta {
+        last_log_id,
+        ..SnapshotMeta::default()
+    }
 }
 
 fn write(store: &SnapshotStore, index: u64) -> SnapshotFile {
-    store.write(&covers(index), |out| out.write_all(format!("state at {index}").as_bytes())).unwrap()
+    store
+        .write(&covers(index), |out| {
+            out.write_all(format!("state at {index}").as_bytes())
+        })
+        .unwrap()
 }
 
 fn text(from: &mut dyn Read) -> io::Result<String> {
@@ -31,7 +41,9 @@ fn load(store: &SnapshotStore, purged: Option<u64>) -> Result<Option<String>, Er
 
 fn names(data: &TempDir) -> Vec<String> {
     let items = fs::read_dir(data.path().join("snapshots")).unwrap();
-    let mut names: Vec<_> = items.map(|item| item.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = items
+        .map(|item| item.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -47,14 +59,24 @@ fn the_newest_two_are_kept_over_starts() {
     let data = TempDir::new().unwrap();
     let store_ = store(&data);
     assert_eq!(load(&store_, None).unwrap(), None);
-    [10, 20, 30].map(|index| write(&store_, index));
+    for index in [10, 20, 30] {
+        write(&store_, index);
+    }
     assert_eq!(names(&data), ["20-2-9.snap", "30-2-9.snap"]);
     assert_eq!(load(&store_, Some(25)).unwrap().unwrap(), "state at 30");
     drop(store_);
     fs::write(data.path().join("snapshots/7.aside"), "half written").unwrap();
-    fs::write(data.path().join("snapshots/40-2-9.snap"), "renamed, but in no catalogue").unwrap();
+    fs::write(
+        data.path().join("snapshots/40-2-9.snap"),
+        "renamed, but in no catalogue",
+    )
+    .unwrap();
     let store_ = store(&data);
-    assert_eq!(names(&data), ["20-2-9.snap", "30-2-9.snap"], "what no catalogue knows goes at start");
+    assert_eq!(
+        names(&data),
+        ["20-2-9.snap", "30-2-9.snap"],
+        "what no catalogue knows goes at start"
+    );
     assert_eq!(store_.newest().unwrap().meta, covers(30));
     assert_eq!(load(&store_, Some(30)).unwrap().unwrap(), "state at 30");
 }
@@ -78,16 +100,29 @@ fn a_damaged_snapshot_is_passed_over_while_the_log_covers_the_difference() {
     for damage in [flip as fn(&Path, usize), |path, _| fs::remove_file(path).unwrap()] {
         let data = TempDir::new().unwrap();
         let store_ = store(&data);
-        [10, 20].map(|index| write(&store_, index));
+        for index in [10, 20] {
+            write(&store_, index);
+        }
         damage(&store_.newest().unwrap().path, 40);
         for _ in 0..2 {
             let error = load(&store_, Some(15)).unwrap_err().to_string();
-            assert!(error.contains("is damaged") && error.contains("join as a new member"), "{error}");
+            assert!(
+                error.contains("is damaged") && error.contains("join as a new member"),
+                "{error}"
+            );
         }
         assert_eq!(load(&store_, Some(10)).unwrap().unwrap(), "state at 10");
-        assert_eq!(store_.newest().unwrap().meta, covers(10), "the damaged one no longer counts");
+        assert_eq!(
+            store_.newest().unwrap().meta,
+            covers(10),
+            "the damaged one no longer counts"
+        );
         write(&store_, 20);
-        assert_eq!(load(&store_, Some(20)).unwrap().unwrap(), "state at 20", "it can be written again");
+        assert_eq!(
+            load(&store_, Some(20)).unwrap().unwrap(),
+            "state at 20",
+            "it can be written again"
+        );
     }
 }
 
@@ -96,7 +131,12 @@ fn the_only_snapshot_damaged_is_passed_over_only_if_the_log_has_everything() {
     let data = TempDir::new().unwrap();
     let store = store(&data);
     flip(&write(&store, 10).path, 40);
-    assert!(load(&store, Some(10)).unwrap_err().to_string().contains("is damaged"));
+    assert!(
+        load(&store, Some(10))
+            .unwrap_err()
+            .to_string()
+            .contains("is damaged")
+    );
     assert_eq!(load(&store, None).unwrap(), None);
     let error = load(&store, Some(3)).unwrap_err().to_string();
     assert!(error.contains("snapshots are missing"), "{error}");
@@ -110,7 +150,6 @@ fn every_flip_and_cut_is_noticed_and_leaves_nothing() {
     let receive = |bytes: &[u8]| {
         let mut receiving = receiver.receive().unwrap();
         bytes.chunks(7).for_each(|chunk| receiving.write(chunk).unwrap());
-        assert_eq!(receiving.len(), bytes.len() as u64);
         receiving.finish()
     };
     for at in 0..bytes.len() {

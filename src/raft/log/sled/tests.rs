@@ -15,13 +15,17 @@ use tempfile::TempDir;
 struct Opened {
     log: LogStore,
     stopper: LogStopper,
-    meta: Meta,
+    _meta: Meta,
 }
 
 fn open(data: &Path) -> Result<Opened, Error> {
     let (meta, _) = Meta::open(data, Durability::Fsync, Some("boot"))?;
     let (log, stopper) = LogStore::open(meta.journal()?, Durability::Fsync, Fault::default())?;
-    Ok(Opened { log, stopper, meta })
+    Ok(Opened {
+        log,
+        stopper,
+        _meta: meta,
+    })
 }
 
 /// Runs a history of this many steps by chance. What the log must hold after it.
@@ -56,11 +60,18 @@ async fn large_batches_come_back_and_nothing_lies_in_files_that_sled_never_flush
     let data = TempDir::new().unwrap();
     let model = history(data.path(), 150, 60 << 10).await;
     let mut opened = open(data.path()).unwrap();
-    append(&mut opened.log, vec![entry(99, model.entries.last().unwrap().log_id.index + 1, vec![1; 3 << 20])])
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    append(
+        &mut opened.log,
+        vec![entry(
+            99,
+            model.entries.last().unwrap().log_id.index + 1,
+            vec![1; 3 << 20],
+        )],
+    )
+    .await
+    .unwrap()
+    .await
+    .unwrap();
     opened.stopper.stop().await.unwrap();
     drop(opened);
     let blobs = std::fs::read_dir(data.path().join("sled/blobs")).map_or(0, Iterator::count);
@@ -77,7 +88,11 @@ async fn what_is_purged_vanishes_step_by_step() {
     let data = TempDir::new().unwrap();
     let mut opened = open(data.path()).unwrap();
     for index in 1..=1_000 {
-        append(&mut opened.log, vec![entry(1, index, "content")]).await.unwrap().await.unwrap();
+        append(&mut opened.log, vec![entry(1, index, "content")])
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
     opened.log.purge(id(1, 990)).await.unwrap();
     opened.stopper.stop().await.unwrap();
@@ -87,7 +102,11 @@ async fn what_is_purged_vanishes_step_by_step() {
     let mut journal = meta.journal().unwrap();
     journal.recover(&mut |_, _| Ok(())).unwrap();
     while journal.tidy().unwrap() {}
-    assert!(journal.log.len() <= 12, "{} parts are kept for 10 entries", journal.log.len());
+    assert!(
+        journal.log.len() <= 12,
+        "{} parts are kept for 10 entries",
+        journal.log.len()
+    );
     assert_eq!(recovered_indices(data.path(), (meta, journal)).await.len(), 10);
 }
 
@@ -113,7 +132,10 @@ async fn tamper(data: &Path, change: impl FnOnce(&Arc<Database>)) {
 }
 
 fn refusal(data: &Path) -> String {
-    open(data).map(|_| ()).expect_err("a damaged log is refused").to_string()
+    open(data)
+        .map(|_| ())
+        .expect_err("a damaged log is refused")
+        .to_string()
 }
 
 #[tokio::test]
@@ -123,8 +145,13 @@ async fn a_torn_batch_that_was_never_acknowledged_is_cut() {
     tamper(data.path(), |database| {
         let log = database.tree("log").unwrap();
         let next = u64::from_be_bytes(last(&log)) + 1;
-        log.insert(next.to_be_bytes(), encode_part(next, 0, 3, b"first of three")).unwrap();
-        log.insert((next + 1).to_be_bytes(), encode_part(next + 1, 1, 3, b"second of three")).unwrap();
+        log.insert(next.to_be_bytes(), encode_part(next, 0, 3, b"first of three"))
+            .unwrap();
+        log.insert(
+            (next + 1).to_be_bytes(),
+            encode_part(next + 1, 1, 3, b"second of three"),
+        )
+        .unwrap();
     })
     .await;
     for _ in 0..2 {
@@ -149,7 +176,9 @@ async fn a_hole_a_lost_end_and_a_damaged_part_are_refused_with_advice() {
             *value.last_mut().unwrap() ^= 1;
             log.insert(last, value).unwrap();
         }),
-        ("no sequence number", |log, _| drop(log.insert(b"zzz", b"").unwrap())),
+        ("no sequence number", |log, _| {
+            drop(log.insert(b"zzz", b"").unwrap())
+        }),
     ];
     for (expected, change) in cases {
         let data = TempDir::new().unwrap();
@@ -161,7 +190,10 @@ async fn a_hole_a_lost_end_and_a_damaged_part_are_refused_with_advice() {
         .await;
         for _ in 0..2 {
             let text = refusal(data.path());
-            assert!(text.contains(expected) && text.contains("join as a new member"), "{expected}: {text}");
+            assert!(
+                text.contains(expected) && text.contains("join as a new member"),
+                "{expected}: {text}"
+            );
             assert!(text.contains(data.path().to_str().unwrap()), "{text}");
         }
     }
@@ -175,7 +207,12 @@ async fn leftovers_below_the_floor_are_no_hole() {
         let log = database.tree("log").unwrap();
         log.insert(1u64.to_be_bytes(), b"half deleted").unwrap();
         log.insert(3u64.to_be_bytes(), b"half deleted").unwrap();
-        let floor = database.tree("log-floor").unwrap().get(b"floor").unwrap().expect("the history purges");
+        let floor = database
+            .tree("log-floor")
+            .unwrap()
+            .get(b"floor")
+            .unwrap()
+            .expect("the history purges");
         assert!(decode_floor(&floor).unwrap() > 3);
     })
     .await;
@@ -190,9 +227,16 @@ async fn damaged_files_never_lose_anything_silently() {
     let intact = TempDir::new().unwrap();
     let model = history(intact.path(), 150, 200).await;
     let mut files = vec![intact.path().join("run"), intact.path().join("log.mark")];
-    files.extend(std::fs::read_dir(intact.path().join("sled")).unwrap().map(|item| item.unwrap().path()));
+    files.extend(
+        std::fs::read_dir(intact.path().join("sled"))
+            .unwrap()
+            .map(|item| item.unwrap().path()),
+    );
     files.retain(|path| path.is_file() && std::fs::metadata(path).unwrap().len() > 0);
-    assert!(files.len() >= 4, "run, log.mark, sled's file and its settings: {files:?}");
+    assert!(
+        files.len() >= 4,
+        "run, log.mark, sled's file and its settings: {files:?}"
+    );
     let (mut chance, mut refused, mut whole) = (Chance(1), 0, 0);
     for path in &files {
         let content = std::fs::read(path).unwrap();
@@ -213,19 +257,30 @@ async fn damaged_files_never_lose_anything_silently() {
             std::fs::write(&target, content).unwrap();
             match open(data.path()) {
                 Err(error) => {
-                    assert!(matches!(&error, Error::Folder { why, .. } if !why.is_empty()), "{error}");
+                    assert!(
+                        matches!(&error, Error::Folder { why, .. } if !why.is_empty()),
+                        "{error}"
+                    );
                     refused += 1;
                 }
                 Ok(mut opened) => {
                     let now = Model::of(&mut opened.log).await;
-                    assert!(now == model, "{} {at} of {}: data lost", ["flip at", "cut at"][usize::from(cut)], path.display());
+                    assert!(
+                        now == model,
+                        "{} {at} of {}: data lost",
+                        ["flip at", "cut at"][usize::from(cut)],
+                        path.display()
+                    );
                     opened.stopper.stop().await.unwrap();
                     whole += 1;
                 }
             }
         }
     }
-    assert!(refused > 20 && whole > 0, "{refused} refused, {whole} whole: the test does not reach what it should");
+    assert!(
+        refused > 20 && whole > 0,
+        "{refused} refused, {whole} whole: the test does not reach what it should"
+    );
 }
 
 /// What a child process is told by.
@@ -243,7 +298,9 @@ fn child_step(number: u64, model: &Model) -> crate::raft::log::tests::Step {
 
 fn child(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("RUST_BACKTRACE", "0");
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env("RUST_BACKTRACE", "0");
     command
 }
 
@@ -255,7 +312,9 @@ fn say(line: &str) {
 /// Runs as a process of its own, to be killed: does the steps from the given one on and says each that is durable.
 #[tokio::test]
 async fn kill_child() {
-    let Some(data) = std::env::var_os(KILL_CHILD) else { return };
+    let Some(data) = std::env::var_os(KILL_CHILD) else {
+        return;
+    };
     let from: u64 = std::env::var(KILL_CHILD_FROM).unwrap().parse().unwrap();
     let mut opened = open(Path::new(&data)).unwrap();
     let mut model = Model::of(&mut opened.log).await;
@@ -308,9 +367,15 @@ async fn a_process_killed_at_any_moment_keeps_everything_acknowledged() {
             model.apply(&child_step(done, &model));
             done += 1;
         }
-        assert!(now == model, "round {round}: {least} steps were acknowledged, the log holds something else");
+        assert!(
+            now == model,
+            "round {round}: {least} steps were acknowledged, the log holds something else"
+        );
     }
-    assert!(acknowledged_in_all > 200, "only {acknowledged_in_all} steps: the test does not reach what it should");
+    assert!(
+        acknowledged_in_all > 200,
+        "only {acknowledged_in_all} steps: the test does not reach what it should"
+    );
 }
 
 /// Runs the child and kills it at a random moment. The last step it said to be durable.
@@ -321,12 +386,18 @@ fn run_and_kill(data: &Path, from: u64, round: u64, chance: &mut Chance) -> Opti
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = BufReader::new(running.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
     // Each fourth is killed while it opens, the others after some steps; the moment in between is by chance too.
     let wanted = if round % 4 == 3 { 0 } else { 1 + chance.below(150) };
     let mut said = lines.by_ref().filter(|line| line.starts_with("@ "));
     let mut last = said.by_ref().take(usize::try_from(wanted).unwrap()).last();
-    std::thread::sleep(Duration::from_micros(chance.below(if wanted == 0 { 60_000 } else { 3_000 })));
+    std::thread::sleep(Duration::from_micros(chance.below(if wanted == 0 {
+        60_000
+    } else {
+        3_000
+    })));
     running.kill().unwrap();
     running.wait().unwrap();
     if let Some(later) = said.last() {
@@ -338,11 +409,17 @@ fn run_and_kill(data: &Path, from: u64, round: u64, chance: &mut Chance) -> Opti
 /// Runs under strace: appends, and says each that is durable.
 #[tokio::test]
 async fn strace_child() {
-    let Some(data) = std::env::var_os(STRACE_CHILD) else { return };
+    let Some(data) = std::env::var_os(STRACE_CHILD) else {
+        return;
+    };
     let mut opened = open(Path::new(&data)).unwrap();
     say("\n@ 0");
     for index in 1..=20 {
-        append(&mut opened.log, vec![entry(1, index, "content")]).await.unwrap().await.unwrap();
+        append(&mut opened.log, vec![entry(1, index, "content")])
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         say(&format!("@ {index}"));
     }
     opened.stopper.stop().await.unwrap();
@@ -355,7 +432,13 @@ fn each_append_ends_in_a_flush_to_the_disk_before_it_is_acknowledged() {
     let (data, trace) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let child = child("raft::log::sled::tests::strace_child");
     let status = Command::new("strace")
-        .args(["-f", "-y", "-e", "trace=fdatasync,fsync,sync_file_range,pwrite64,write", "-o"])
+        .args([
+            "-f",
+            "-y",
+            "-e",
+            "trace=fdatasync,fsync,sync_file_range,pwrite64,write",
+            "-o",
+        ])
         .arg(trace.path())
         .arg(child.get_program())
         .args(child.get_args())
@@ -364,7 +447,10 @@ fn each_append_ends_in_a_flush_to_the_disk_before_it_is_acknowledged() {
         .status();
     let traced = status.is_ok_and(|status| status.success());
     if !traced {
-        assert!(std::env::var_os("CI").is_none(), "strace is missing or may not trace: install it");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "strace is missing or may not trace: install it"
+        );
         println!("not shown: strace is missing or may not trace");
         return;
     }
@@ -382,13 +468,23 @@ fn each_append_ends_in_a_flush_to_the_disk_before_it_is_acknowledged() {
         } else if call.starts_with("fdatasync(") && call.contains(&database) {
             // A write that begins after the flush has begun may not be covered by it.
             unflushed = false;
-            if call.ends_with("= 0") { flushed += 1 } else { drop(flushing.insert(thread, ())) }
+            if call.ends_with("= 0") {
+                flushed += 1;
+            } else {
+                flushing.insert(thread, ());
+            }
         } else if call.starts_with("<... fdatasync resumed") && flushing.remove(thread).is_some() {
             assert!(call.ends_with("= 0"), "{line}");
             flushed += 1;
         } else if call.starts_with("write(1<") && call.contains("\"@ ") && !call.contains("\"@ 0") {
-            assert!(written > 0 && !unflushed, "acknowledged before its write was flushed: {line}");
-            assert!(flushed > flushed_before, "acknowledged without a flush of its own: {line}");
+            assert!(
+                written > 0 && !unflushed,
+                "acknowledged before its write was flushed: {line}"
+            );
+            assert!(
+                flushed > flushed_before,
+                "acknowledged without a flush of its own: {line}"
+            );
             (acknowledged, flushed_before) = (acknowledged + 1, flushed);
         }
     }

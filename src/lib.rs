@@ -53,3 +53,9 @@ pub use machine::reply::{CommandError, Reply};
 pub use node::{Freshness, Node, Token};
 pub use plenary::{Builder, Plenary};
 pub use session::{Session, SessionError, Sessions};
+
+/// What `benches/` needs of the inside. Changes without notice.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::raft::probe::LogProbe;
+}

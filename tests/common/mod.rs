@@ -1,6 +1,6 @@
 //! What the cluster tests share: free ports, nodes, and waiting for a condition.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 use plenary::config::Config;
 use plenary::node::Node;

@@ -1,7 +1,9 @@
 //! redis-rs with its default settings, in RESP2 and in RESP3. Called with `HOST:PORT [HOST:PORT ...]`; several addresses are members of one
 //! Plenary cluster.
 
-use redis::{Commands, Connection, ConnectionLike, ExistenceCheck, RedisResult, SetExpiry, SetOptions, Value};
+use redis::{
+    Commands, Connection, ConnectionLike, ExistenceCheck, RedisResult, SetExpiry, SetOptions, Value,
+};
 use std::collections::{HashMap, HashSet};
 
 const DB: u8 = 12;
@@ -34,11 +36,20 @@ fn strings(r: &mut Connection) -> RedisResult<()> {
     assert_eq!(r.get::<_, Vec<u8>>(&binary)?, binary);
     let () = r.set("k", "v")?;
     let options = |check| SetOptions::default().conditional_set(check);
-    assert_eq!(r.set_options::<_, _, Option<String>>("k", "w", options(ExistenceCheck::NX))?, None);
+    assert_eq!(
+        r.set_options::<_, _, Option<String>>("k", "w", options(ExistenceCheck::NX))?,
+        None
+    );
     let with_life = options(ExistenceCheck::XX).with_expiration(SetExpiry::EX(100));
-    assert_eq!(r.set_options::<_, _, Option<String>>("k", "w", with_life)?.as_deref(), Some("OK"));
+    assert_eq!(
+        r.set_options::<_, _, Option<String>>("k", "w", with_life)?
+            .as_deref(),
+        Some("OK")
+    );
     assert!((98..=100).contains(&r.ttl::<_, i64>("k")?));
-    let keep = SetOptions::default().with_expiration(SetExpiry::KEEPTTL).get(true);
+    let keep = SetOptions::default()
+        .with_expiration(SetExpiry::KEEPTTL)
+        .get(true);
     assert_eq!(r.set_options::<_, _, String>("k", "x", keep)?, "w");
     assert!((98..=100).contains(&r.ttl::<_, i64>("k")?));
     assert!(r.persist::<_, bool>("k")?);
@@ -50,7 +61,10 @@ fn strings(r: &mut Connection) -> RedisResult<()> {
     assert_eq!(r.incr::<_, _, i64>("n", 41)?, 41);
     assert_eq!(r.incr::<_, _, f64>("n", 0.5)?, 41.5);
     let () = r.mset(&[("a", 1), ("b", 2)])?;
-    assert_eq!(r.mget::<_, Vec<Option<i64>>>(&["a", "none", "b"])?, [Some(1), None, Some(2)]);
+    assert_eq!(
+        r.mget::<_, Vec<Option<i64>>>(&["a", "none", "b"])?,
+        [Some(1), None, Some(2)]
+    );
     assert_eq!(r.append::<_, _, usize>("a", "00")?, 3);
     assert_eq!(r.del::<_, usize>(&["a", "b", "none"])?, 2);
     Ok(())
@@ -61,7 +75,11 @@ fn hashes(r: &mut Connection) -> RedisResult<()> {
     let pairs: Vec<_> = fields.iter().collect();
     let () = r.hset_multiple("h", &pairs)?;
     assert_eq!(r.hgetall::<_, HashMap<String, i64>>("h")?, fields);
-    assert_eq!(r.hscan::<_, (String, i64)>("h")?.collect::<RedisResult<HashMap<_, _>>>()?, fields);
+    assert_eq!(
+        r.hscan::<_, (String, i64)>("h")?
+            .collect::<RedisResult<HashMap<_, _>>>()?,
+        fields
+    );
     assert_eq!(r.hincr::<_, _, _, i64>("h", "field:7", 3)?, 10);
     assert_eq!(r.hget::<_, _, Option<i64>>("h", "none")?, None);
     assert_eq!(r.hlen::<_, usize>("h")?, 1500);
@@ -77,7 +95,9 @@ fn scanning(r: &mut Connection) -> RedisResult<()> {
     }
     pipe.get("key:999").incr("counter", 1);
     assert_eq!(pipe.query::<(i64, i64)>(r)?, (999, 1));
-    let found = r.scan_match::<_, String>("key:*")?.collect::<RedisResult<HashSet<_>>>()?;
+    let found = r
+        .scan_match::<_, String>("key:*")?
+        .collect::<RedisResult<HashSet<_>>>()?;
     assert_eq!(found, (0..1000).map(|i| format!("key:{i}")).collect());
     Ok(())
 }
@@ -98,7 +118,10 @@ fn cluster(addresses: &[String]) -> RedisResult<()> {
         for turn in 0..20 {
             let () = writer.set("across", turn)?;
             let token: u64 = redis::cmd("PLENARY").arg("TOKEN").query(&mut writer)?;
-            let () = redis::cmd("PLENARY").arg("WAITFOR").arg(token).query(&mut reader)?;
+            let () = redis::cmd("PLENARY")
+                .arg("WAITFOR")
+                .arg(token)
+                .query(&mut reader)?;
             assert_eq!(reader.get::<_, i64>("across")?, turn);
         }
     }

@@ -40,7 +40,8 @@ impl Server {
         let node = Node::start(Config::new(folder.path())).await.unwrap();
         let mut config = RespConfig::new("127.0.0.1:0");
         change(&mut config);
-        let resp = Resp::start(node.clone(), config).await.unwrap();
+        let listener = Resp::bind(&config.listen).await.unwrap();
+        let resp = Resp::start(listener, node.clone(), config).unwrap();
         Self {
             node,
             resp,
@@ -889,10 +890,7 @@ async fn stopping_closes_every_connection_and_the_port() {
 async fn an_address_in_use_is_a_clear_error() {
     let server = Server::start().await;
     let address = server.resp.address().to_string();
-    let error = Resp::start(server.node.clone(), RespConfig::new(&address))
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = Resp::bind(&address).await.unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("cannot listen on {address}: ")),
         "{error}"

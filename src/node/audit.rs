@@ -52,8 +52,17 @@ pub(super) async fn compare(replica: Arc<Replica>, peers: Arc<Peers>, difference
         for (id, (member, _)) in replica.state().members {
             let answer = tokio::time::timeout(ANSWER, peers.status(id, &member.raft_addr)).await;
             let Ok(Ok(answer)) = answer else { continue };
-            let Ok(digest) = <[u8; 16]>::try_from(&answer.audit_digest[..]) else { continue };
-            differences.compare(mine, id, Audit { index: answer.audit_index, digest: u128::from_le_bytes(digest) });
+            let Ok(digest) = <[u8; 16]>::try_from(&answer.audit_digest[..]) else {
+                continue;
+            };
+            differences.compare(
+                mine,
+                id,
+                Audit {
+                    index: answer.audit_index,
+                    digest: u128::from_le_bytes(digest),
+                },
+            );
         }
     }
 }

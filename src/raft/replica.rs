@@ -119,7 +119,11 @@ impl Replica {
         let raft = Raft::new(node, config, network, log, states)
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Self { raft, snapshots, state })
+        Ok(Self {
+            raft,
+            snapshots,
+            state,
+        })
     }
 
     pub(super) fn raft(&self) -> &Raft<Types, StateStore> {

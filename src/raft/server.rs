@@ -330,7 +330,9 @@ impl<I: Inbound> Peer for Service<I> {
             applied_index: self.replica.applied(),
             leader: state.leader.unwrap_or_default(),
             audit_index: audit.map_or(0, |audit| audit.index),
-            audit_digest: audit.map_or(Bytes::new(), |audit| Bytes::copy_from_slice(&audit.digest.to_le_bytes())),
+            audit_digest: audit.map_or(Bytes::new(), |audit| {
+                Bytes::copy_from_slice(&audit.digest.to_le_bytes())
+            }),
         }))
     }
 }

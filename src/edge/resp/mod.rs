@@ -86,16 +86,27 @@ struct Shared {
 }
 
 impl Resp {
-    /// Listens at `config.listen` and serves clients until [`Resp::stop`].
+    /// Takes the endpoint's port. Apart from [`Resp::start`], so that a node can tell the others where its clients are served before it starts.
     ///
     /// # Errors
     /// [`Error::Listen`] when the address cannot be listened on.
-    pub async fn start(node: Node, config: RespConfig) -> Result<Self, Error> {
+    pub async fn bind(listen: &str) -> Result<TcpListener, Error> {
+        let refused = |source| Error::Listen {
+            address: listen.to_owned(),
+            source,
+        };
+        TcpListener::bind(listen).await.map_err(refused)
+    }
+
+    /// Serves the clients of a listener from [`Resp::bind`] until [`Resp::stop`].
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the system does not tell the listener's address.
+    pub fn start(listener: TcpListener, node: Node, config: RespConfig) -> Result<Self, Error> {
         let refused = |source| Error::Listen {
             address: config.listen.clone(),
             source,
         };
-        let listener = TcpListener::bind(&config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let shared = Shared {
             node,

@@ -46,7 +46,7 @@ impl Plenary {
     /// Starts a node with these settings, and the edges they name. [`Node::ready`] waits until it serves.
     ///
     /// # Errors
-    /// Those of [`Node::start`], and [`Error::Listen`](crate::Error::Listen) of an edge.
+    /// Those of [`Node::start`], and [`Error::Listen`](crate::error::Error::Listen) of an edge.
     pub async fn start(config: Config) -> Result<Self> {
         let mut config = config;
         config.validate()?;
@@ -132,7 +132,7 @@ impl Edges {
         {
             let listener = crate::edge::resp::Resp::bind(&resp.listen).await?;
             let bound = listener.local_addr();
-            let bound = bound.map_err(|source| crate::Error::Listen {
+            let bound = bound.map_err(|source| crate::error::Error::Listen {
                 address: resp.listen.clone(),
                 source,
             })?;

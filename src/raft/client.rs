@@ -41,6 +41,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 pub(crate) struct Peers {
     /// Held to look up or add a channel, never across an await.
     channels: Mutex<HashMap<String, Channels>>,
+    /// Where each member is, as known last. Raft keeps its [`Link`]s when a member moves, so they look here. Held to look up or note one.
+    addresses: Mutex<HashMap<u64, String>>,
     proof: Proof,
     node: u64,
     /// This node's cluster; 0 before it belongs to one.
@@ -79,6 +81,7 @@ impl Peers {
     pub(crate) fn new(node: u64, cluster: u64, secret: Option<&Secret>) -> Arc<Self> {
         Arc::new(Self {
             channels: Mutex::default(),
+            addresses: Mutex::default(),
             proof: Proof::new(secret),
             node,
             cluster: AtomicU64::new(cluster),
@@ -91,6 +94,11 @@ impl Peers {
 
     pub(crate) fn set_cluster(&self, cluster: u64) {
         self.cluster.store(cluster, Ordering::Release);
+    }
+
+    /// Notes where a member is. It is called by its id, so whoever else answers there refuses.
+    pub(super) fn note_address(&self, id: u64, address: &str) {
+        self.addresses.lock().insert(id, address.to_owned());
     }
 
     pub(super) fn proof(&self) -> &Proof {
@@ -254,10 +262,10 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &Member) -> Link {
+        self.peers.note_address(target, &node.raft_addr);
         Link {
             peers: self.peers.clone(),
             target,
-            address: node.raft_addr.clone(),
             streams: true,
         }
     }
@@ -275,7 +283,6 @@ impl RaftNetworkFactory<Types> for Network {
 pub(super) struct Link {
     peers: Arc<Peers>,
     target: u64,
-    address: String,
     streams: bool,
 }
 
@@ -284,8 +291,16 @@ impl Link {
         self.peers.request(self.target, message)
     }
 
+    fn address(&self) -> String {
+        let addresses = self.peers.addresses.lock();
+        addresses
+            .get(&self.target)
+            .cloned()
+            .expect("noted when this link was made, and never taken out")
+    }
+
     fn control(&self) -> Result<PeerClient<Channel>, RPCError<Types>> {
-        self.peers.control(&self.address).map_err(unreachable)
+        self.peers.control(&self.address()).map_err(unreachable)
     }
 
     async fn within<T>(
@@ -332,7 +347,7 @@ impl Link {
         let chunks = futures::stream::once(async { vote }).chain(chunks(file));
         let channels = self
             .peers
-            .channels(&self.address)
+            .channels(&self.address())
             .map_err(|error| network(&error))?;
         let answer = client(channels.bulk)
             .snapshot(self.request(chunks))
@@ -413,7 +428,14 @@ impl RaftNetworkV2<Types> for Link {
             return openraft::network::stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let channels = self.peers.channels(&self.address).map_err(unreachable)?;
+            // Raft waits between attempts when the first request is taken, not before: whoever connects first and fails would try again
+            // at once, thousands of times a second while the peer is down.
+            let mut input = input;
+            let Some(first) = input.next().await else {
+                return Ok(Box::pin(futures::stream::empty()) as AppendStream<'s>);
+            };
+            let input = futures::stream::once(async { first }).chain(input);
+            let channels = self.peers.channels(&self.address()).map_err(unreachable)?;
             let request = self.request(input.map(wire::append_request_to));
             let answers = client(channels.bulk)
                 .append_stream(request)

@@ -26,6 +26,7 @@ pub(crate) struct Replica {
     raft: Raft<Types, StateStore>,
     snapshots: SnapshotStore,
     state: AppliedState,
+    peers: Arc<Peers>,
 }
 
 impl std::fmt::Debug for Replica {
@@ -114,7 +115,7 @@ impl Replica {
             ..openraft::Config::default()
         };
         let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
-        let network = Network { peers };
+        let network = Network { peers: peers.clone() };
         let state = states.state();
         let raft = Raft::new(node, config, network, log, states)
             .await
@@ -123,6 +124,7 @@ impl Replica {
             raft,
             snapshots,
             state,
+            peers,
         })
     }
 
@@ -222,6 +224,8 @@ impl Replica {
 
     /// Notes a member's new addresses.
     pub(crate) async fn set_member(&self, id: u64, member: Member) -> Result<(), String> {
+        // Raft goes on with the links it has.
+        self.peers.note_address(id, &member.raft_addr);
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
         self.raft
             .change_membership(change, true)

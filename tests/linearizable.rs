@@ -1,0 +1,454 @@
+//! Histories of a few keys, checked for linearizability: what every client was told must fit one order of all operations, each somewhere
+//! between its call and its return. Through the Rust interface with leaders that stop, and over Redis with leaders killed and stopped.
+//!
+//! The checker is that of Wing, Gong and Lowe: it looks for an order by trying, and remembers the states it has been in. Each key is checked
+//! by itself. An operation whose outcome is unknown may take effect at any time after its call, or never.
+
+#![cfg(all(feature = "cli", unix))]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod process;
+
+use bytes::Bytes;
+use common::{PATIENCE, addresses, config};
+use plenary::machine::entry::Command;
+use plenary::machine::reply::Reply;
+use plenary::node::{Freshness, Node};
+use process::load::{Fate, connect, fate};
+use process::{Chance, Cluster, setting};
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Keys of a history, and the clients that work on them.
+const KEYS: usize = 4;
+const CLIENTS: usize = 8;
+
+/// Operations of one key at most: what a checker can look through.
+const OPERATIONS: usize = 400;
+
+/// What a key may hold here: a number, or nothing.
+type Value = Option<i64>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Get,
+    Set(i64),
+    SetNx(i64),
+    Incr,
+}
+
+/// What came of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Read(Value),
+    Done,
+    /// `SETNX`: whether it was set.
+    Was(bool),
+    Sum(i64),
+    Unknown,
+}
+
+/// One operation, from its call to its return on one clock.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    called: Duration,
+    returned: Duration,
+    operation: Operation,
+    outcome: Outcome,
+}
+
+impl Operation {
+    fn by_chance(chance: &mut Chance, fresh: &AtomicU64) -> Self {
+        // Values that occur once tell writes apart; far apart, so that increments do not meet.
+        let value = || (fresh.fetch_add(1, Ordering::Relaxed) as i64) * 100_000;
+        match chance.below(8) {
+            0..3 => Self::Get,
+            3..5 => Self::Set(value()),
+            5 => Self::SetNx(value()),
+            _ => Self::Incr,
+        }
+    }
+
+    fn argv(self, key: &str) -> Vec<String> {
+        match self {
+            Self::Get => vec!["GET".into(), key.into()],
+            Self::Set(value) => vec!["SET".into(), key.into(), value.to_string()],
+            Self::SetNx(value) => vec!["SETNX".into(), key.into(), value.to_string()],
+            Self::Incr => vec!["INCR".into(), key.into()],
+        }
+    }
+
+    fn outcome(self, reply: &Reply) -> Outcome {
+        match (self, reply) {
+            (Self::Get, Reply::Nil) => Outcome::Read(None),
+            (Self::Get, Reply::Bulk(bytes)) => {
+                Outcome::Read(Some(std::str::from_utf8(bytes).unwrap().parse().unwrap()))
+            }
+            (Self::Get, Reply::Integer(number)) => Outcome::Read(Some(*number)),
+            (Self::Set(_), reply) if *reply == Reply::OK => Outcome::Done,
+            (Self::SetNx(_), Reply::Integer(set)) => Outcome::Was(*set == 1),
+            (Self::Incr, Reply::Integer(sum)) => Outcome::Sum(*sum),
+            (operation, reply) => panic!("{operation:?} replied {reply:?}"),
+        }
+    }
+
+    /// What it does to a value and what it says.
+    fn apply(self, value: Value) -> (Value, Outcome) {
+        match self {
+            Self::Get => (value, Outcome::Read(value)),
+            Self::Set(new) => (Some(new), Outcome::Done),
+            Self::SetNx(new) => (value.or(Some(new)), Outcome::Was(value.is_none())),
+            Self::Incr => {
+                let sum = value.unwrap_or(0) + 1;
+                (Some(sum), Outcome::Sum(sum))
+            }
+        }
+    }
+}
+
+/// Whether one order explains a key's history.
+fn is_linearizable(history: &[Event]) -> bool {
+    // A read that told nothing constrains nothing.
+    let mut events: Vec<Event> = history
+        .iter()
+        .filter(|event| event.operation != Operation::Get || event.outcome != Outcome::Unknown)
+        .copied()
+        .collect();
+    for event in &mut events {
+        if event.outcome == Outcome::Unknown {
+            event.returned = Duration::MAX;
+        }
+    }
+    events.sort_by_key(|event| event.called);
+    Search {
+        events: &events,
+        seen: HashSet::new(),
+    }
+    .run()
+}
+
+struct Search<'a> {
+    events: &'a [Event],
+    /// Sets of operations that took effect, with the value they left: tried before, in vain.
+    seen: HashSet<(Vec<u64>, Value)>,
+}
+
+impl Search<'_> {
+    fn run(&mut self) -> bool {
+        let mut done = vec![0u64; self.events.len().div_ceil(64)];
+        let mut value: Value = None;
+        // Per step: which operation took effect, the value before it, and where to go on if it was the wrong one.
+        let mut steps: Vec<(usize, Value)> = Vec::new();
+        let mut from = 0;
+        loop {
+            if self.known_are_done(&done) {
+                return true;
+            }
+            match self.next(&done, value, from) {
+                Some((which, after)) => {
+                    steps.push((which, value));
+                    done[which / 64] |= 1 << (which % 64);
+                    (value, from) = (after, 0);
+                }
+                None => {
+                    let Some((which, before)) = steps.pop() else {
+                        return false;
+                    };
+                    done[which / 64] &= !(1 << (which % 64));
+                    (value, from) = (before, which + 1);
+                }
+            }
+        }
+    }
+
+    fn is_done(done: &[u64], which: usize) -> bool {
+        done[which / 64] & (1 << (which % 64)) != 0
+    }
+
+    fn known_are_done(&self, done: &[u64]) -> bool {
+        let mut events = self.events.iter().enumerate();
+        events.all(|(which, event)| event.outcome == Outcome::Unknown || Self::is_done(done, which))
+    }
+
+    /// The next operation, from `from` on, that may take effect now: called before any other that is not done has returned, and true to
+    /// what it said.
+    fn next(&mut self, done: &[u64], value: Value, from: usize) -> Option<(usize, Value)> {
+        let open = |which: &usize| !Self::is_done(done, *which);
+        let first_return = (0..self.events.len())
+            .filter(open)
+            .map(|which| self.events[which].returned)
+            .min()?;
+        for which in (from..self.events.len()).filter(open) {
+            let event = self.events[which];
+            if event.called > first_return {
+                return None;
+            }
+            let (after, says) = event.operation.apply(value);
+            if event.outcome != Outcome::Unknown && event.outcome != says {
+                continue;
+            }
+            let mut then = done.to_vec();
+            then[which / 64] |= 1 << (which % 64);
+            if self.seen.insert((then, after)) {
+                return Some((which, after));
+            }
+        }
+        None
+    }
+}
+
+/// What all clients remember.
+struct History {
+    began: Instant,
+    keys: Mutex<HashMap<String, Vec<Event>>>,
+    fresh: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl History {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            keys: Mutex::default(),
+            fresh: AtomicU64::new(1),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the key has room for more.
+    fn has_room(&self, key: &str) -> bool {
+        let keys = self.keys.lock().unwrap();
+        keys.get(key).is_none_or(|events| events.len() < OPERATIONS)
+    }
+
+    fn note(&self, key: &str, called: Duration, operation: Operation, outcome: Outcome) {
+        let event = Event {
+            called,
+            returned: self.began.elapsed(),
+            operation,
+            outcome,
+        };
+        self.keys
+            .lock()
+            .unwrap()
+            .entry(key.to_owned())
+            .or_default()
+            .push(event);
+    }
+
+    #[track_caller]
+    fn check(self) {
+        for (key, events) in self.keys.into_inner().unwrap() {
+            let unknown = events
+                .iter()
+                .filter(|event| event.outcome == Outcome::Unknown)
+                .count();
+            println!("{key}: {} operations, {unknown} of them unknown", events.len());
+            assert!(is_linearizable(&events), "{key}: no order explains {events:#?}");
+        }
+    }
+}
+
+fn event(called: u64, returned: u64, operation: Operation, outcome: Outcome) -> Event {
+    Event {
+        called: Duration::from_millis(called),
+        returned: Duration::from_millis(returned),
+        operation,
+        outcome,
+    }
+}
+
+#[test]
+fn the_checker_knows_right_from_wrong() {
+    use Operation::{Get, Incr, Set, SetNx};
+    use Outcome::{Done, Read, Sum, Unknown, Was};
+    let after = |more: &[Event]| {
+        let mut events = vec![event(0, 1, Set(1), Done), event(2, 5, Set(2), Done)];
+        events.extend_from_slice(more);
+        is_linearizable(&events)
+    };
+    assert!(after(&[event(3, 4, Get, Read(Some(1)))]));
+    assert!(after(&[event(3, 4, Get, Read(Some(2)))]));
+    assert!(!after(&[event(6, 7, Get, Read(Some(1)))]), "a stale read");
+    assert!(!after(&[event(6, 7, Get, Read(None))]), "a lost write");
+    let back = [event(3, 4, Get, Read(Some(2))), event(4, 5, Get, Read(Some(1)))];
+    assert!(
+        !after(&[back[0], event(5, 6, Get, Read(Some(1)))]),
+        "a read that goes back"
+    );
+    assert!(
+        after(&[event(3, 4, Get, Read(Some(1))), back[0]]),
+        "at the same time is no order"
+    );
+    assert!(after(&[
+        event(6, 7, Incr, Sum(3)),
+        event(8, 9, Get, Read(Some(3)))
+    ]));
+    assert!(
+        !after(&[event(6, 7, Incr, Sum(3)), event(8, 9, Get, Read(Some(4)))]),
+        "applied twice"
+    );
+    let unknown = event(6, 7, Incr, Unknown);
+    for read in [2, 3] {
+        assert!(after(&[unknown, event(8, 9, Get, Read(Some(read)))]));
+    }
+    assert!(!after(&[unknown, event(8, 9, Get, Read(Some(4)))]));
+    assert!(
+        !after(&[event(3, 4, Get, Unknown), event(6, 7, SetNx(9), Was(true))]),
+        "set although there"
+    );
+}
+
+async fn api_client(history: &History, nodes: &[Node], which: usize, mut chance: Chance) {
+    let node = &nodes[which % nodes.len()];
+    while !history.stop.load(Ordering::Relaxed) {
+        let key = format!("k{}", chance.below(KEYS));
+        if !history.has_room(&key) {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let operation = Operation::by_chance(&mut chance, &history.fresh);
+        let argv: Vec<Bytes> = operation.argv(&key).into_iter().map(Bytes::from).collect();
+        let called = history.began.elapsed();
+        let reply = if operation == Operation::Get {
+            node.read(Freshness::Linearizable, 0, &argv).await
+        } else {
+            let written = node.write(vec![Command { db: 0, argv }]).await;
+            written.map(|written| written.replies.into_iter().next().unwrap())
+        };
+        match reply {
+            Ok(reply) => history.note(&key, called, operation, operation.outcome(&reply)),
+            Err(error) if error.may_be_applied() => history.note(&key, called, operation, Outcome::Unknown),
+            // Not applied: as if it had never been. This node may be the one that stops.
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rust_interface_is_linearizable_while_leaders_stop() {
+    let data = tempfile::tempdir().unwrap();
+    let addresses = addresses(3);
+    let mut nodes = Vec::new();
+    for which in 0..3 {
+        nodes.push(Node::start(config(data.path(), &addresses, which)).await.unwrap());
+    }
+    for node in &nodes {
+        node.ready(PATIENCE).await.unwrap();
+    }
+    for round in 0..setting("PLENARY_HISTORIES", 3) {
+        let history = std::sync::Arc::new(History::new());
+        let mut clients = Vec::new();
+        for which in 0..CLIENTS {
+            let (history, nodes) = (history.clone(), nodes.clone());
+            let chance = Chance::new(&format!("round {round}, client {which}"));
+            clients.push(tokio::spawn(async move {
+                api_client(&history, &nodes, which, chance).await;
+            }));
+        }
+        let noted = || history.keys.lock().unwrap().values().map(Vec::len).sum::<usize>();
+        common::eventually("half a history", async || noted() > KEYS * OPERATIONS / 4).await;
+        let leader = nodes
+            .iter()
+            .position(|node| node.status().leader_id == Some(node.id()));
+        let leader = leader.unwrap_or(0);
+        nodes[leader].stop().await.unwrap();
+        common::eventually("the rest of it", async || noted() > KEYS * OPERATIONS / 2).await;
+        history.stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.await.unwrap();
+        }
+        // The folder is free when the last handle is dropped.
+        drop(nodes.remove(leader));
+        let again = Node::start(config(data.path(), &addresses, leader)).await;
+        nodes.insert(leader, again.unwrap());
+        nodes[leader].ready(PATIENCE).await.unwrap();
+        for key in 0..KEYS {
+            let command = Command::new(0, ["DEL", ["k0", "k1", "k2", "k3"][key]]);
+            nodes[0].write(vec![command]).await.unwrap();
+        }
+        std::sync::Arc::into_inner(history)
+            .expect("all clients have ended")
+            .check();
+    }
+}
+
+fn redis_client(history: &History, redis: &[String], which: usize, mut chance: Chance) {
+    let (mut at, mut client) = (which, None);
+    while !history.stop.load(Ordering::Relaxed) {
+        let key = format!("k{}", chance.below(KEYS));
+        if !history.has_room(&key) {
+            std::thread::yield_now();
+            continue;
+        }
+        if client.is_none() {
+            client = connect(&redis[at % redis.len()])
+                .and_then(|mut fresh| fresh.call(&["PLENARY", "FRESH", "linearizable"]).map(|_| fresh))
+                .ok();
+        }
+        let Some(connected) = &mut client else {
+            at += 1;
+            std::thread::yield_now();
+            continue;
+        };
+        let operation = Operation::by_chance(&mut chance, &history.fresh);
+        let argv = operation.argv(&key);
+        let called = history.began.elapsed();
+        match connected.call(&argv) {
+            Ok(reply) => history.note(&key, called, operation, operation.outcome(&reply)),
+            Err(error) => {
+                if fate(&error) == Fate::Unknown {
+                    history.note(&key, called, operation, Outcome::Unknown);
+                }
+                (client, at) = (None, at + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn redis_clients_see_one_order_while_leaders_are_killed_and_stand_still() {
+    for signal in ["KILL", "STOP"] {
+        let mut cluster = Cluster::three(&["--write-deadline-ms", "2000"]);
+        let (history, redis) = (History::new(), cluster.redis());
+        std::thread::scope(|scope| {
+            for which in 0..CLIENTS {
+                let chance = Chance::new(&format!("{signal}, client {which}"));
+                let (history, redis) = (&history, &redis);
+                scope.spawn(move || redis_client(history, redis, which, chance));
+            }
+            let noted = || history.keys.lock().unwrap().values().map(Vec::len).sum::<usize>();
+            let goes_on = |more: usize| {
+                let until = (noted() + more).min(KEYS * OPERATIONS);
+                process::wait_until("the history goes on", || {
+                    if noted() >= until {
+                        Ok(())
+                    } else {
+                        Err(format!("{} of {until}", noted()))
+                    }
+                });
+            };
+            for _ in 0..3 {
+                goes_on(150);
+                let leader = cluster.leader();
+                cluster.nodes[leader].signal(signal);
+                goes_on(150);
+                if signal == "KILL" {
+                    cluster.nodes[leader].kill();
+                    cluster.nodes[leader].start();
+                    cluster.nodes[leader].ready();
+                } else {
+                    cluster.nodes[leader].signal("CONT");
+                }
+            }
+            goes_on(150);
+            history.stop.store(true, Ordering::Relaxed);
+        });
+        history.check();
+        cluster.level();
+        cluster.assert_same_state();
+    }
+}

@@ -323,8 +323,7 @@ fn one_folder_is_for_one_process() {
     let folder = tempfile::tempdir().unwrap();
     let one = Serving::one(folder.path());
     let mut second = plenary(["serve", "--listen", "127.0.0.1:0", "--data"]);
-    // A second node that does start must end all the same, so that this test does.
-    let said = run(second.arg(folder.path()).arg("--until-stdin-ends"));
+    let said = run(second.arg(folder.path()));
     said.failed_with(1, &["in use by another process"]);
     assert_eq!(
         one.client().call(&["PING"]).unwrap(),
@@ -344,7 +343,6 @@ fn a_port_in_use_is_told() {
             "127.0.0.1:0",
             setting,
             &address,
-            "--until-stdin-ends",
         ]);
         let said = run(command.arg("--data").arg(folder.path()));
         said.failed_with(1, &[&format!("cannot listen on {address}")]);

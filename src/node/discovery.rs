@@ -13,18 +13,24 @@
 use super::members::Members;
 use crate::raft::Member;
 use crate::raft::client::{Hello, MemberChange, Peers};
+use crate::raft::fault::Fault;
 use crate::raft::meta::Meta;
 use crate::raft::replica::Replica;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How often a node that belongs nowhere looks around.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a peer may take to say who it is.
 const HELLO: Duration = Duration::from_secs(1);
+
+/// How often a member looks whether the others know where it is, and after how many failures it is told why.
+const RECORD: Duration = Duration::from_secs(1);
+const RECORDS_PER_WORD: u32 = 5;
 
 /// After so many looks without a cluster, it is told why (and again after as many).
 const LOOKS_PER_WORD: u32 = 50;
@@ -43,6 +49,8 @@ pub(super) struct Discovery {
     pub(super) members: Arc<Members>,
     /// Whether this node asks for a vote while it has none: it was told whom to join.
     pub(super) wants_vote: bool,
+    /// Raised when this data folder is not this node's to use.
+    pub(super) fault: Fault,
 }
 
 /// The founders of a cluster with these settings.
@@ -73,8 +81,17 @@ pub(super) fn cluster_id(founders: &BTreeMap<u64, Member>) -> u64 {
 }
 
 impl Discovery {
-    /// Looks around until this node belongs to a cluster, then keeps the members' record of it true.
-    pub(super) async fn run(self) -> Result<(), String> {
+    /// Looks around until this node belongs to a cluster, then keeps the members' record of it true. Says by `may_vote` that nobody else
+    /// is this node: before that it must not stand for election.
+    pub(super) async fn run(self, may_vote: oneshot::Sender<()>) -> Result<(), String> {
+        if self.replica.is_initialized().await? {
+            if let Some(why) = self.is_a_copy().await {
+                self.fault.raise(why);
+                return Ok(());
+            }
+        }
+        // Whoever waits for it has ended if it is not heard.
+        let _ = may_vote.send(());
         let mut looks = 0u32;
         while !self.replica.is_initialized().await? {
             if let Err(why) = self.look().await {
@@ -86,6 +103,42 @@ impl Discovery {
             tokio::time::sleep(LOOK).await;
         }
         self.keep_record().await
+    }
+
+    /// Why this folder is a copy, if the node it was copied from runs. Two processes of one id could vote twice.
+    ///
+    /// A folder may be moved, so it is asked where the members know this node: whoever answers there in its name, and says that it is to be
+    /// reached elsewhere than here, is another process.
+    async fn is_a_copy(&self) -> Option<String> {
+        let state = self.replica.state();
+        let (known, _) = state.members.get(&self.node)?;
+        self.answers_elsewhere(&known.raft_addr).await
+    }
+
+    async fn answers_elsewhere(&self, address: &str) -> Option<String> {
+        if address == self.me.raft_addr {
+            return None;
+        }
+        let hello = tokio::time::timeout(HELLO, self.peers.hello(address, &self.me)).await;
+        let hello = hello.ok()?.ok()?;
+        (hello.node == self.node && hello.member.raft_addr != self.me.raft_addr)
+            .then(|| runs_already(self.node, address))
+    }
+
+    /// Why this folder belongs to another cluster, if all who answer say so: nobody in `join` is of this node's cluster, and somebody is of
+    /// another.
+    async fn is_of_another_cluster(&self) -> Option<String> {
+        let mine = self.peers.cluster();
+        let (found, _) = self.ask_around().await;
+        if found.values().any(|hello| hello.cluster == mine) {
+            return None;
+        }
+        let (address, other) = found.iter().find(|(_, hello)| hello.cluster != 0)?;
+        Some(format!(
+            "this data folder belongs to cluster {mine:016x}, but {address} belongs to cluster {:016x}. Check `data` and `join`: to join that \
+             cluster, give this node an empty folder",
+            other.cluster
+        ))
     }
 
     /// One look: joins, founds, or says why neither.
@@ -203,25 +256,59 @@ impl Discovery {
     /// A member that moved tells the cluster where it is now; a learner that was told whom to join asks for its vote, also after the leader
     /// it asked first has gone.
     async fn keep_record(&self) -> Result<(), String> {
+        if let Some(why) = self.is_of_another_cluster().await {
+            self.fault.raise(why);
+            return Ok(());
+        }
+        let mut failures = 0u32;
         loop {
             let state = self.replica.state();
-            match state.members.get(&self.node) {
-                Some((member, voter))
-                    if state.leader.is_some() && (*member != self.me || (self.wants_vote && !voter)) =>
-                {
-                    if let Err(why) = self
-                        .members
-                        .change(MemberChange::Join(self.node, self.me.clone()))
-                        .await
-                    {
-                        tracing::debug!(why, "this node's address or wish to vote is not noted yet");
+            let (known, voter) = state
+                .members
+                .get(&self.node)
+                .map_or((None, false), |(member, voter)| (Some(member), *voter));
+            let unnoted = known.is_some_and(|known| *known != self.me) || (self.wants_vote && !voter);
+            if known.is_some() && unnoted {
+                if let Err(why) = self.note().await {
+                    failures += 1;
+                    if failures.is_multiple_of(RECORDS_PER_WORD) {
+                        tracing::warn!("this node's address or wish to vote is not noted yet: {why}");
                     }
                 }
-                _ => {}
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(RECORD).await;
         }
     }
+
+    /// Tells the leader where this node is. One that moved is not called by the leader and does not know it, so it asks around.
+    async fn note(&self) -> Result<(), String> {
+        let change = MemberChange::Join(self.node, self.me.clone());
+        if self.replica.state().leader.is_some() {
+            match self.members.change(change.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(why) => tracing::debug!(why, "the leader this node knows does not note it"),
+            }
+        }
+        let (found, silent) = self.ask_around().await;
+        let mine = self.peers.cluster();
+        let mut whys = silent;
+        for (address, _) in found.iter().filter(|(_, hello)| hello.cluster == mine) {
+            match tokio::time::timeout(HELLO, self.peers.change_member(address, change.clone())).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(status)) => whys.push(format!("{address}: {}", status.message())),
+                Err(_) => whys.push(format!("{address}: no answer")),
+            }
+        }
+        Err(whys.join(", "))
+    }
+}
+
+/// What is said to a node whose id is taken.
+pub(super) fn runs_already(node: u64, address: &str) -> String {
+    format!(
+        "node {node} runs at {address} already: this data folder is a copy of its folder. Give this node an empty folder, and it joins as a \
+         new member"
+    )
 }
 
 /// Binds this node to a cluster, durably, before anything is said in its name.

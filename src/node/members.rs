@@ -1,5 +1,6 @@
 //! Changes of the members: asked of any node, carried out by the leader, one at a time.
 
+use super::discovery::runs_already;
 use crate::raft::Member;
 use crate::raft::client::{MemberChange, Peers};
 use crate::raft::replica::{Replica, Role, State};
@@ -13,6 +14,9 @@ const CAUGHT_UP: u64 = 512;
 
 /// How often the leader looks whether a learner that asked for a vote has caught up.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a member that is said to have moved may take to answer where it was.
+const HELLO: Duration = Duration::from_millis(500);
 
 /// Voters at most: more make every write slower and protect no better.
 const VOTERS_MAX: usize = 7;
@@ -74,7 +78,17 @@ impl Members {
     async fn add(&self, state: &State, id: u64, member: Member) -> Result<(), String> {
         match state.members.get(&id) {
             Some((known, _)) if *known == member => Ok(()),
-            Some(_) => self.replica.set_member(id, member).await,
+            Some((known, _)) => {
+                // A node that moved is not where it was. One that is has a double: two processes of one id could vote twice.
+                let hello = self.peers.hello(&known.raft_addr, &member);
+                if let Ok(Ok(hello)) = tokio::time::timeout(HELLO, hello).await
+                    && hello.node == id
+                    && hello.member.raft_addr != member.raft_addr
+                {
+                    return Err(runs_already(id, &known.raft_addr));
+                }
+                self.replica.set_member(id, member).await
+            }
             None => self.replica.add_learner(id, member).await,
         }
     }

@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 /// How long a leader that stops waits for another to lead.
@@ -659,9 +659,11 @@ impl Opened {
             replica: inner.replica.clone(),
             members: inner.members.clone(),
             wants_vote: !config.join.is_empty(),
+            fault: inner.fault.clone(),
         };
+        let (may_vote, checked) = oneshot::channel();
         tasks.spawn(async move {
-            if let Err(why) = discovery.run().await {
+            if let Err(why) = discovery.run(may_vote).await {
                 tracing::debug!(why, "looking for a cluster has ended");
             }
         });
@@ -677,7 +679,7 @@ impl Opened {
             reader,
             config.limits.snapshot_log_bytes,
         ));
-        tasks.spawn(begin(inner.clone()));
+        tasks.spawn(begin(inner.clone(), checked));
         *inner.tasks.lock() = tasks;
         // Outside the set: it ends the node, and with it the set.
         tokio::spawn(stop_on_fault(node.clone()));
@@ -685,9 +687,13 @@ impl Opened {
     }
 }
 
-/// After the silence that follows a start, lets this node stand for election; notes when it has applied what was committed before.
-async fn begin(inner: Arc<Inner>) {
-    tokio::time::sleep(inner.silent).await;
+/// After the silence that follows a start, and once it is certain that no other process is this node, lets this node stand for election; notes when it has applied what was committed before.
+async fn begin(inner: Arc<Inner>, checked: oneshot::Receiver<()>) {
+    let (checked, ()) = tokio::join!(checked, tokio::time::sleep(inner.silent));
+    if checked.is_err() {
+        // Another process is this node: see the fault.
+        return;
+    }
     inner.replica.allow_elections();
     let mut watch = inner.replica.watch();
     // A leader's word is needed to know what is committed: its first entry of this term, or a heartbeat.

@@ -41,8 +41,23 @@ pub struct Said {
     pub err: String,
 }
 
+/// Runs a process that is expected to end by itself; one that goes on is killed, and what it said is told all the same.
 pub fn run(command: &mut Command) -> Said {
-    let output = command.output().unwrap();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (process, (ended, end)) = (child.id(), std::sync::mpsc::channel::<()>());
+    let guard = std::thread::spawn(move || {
+        if end.recv_timeout(PATIENCE).is_err() {
+            signal(process, "KILL");
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    // The guard has gone if it had to kill.
+    let _ = ended.send(());
+    guard.join().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Said {
         code: output.status.code(),

@@ -75,9 +75,16 @@ impl Database {
     /// [`Error::Folder`] where sled finds it damaged, whatever way sled says so.
     pub(crate) fn open(data: &Path) -> Result<Arc<Self>, Error> {
         let path = data.join("sled");
-        let damaged = |error: io::Error| Error::Folder {
-            folder: data.to_owned(),
-            why: format!("its database `sled` cannot be opened: {error}. {ADVICE}"),
+        // What the system refuses (a full disk, a permission) is no damage, and an empty folder no remedy.
+        let damaged = |error: io::Error| match error.raw_os_error() {
+            Some(_) => Error::Io {
+                doing: format!("opening the database in the data folder {}", data.display()),
+                source: error,
+            },
+            None => Error::Folder {
+                folder: data.to_owned(),
+                why: format!("its database `sled` cannot be opened: {error}. {ADVICE}"),
+            },
         };
         // Never refused for another process: the folder's lock is ours. If it stays locked, sled says so itself.
         if let Ok(file) = File::open(path.join("db"))
@@ -135,6 +142,7 @@ impl Database {
 pub(crate) fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) if error.raw_os_error().is_some() => Err(error),
         Ok(Err(error)) => Err(io::Error::other(error)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

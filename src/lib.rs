@@ -53,3 +53,14 @@ pub use machine::reply::{CommandError, Reply};
 pub use node::{Freshness, Node, Token};
 pub use plenary::{Builder, Plenary};
 pub use session::{Session, SessionError, Sessions};
+
+/// What `benches/` needs of the inside. Changes without notice.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::raft::probe::LogProbe;
+}
+
+/// README's example is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

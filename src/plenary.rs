@@ -13,6 +13,7 @@ use crate::session::Sessions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// A running node with its edges. Clones are handles to the same.
 ///
@@ -45,9 +46,12 @@ impl Plenary {
     /// Starts a node with these settings, and the edges they name. [`Node::ready`] waits until it serves.
     ///
     /// # Errors
-    /// Those of [`Node::start`], and [`Error::Listen`](crate::Error::Listen) of an edge.
+    /// Those of [`Node::start`], and [`Error::Listen`](crate::error::Error::Listen) of an edge.
     pub async fn start(config: Config) -> Result<Self> {
-        let (resp, http) = (config.resp.clone(), config.http.clone());
+        let mut config = config;
+        config.validate()?;
+        let http = config.http.clone();
+        let resp = Edges::bind(&mut config).await?;
         let node = Node::start(config).await?;
         match Edges::start(&node, resp, http).await {
             Ok(edges) => Ok(Self {
@@ -114,13 +118,36 @@ impl Plenary {
     allow(unused_variables, clippy::unused_async)
 )]
 impl Edges {
-    async fn start(node: &Node, resp: Option<RespConfig>, http: Option<String>) -> Result<Self> {
+    /// Takes the Redis endpoint's port before the node starts, and notes it in the settings: the node tells the others.
+    async fn bind(config: &mut Config) -> Result<Option<(TcpListener, RespConfig)>> {
+        let Some(resp) = &mut config.resp else {
+            return Ok(None);
+        };
         #[cfg(not(feature = "resp"))]
-        if resp.is_some() {
-            return Err(Error::Config(vec![
-                "resp: this program was built without the feature `resp`".to_owned(),
-            ]));
+        return Err(Error::Config(vec![format!(
+            "resp = {:?}: this program was built without the feature `resp`",
+            resp.listen
+        )]));
+        #[cfg(feature = "resp")]
+        {
+            let listener = crate::edge::resp::Resp::bind(&resp.listen).await?;
+            let bound = listener.local_addr();
+            let bound = bound.map_err(|source| crate::error::Error::Listen {
+                address: resp.listen.clone(),
+                source,
+            })?;
+            if let Some(host) = resp.listen.strip_suffix(":0") {
+                resp.listen = format!("{host}:{}", bound.port());
+            }
+            Ok(Some((listener, resp.clone())))
         }
+    }
+
+    async fn start(
+        node: &Node,
+        resp: Option<(TcpListener, RespConfig)>,
+        http: Option<String>,
+    ) -> Result<Self> {
         #[cfg(not(feature = "http"))]
         if http.is_some() {
             return Err(Error::Config(vec![
@@ -129,10 +156,9 @@ impl Edges {
         }
         Ok(Self {
             #[cfg(feature = "resp")]
-            resp: match resp {
-                Some(resp) => Some(crate::edge::resp::Resp::start(node.clone(), resp).await?),
-                None => None,
-            },
+            resp: resp
+                .map(|(listener, resp)| crate::edge::resp::Resp::start(listener, node.clone(), resp))
+                .transpose()?,
             #[cfg(feature = "http")]
             http: match http {
                 Some(listen) => Some(crate::edge::http::Http::start(node.clone(), &listen).await?).into(),

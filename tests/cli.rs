@@ -5,9 +5,13 @@
 #![cfg(all(feature = "cli", unix))]
 #![allow(clippy::unwrap_used)]
 
+mod common;
+mod process;
+
 use plenary::cli::client::{self, Client};
 use plenary::config::Secret;
 use plenary::machine::reply::Reply;
+use process::{plenary, run, signal};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -17,46 +21,6 @@ use std::time::{Duration, Instant};
 
 /// How long a process may take for anything before a test fails.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// The program, without settings of whoever runs the tests.
-fn plenary<const N: usize>(args: [&str; N]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
-    for (variable, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PLENARY_"))
-    {
-        command.env_remove(variable);
-    }
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-/// What a process that ends by itself said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-fn run(command: &mut Command) -> Said {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said {
-        code: output.status.code(),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    }
-}
-
-impl Said {
-    #[track_caller]
-    fn failed_with(&self, code: i32, texts: &[&str]) {
-        assert_eq!(self.code, Some(code), "{}", self.err);
-        for text in texts {
-            assert!(self.err.contains(text), "{text:?} is not in:\n{}", self.err);
-        }
-        assert_eq!(self.out, "", "errors go to standard error");
-    }
-}
 
 /// A running `plenary serve`; killed if a test lets go of it.
 struct Serving {
@@ -130,8 +94,7 @@ impl Serving {
     }
 
     fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.process.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        signal(self.process.id(), name);
     }
 
     /// Waits until it has ended: then nobody holds its standard error any more.

@@ -1,5 +1,7 @@
 //! Nodes in one process: forming, writing, reading, leaders that go, members that come.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use bytes::Bytes;

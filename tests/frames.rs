@@ -146,6 +146,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         let key = || "[a-z]{1,8}".prop_map(Reply::bulk);
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Reply::Array),
+            vec((inner.clone(), inner.clone()), 0..4).prop_map(Reply::Pairs),
             prop::collection::btree_set("[a-z]{1,8}", 0..4)
                 .prop_map(|items| Reply::Set(items.iter().map(Reply::bulk).collect())),
             vec((key(), inner), 0..4).prop_map(|mut pairs| {
@@ -187,6 +188,13 @@ fn normal(reply: &Reply, protocol: Protocol) -> String {
                 .collect();
             format!("{:?}", list(&flat))
         }
+        Reply::Pairs(pairs) if resp3 => {
+            let pair = |(left, right): &(Reply, Reply)| {
+                normal(&Reply::Array(vec![left.clone(), right.clone()]), protocol)
+            };
+            format!("{:?}", pairs.iter().map(pair).collect::<Vec<_>>())
+        }
+        Reply::Pairs(pairs) => normal(&Reply::Map(pairs.clone()), protocol),
         Reply::Double(number) if resp3 => format!(",{number:?}"),
         Reply::Double(number) => {
             let mut bytes = BytesMut::new();

@@ -1,5 +1,7 @@
 //! The public handles against a node of its own: what a program that links Plenary sees.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use plenary::session::{NewSession, SessionError, SessionId};
 use plenary::{CommandError, Error, Freshness, Plenary, Reply, Token, Ttl};
 use std::time::Duration;

@@ -253,7 +253,13 @@ fn names(code: &str, word: &str) -> bool {
 
 fn faults(source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
-    if !source.text.starts_with("//!") {
+    // What a generator wrote says so instead.
+    let is_generated = source
+        .text
+        .lines()
+        .next()
+        .is_some_and(|line| line.contains("@generated"));
+    if !source.text.starts_with("//!") && !is_generated {
         faults.push(source.fault(1, "a file begins with `//!`: what it is for and what it is not"));
     }
     let module = source.module();
@@ -271,12 +277,13 @@ fn faults(source: &Source) -> Vec<String> {
         }
         for (name, places) in CONFINED {
             // `self::sled::…` and, beside `mod sled;`, `sled::…` mean a module of ours.
-            let own = ["self::", "super::", "log::"]
-                .iter()
-                .any(|path| code.contains(&format!("{path}{name}")))
-                || source.text.contains(&format!("mod {name};"));
-            let as_crate =
-                !own && (names(&code, &format!("{name}::")) || names(&code, &format!("use {name}")));
+            let is_ours = || {
+                let paths = ["self::", "super::", "log::"];
+                paths.iter().any(|path| code.contains(&format!("{path}{name}")))
+                    || source.text.contains(&format!("mod {name};"))
+            };
+            let is_named = names(&code, &format!("{name}::")) || names(&code, &format!("use {name}"));
+            let as_crate = is_named && !is_ours();
             if as_crate && !source.is_in(places) {
                 let rule = format!("{name} may be named in {} only", places.join(" and "));
                 faults.push(source.fault(number, &rule));

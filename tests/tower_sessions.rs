@@ -1,5 +1,7 @@
 //! The session store under its contract, and under the real middleware with real HTTP requests at the same time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};

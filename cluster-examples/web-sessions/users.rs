@@ -83,7 +83,10 @@ impl User {
 
     /// Counts until told to stop, or until something is wrong: the rest would only repeat it.
     pub(crate) async fn work(&mut self, seen: &Seen) {
-        while !seen.stop.load(Ordering::Relaxed) && self.count(seen).await && self.look(seen).await {}
+        let mut well = true;
+        while well && !seen.stop.load(Ordering::Relaxed) {
+            well = self.count(seen).await && self.look(seen).await;
+        }
     }
 
     async fn count(&mut self, seen: &Seen) -> bool {

@@ -116,12 +116,25 @@ impl Client {
         Ok(stream)
     }
 
+    /// Waits less or more than a minute for each reply from now on.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when the system does not take it: a time of zero.
+    pub fn set_reply_time_max(&self, limit: Duration) -> Result<(), Error> {
+        self.stream
+            .set_read_timeout(Some(limit))
+            .map_err(|source| Error::Broken {
+                address: self.address.clone(),
+                source,
+            })
+    }
+
     /// Where it is connected to, as it was told.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Sends one command and waits for its reply, at most a minute.
+    /// Sends one command and waits for its reply, at most a minute unless told otherwise.
     ///
     /// # Errors
     /// [`Error::Refused`] for an error reply, [`Error::Broken`] for all else.

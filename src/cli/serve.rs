@@ -49,10 +49,8 @@ pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
         })?;
     let outcome = runtime.block_on(async {
         let mut asked = Asked::listen(until_stdin_ends)?;
-        let started = tokio::select! {
-            started = Plenary::start(config) => started?,
-            () = asked.first() => return Ok(()),
-        };
+        // A request that comes meanwhile is not lost: a start takes no longer than reading the log.
+        let started = Plenary::start(config).await?;
         let outcome = run(&started, &mut asked).await;
         tokio::select! {
             stopped = tokio::time::timeout(STOP_TIME_MAX, started.stop()) => match stopped {

@@ -359,6 +359,7 @@ mod tests {
             members: vec![member(1, true, Some(0)), member(2, false, None)],
             ready: true,
             fault: None,
+            differing_members: Vec::new(),
             durability: "fsync".into(),
             version: "0.1.0".into(),
             uptime_ms: 61_005,

@@ -44,7 +44,6 @@ impl Float {
     }
 
     /// The sum, rounded to nearest; none when that is infinite or not a number.
-    #[expect(clippy::should_implement_trait, reason = "it can refuse")]
     pub(super) fn add(self, other: Float) -> Option<Float> {
         let sum = self.0.add_r(other.0, Round::NearestTiesToEven).value;
         sum.is_finite().then_some(Float(sum))

@@ -269,11 +269,21 @@ impl Store {
             deadline,
             version: self.revision,
         };
-        self.insert_restored(db, key, slot);
+        // What it replaces may have ended already, found by nobody so far.
+        let old = self.replace(db, key, slot);
+        let ended = old
+            .and_then(|old| old.deadline)
+            .is_some_and(|deadline| deadline <= self.clock);
+        self.expired += u64::from(ended);
     }
 
     /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
     pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) -> bool {
+        self.replace(db, key, slot).is_none()
+    }
+
+    /// Puts a slot and keeps every count. What was there.
+    fn replace(&mut self, db: u8, key: &[u8], slot: Slot) -> Option<Slot> {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = Arc::make_mut(&mut database.shards[index]);
@@ -293,7 +303,7 @@ impl Store {
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
-        old.is_none()
+        old
     }
 
     fn move_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
@@ -642,5 +652,260 @@ impl Keyspace<'_> {
             .into_iter()
             .map(|(at, db, key)| (at, swapped(db), key))
             .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+    /// Something that happens to one of a few keys in one of two databases.
+    #[derive(Clone, Debug)]
+    enum Change {
+        Put(u8, String, Option<Millis>),
+        Keep(u8),
+        Remove(u8),
+        Deadline(u8, Option<Millis>),
+        Append(u8, usize),
+        Field(u8, u8, usize),
+        Unfield(u8, u8),
+        Rename(u8, u8),
+        Swap,
+        Flush,
+        Advance(Millis),
+    }
+
+    fn change() -> impl Strategy<Value = (u8, Change)> {
+        let key = || 0u8..12;
+        let deadline = || proptest::option::of(0u64..400);
+        let change = prop_oneof![
+            4 => (key(), "[a-z]{0,8}", deadline()).prop_map(|(key, text, at)| Change::Put(key, text, at)),
+            1 => key().prop_map(Change::Keep),
+            2 => key().prop_map(Change::Remove),
+            2 => (key(), deadline()).prop_map(|(key, at)| Change::Deadline(key, at)),
+            2 => (key(), 0usize..100).prop_map(|(key, count)| Change::Append(key, count)),
+            3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
+            2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
+            1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
+            1 => Just(Change::Swap),
+            1 => Just(Change::Flush),
+            1 => (0u64..40).prop_map(Change::Advance),
+        ];
+        (0u8..2, change)
+    }
+
+    fn name(key: u8) -> Vec<u8> {
+        format!("key {key}").into_bytes()
+    }
+
+    fn apply(store: &mut Store, db: u8, change: &Change) {
+        if let Change::Advance(by) = change {
+            return store.advance(store.clock() + by);
+        }
+        let mut keys = store.keyspace(db, 0);
+        match change {
+            Change::Put(key, text, at) => keys.put_until(&name(*key), Value::string(text.as_bytes()), *at),
+            Change::Keep(key) => keys.put_keeping_deadline(&name(*key), Value::string(b"kept")),
+            Change::Remove(key) => drop(keys.remove(&name(*key))),
+            Change::Deadline(key, at) => drop(keys.set_deadline(&name(*key), *at)),
+            Change::Append(key, count) => drop(keys.change(&name(*key), |value| {
+                if let Value::String(string) = value {
+                    string.change(|bytes| bytes.resize(bytes.len() + count, b'+'));
+                }
+            })),
+            Change::Field(key, field, count) => {
+                drop(keys.change_hash(&name(*key), |hash| hash.set(&[*field], &vec![b'x'; *count])));
+            }
+            Change::Unfield(key, field) => drop(keys.change_hash(&name(*key), |hash| hash.remove(&[*field]))),
+            Change::Rename(from, to) if from != to => drop(keys.rename(&name(*from), &name(*to))),
+            Change::Rename(..) | Change::Advance(_) => {}
+            Change::Swap => keys.swap(0, 1),
+            Change::Flush => drop(keys.flush()),
+        }
+    }
+
+    /// Every count is what counting anew comes to.
+    fn recount(store: &Store) {
+        let mut deadlines = BTreeSet::new();
+        let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
+        for (db, key, slot) in store.slots() {
+            let content: usize = match &slot.value {
+                Value::String(string) => string.bytes().len(),
+                Value::Hash(hash) => hash.iter().map(|(field, value)| field.len() + value.len()).sum(),
+                Value::Session(session) => session.bytes(),
+            };
+            bytes += key.len() + content + OVERHEAD_BYTES;
+            *keys.entry(db).or_insert(0) += 1;
+            if let Some(deadline) = slot.deadline {
+                *with_deadline.entry(db).or_insert(0) += 1;
+                deadlines.insert((deadline, db, key.clone()));
+            }
+            assert!(
+                !matches!(&slot.value, Value::Hash(hash) if hash.is_empty()),
+                "an empty hash is never kept"
+            );
+        }
+        assert_eq!(store.bytes(), bytes);
+        assert_eq!(store.deadlines, deadlines);
+        for db in 0..2 {
+            let count = |of: &HashMap<u8, usize>| of.get(&db).copied().unwrap_or(0);
+            assert_eq!(
+                store.counts(db),
+                (count(&keys), count(&with_deadline)),
+                "database {db}"
+            );
+        }
+    }
+
+    type State = BTreeMap<(u8, Vec<u8>), Slot>;
+
+    fn state(store: &Store) -> State {
+        store
+            .slots()
+            .map(|(db, key, slot)| ((db, key.to_vec()), slot.clone()))
+            .collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn counts_are_what_counting_anew_comes_to(changes in prop::collection::vec(change(), 1..60)) {
+            let mut store = Store::new(7);
+            for (db, change) in &changes {
+                apply(&mut store, *db, change);
+                recount(&store);
+            }
+        }
+
+        #[test]
+        fn a_frozen_copy_stays_as_it_was(before in prop::collection::vec(change(), 1..30), after in prop::collection::vec(change(), 1..30)) {
+            let mut store = Store::new(7);
+            before.iter().for_each(|(db, change)| apply(&mut store, *db, change));
+            let (frozen, was, revision) = (store.freeze(), state(&store), store.revision());
+            after.iter().for_each(|(db, change)| apply(&mut store, *db, change));
+            prop_assert_eq!(state(&frozen), was);
+            prop_assert_eq!(frozen.revision(), revision);
+        }
+
+        #[test]
+        fn a_version_never_stands_for_two_states_of_a_key(changes in prop::collection::vec(change(), 1..60)) {
+            let mut store = Store::new(7);
+            let mut seen: HashMap<(u8, Vec<u8>, u64), Slot> = HashMap::new();
+            for (db, change) in &changes {
+                apply(&mut store, *db, change);
+                for ((db, key), slot) in state(&store) {
+                    prop_assert!(slot.version > 0, "0 is for what is absent");
+                    let before = seen.entry((db, key, slot.version)).or_insert_with(|| slot.clone());
+                    prop_assert_eq!(&*before, &slot);
+                }
+            }
+        }
+
+        /// SCAN's promise: whoever is there from the first call to the last is seen, whatever comes and goes meanwhile.
+        #[test]
+        fn a_scan_sees_every_key_that_stays(
+            meanwhile in prop::collection::vec((0u32..6_000, any::<bool>()), 0..4_000),
+            count in 1usize..300,
+        ) {
+            let mut store = Store::new(7);
+            // So many that shards hold several: they are where keys move.
+            for key in 0u32..4_000 {
+                store.keyspace(0, 0).put(&key.to_le_bytes(), Value::string(b""));
+            }
+            let mut stay: BTreeSet<u32> = (0..4_000).collect();
+            let mut seen = BTreeSet::new();
+            let mut meanwhile = meanwhile.into_iter();
+            let mut cursor = 0;
+            for _ in 0..10_000 {
+                let (next, found) = store.view(0, 0).scan(cursor, count);
+                prop_assert!(found.len() <= count && next < 1 << 53);
+                seen.extend(found.iter().map(|(key, _)| u32::from_le_bytes(key[..].try_into().unwrap())));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+                for (key, put) in meanwhile.by_ref().take(count) {
+                    let mut keys = store.keyspace(0, 0);
+                    if put {
+                        keys.put(&key.to_le_bytes(), Value::string(b""));
+                    } else {
+                        keys.remove(&key.to_le_bytes());
+                        stay.remove(&key);
+                    }
+                }
+            }
+            prop_assert_eq!(cursor, 0, "it ends");
+            prop_assert!(stay.is_subset(&seen));
+        }
+    }
+
+    #[test]
+    fn an_entry_removes_a_bounded_number_of_ended_keys() {
+        let mut store = Store::new(7);
+        let all = EXPIRED_PER_ENTRY + 10;
+        for key in 0..all {
+            store
+                .keyspace(0, 0)
+                .put_until(&key.to_le_bytes(), Value::string(b""), Some(5));
+        }
+        store.advance(5);
+        assert_eq!(
+            (store.counts(0).0, store.expired()),
+            (10, EXPIRED_PER_ENTRY as u64)
+        );
+        assert_eq!(
+            store.view(0, 5).keys().count(),
+            0,
+            "the rest are absent all the same"
+        );
+        assert_eq!(store.view(0, 5).random_key(3), None);
+        store.advance(5);
+        assert_eq!(
+            (store.counts(0).0, store.expired(), store.next_deadline()),
+            (0, all as u64, None)
+        );
+    }
+
+    #[test]
+    fn what_ended_is_counted_once_however_it_is_found() {
+        let ended = |find: fn(&mut Keyspace<'_>)| {
+            let mut store = Store::new(7);
+            store.keyspace(0, 0).put_until(b"k", Value::string(b""), Some(5));
+            store.clock = 5;
+            find(&mut store.keyspace(0, 0));
+            store.advance(6);
+            store.expired()
+        };
+        assert_eq!(ended(|_| {}), 1);
+        assert_eq!(ended(|keys| drop(keys.remove(b"k"))), 1);
+        assert_eq!(ended(|keys| keys.put(b"k", Value::string(b""))), 1);
+        assert_eq!(
+            ended(|keys| drop(keys.change_hash(b"k", |hash| hash.set(b"f", b"v")))),
+            1
+        );
+    }
+
+    #[test]
+    fn keys_are_spread_over_shards_and_within_them() {
+        let store = Store::new(7);
+        let mut shards = vec![0; SHARDS];
+        let mut low_bits = BTreeSet::new();
+        for key in 0u32..50_000 {
+            let shard = store.hasher.shard(&key.to_le_bytes());
+            shards[shard] += 1;
+            if shard == 0 {
+                let mut hasher = store.hasher.build_hasher();
+                hasher.write(&key.to_le_bytes());
+                low_bits.insert(hasher.finish() % 16);
+            }
+        }
+        assert!(shards.iter().all(|count| (10..120).contains(count)));
+        assert!(
+            low_bits.len() > 8,
+            "the map inside a shard must not see all its keys begin in one place"
+        );
     }
 }

@@ -127,7 +127,7 @@ impl Spec {
             )
         };
         let base = self.name.split('|').count() as i64;
-        let Some(first) = words.iter().position(|word| is_key(word)) else {
+        let Some(first) = words.iter().position(is_key) else {
             return (0, 0, 0);
         };
         let position = base + first as i64;
@@ -141,10 +141,7 @@ impl Spec {
             };
             return (position, -1, step);
         }
-        let last = words
-            .iter()
-            .rposition(|word| is_key(word))
-            .expect("one was found above");
+        let last = words.iter().rposition(is_key).expect("one was found above");
         (position, base + last as i64, 1)
     }
 
@@ -424,10 +421,10 @@ mod tests {
                 .split(' ')
                 .map(|word| Bytes::copy_from_slice(word.as_bytes()))
                 .collect();
-            lookup(&argv)
-                .ok()
-                .expect("a command")
-                .keys_of(&argv)
+            let Ok(spec) = lookup(&argv) else {
+                panic!("no command: {line}")
+            };
+            spec.keys_of(&argv)
                 .map(|key| String::from_utf8_lossy(key).into_owned())
                 .collect::<Vec<_>>()
                 .join(" ")

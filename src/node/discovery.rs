@@ -95,12 +95,16 @@ impl Discovery {
             return self.join(address).await;
         }
         if !self.founders.contains(&self.me.raft_addr) {
-            return Err("this node is no founder, and nobody it asks belongs to a cluster".to_owned());
+            return Err(format!(
+                "this node is no founder, and nobody it asks belongs to a cluster (silent: {})",
+                silent.join(", ")
+            ));
         }
         if self.founders.first() != Some(&self.me.raft_addr) {
             return Err(format!(
-                "waiting for the first founder, {}, to begin",
-                self.founders[0]
+                "waiting for the first founder, {}, to begin (silent: {})",
+                self.founders[0],
+                silent.join(", ")
             ));
         }
         let mut members = BTreeMap::from([(self.node, self.me.clone())]);

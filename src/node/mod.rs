@@ -9,9 +9,11 @@
 //! | rounds (`query`) | linearizable reads | `stop` |
 //! | discovery | the peers' hellos | `stop` |
 //! | promoter (`members`) | learners that asked for a vote | `stop` |
+//! | comparer (`audit`) | the members' audits | `stop` |
 //! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
 //! | watch over faults | Raft, the log | `stop` |
 
+mod audit;
 mod clock;
 mod discovery;
 mod members;
@@ -106,6 +108,7 @@ struct Inner {
     proposer: Proposer,
     query: Query,
     fault: Fault,
+    differences: Arc<audit::Differences>,
     /// How long after this start no vote is granted and none is asked for.
     silent: Duration,
     /// What this node had committed when it started was applied.
@@ -303,6 +306,7 @@ impl Node {
             members: members.collect(),
             ready: self.is_ready(),
             fault: inner.fault.get(),
+            differing_members: inner.differences.members(),
             durability: match inner.durability {
                 Durability::Fsync => "fsync".to_owned(),
                 Durability::Os => "os".to_owned(),
@@ -584,6 +588,7 @@ impl Opened {
             proposer,
             query,
             fault,
+            differences: Arc::default(),
             silent,
             recovered: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
@@ -661,6 +666,11 @@ impl Opened {
             }
         });
         tasks.spawn(inner.members.clone().promote_joining());
+        tasks.spawn(audit::compare(
+            inner.replica.clone(),
+            inner.peers.clone(),
+            inner.differences.clone(),
+        ));
         tasks.spawn(ticker::tick(inner.state.clone(), outbound));
         tasks.spawn(ticker::snapshot(
             inner.replica.clone(),

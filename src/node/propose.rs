@@ -223,7 +223,13 @@ impl Proposer {
                 stopped()
             }
         })?;
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        // Whoever waits is answered before the other end goes. If it went all the same, the write may be under way.
+        answered.await.unwrap_or_else(|_| {
+            Err(Error::Unknown {
+                waited: Duration::ZERO,
+                why: "this node stopped before it was confirmed".to_owned(),
+            })
+        })
     }
 }
 
@@ -363,6 +369,7 @@ impl Courier {
             return;
         }
         let Some(route) = leader.and_then(|leader| self.open_lane(leader, role, term)) else {
+            self.retry_at = due.then(|| Instant::now() + RETRY_MOST);
             return;
         };
         self.flights.resend.store(false, Ordering::Release);
@@ -442,7 +449,9 @@ impl Courier {
             .filter(|flight| !flight.callers.is_empty())
             .map(|flight| flight.deadline);
         let waiting = self.waiting.front().map(|request| request.deadline);
-        let resend = (!flights.is_empty()).then(|| self.moved_at + RESEND_AFTER);
+        // Once a retry is set, it is what is waited for: a resend that is overdue meanwhile would wake this task without end.
+        let resend = (self.retry_at.is_none() && self.route.is_some() && !flights.is_empty())
+            .then(|| self.moved_at + RESEND_AFTER);
         let idle = Instant::now() + RESEND_AFTER;
         flying
             .chain(waiting)

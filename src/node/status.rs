@@ -47,6 +47,9 @@ pub struct Status {
     pub ready: bool,
     /// Why it does not take part, if it stopped by itself.
     pub fault: Option<String>,
+    /// Members whose state differs from this node's at the same index of the log: never any, or somebody must look.
+    #[serde(default)]
+    pub differing_members: Vec<u64>,
     /// `fsync` or `os`.
     pub durability: String,
     /// Its version.

@@ -12,7 +12,7 @@
 //! The only file that names bincode.
 
 use super::log::ADVICE;
-use super::log::sled::{Database, SledJournal, guarded, sync_folder};
+use super::log::sled::{Database, SledJournal, guarded, lock_soon, sync_folder};
 use crate::config::Durability;
 use crate::error::Error;
 use openraft::type_config::alias::SnapshotMetaOf;
@@ -94,15 +94,6 @@ pub(crate) enum Fresh {
     Discarded(PathBuf),
 }
 
-/// What a node promised while a cluster forms, so that it cannot promise two.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Promise {
-    /// The cluster that is to be.
-    pub(crate) cluster: u64,
-    /// Its first members: id and peer address.
-    pub(crate) members: Vec<(u64, String)>,
-}
-
 /// One snapshot file that counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CatalogueEntry {
@@ -136,8 +127,6 @@ struct Inner {
 #[derive(Debug)]
 struct Records {
     cluster: Option<u64>,
-    promise: Option<Promise>,
-    address: Option<String>,
     snapshots: Vec<CatalogueEntry>,
 }
 
@@ -215,6 +204,12 @@ impl Meta {
         SledJournal::open(self.0.database.clone(), self.0.durability)
     }
 
+    /// The database, for tests that damage it.
+    #[cfg(test)]
+    pub(super) fn database(&self) -> Arc<Database> {
+        self.0.database.clone()
+    }
+
     /// The data folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.0.folder
@@ -230,7 +225,7 @@ impl Meta {
         self.0.start
     }
 
-    /// The cluster this node belongs to, once it does.
+    /// The cluster this node belongs to or has promised to help form: it never joins another.
     pub(crate) fn cluster(&self) -> Option<u64> {
         self.0.records.lock().cluster
     }
@@ -240,33 +235,6 @@ impl Meta {
         let mut records = self.0.records.lock();
         self.0.put(key::CLUSTER, &Some(cluster))?;
         records.cluster = Some(cluster);
-        Ok(())
-    }
-
-    /// What this node promised while a cluster forms.
-    pub(crate) fn promise(&self) -> Option<Promise> {
-        self.0.records.lock().promise.clone()
-    }
-
-    /// Notes a promise, or that it is kept or void.
-    pub(crate) fn set_promise(&self, promise: Option<Promise>) -> Result<(), Error> {
-        let mut records = self.0.records.lock();
-        self.0.put(key::PROMISE, &promise)?;
-        records.promise = promise;
-        Ok(())
-    }
-
-    /// The peer address it told the others last.
-    pub(crate) fn address(&self) -> Option<String> {
-        self.0.records.lock().address.clone()
-    }
-
-    /// Notes the peer address it tells the others.
-    pub(crate) fn set_address(&self, address: &str) -> Result<(), Error> {
-        let mut records = self.0.records.lock();
-        let address = Some(address.to_owned());
-        self.0.put(key::ADDRESS, &address)?;
-        records.address = address;
         Ok(())
     }
 
@@ -305,8 +273,6 @@ mod key {
     pub(super) const NODE: &str = "node";
     pub(super) const START: &str = "start";
     pub(super) const CLUSTER: &str = "cluster";
-    pub(super) const PROMISE: &str = "promise";
-    pub(super) const ADDRESS: &str = "address";
     pub(super) const SNAPSHOTS: &str = "snapshots";
 }
 
@@ -334,8 +300,6 @@ impl Inner {
             run: Run::none(),
             records: Mutex::new(Records {
                 cluster: None,
-                promise: None,
-                address: None,
                 snapshots: Vec::new(),
             }),
             _lock: lock,
@@ -351,8 +315,6 @@ impl Inner {
         }
         *inner.records.get_mut() = Records {
             cluster: inner.get(key::CLUSTER).map_err(wrong)?.flatten(),
-            promise: inner.get(key::PROMISE).map_err(wrong)?.flatten(),
-            address: inner.get(key::ADDRESS).map_err(wrong)?.flatten(),
             snapshots: inner.get(key::SNAPSHOTS).map_err(wrong)?.unwrap_or_default(),
         };
         if inner.node == 0 {
@@ -419,7 +381,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
         .truncate(false)
         .open(folder.join("LOCK"))
         .map_err(io)?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(io(source)),

@@ -13,6 +13,7 @@ pub(crate) mod meta;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 // Generated: proto/plenary.proto has the words.
 mod pb;
+pub(crate) mod probe;
 pub(crate) mod replica;
 pub(crate) mod server;
 pub(crate) mod snapshot_store;

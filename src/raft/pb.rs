@@ -205,6 +205,11 @@ pub struct StatusResponse {
     pub applied_index: u64,
     #[prost(uint64, tag = "4")]
     pub leader: u64,
+    /// The last audit: an index, and the digest of the state there (16 bytes, little-endian); 0 and empty before the first.
+    #[prost(uint64, tag = "5")]
+    pub audit_index: u64,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub audit_digest: ::prost::bytes::Bytes,
 }
 /// Generated client implementations.
 pub mod peer_client {

@@ -2,7 +2,7 @@
 
 use super::client::{Network, Peers};
 use super::snapshot_store::SnapshotStore;
-use super::state_store::StateStore;
+use super::state_store::{Audit, State as AppliedState, StateStore};
 use super::{Group, LogId, Member, Types, Vote};
 use crate::config::Timing;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ const APPEND_ENTRIES: u64 = 256;
 pub(crate) struct Replica {
     raft: Raft<Types, StateStore>,
     snapshots: SnapshotStore,
+    state: AppliedState,
 }
 
 impl std::fmt::Debug for Replica {
@@ -114,10 +115,15 @@ impl Replica {
         };
         let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
         let network = Network { peers };
+        let state = states.state();
         let raft = Raft::new(node, config, network, log, states)
             .await
             .map_err(|error| error.to_string())?;
-        Ok(Self { raft, snapshots })
+        Ok(Self {
+            raft,
+            snapshots,
+            state,
+        })
     }
 
     pub(super) fn raft(&self) -> &Raft<Types, StateStore> {
@@ -126,6 +132,11 @@ impl Replica {
 
     pub(super) fn snapshots(&self) -> &SnapshotStore {
         &self.snapshots
+    }
+
+    /// The last audit taken here.
+    pub(crate) fn audit(&self) -> Option<Audit> {
+        self.state.audit()
     }
 
     /// Lets this node stand for election.

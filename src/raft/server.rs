@@ -323,12 +323,16 @@ impl<I: Inbound> Peer for Service<I> {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         self.admit_member(&request)?;
-        let state = self.replica.state();
+        let (state, audit) = (self.replica.state(), self.replica.audit());
         Ok(Response::new(pb::StatusResponse {
             role: state.role.name().to_owned(),
             term: state.term,
             applied_index: self.replica.applied(),
             leader: state.leader.unwrap_or_default(),
+            audit_index: audit.map_or(0, |audit| audit.index),
+            audit_digest: audit.map_or(Bytes::new(), |audit| {
+                Bytes::copy_from_slice(&audit.digest.to_le_bytes())
+            }),
         }))
     }
 }

@@ -321,11 +321,6 @@ impl Receiving {
         Ok(())
     }
 
-    /// Bytes received so far.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
     /// Verifies what was received and makes it durable. It counts when it is installed; until then only this file holds it, and
     /// the next start removes it.
     ///

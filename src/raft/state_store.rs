@@ -30,7 +30,22 @@ pub(crate) struct State {
     machine: Arc<RwLock<Machine>>,
     clock: Arc<Mutex<Clock>>,
     applied: watch::Receiver<u64>,
+    /// The last audit that is complete; held for a copy.
+    audit: Arc<Mutex<Option<Audit>>>,
 }
+
+/// The digest of the whole state at one index. Every member takes it at the same entries, so equal indices must have equal digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Audit {
+    /// The index of the log.
+    pub(crate) index: u64,
+    /// The digest of the machine that has applied it.
+    pub(crate) digest: u128,
+}
+
+/// An audit is taken at the first entry whose time lies in another one of these stretches of the log's clock than the entry before it, in
+/// milliseconds: by the log alone, so that all members audit the same states.
+const AUDIT_EVERY_MS: Millis = 60_000;
 
 /// The log's clock, and when this node saw it move.
 #[derive(Debug)]
@@ -48,6 +63,11 @@ impl State {
     /// The index applied last, 0 before the first; changes are seen in order, some may be skipped.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
+    }
+
+    /// The last audit.
+    pub(crate) fn audit(&self) -> Option<Audit> {
+        *self.audit.lock()
     }
 
     /// The log's clock carried on by this node's own since the last apply: an estimate to read deadlines by. Milliseconds
@@ -105,6 +125,7 @@ impl StateStore {
             machine: Arc::new(RwLock::new(machine)),
             clock: Arc::new(Mutex::new(clock)),
             applied: applied.subscribe(),
+            audit: Arc::default(),
         };
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
         Ok(Self {
@@ -130,15 +151,21 @@ impl StateStore {
             self.fault.raise(why.clone());
             io::Error::new(io::ErrorKind::InvalidData, why)
         })?;
-        let outcome = {
+        let (outcome, audited) = {
             let mut machine = self.state.machine.write();
+            let before = machine.store().clock();
             let outcome = machine.apply(&entry);
-            self.note_clock(machine.store().clock());
+            let clock = machine.store().clock();
+            self.note_clock(clock);
             // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
             // token of a write can wait for it here.
             self.applied.send_replace(index);
-            outcome
+            let due = clock / AUDIT_EVERY_MS != before / AUDIT_EVERY_MS;
+            (outcome, due.then(|| machine.freeze()))
         };
+        if let Some(frozen) = audited {
+            self.audit(index, frozen);
+        }
         let Origin { node, start, number } = entry.origin;
         if (node, start) == self.own && number > 0 {
             match outcome {
@@ -149,6 +176,18 @@ impl StateStore {
             }
         }
         Ok(())
+    }
+
+    /// Takes the digest beside the tasks; walking a large state takes a while, and nobody waits for it.
+    fn audit(&self, index: u64, frozen: Machine) {
+        let audit = self.state.audit.clone();
+        tokio::task::spawn_blocking(move || {
+            let digest = frozen.digest();
+            let mut last = audit.lock();
+            if last.is_none_or(|last| last.index < index) {
+                *last = Some(Audit { index, digest });
+            }
+        });
     }
 
     /// The estimate may have run ahead of the log between two applies; it never runs back, so that no key comes back to life.

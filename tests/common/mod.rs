@@ -1,6 +1,7 @@
 //! What the cluster tests share: free ports, nodes, and waiting for a condition.
 
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(unreachable_pub, reason = "shared by several programs")]
 
 use plenary::config::Config;
 use plenary::node::Node;

@@ -323,7 +323,8 @@ impl Connection {
         if self.writes.is_empty() {
             return Ok(());
         }
-        let (writes, count) = (std::mem::take(&mut self.writes), self.writes.len());
+        let writes = std::mem::take(&mut self.writes);
+        let count = writes.len();
         self.writes_bytes = 0;
         match self.caller.shared.node.write(writes).await {
             Ok(written) => {

@@ -26,17 +26,26 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::Nil | Reply::NilArray => out.put_slice(b"_\r\n"),
         Reply::Array(items) => list(b'*', items, protocol, out),
         Reply::Set(items) => list(if resp3 { b'~' } else { b'*' }, items, protocol, out),
-        Reply::Map(all) => {
+        Reply::Map(pairs) => {
             if resp3 {
-                count(b'%', all.len(), out)
+                count(b'%', pairs.len(), out)
             } else {
-                count(b'*', all.len() * 2, out)
+                count(b'*', pairs.len() * 2, out)
             }
-            pairs(all, false, protocol, out);
+            for (key, value) in pairs {
+                encode(key, protocol, out);
+                encode(value, protocol, out);
+            }
         }
-        Reply::Pairs(all) => {
-            count(b'*', if resp3 { all.len() } else { all.len() * 2 }, out);
-            pairs(all, resp3, protocol, out);
+        Reply::Pairs(pairs) => {
+            count(b'*', if resp3 { pairs.len() } else { pairs.len() * 2 }, out);
+            for (left, right) in pairs {
+                if resp3 {
+                    count(b'*', 2, out);
+                }
+                encode(left, protocol, out);
+                encode(right, protocol, out);
+            }
         }
         Reply::Double(number) if resp3 => line(b',', double(*number).as_bytes(), out),
         Reply::Double(number) => bulk(double(*number).as_bytes(), out),
@@ -49,17 +58,6 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
             out.put_slice(b"\r\n");
         }
         Reply::Verbatim(text) => bulk(text, out),
-    }
-}
-
-/// Keys and values in turn; each pair an array of its own where that is asked for.
-fn pairs(all: &[(Reply, Reply)], each_an_array: bool, protocol: Protocol, out: &mut BytesMut) {
-    for (key, value) in all {
-        if each_an_array {
-            count(b'*', 2, out);
-        }
-        encode(key, protocol, out);
-        encode(value, protocol, out);
     }
 }
 

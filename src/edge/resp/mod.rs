@@ -2,7 +2,7 @@
 //!
 //! Every node answers as a standalone master (`role:master`, never `MOVED`): reads come from its own memory, writes go through
 //! the log, wherever its leader is. In reading order: [`frame`] (bytes to commands), [`connection`] (order, waiting, limits),
-//! [`local`] and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), [`listener`]
+//! `local` and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), `listener`
 //! (who may come in). What the cache's own commands mean is in `machine/`, not here.
 //!
 //! # When this node could not answer
@@ -86,16 +86,27 @@ struct Shared {
 }
 
 impl Resp {
-    /// Listens at `config.listen` and serves clients until [`Resp::stop`].
+    /// Takes the endpoint's port. Apart from [`Resp::start`], so that a node can tell the others where its clients are served before it starts.
     ///
     /// # Errors
     /// [`Error::Listen`] when the address cannot be listened on.
-    pub async fn start(node: Node, config: RespConfig) -> Result<Self, Error> {
+    pub async fn bind(listen: &str) -> Result<TcpListener, Error> {
+        let refused = |source| Error::Listen {
+            address: listen.to_owned(),
+            source,
+        };
+        TcpListener::bind(listen).await.map_err(refused)
+    }
+
+    /// Serves the clients of a listener from [`Resp::bind`] until [`Resp::stop`].
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the system does not tell the listener's address.
+    pub fn start(listener: TcpListener, node: Node, config: RespConfig) -> Result<Self, Error> {
         let refused = |source| Error::Listen {
             address: config.listen.clone(),
             source,
         };
-        let listener = TcpListener::bind(&config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let shared = Shared {
             node,
@@ -124,7 +135,7 @@ impl Resp {
     }
 
     /// Accepts nobody any more, lets each connection finish the command it runs, and closes them: those that do not finish within
-    /// [`listener::STOP_GRACE`] as well.
+    /// `listener::STOP_GRACE` as well.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         let listener = self.listener.lock().take();

@@ -23,9 +23,6 @@ pub(super) const CONNECTION: &[Spec] = &[
     local("SELECT", "index").flags(QUICK).summary("Change the selected database for the current connection"),
     local("QUIT", "[argument ...]").flags(OPEN).summary("Close the connection"),
     local("RESET", "").since("6.2.0").flags(OPEN).summary("Reset the connection"),
-    local("READONLY", "").since("3.0.0").flags(QUICK).summary("Refused: this endpoint is not a node of a Redis Cluster"),
-    local("READWRITE", "").since("3.0.0").flags(QUICK).summary("Refused: this endpoint is not a node of a Redis Cluster"),
-    local("ASKING", "").since("3.0.0").flags("fast").summary("Refused: this endpoint is not a node of a Redis Cluster"),
 
     local("CLIENT", "subcommand [argument ...]").since("2.4.0").summary("A container for client connection commands"),
     local("CLIENT|GETNAME", "").since("2.6.9").flags(OWN).summary("Get the current connection name"),
@@ -45,28 +42,26 @@ pub(super) const CONNECTION: &[Spec] = &[
         .summary("Name the client library and its version"),
     local("CLIENT|SETNAME", "connection-name").since("2.6.9").flags(OWN).summary("Set the current connection name"),
 
-    local("COMMAND", "[subcommand ...]").since("2.8.13").flags(CALM).summary("Get array of Redis command details"),
-    local("COMMAND|COUNT", "").since("2.8.13").flags(CALM).summary("Get total number of Redis commands"),
-    local("COMMAND|DOCS", "[command-name ...]").since("7.0.0").flags(CALM)
-        .summary("Get array of specific Redis command documentation"),
-    local("COMMAND|GETKEYS", "command argument [argument ...]").since("2.8.13").flags(CALM)
-        .summary("Extract keys given a full Redis command"),
-    local("COMMAND|HELP", "").since("5.0.0").flags(CALM).summary("Show helpful text about the different subcommands"),
-    local("COMMAND|INFO", "[command-name ...]").since("2.8.13").flags(CALM)
-        .summary("Get array of specific Redis command details, or all when no argument is given."),
-    local("COMMAND|LIST", "[FILTERBY filter value]").since("7.0.0").flags(CALM)
-        .summary("Get an array of Redis command names"),
 ];
 
 #[rustfmt::skip]
 pub(super) const SERVER: &[Spec] = &[
+    local("COMMAND", "[subcommand ...]").categories("connection").since("2.8.13").flags(CALM).summary("Get array of Redis command details"),
+    local("COMMAND|COUNT", "").categories("connection").since("2.8.13").flags(CALM).summary("Get total number of Redis commands"),
+    local("COMMAND|DOCS", "[command-name ...]").categories("connection").since("7.0.0").flags(CALM)
+        .summary("Get array of specific Redis command documentation"),
+    local("COMMAND|GETKEYS", "command argument [argument ...]").categories("connection").since("2.8.13").flags(CALM)
+        .summary("Extract keys given a full Redis command"),
+    local("COMMAND|HELP", "").categories("connection").since("5.0.0").flags(CALM).summary("Show helpful text about the different subcommands"),
+    local("COMMAND|INFO", "[command-name ...]").categories("connection").since("2.8.13").flags(CALM)
+        .summary("Get array of specific Redis command details, or all when no argument is given."),
+    local("COMMAND|LIST", "[FILTERBY filter value]").categories("connection").since("7.0.0").flags(CALM)
+        .summary("Get an array of Redis command names"),
     local("INFO", "[section ...]").flags(CALM).categories("dangerous")
         .summary("Get information and statistics about the server"),
     local("ROLE", "").since("2.8.12").flags("noscript loading stale fast").categories("admin dangerous")
         .summary("Return the role of the instance in the context of replication"),
     local("TIME", "").since("2.6.0").flags(QUICK).summary("Return the current server time"),
-    local("CLUSTER", "subcommand [argument ...]").since("3.0.0")
-        .summary("Refused: this endpoint is not a node of a Redis Cluster"),
 
     local("CONFIG", "subcommand [argument ...]").since("2.0.0").summary("A container for server configuration commands"),
     local("CONFIG|GET", "parameter [parameter ...]").since("2.0.0").flags(ADMIN)
@@ -93,3 +88,13 @@ pub(super) const SERVER: &[Spec] = &[
 ];
 
 const PLENARY: &str = "plenary 0.1.0";
+
+/// Of a Redis Cluster, which this endpoint is not: refused as a standalone Redis refuses them.
+#[rustfmt::skip]
+pub(super) const CLUSTER: &[Spec] = &[
+    local("READONLY", "").categories("connection").since("3.0.0").flags(QUICK).summary("Refused: this endpoint is not a node of a Redis Cluster"),
+    local("READWRITE", "").categories("connection").since("3.0.0").flags(QUICK).summary("Refused: this endpoint is not a node of a Redis Cluster"),
+    local("ASKING", "").categories("connection").since("3.0.0").flags("fast").summary("Refused: this endpoint is not a node of a Redis Cluster"),
+    local("CLUSTER", "subcommand [argument ...]").since("3.0.0")
+        .summary("Refused: this endpoint is not a node of a Redis Cluster"),
+];

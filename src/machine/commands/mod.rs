@@ -16,6 +16,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("generic", key::COMMANDS),
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
+    ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),
     ("server", key::SERVER),
 ];

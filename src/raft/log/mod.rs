@@ -253,13 +253,7 @@ fn stopped() -> io::Error {
 }
 
 impl LogReader {
-    /// Bytes of entries that are in the log and not purged.
-    pub(crate) fn log_bytes(&self) -> u64 {
-        let live = self.shared.live.lock();
-        live.end - live.purged_end
-    }
-
-    /// Bytes of entries after this index: what a restart would apply again if a snapshot were at `index`.
+    /// Bytes of live entries after this index: what a restart would apply again if a snapshot were at `index`.
     pub(crate) fn bytes_after(&self, index: u64) -> u64 {
         let live = self.shared.live.lock();
         let before = live
@@ -736,7 +730,7 @@ impl<J: Journal> Writer<J> {
         let copy = || {
             result
                 .as_ref()
-                .map(|()| ())
+                .copied()
                 .map_err(|error| io::Error::other(error.to_string()))
         };
         let mut appended = std::mem::take(&mut self.appended);

@@ -20,12 +20,14 @@ use super::{ADVICE, Journal};
 use crate::config::Durability;
 use crate::error::Error;
 use bytes::{Buf, BufMut, Bytes};
-use std::fs::{File, OpenOptions};
+use sled::Tree;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// sled's segment: a quarter of it is the most that sled writes to its log file, the rest goes to files it never syncs.
 const SEGMENT_BYTES: usize = 2 << 20;
@@ -43,6 +45,10 @@ const CACHE_BYTES: u64 = 32 << 20;
 
 /// How often sled cleans its segments, in milliseconds. Durability does not hang on it.
 const CLEAN_EVERY_MS: u64 = 500;
+
+/// How long a lock is waited for. A process killed or a database dropped a moment ago may hold it still: sled ends its threads in its own
+/// time, and a child process holds what it inherited until it runs its own program.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Keys deleted at one step; a step is taken between two batches, so it must not hold up the next one for long.
 const DELETED_AT_ONCE: usize = 256;
@@ -73,6 +79,12 @@ impl Database {
             folder: data.to_owned(),
             why: format!("its database `sled` cannot be opened: {error}. {ADVICE}"),
         };
+        // Never refused for another process: the folder's lock is ours. If it stays locked, sled says so itself.
+        if let Ok(file) = File::open(path.join("db"))
+            && lock_soon(&file).is_ok()
+        {
+            file.unlock().map_err(damaged)?;
+        }
         let config = sled::Config::default()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
@@ -98,7 +110,7 @@ impl Database {
     }
 
     /// A tree by its name.
-    pub(crate) fn tree(&self, name: &str) -> io::Result<sled::Tree> {
+    pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
         guarded(|| self.db.open_tree(name))
     }
 
@@ -130,6 +142,22 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no reason given");
             Err(io::Error::other(format!("sled panicked: {text}")))
+        }
+    }
+}
+
+/// Locks a file, waiting up to [`LOCK_WAIT`]. Blocks: for the start of a node only.
+///
+/// # Errors
+/// `WouldBlock` when it stays locked.
+pub(crate) fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
+            end => return end,
         }
     }
 }
@@ -200,8 +228,8 @@ impl Mark {
 #[derive(Debug)]
 pub(crate) struct SledJournal {
     database: Arc<Database>,
-    log: sled::Tree,
-    floor_tree: sled::Tree,
+    log: Tree,
+    floor_tree: Tree,
     mark: Mark,
     marked: u64,
     durability: Durability,

@@ -1,0 +1,84 @@
+//! The log alone, for `benches/log.rs`: nothing else of a node runs. No part of the public face.
+
+use super::fault::Fault;
+use super::log::{LogStopper, LogStore};
+use super::meta::{Meta, boot_id};
+use super::{Entry, Group, LogId, Types};
+use crate::config::Durability;
+use crate::error::Error;
+use bytes::Bytes;
+use openraft::EntryPayload;
+use openraft::impls::leader_id_adv::LeaderId;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+
+/// A log in a folder of its own.
+#[derive(Debug)]
+pub struct LogProbe {
+    log: LogStore,
+    stopper: LogStopper,
+    next: u64,
+    _meta: Meta,
+}
+
+impl LogProbe {
+    /// Opens a fresh folder.
+    ///
+    /// # Errors
+    /// As for a node.
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
+        let (meta, _) = Meta::open(folder, durability, boot_id().as_deref())?;
+        let (log, stopper) = LogStore::open(meta.journal()?, durability, Fault::default())?;
+        Ok(Self {
+            log,
+            stopper,
+            next: 0,
+            _meta: meta,
+        })
+    }
+
+    /// Begins to append a group; the future ends when it is acknowledged.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub async fn append(&mut self, group: Bytes) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
+        let (done, durable) = Types::oneshot();
+        let entry = Entry {
+            log_id: id(self.next),
+            payload: EntryPayload::Normal(Group(group)),
+        };
+        self.next += 1;
+        self.log.append([entry], IOFlushed::signal(done)).await?;
+        Ok(async move {
+            durable
+                .await
+                .unwrap_or_else(|_| Err(io::Error::other("the log has stopped")))
+        })
+    }
+
+    /// Purges all entries but the last few.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub async fn purge(&mut self) -> io::Result<()> {
+        self.log.purge(id(self.next.saturating_sub(16))).await
+    }
+
+    /// Ends the log.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub async fn stop(self) -> io::Result<()> {
+        self.stopper.stop().await
+    }
+}
+
+fn id(index: u64) -> LogId {
+    LogId {
+        leader_id: LeaderId { term: 1, node_id: 1 },
+        index,
+    }
+}

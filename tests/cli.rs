@@ -337,13 +337,7 @@ fn a_port_in_use_is_told() {
     let address = taken.local_addr().unwrap().to_string();
     for setting in ["--resp", "--http"] {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = plenary([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            setting,
-            &address,
-        ]);
+        let mut command = plenary(["serve", "--listen", "127.0.0.1:0", setting, &address]);
         let said = run(command.arg("--data").arg(folder.path()));
         said.failed_with(1, &[&format!("cannot listen on {address}")]);
     }

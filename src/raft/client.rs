@@ -215,7 +215,7 @@ impl Peers {
             .into_inner())
     }
 
-    /// Opens the stream on which groups are forwarded to the leader. It answers, per group, whether it was proposed.
+    /// Opens the stream on which groups are forwarded to the leader. It answers those it refuses, with the reason.
     pub(crate) async fn forward(
         &self,
         leader: u64,

@@ -59,3 +59,8 @@ pub use session::{Session, SessionError, Sessions};
 pub mod testing {
     pub use crate::raft::probe::LogProbe;
 }
+
+/// README's example is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,5 +1,7 @@
 //! Nodes in one process: forming, writing, reading, leaders that go, members that come.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use bytes::Bytes;
@@ -154,4 +156,31 @@ async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
         "each acknowledged increment counts once"
     );
     assert_same_state(&others).await;
+}
+
+/// One follower stops and a stranger listens in its place, who hangs up on everybody: counts how often the leader calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_member_is_not_called_without_a_pause() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let leads = |node: &Node| node.status().leader_id == Some(node.id());
+    let leader = nodes.iter().position(leads).unwrap();
+    let (leader, dead) = (&nodes[leader], &nodes[(leader + 1) % 3]);
+    dead.stop().await.unwrap();
+    let stranger = tokio::net::TcpListener::bind(dead.raft_addr()).await.unwrap();
+    hset(leader, "k", "f", "v").await;
+    let mut calls = 0;
+    let count = async {
+        loop {
+            drop(stranger.accept().await.unwrap());
+            calls += 1;
+        }
+    };
+    let span = std::time::Duration::from_secs(1);
+    assert!(tokio::time::timeout(span, count).await.is_err());
+    // Ten heartbeats, as many looks of the other follower, and entries at most every 20 ms; without a pause there would be thousands.
+    assert!((1..200).contains(&calls), "{calls} calls in a second");
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
 }

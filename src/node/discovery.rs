@@ -84,11 +84,11 @@ impl Discovery {
     /// Looks around until this node belongs to a cluster, then keeps the members' record of it true. Says by `may_vote` that nobody else
     /// is this node: before that it must not stand for election.
     pub(super) async fn run(self, may_vote: oneshot::Sender<()>) -> Result<(), String> {
-        if self.replica.is_initialized().await? {
-            if let Some(why) = self.is_a_copy().await {
-                self.fault.raise(why);
-                return Ok(());
-            }
+        if self.replica.is_initialized().await?
+            && let Some(why) = self.is_a_copy().await
+        {
+            self.fault.raise(why);
+            return Ok(());
         }
         // Whoever waits for it has ended if it is not heard.
         let _ = may_vote.send(());
@@ -268,12 +268,13 @@ impl Discovery {
                 .get(&self.node)
                 .map_or((None, false), |(member, voter)| (Some(member), *voter));
             let unnoted = known.is_some_and(|known| *known != self.me) || (self.wants_vote && !voter);
-            if known.is_some() && unnoted {
-                if let Err(why) = self.note().await {
-                    failures += 1;
-                    if failures.is_multiple_of(RECORDS_PER_WORD) {
-                        tracing::warn!("this node's address or wish to vote is not noted yet: {why}");
-                    }
+            if known.is_some()
+                && unnoted
+                && let Err(why) = self.note().await
+            {
+                failures += 1;
+                if failures.is_multiple_of(RECORDS_PER_WORD) {
+                    tracing::warn!("this node's address or wish to vote is not noted yet: {why}");
                 }
             }
             tokio::time::sleep(RECORD).await;

@@ -714,14 +714,14 @@ async fn begin(inner: Arc<Inner>, checked: oneshot::Receiver<()>) {
 /// Stops the node when the disk or Raft fails: it never acknowledges what it could not store.
 async fn stop_on_fault(node: Node) {
     let mut faults = node.inner.fault.subscribe();
-    let mut watch = node.inner.replica.watch();
+    let mut watch = node.inner.replica.watch_leader();
     let mut stopped = node.inner.stopped.subscribe();
     loop {
         tokio::select! {
             _ = faults.wait_for(Option::is_some) => break,
             _ = stopped.wait_for(|stopped| *stopped) => return,
             running = watch.changed() => {
-                let fault = watch.now().fault;
+                let fault = node.inner.replica.state().fault;
                 if node.inner.stopping.load(Ordering::Acquire) {
                     return;
                 }

@@ -13,7 +13,7 @@ use crate::machine::entry::{self, Command, Origin};
 use crate::machine::reply::Reply;
 use crate::raft::answers::Answers;
 use crate::raft::client::Peers;
-use crate::raft::replica::{Replica, Role, State, StateWatch};
+use crate::raft::replica::{LeaderWatch, Replica, Role};
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -260,7 +260,7 @@ pub(super) struct Courier {
     retry_wait: Duration,
     /// When anything was last sent or applied.
     moved_at: Instant,
-    watch: StateWatch,
+    watch: LeaderWatch,
     outbound: Outbound,
 }
 
@@ -313,7 +313,7 @@ impl Courier {
             retry_at: None,
             retry_wait: RETRY_FIRST,
             moved_at: Instant::now(),
-            watch: outbound.replica.watch(),
+            watch: outbound.replica.watch_leader(),
             outbound,
         }
     }
@@ -348,11 +348,11 @@ impl Courier {
 
     /// Opens a lane to the leader when there is another one, or when groups must be sent again; sends all in flight on it, oldest first.
     fn follow_leader(&mut self) {
-        let state = self.watch.now();
+        let (role, term, leader) = self.watch.now();
         let leads = self
             .route
             .as_ref()
-            .is_some_and(|route| Some(route.leader) == state.leader && route.term == state.term);
+            .is_some_and(|route| Some(route.leader) == leader && route.term == term);
         if leads && self.moved_at.elapsed() > RESEND_AFTER && !self.flights.groups.lock().is_empty() {
             self.flights.resend.store(true, Ordering::Release);
         }
@@ -368,7 +368,7 @@ impl Courier {
         if leads && !due {
             return;
         }
-        let Some(route) = self.open_lane(&state) else {
+        let Some(route) = leader.and_then(|leader| self.open_lane(leader, role, term)) else {
             self.retry_at = due.then(|| Instant::now() + RETRY_MOST);
             return;
         };
@@ -381,13 +381,13 @@ impl Courier {
         self.route = Some(route);
     }
 
-    fn open_lane(&self, state: &State) -> Option<Route> {
-        let (leader, address) = state.leader_address()?;
+    fn open_lane(&self, leader: u64, role: Role, term: u64) -> Option<Route> {
+        let address = self.watch.address(leader)?;
         let (lane, groups) = mpsc::channel(self.limits.groups_in_flight);
         let groups = ReceiverStream::new(groups);
         let (outbound, flights) = (self.outbound.clone(), self.flights.clone());
         if leader == outbound.node {
-            if state.role != Role::Leader {
+            if role != Role::Leader {
                 return None;
             }
             tokio::spawn(local_lane(
@@ -397,14 +397,9 @@ impl Courier {
                 self.limits.groups_in_flight,
             ));
         } else {
-            let address = address.to_owned();
             tokio::spawn(remote_lane(outbound, flights, groups, leader, address));
         }
-        Some(Route {
-            leader,
-            term: state.term,
-            lane,
-        })
+        Some(Route { leader, term, lane })
     }
 
     /// Seals waiting requests into groups while a lane is open and not too many groups fly.
@@ -491,7 +486,7 @@ impl Courier {
     }
 
     fn why_waiting(&self) -> String {
-        let state = self.watch.now();
+        let state = self.outbound.replica.state();
         let voters = state.members.values().filter(|(_, voter)| *voter).count();
         match state.leader {
             None => format!(

@@ -41,10 +41,10 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
 pub(super) async fn snapshot(replica: Arc<Replica>, log: LogReader, limit: u64) {
     loop {
         tokio::time::sleep(MEASURE).await;
-        if log.bytes_after(replica.state().snapshot_index) >= limit {
-            if let Err(why) = replica.snapshot().await {
-                tracing::warn!(why, "no snapshot was taken");
-            }
+        if log.bytes_after(replica.state().snapshot_index) >= limit
+            && let Err(why) = replica.snapshot().await
+        {
+            tracing::warn!(why, "no snapshot was taken");
         }
     }
 }

@@ -223,7 +223,7 @@ impl Peers {
             .into_inner())
     }
 
-    /// Opens the stream on which groups are forwarded to the leader. It answers, per group, whether it was proposed.
+    /// Opens the stream on which groups are forwarded to the leader. It answers those it refuses, with the reason.
     pub(crate) async fn forward(
         &self,
         leader: u64,
@@ -418,7 +418,7 @@ impl RaftNetworkV2<Types> for Link {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<AppendStream<'s>, RPCError<Types>>>
     where
@@ -428,15 +428,14 @@ impl RaftNetworkV2<Types> for Link {
             return openraft::network::stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            // Raft waits between attempts when the first request is taken, not before: whoever connects first and fails would try again
-            // at once, thousands of times a second while the peer is down.
-            let mut input = input;
+            // openraft waits between two attempts inside `input`, before its first request: connecting without having asked for that one
+            // would try a dead peer again and again without a pause, which costs most of a processor.
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(futures::stream::empty()) as AppendStream<'s>);
             };
-            let input = futures::stream::once(async { first }).chain(input);
             let channels = self.peers.channels(&self.address()).map_err(unreachable)?;
-            let request = self.request(input.map(wire::append_request_to));
+            let requests = futures::stream::once(std::future::ready(first)).chain(input);
+            let request = self.request(requests.map(wire::append_request_to));
             let answers = client(channels.bulk)
                 .append_stream(request)
                 .await

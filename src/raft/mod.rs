@@ -12,6 +12,8 @@ pub(crate) mod log;
 pub(crate) mod meta;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 // Generated: proto/plenary.proto has the words.
+// As it was generated: tests/proto.rs compares it byte for byte.
+#[rustfmt::skip]
 mod pb;
 pub(crate) mod probe;
 pub(crate) mod replica;

@@ -218,10 +218,10 @@ pub mod peer_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct PeerClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -241,18 +241,22 @@ pub mod peer_client {
             let inner = tonic::client::Grpc::with_origin(inner, origin);
             Self { inner }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> PeerClient<InterceptedService<T, F>>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PeerClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             PeerClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -295,12 +299,15 @@ pub mod peer_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Vote");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Vote"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Vote"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn append(
@@ -310,25 +317,36 @@ pub mod peer_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Append");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Append"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Append"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn append_stream(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::AppendRequest>,
-        ) -> std::result::Result<tonic::Response<tonic::codec::Streaming<super::AppendResponse>>, tonic::Status>
-        {
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AppendResponse>>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/AppendStream");
+            let path = http::uri::PathAndQuery::from_static(
+                "/plenary.v1.Peer/AppendStream",
+            );
             let mut req = request.into_streaming_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("plenary.v1.Peer", "AppendStream"));
@@ -337,28 +355,43 @@ pub mod peer_client {
         pub async fn snapshot(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SnapshotChunk>,
-        ) -> std::result::Result<tonic::Response<super::SnapshotResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<super::SnapshotResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Snapshot");
             let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Snapshot"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Snapshot"));
             self.inner.client_streaming(req, path, codec).await
         }
         pub async fn transfer_leader(
             &mut self,
             request: impl tonic::IntoRequest<super::TransferLeaderRequest>,
-        ) -> std::result::Result<tonic::Response<super::TransferLeaderResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<super::TransferLeaderResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/TransferLeader");
+            let path = http::uri::PathAndQuery::from_static(
+                "/plenary.v1.Peer/TransferLeader",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("plenary.v1.Peer", "TransferLeader"));
@@ -375,27 +408,38 @@ pub mod peer_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Forward");
             let mut req = request.into_streaming_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Forward"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Forward"));
             self.inner.streaming(req, path, codec).await
         }
         pub async fn read_index(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadIndexRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReadIndexResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<super::ReadIndexResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/ReadIndex");
+            let path = http::uri::PathAndQuery::from_static(
+                "/plenary.v1.Peer/ReadIndex",
+            );
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "ReadIndex"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "ReadIndex"));
             self.inner.unary(req, path, codec).await
         }
         /// Finding each other, forming a cluster, changing its members.
@@ -406,39 +450,57 @@ pub mod peer_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Hello");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Hello"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Hello"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn promise(
             &mut self,
             request: impl tonic::IntoRequest<super::PromiseRequest>,
-        ) -> std::result::Result<tonic::Response<super::PromiseResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<super::PromiseResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Promise");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Promise"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Promise"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn change_member(
             &mut self,
             request: impl tonic::IntoRequest<super::ChangeMemberRequest>,
-        ) -> std::result::Result<tonic::Response<super::ChangeMemberResponse>, tonic::Status> {
+        ) -> std::result::Result<
+            tonic::Response<super::ChangeMemberResponse>,
+            tonic::Status,
+        > {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/ChangeMember");
+            let path = http::uri::PathAndQuery::from_static(
+                "/plenary.v1.Peer/ChangeMember",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("plenary.v1.Peer", "ChangeMember"));
@@ -451,12 +513,15 @@ pub mod peer_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Status");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("plenary.v1.Peer", "Status"));
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Status"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -468,7 +533,7 @@ pub mod peer_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with PeerServer.
@@ -486,24 +551,35 @@ pub mod peer_server {
         /// Server streaming response type for the AppendStream method.
         type AppendStreamStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::AppendResponse, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         async fn append_stream(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::AppendStreamStream>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<Self::AppendStreamStream>,
+            tonic::Status,
+        >;
         async fn snapshot(
             &self,
             request: tonic::Request<tonic::Streaming<super::SnapshotChunk>>,
-        ) -> std::result::Result<tonic::Response<super::SnapshotResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::SnapshotResponse>,
+            tonic::Status,
+        >;
         async fn transfer_leader(
             &self,
             request: tonic::Request<super::TransferLeaderRequest>,
-        ) -> std::result::Result<tonic::Response<super::TransferLeaderResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::TransferLeaderResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the Forward method.
         type ForwardStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ForwardResponse, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// Writes and reads of one node that another serves.
         async fn forward(
@@ -513,7 +589,10 @@ pub mod peer_server {
         async fn read_index(
             &self,
             request: tonic::Request<super::ReadIndexRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReadIndexResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ReadIndexResponse>,
+            tonic::Status,
+        >;
         /// Finding each other, forming a cluster, changing its members.
         async fn hello(
             &self,
@@ -526,7 +605,10 @@ pub mod peer_server {
         async fn change_member(
             &self,
             request: tonic::Request<super::ChangeMemberRequest>,
-        ) -> std::result::Result<tonic::Response<super::ChangeMemberResponse>, tonic::Status>;
+        ) -> std::result::Result<
+            tonic::Response<super::ChangeMemberResponse>,
+            tonic::Status,
+        >;
         async fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
@@ -553,7 +635,10 @@ pub mod peer_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -597,7 +682,10 @@ pub mod peer_server {
         type Response = http::Response<tonic::body::Body>;
         type Error = std::convert::Infallible;
         type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
             Poll::Ready(Ok(()))
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
@@ -605,12 +693,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Vote" => {
                     #[allow(non_camel_case_types)]
                     struct VoteSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::VoteRequest> for VoteSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::VoteRequest>
+                    for VoteSvc<T> {
                         type Response = super::VoteResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::VoteRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VoteRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::vote(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::vote(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -639,12 +736,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Append" => {
                     #[allow(non_camel_case_types)]
                     struct AppendSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::AppendRequest> for AppendSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::AppendRequest>
+                    for AppendSvc<T> {
                         type Response = super::AppendResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::AppendRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AppendRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::append(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::append(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -673,16 +779,24 @@ pub mod peer_server {
                 "/plenary.v1.Peer/AppendStream" => {
                     #[allow(non_camel_case_types)]
                     struct AppendStreamSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::StreamingService<super::AppendRequest> for AppendStreamSvc<T> {
+                    impl<T: Peer> tonic::server::StreamingService<super::AppendRequest>
+                    for AppendStreamSvc<T> {
                         type Response = super::AppendResponse;
                         type ResponseStream = T::AppendStreamStream;
-                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::AppendRequest>>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::AppendRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::append_stream(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::append_stream(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -711,15 +825,25 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Snapshot" => {
                     #[allow(non_camel_case_types)]
                     struct SnapshotSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::ClientStreamingService<super::SnapshotChunk> for SnapshotSvc<T> {
+                    impl<
+                        T: Peer,
+                    > tonic::server::ClientStreamingService<super::SnapshotChunk>
+                    for SnapshotSvc<T> {
                         type Response = super::SnapshotResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::SnapshotChunk>>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::SnapshotChunk>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::snapshot(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::snapshot(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -748,15 +872,23 @@ pub mod peer_server {
                 "/plenary.v1.Peer/TransferLeader" => {
                     #[allow(non_camel_case_types)]
                     struct TransferLeaderSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::TransferLeaderRequest> for TransferLeaderSvc<T> {
+                    impl<
+                        T: Peer,
+                    > tonic::server::UnaryService<super::TransferLeaderRequest>
+                    for TransferLeaderSvc<T> {
                         type Response = super::TransferLeaderResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::TransferLeaderRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::transfer_leader(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::transfer_leader(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -785,16 +917,24 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Forward" => {
                     #[allow(non_camel_case_types)]
                     struct ForwardSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::StreamingService<super::ForwardRequest> for ForwardSvc<T> {
+                    impl<T: Peer> tonic::server::StreamingService<super::ForwardRequest>
+                    for ForwardSvc<T> {
                         type Response = super::ForwardResponse;
                         type ResponseStream = T::ForwardStream;
-                        type Future = BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<tonic::Streaming<super::ForwardRequest>>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ForwardRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::forward(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::forward(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -823,12 +963,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/ReadIndex" => {
                     #[allow(non_camel_case_types)]
                     struct ReadIndexSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::ReadIndexRequest> for ReadIndexSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::ReadIndexRequest>
+                    for ReadIndexSvc<T> {
                         type Response = super::ReadIndexResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::ReadIndexRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadIndexRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::read_index(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::read_index(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -857,12 +1006,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Hello" => {
                     #[allow(non_camel_case_types)]
                     struct HelloSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::HelloRequest> for HelloSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::HelloRequest>
+                    for HelloSvc<T> {
                         type Response = super::HelloResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::HelloRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HelloRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::hello(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::hello(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -891,12 +1049,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Promise" => {
                     #[allow(non_camel_case_types)]
                     struct PromiseSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::PromiseRequest> for PromiseSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::PromiseRequest>
+                    for PromiseSvc<T> {
                         type Response = super::PromiseResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::PromiseRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PromiseRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::promise(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::promise(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -925,15 +1092,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/ChangeMember" => {
                     #[allow(non_camel_case_types)]
                     struct ChangeMemberSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::ChangeMemberRequest> for ChangeMemberSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::ChangeMemberRequest>
+                    for ChangeMemberSvc<T> {
                         type Response = super::ChangeMemberResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::ChangeMemberRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::change_member(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::change_member(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -962,12 +1135,21 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Status" => {
                     #[allow(non_camel_case_types)]
                     struct StatusSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::StatusRequest> for StatusSvc<T> {
+                    impl<T: Peer> tonic::server::UnaryService<super::StatusRequest>
+                    for StatusSvc<T> {
                         type Response = super::StatusResponse;
-                        type Future = BoxFuture<tonic::Response<Self::Response>, tonic::Status>;
-                        fn call(&mut self, request: tonic::Request<super::StatusRequest>) -> Self::Future {
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StatusRequest>,
+                        ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Peer>::status(&inner, request).await };
+                            let fut = async move {
+                                <T as Peer>::status(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -993,16 +1175,25 @@ pub mod peer_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(http::header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }

@@ -213,6 +213,11 @@ impl Replica {
         StateWatch(self.raft.metrics())
     }
 
+    /// Follows who leads. Unlike [`Replica::watch`] it sleeps through entries.
+    pub(crate) fn watch_leader(&self) -> LeaderWatch {
+        LeaderWatch(self.raft.server_metrics())
+    }
+
     /// Adds or updates a member without a vote. Does not wait until it has caught up.
     pub(crate) async fn add_learner(&self, id: u64, member: Member) -> Result<(), String> {
         self.raft
@@ -295,17 +300,49 @@ impl StateWatch {
     }
 }
 
-fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
-    let index = |id: &Option<LogId>| id.map_or(0, |id| id.index);
-    let membership = metrics.membership_config.membership();
-    let voters: BTreeSet<u64> = membership.voter_ids().collect();
-    let role = match metrics.state {
+/// Follows who leads and who the members are: nothing that moves with every entry, so whoever waits here is not woken by each.
+pub(crate) struct LeaderWatch(
+    openraft::type_config::alias::WatchReceiverOf<Types, openraft::metrics::RaftServerMetrics<Types>>,
+);
+
+impl LeaderWatch {
+    /// What this node does, the term of its vote, and the leader if one is known.
+    pub(crate) fn now(&self) -> (Role, u64, Option<u64>) {
+        let metrics = self.0.borrow_watched();
+        (
+            role_of(metrics.state),
+            metrics.vote.leader_id.term,
+            metrics.current_leader,
+        )
+    }
+
+    /// Where a member is reached.
+    pub(crate) fn address(&self, member: u64) -> Option<String> {
+        let metrics = self.0.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.get_node(&member).map(|node| node.raft_addr.clone())
+    }
+
+    /// Waits for a change. `false`: Raft has stopped.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+}
+
+fn role_of(state: ServerState) -> Role {
+    match state {
         ServerState::Leader => Role::Leader,
         ServerState::Follower => Role::Follower,
         ServerState::Candidate => Role::Candidate,
         ServerState::Learner => Role::Learner,
         ServerState::Shutdown => Role::Stopped,
-    };
+    }
+}
+
+fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
+    let index = |id: &Option<LogId>| id.map_or(0, |id| id.index);
+    let membership = metrics.membership_config.membership();
+    let voters: BTreeSet<u64> = membership.voter_ids().collect();
     let matched = metrics
         .replication
         .iter()
@@ -313,7 +350,7 @@ fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
         .map(|(id, log)| (*id, index(log)))
         .collect();
     State {
-        role,
+        role: role_of(metrics.state),
         leader: metrics.current_leader,
         term: metrics.current_term,
         last_log_index: metrics.last_log_index.unwrap_or(0),

@@ -249,7 +249,12 @@ impl<I: Inbound> Peer for Service<I> {
             }
         });
         // `buffered` starts the proposals in the order they came, which is the order the machine takes them in.
-        Ok(Response::new(Box::pin(proposals.buffered(FORWARD_PIPELINE))))
+        let answers = proposals.buffered(FORWARD_PIPELINE);
+        // What was proposed will be applied where it came from, which is all the answer needed: only a refusal is worth a message.
+        Ok(Response::new(Box::pin(answers.filter(|answer| {
+            let proposed = matches!(answer, Ok(answer) if answer.refused.is_empty());
+            futures::future::ready(!proposed)
+        }))))
     }
 
     async fn read_index(

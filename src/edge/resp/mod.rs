@@ -2,7 +2,7 @@
 //!
 //! Every node answers as a standalone master (`role:master`, never `MOVED`): reads come from its own memory, writes go through
 //! the log, wherever its leader is. In reading order: [`frame`] (bytes to commands), [`connection`] (order, waiting, limits),
-//! [`local`] and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), [`listener`]
+//! `local` and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), `listener`
 //! (who may come in). What the cache's own commands mean is in `machine/`, not here.
 //!
 //! # When this node could not answer
@@ -135,7 +135,7 @@ impl Resp {
     }
 
     /// Accepts nobody any more, lets each connection finish the command it runs, and closes them: those that do not finish within
-    /// [`listener::STOP_GRACE`] as well.
+    /// `listener::STOP_GRACE` as well.
     pub async fn stop(&self) {
         self.stop.send_replace(true);
         let listener = self.listener.lock().take();

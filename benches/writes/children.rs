@@ -1,0 +1,213 @@
+//! Processes that are measured: three of this program, a Redis, and redis-benchmark against both.
+
+use super::Fault;
+use super::target::{Caller, PATIENCE, Place, Resp, Target, cpu_of, free_port};
+use futures::future::BoxFuture;
+use plenary::config::Durability;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that ends with its owner.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command) -> Result<Self, Fault> {
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self(quiet.spawn()?))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a program is installed.
+pub(crate) fn has(program: &str) -> bool {
+    let version = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status();
+    version.is_ok_and(|status| status.success())
+}
+
+/// Asks again and again until the answer pleases.
+async fn until_ready(port: u16, argv: &[&[u8]], ready: impl Fn(&[u8]) -> bool) -> Result<(), Fault> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Ok(mut connection) = Resp::connect(port).await
+            && let Ok(reply) = connection.ask(argv).await
+            && ready(reply)
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(format!("port {port} does not serve within {PATIENCE:?}").into())
+}
+
+/// Three `plenary serve`, spoken to by RESP.
+pub(crate) struct Plenaries {
+    processes: Vec<Process>,
+    pub(crate) ports: Vec<u16>,
+}
+
+impl Plenaries {
+    pub(crate) async fn start(folder: &Path, durability: Durability) -> Result<Self, Fault> {
+        let peers: Vec<String> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let (mut processes, mut ports) = (Vec::new(), Vec::new());
+        for (which, peer) in peers.iter().enumerate() {
+            let port = free_port();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
+            command
+                .args([
+                    "serve",
+                    "--listen",
+                    peer,
+                    "--join",
+                    &peers.join(","),
+                    "--expect",
+                    "3",
+                ])
+                .args(["--resp", &format!("127.0.0.1:{port}"), "--log", "error"])
+                .args(["--durability", &durability.to_string(), "--data"])
+                .arg(folder.join(format!("n{which}")));
+            processes.push(Process::start(&mut command)?);
+            ports.push(port);
+        }
+        for port in &ports {
+            let ready = |reply: &[u8]| status(reply).is_some_and(|status| status["ready"] == true);
+            until_ready(*port, &[b"PLENARY", b"STATUS"], ready).await?;
+        }
+        Ok(Self { processes, ports })
+    }
+
+    /// Which of the three leads.
+    pub(crate) async fn leader(&self) -> Result<usize, Fault> {
+        for (which, port) in self.ports.iter().enumerate() {
+            let mut connection = Resp::connect(*port).await?;
+            let reply = connection.ask(&[b"PLENARY", b"STATUS"]).await?;
+            if status(reply).is_some_and(|status| status["role"] == "leader") {
+                return Ok(which);
+            }
+        }
+        Err("none of the three leads".into())
+    }
+}
+
+fn status(reply: &[u8]) -> Option<serde_json::Value> {
+    let start = reply.iter().position(|byte| *byte == b'{')?;
+    serde_json::from_slice(&reply[start..reply.len() - 2]).ok()
+}
+
+impl Target for Plenaries {
+    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Caller>, Fault>> {
+        Box::pin(async move {
+            let (leader, mut callers) = (self.leader().await?, Vec::new());
+            for caller in 0..count {
+                let port = self.ports[place.node(caller, leader, self.ports.len())];
+                callers.push(Caller::Resp(Resp::connect(port).await?));
+            }
+            Ok(callers)
+        })
+    }
+
+    fn cpu(&self) -> Result<Duration, Fault> {
+        self.processes
+            .iter()
+            .try_fold(cpu_of(std::process::id())?, |sum, process| {
+                Ok(sum + cpu_of(process.0.id())?)
+            })
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A single redis-server that flushes before it answers.
+pub(crate) struct Redis {
+    process: Process,
+    port: u16,
+}
+
+impl Redis {
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Fault> {
+        std::fs::create_dir_all(folder)?;
+        let port = free_port();
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
+            .arg(folder);
+        let process = Process::start(&mut command)?;
+        until_ready(port, &[b"PING"], |reply| reply == b"+PONG\r\n").await?;
+        Ok(Self { process, port })
+    }
+}
+
+impl Target for Redis {
+    fn callers(&self, _: Place, count: usize) -> BoxFuture<'_, Result<Vec<Caller>, Fault>> {
+        Box::pin(async move {
+            let mut callers = Vec::new();
+            for _ in 0..count {
+                callers.push(Caller::Resp(Resp::connect(self.port).await?));
+            }
+            Ok(callers)
+        })
+    }
+
+    fn cpu(&self) -> Result<Duration, Fault> {
+        Ok(cpu_of(std::process::id())? + cpu_of(self.process.0.id())?)
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// redis-benchmark with 64 connections, without and with pipelining, against three processes and against one Redis.
+pub(crate) async fn redis_benchmark(folder: &Path) -> Result<(), Fault> {
+    let plenaries = Plenaries::start(&folder.join("plenary"), Durability::Fsync).await?;
+    let leader = plenaries.leader().await?;
+    let redis = Redis::start(&folder.join("redis")).await?;
+    println!(
+        "\n{:<50} {:>9} {:>9}",
+        "redis-benchmark -c 64 -d 256", "SET per s", "GET per s"
+    );
+    let ports = [
+        ("fsync, three processes, on the leader", plenaries.ports[leader]),
+        (
+            "fsync, three processes, on a follower",
+            plenaries.ports[(leader + 1) % 3],
+        ),
+        ("one redis-server, appendfsync always", redis.port),
+    ];
+    for pipeline in ["1", "16"] {
+        for (name, port) in ports {
+            let requests = if pipeline == "1" { "100000" } else { "400000" };
+            let mut command = Command::new("redis-benchmark");
+            command
+                .args(["-p", &port.to_string(), "-c", "64", "-d", "256", "-r", "100000"])
+                .args(["-n", requests, "-P", pipeline, "-t", "set,get", "--csv"]);
+            let output = tokio::task::spawn_blocking(move || command.output()).await??;
+            let text = String::from_utf8(output.stdout)?;
+            let rate = |test: &str| {
+                let line = text.lines().find(|line| line.starts_with(&format!("\"{test}\"")));
+                let rate = line.and_then(|line| line.split('"').nth(3));
+                rate.and_then(|rate| rate.parse::<f64>().ok()).unwrap_or(f64::NAN)
+            };
+            println!(
+                "{:<50} {:>9.0} {:>9.0}",
+                format!("{name}, -P {pipeline}"),
+                rate("SET"),
+                rate("GET")
+            );
+        }
+    }
+    Ok(())
+}

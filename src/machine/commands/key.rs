@@ -383,7 +383,7 @@ fn randomkey(view: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
 const SCAN_COUNT: i64 = 10;
 
 fn scan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let cursor = cursor(args.bytes()?).ok_or(CommandError::text("ERR invalid cursor"))?;
+    let cursor = args.cursor()?;
     let (mut count, mut pattern, mut of_type) = (SCAN_COUNT, None, None);
     while !args.is_empty() {
         if args.remaining() < 2 {
@@ -416,21 +416,6 @@ fn scan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         Reply::bulk(next.to_string()),
         Reply::Array(found),
     ]))
-}
-
-/// A cursor as `strtoul` reads it: empty is 0, a minus wraps around.
-fn cursor(text: &[u8]) -> Option<u64> {
-    let (negative, digits) = match text {
-        [] => return Some(0),
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let value: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some(if negative { value.wrapping_neg() } else { value })
 }
 
 fn object_encoding(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -535,25 +520,4 @@ fn swapdb(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     let right = number(args, "ERR invalid second DB index")?;
     keys.swap(known(left)?, known(right)?);
     Ok(Reply::OK)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cursor;
-
-    #[test]
-    fn cursors_are_read_as_strtoul_reads_them() {
-        for (text, value) in [
-            ("", Some(0)),
-            ("5", Some(5)),
-            ("+5", Some(5)),
-            ("-1", Some(u64::MAX)),
-            ("007", Some(7)),
-        ] {
-            assert_eq!(cursor(text.as_bytes()), value, "{text}");
-        }
-        for text in ["+", "-", " 1", "1 ", "x", "18446744073709551616"] {
-            assert_eq!(cursor(text.as_bytes()), None, "{text}");
-        }
-    }
 }

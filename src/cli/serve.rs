@@ -18,10 +18,13 @@ const READY_PAUSE: Duration = Duration::from_millis(100);
 /// Exit status of a process that a second signal ended: what it had under way was not finished.
 const ENDED_AT_ONCE: i32 = 1;
 
-/// The filter of `--log`, `info` by default.
+/// What openraft says of each election that does not come about is for its developers: dozens of lines a second on a node that is alone.
+const QUIET: &str = "openraft=warn";
+
+/// The filter of `--log`, `info` by default. It overrules [`QUIET`] where it names openraft.
 pub(super) fn log_filter(said: Option<&str>) -> std::result::Result<EnvFilter, String> {
     let said = said.filter(|text| !text.is_empty()).unwrap_or("info");
-    EnvFilter::try_new(said).map_err(|error| {
+    EnvFilter::try_new(format!("{QUIET},{said}")).map_err(|error| {
         format!("log = {said:?}: {error}. Write off, error, warn, info, debug, trace, or a filter as warn,plenary=debug")
     })
 }

@@ -184,3 +184,31 @@ async fn a_dead_member_is_not_called_without_a_pause() {
         node.stop().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_further_node_joins_gets_a_vote_and_can_be_taken_out() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    hset(&nodes[0], "k", "f", "before").await;
+    let mut config = Config::new(data.path().join("n3"));
+    config.join = nodes.iter().map(|node| node.raft_addr().to_owned()).collect();
+    config.expect = Some(3);
+    let fourth = Node::start(config).await.unwrap();
+    fourth.ready(PATIENCE).await.unwrap();
+    assert_eq!(fourth.status().cluster_id, nodes[0].status().cluster_id);
+    let voters = |node: &Node| node.status().members.iter().filter(|member| member.voter).count();
+    eventually("it votes", async || nodes.iter().all(|node| voters(node) == 4)).await;
+    assert_eq!(
+        fourth
+            .read(Freshness::Linearizable, 0, &argv(["HGET", "k", "f"]))
+            .await
+            .unwrap(),
+        Reply::bulk("before")
+    );
+    assert_eq!(hset(&fourth, "k", "g", "1").await, Reply::Integer(1));
+    nodes[1].remove_member(fourth.id()).await.unwrap();
+    eventually("it is out", async || nodes.iter().all(|node| voters(node) == 3)).await;
+    fourth.stop().await.unwrap();
+    assert_eq!(hset(&nodes[2], "k", "h", "1").await, Reply::Integer(1));
+    assert_same_state(&nodes).await;
+}

@@ -8,8 +8,10 @@
 //! choice) follows from the log and never from a hasher.
 
 use super::entry::Millis;
+use super::event::{Classes, Event};
 use super::reply::CommandError;
-use super::value::{Hash, Session, Str, Value};
+use super::settings::Settings;
+use super::value::{Hash, Kind, List, Session, Set, Str, Stream, Value, Zset};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use siphasher::sip::SipHasher13;
@@ -124,6 +126,14 @@ pub struct Store {
     revision: u64,
     /// Keys that ended by their deadline since the store was born.
     expired: u64,
+    /// What all nodes agreed on by `CONFIG SET`.
+    settings: Settings,
+    /// What happened since [`Store::take_events`]; not state. Bounded by what one entry holds.
+    events: Vec<Event>,
+    /// Whether changed keys are among the events; not state.
+    watched: bool,
+    /// The key that the command at hand emptied, to be told after the command's own event; not state.
+    emptied: Option<(u8, Bytes)>,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
@@ -140,6 +150,10 @@ impl Store {
             clock: 0,
             revision: 0,
             expired: 0,
+            settings: Settings::default(),
+            events: Vec::new(),
+            watched: false,
+            emptied: None,
             deadlines: BTreeSet::new(),
             draws: AtomicU64::new(0),
         }
@@ -151,6 +165,9 @@ impl Store {
         let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
         Store {
             databases: self.databases.clone(),
+            settings: self.settings.clone(),
+            events: Vec::new(),
+            emptied: None,
             deadlines: BTreeSet::new(),
             draws,
             ..*self
@@ -165,6 +182,81 @@ impl Store {
     /// The log's clock.
     pub fn clock(&self) -> Millis {
         self.clock
+    }
+
+    /// What all nodes agreed on.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The same, to be changed by an entry of the log.
+    pub(super) fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Whether changed keys are to be among the events from now on: for clients that cache.
+    pub fn watch_changes(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    /// What happened since this was last asked, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Adds something that happened.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    fn changed(&mut self, db: u8, key: &[u8]) {
+        if self.watched {
+            let key = Bytes::copy_from_slice(key);
+            self.events.push(Event::Changed { db, key });
+        }
+    }
+
+    fn flushed(&mut self, db: Option<u8>) {
+        if self.watched {
+            self.events.push(Event::Flushed { db });
+        }
+    }
+
+    /// Tells of a keyspace event, if the settings ask for its class.
+    fn notify(&mut self, db: u8, class: Classes, event: &str, key: &[u8]) {
+        let asked = self.settings.notify_keyspace_events;
+        if !asked.tell(class) {
+            return;
+        }
+        let mut message = |channel: Vec<u8>, message: &[u8]| {
+            self.events.push(Event::Message {
+                channel: channel.into(),
+                message: Bytes::copy_from_slice(message),
+                sharded: false,
+            });
+        };
+        if asked.contain(Classes::KEYSPACE) {
+            message(
+                [format!("__keyspace@{db}__:").as_bytes(), key].concat(),
+                event.as_bytes(),
+            );
+        }
+        if asked.contain(Classes::KEYEVENT) {
+            message(format!("__keyevent@{db}__:{event}").into_bytes(), key);
+        }
+    }
+
+    /// Tells that a key was emptied, if the command at hand did that and has not told.
+    pub(super) fn tell_emptied(&mut self) {
+        if let Some((db, key)) = self.emptied.take() {
+            self.notify(db, Classes::GENERIC, "del", &key);
+        }
+    }
+
+    /// A key was found to have ended by its deadline and is gone.
+    fn note_expired(&mut self, db: u8, key: &[u8]) {
+        self.expired += 1;
+        self.notify(db, Classes::EXPIRED, "expired", key);
     }
 
     /// How many changes were made.
@@ -214,8 +306,8 @@ impl Store {
                 return;
             }
             let (db, key) = (*db, key.clone());
-            self.expired += 1;
             self.remove_slot(db, &key);
+            self.note_expired(db, &key);
         }
     }
 
@@ -256,25 +348,35 @@ impl Store {
         self.revision += 1;
         if let Some(deadline) = slot.deadline {
             database.with_deadline -= 1;
-            self.deadlines.remove(&(deadline, db, key));
+            self.deadlines.remove(&(deadline, db, key.clone()));
         }
+        self.changed(db, &key);
         Some(slot)
     }
 
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
         self.revision += 1;
+        let mut value = value;
+        value.settle(&self.settings);
         let slot = Slot {
             value,
             deadline,
             version: self.revision,
         };
-        // What it replaces may have ended already, found by nobody so far.
         let old = self.replace(db, key, slot);
+        // What it replaces may have ended already, found by nobody so far.
         let ended = old
+            .as_ref()
             .and_then(|old| old.deadline)
             .is_some_and(|deadline| deadline <= self.clock);
-        self.expired += u64::from(ended);
+        if ended {
+            self.note_expired(db, key);
+        }
+        if old.is_none() || ended {
+            self.notify(db, Classes::NEW, "new", key);
+        }
+        self.changed(db, key);
     }
 
     /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
@@ -413,20 +515,47 @@ impl<'a> View<'a> {
         self.get(key).map(Value::as_string).transpose()
     }
 
-    /// The hash under a key.
+    /// What is under a key, if it is of this type.
     ///
     /// # Errors
     /// `WrongType`.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&'a Hash>, CommandError> {
-        self.get(key).map(Value::as_hash).transpose()
+    pub fn kind<K: Kind>(&self, key: &[u8]) -> Result<Option<&'a K>, CommandError> {
+        self.get(key).map(Value::as_kind).transpose()
     }
 
-    /// The session under a key.
-    ///
-    /// # Errors
-    /// `WrongType`.
+    /// The hash under a key; `WrongType`.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&'a Hash>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The session under a key; `WrongType`.
     pub fn session(&self, key: &[u8]) -> Result<Option<&'a Session>, CommandError> {
-        self.get(key).map(Value::as_session).transpose()
+        self.kind(key)
+    }
+
+    /// The list under a key; `WrongType`.
+    pub fn list(&self, key: &[u8]) -> Result<Option<&'a List>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The set under a key; `WrongType`.
+    pub fn set(&self, key: &[u8]) -> Result<Option<&'a Set>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The sorted set under a key; `WrongType`.
+    pub fn zset(&self, key: &[u8]) -> Result<Option<&'a Zset>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The stream under a key; `WrongType`.
+    pub fn stream(&self, key: &[u8]) -> Result<Option<&'a Stream>, CommandError> {
+        self.kind(key)
+    }
+
+    /// What all nodes agreed on by `CONFIG SET`.
+    pub fn settings(&self) -> &'a Settings {
+        &self.store.settings
     }
 
     /// Every living key of this database, in the order of shards.
@@ -520,6 +649,35 @@ impl Keyspace<'_> {
         self.store.view(self.db, self.store.clock).with_seed(self.seed)
     }
 
+    /// What all nodes agreed on by `CONFIG SET`.
+    pub fn settings(&self) -> &Settings {
+        &self.store.settings
+    }
+
+    /// Tells of a keyspace event, by the name Redis has for it. A command calls it after its change; that the change emptied a
+    /// key is told after it, by itself.
+    pub fn notify(&mut self, class: Classes, event: &str, key: &[u8]) {
+        self.store.notify(self.db, class, event, key);
+        if self
+            .store
+            .emptied
+            .as_ref()
+            .is_some_and(|(db, emptied)| *db == self.db && emptied == key)
+        {
+            self.store.tell_emptied();
+        }
+    }
+
+    /// Sends a message to the subscribers of a channel on every node.
+    pub fn publish(&mut self, channel: &Bytes, message: &Bytes, sharded: bool) {
+        let (channel, message) = (channel.clone(), message.clone());
+        self.store.tell(Event::Message {
+            channel,
+            message,
+            sharded,
+        });
+    }
+
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
         Keyspace {
@@ -553,7 +711,9 @@ impl Keyspace<'_> {
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let lived = self.view().slot(key).is_some();
         let slot = self.store.remove_slot(self.db, key)?;
-        self.store.expired += u64::from(!lived);
+        if !lived {
+            self.store.note_expired(self.db, key);
+        }
         lived.then_some(slot)
     }
 
@@ -571,6 +731,7 @@ impl Keyspace<'_> {
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
         (slot.deadline, slot.version) = (deadline, revision);
         self.store.move_deadline(self.db, key, old, deadline);
+        self.store.changed(self.db, key);
         true
     }
 
@@ -580,38 +741,50 @@ impl Keyspace<'_> {
     pub fn change<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
         self.view().slot(key)?;
         self.store.revision += 1;
-        let revision = self.store.revision;
+        let (revision, settings) = (self.store.revision, self.store.settings.clone());
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
         let before = slot.value.bytes();
         let result = change(&mut slot.value);
+        slot.value.settle(&settings);
         slot.version = revision;
-        let after = slot.value.bytes();
-        let empty = matches!(&slot.value, Value::Hash(hash) if hash.is_empty());
+        let (after, gone) = (slot.value.bytes(), slot.value.is_gone());
         let bytes = &mut self.store.databases[usize::from(self.db)].bytes;
         *bytes = *bytes + after - before;
-        if empty {
+        if gone {
             self.remove(key);
+            self.store.tell_emptied();
+            self.store.emptied = Some((self.db, Bytes::copy_from_slice(key)));
+        } else {
+            self.store.changed(self.db, key);
         }
         Some(result)
     }
 
-    /// Changes the hash under a key, which is made if absent and removed if empty afterwards.
+    /// Changes what is under a key, which is made if absent and removed if empty afterwards.
     ///
     /// # Errors
     /// `WrongType`, and nothing has changed.
+    pub fn change_kind<K: Kind, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut K) -> R,
+    ) -> Result<R, CommandError> {
+        if self.view().kind::<K>(key)?.is_none() {
+            self.put(key, K::default().into_value());
+        }
+        let result = self.change(key, |value| {
+            change(K::of_mut(value).expect("of this type: checked above"))
+        });
+        Ok(result.expect("there: checked above"))
+    }
+
+    /// [`Keyspace::change_kind`] of a hash.
     pub fn change_hash<R>(
         &mut self,
         key: &[u8],
         change: impl FnOnce(&mut Hash) -> R,
     ) -> Result<R, CommandError> {
-        if self.view().hash(key)?.is_none() {
-            self.put(key, Value::Hash(Arc::default()));
-        }
-        let result = self.change(key, |value| match value {
-            Value::Hash(hash) => change(Arc::make_mut(hash)),
-            _ => unreachable!("a hash: checked above"),
-        });
-        Ok(result.expect("there: checked above"))
+        self.change_kind(key, change)
     }
 
     /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
@@ -632,6 +805,7 @@ impl Keyspace<'_> {
             self.store.deadlines.retain(|(_, of, _)| *of != db);
         }
         self.store.revision += 1;
+        self.store.flushed(Some(db));
         old.keys
     }
 
@@ -642,6 +816,8 @@ impl Keyspace<'_> {
         }
         self.store.databases.swap(usize::from(left), usize::from(right));
         self.store.revision += 1;
+        self.store.flushed(Some(left));
+        self.store.flushed(Some(right));
         let swapped = |db: u8| match db {
             db if db == left => right,
             db if db == right => left,
@@ -734,7 +910,7 @@ mod tests {
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
                 Value::Hash(hash) => hash.iter().map(|(field, value)| field.len() + value.len()).sum(),
-                Value::Session(session) => session.bytes(),
+                other => other.bytes(),
             };
             bytes += key.len() + content + OVERHEAD_BYTES;
             *keys.entry(db).or_insert(0) += 1;
@@ -742,10 +918,7 @@ mod tests {
                 *with_deadline.entry(db).or_insert(0) += 1;
                 deadlines.insert((deadline, db, key.clone()));
             }
-            assert!(
-                !matches!(&slot.value, Value::Hash(hash) if hash.is_empty()),
-                "an empty hash is never kept"
-            );
+            assert!(!slot.value.is_gone(), "an empty hash is never kept");
         }
         assert_eq!(store.bytes(), bytes);
         assert_eq!(store.deadlines, deadlines);

@@ -5,11 +5,13 @@
 pub mod args;
 mod commands;
 pub mod entry;
+pub mod event;
 mod float;
 pub mod glob;
 pub mod keyspace;
 pub mod once;
 pub mod reply;
+pub mod settings;
 pub mod snapshot;
 pub mod table;
 pub mod value;
@@ -67,7 +69,9 @@ impl Machine {
         let mut seed = entry.seed;
         let replies = entry.commands.iter().map(|command| {
             seed = seed.wrapping_add(1);
-            self.run(command.db, &command.argv, seed).into()
+            let reply = self.run(command.db, &command.argv, seed).into();
+            self.store.tell_emptied();
+            reply
         });
         Outcome::Applied(replies.collect())
     }
@@ -112,6 +116,11 @@ impl Machine {
     /// The groups applied, for a node that starts or resends.
     pub fn once(&self) -> &Once {
         &self.once
+    }
+
+    /// The keyspace, to take its events or say which are wanted.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
     }
 
     /// When the first key ends by its deadline: the leader proposes an empty group (a tick) then.

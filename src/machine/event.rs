@@ -25,10 +25,10 @@ pub enum Event {
         /// Its name.
         key: Bytes,
     },
-    /// A database (or all) was emptied or exchanged; told as [`Event::Changed`] is.
+    /// A database was emptied or exchanged; told as [`Event::Changed`] is.
     Flushed {
-        /// Which; all where it is none.
-        db: Option<u8>,
+        /// Which.
+        db: u8,
     },
     /// Somebody who waits in the log has an answer: a blocking command was served or its time is over, or a script's effects were applied.
     Answered {

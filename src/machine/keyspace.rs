@@ -9,13 +9,14 @@
 
 use super::entry::Millis;
 use super::event::{Classes, Event};
-use super::reply::CommandError;
+use super::reply::{CommandError, Reply};
 use super::settings::Settings;
 use super::value::{Hash, Kind, List, Session, Set, Str, Stream, Value, Zset};
+use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use siphasher::sip::SipHasher13;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -128,6 +129,10 @@ pub struct Store {
     expired: u64,
     /// What all nodes agreed on by `CONFIG SET`.
     settings: Settings,
+    /// Commands that wait for a key.
+    waiting: Waiting,
+    /// Keys that were changed by the command at hand and that somebody waits for; not state.
+    ready: VecDeque<(u8, Bytes)>,
     /// What happened since [`Store::take_events`]; not state. Bounded by what one entry holds.
     events: Vec<Event>,
     /// Whether changed keys are among the events; not state.
@@ -151,6 +156,8 @@ impl Store {
             revision: 0,
             expired: 0,
             settings: Settings::default(),
+            waiting: Waiting::default(),
+            ready: VecDeque::new(),
             events: Vec::new(),
             watched: false,
             emptied: None,
@@ -166,6 +173,8 @@ impl Store {
         Store {
             databases: self.databases.clone(),
             settings: self.settings.clone(),
+            waiting: self.waiting.clone(),
+            ready: VecDeque::new(),
             events: Vec::new(),
             emptied: None,
             deadlines: BTreeSet::new(),
@@ -209,14 +218,37 @@ impl Store {
         self.events.push(event);
     }
 
+    /// Commands that wait for a key.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    pub(super) fn waiting_mut(&mut self) -> &mut Waiting {
+        &mut self.waiting
+    }
+
+    /// The next key that somebody waits for and that was changed.
+    pub(super) fn next_ready(&mut self) -> Option<(u8, Bytes)> {
+        self.ready.pop_front()
+    }
+
     fn changed(&mut self, db: u8, key: &[u8]) {
+        if !self.watched && self.waiting.is_empty() {
+            return;
+        }
+        let key = Bytes::copy_from_slice(key);
+        if self.waiting.is_for(db, &key) && !self.ready.contains(&(db, key.clone())) {
+            self.ready.push_back((db, key.clone()));
+        }
         if self.watched {
-            let key = Bytes::copy_from_slice(key);
             self.events.push(Event::Changed { db, key });
         }
     }
 
-    fn flushed(&mut self, db: Option<u8>) {
+    /// A database was emptied or exchanged.
+    fn flushed(&mut self, db: u8) {
+        let waited = self.waiting.keys_of(db);
+        self.ready.extend(waited.into_iter().map(|key| (db, key)));
         if self.watched {
             self.events.push(Event::Flushed { db });
         }
@@ -280,9 +312,10 @@ impl Store {
         (database.keys, database.with_deadline)
     }
 
-    /// The first deadline of all.
+    /// The first deadline of all, of keys and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.deadlines.first().map(|(at, _, _)| *at)
+        let ends = self.deadlines.first().map(|(at, _, _)| *at);
+        ends.into_iter().chain(self.waiting.next_deadline()).min()
     }
 
     /// Reads database `db` (0 to 15) as of `now`.
@@ -298,6 +331,10 @@ impl Store {
     /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
     pub(super) fn advance(&mut self, at: Millis) {
         self.clock = self.clock.max(at);
+        while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
+            let reply = Some(wait.otherwise.into());
+            self.tell(Event::Answered { waiter, reply });
+        }
         for _ in 0..EXPIRED_PER_ENTRY {
             let Some((deadline, db, key)) = self.deadlines.first() else {
                 return;
@@ -311,12 +348,22 @@ impl Store {
         }
     }
 
-    /// Changes database `db` at the log's clock, drawing chance from `seed`.
+    #[cfg(test)]
+    /// Changes database `db` at the log's clock, drawing chance from `seed`; nobody can be made to wait.
     pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
+        let call = Call {
+            seed,
+            ..Call::default()
+        };
+        self.call(db, call)
+    }
+
+    /// Changes database `db` under these circumstances.
+    pub(super) fn call(&mut self, db: u8, call: Call) -> Keyspace<'_> {
         Keyspace {
             store: self,
             db,
-            seed,
+            call,
         }
     }
 
@@ -617,18 +664,31 @@ impl<'a> View<'a> {
     }
 }
 
+/// Under what circumstances a command that changes runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Call {
+    /// Where its chance comes from.
+    pub(super) seed: u64,
+    /// The node and start that can be made to wait; none inside transactions and scripts.
+    pub(super) caller: Option<(u64, u64)>,
+    /// It waited, and this key was changed.
+    pub(super) ready: Option<Bytes>,
+    /// The time to count as now, where it is not the log's clock: when a script was evaluated.
+    pub(super) now: Option<Millis>,
+}
+
 /// Changes one database at the log's clock. Every change of a key stamps its version and counts its bytes.
 #[derive(Debug)]
 pub struct Keyspace<'a> {
     store: &'a mut Store,
     db: u8,
-    seed: u64,
+    call: Call,
 }
 
 impl Keyspace<'_> {
     /// The log's clock: what "now" means to a command that changes something.
     pub fn now(&self) -> Millis {
-        self.store.clock
+        self.call.now.unwrap_or(self.store.clock)
     }
 
     /// The database, 0 to 15.
@@ -636,17 +696,78 @@ impl Keyspace<'_> {
         self.db
     }
 
+    /// Of the keys a blocking command names, those to look at: all; or, when it waited and is run again, the one that was changed.
+    pub fn candidates<'k>(&'k self, keys: &'k [Bytes]) -> &'k [Bytes] {
+        self.call.ready.as_ref().map_or(keys, std::slice::from_ref)
+    }
+
+    /// Whether the command at hand waited, and is run again because a key was changed.
+    pub fn waited(&self) -> bool {
+        self.call.ready.is_some()
+    }
+
+    /// The answer of a command that found nothing: it waits, until one of `keys` is changed or `deadline` has come (none: for ever), and
+    /// is run again as `argv` says. Where nobody can wait (transactions, scripts) it answers `otherwise` at once.
+    pub fn wait_for(
+        &mut self,
+        keys: &[Bytes],
+        argv: &[Bytes],
+        deadline: Option<Millis>,
+        otherwise: Otherwise,
+    ) -> Reply {
+        self.wait(keys, argv, deadline, otherwise, false)
+    }
+
+    /// [`Keyspace::wait_for`], run again also when a key is gone.
+    pub fn wait_even_if_gone(
+        &mut self,
+        keys: &[Bytes],
+        argv: &[Bytes],
+        deadline: Option<Millis>,
+        otherwise: Otherwise,
+    ) -> Reply {
+        self.wait(keys, argv, deadline, otherwise, true)
+    }
+
+    fn wait(
+        &mut self,
+        keys: &[Bytes],
+        argv: &[Bytes],
+        deadline: Option<Millis>,
+        otherwise: Otherwise,
+        even_if_gone: bool,
+    ) -> Reply {
+        if self.waited() {
+            return Reply::Waiting(0);
+        }
+        let Some(caller) = self.call.caller else {
+            return otherwise.into();
+        };
+        // A command keeps none of the buffer it came in.
+        let copies = |list: &[Bytes]| list.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
+        let wait = Wait {
+            caller,
+            db: self.db,
+            keys: copies(keys),
+            argv: copies(argv),
+            deadline,
+            otherwise,
+            even_if_gone,
+        };
+        Reply::Waiting(self.store.waiting.add(wait))
+    }
+
     /// A fresh number by chance: the same on every node.
     pub fn random(&mut self) -> u64 {
-        let mut chance = Chance::new(self.seed);
+        let mut chance = Chance::new(self.call.seed);
         let number = chance.draw();
-        self.seed = chance.0;
+        self.call.seed = chance.0;
         number
     }
 
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
-        self.store.view(self.db, self.store.clock).with_seed(self.seed)
+        self.store.view(self.db, self.now()).with_seed(self.call.seed)
     }
 
     /// What all nodes agreed on by `CONFIG SET`.
@@ -680,11 +801,11 @@ impl Keyspace<'_> {
 
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
-        Keyspace {
-            seed: self.seed ^ u64::from(db),
-            db,
-            store: self.store,
-        }
+        let call = Call {
+            seed: self.call.seed ^ u64::from(db),
+            ..self.call.clone()
+        };
+        self.store.call(db, call)
     }
 
     /// Puts a value; a deadline the key had is gone.
@@ -805,7 +926,7 @@ impl Keyspace<'_> {
             self.store.deadlines.retain(|(_, of, _)| *of != db);
         }
         self.store.revision += 1;
-        self.store.flushed(Some(db));
+        self.store.flushed(db);
         old.keys
     }
 
@@ -816,8 +937,8 @@ impl Keyspace<'_> {
         }
         self.store.databases.swap(usize::from(left), usize::from(right));
         self.store.revision += 1;
-        self.store.flushed(Some(left));
-        self.store.flushed(Some(right));
+        self.store.flushed(left);
+        self.store.flushed(right);
         let swapped = |db: u8| match db {
             db if db == left => right,
             db if db == right => left,

@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! content = seeded u8, hash seed u64, clock u64, revision u64, expired u64,
-//!           count u32, count × (node u64, start u64, number u64), settings, slot …
+//!           count u32, count × (node u64, start u64, number u64), settings, waiting, slot …
 //! settings = count u32, count × (name, value)
 //! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
 //! value   = kind u8 (1 string, 2 hash, 3 session, 4 list, 5 set, 6 sorted set, 7 stream), then what the type's file in `value/` writes
@@ -27,6 +27,7 @@ use super::keyspace::{DATABASES, Slot, Store};
 use super::once::Once;
 use super::settings::Settings;
 use super::value::Value;
+use super::waiting::Waiting;
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
@@ -212,6 +213,7 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
         }
     }
     store.settings().write(out)?;
+    store.waiting().write(out)?;
     let mut slots = 0;
     for (db, key, slot) in store.slots() {
         out.write_all(&[db])?;
@@ -398,6 +400,7 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
     let once = read_once(from)?;
     if version >= 2 {
         *store.settings_mut() = Settings::read(from)?;
+        *store.waiting_mut() = Waiting::read(from)?;
     }
     let mut slots = 0;
     while from.more()? {

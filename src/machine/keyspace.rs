@@ -431,6 +431,13 @@ impl Store {
         self.changed(db, key);
     }
 
+    /// Takes a slot away as if it had never been there: no version, no event.
+    pub(super) fn forget_slot(&mut self, db: u8, key: &[u8]) {
+        let revision = self.revision;
+        self.remove_slot(db, key);
+        self.revision = revision;
+    }
+
     /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
     pub(super) fn insert_restored(&mut self, db: u8, key: &[u8], slot: Slot) -> bool {
         self.replace(db, key, slot).is_none()

@@ -12,6 +12,7 @@ pub mod glob;
 pub mod internal;
 pub mod keyspace;
 pub mod once;
+pub mod overlay;
 pub mod reply;
 pub mod settings;
 pub mod snapshot;

@@ -14,6 +14,7 @@ pub mod keyspace;
 pub mod once;
 pub mod overlay;
 pub mod reply;
+pub mod scripts;
 pub mod settings;
 pub mod snapshot;
 pub mod table;

@@ -19,6 +19,8 @@ mod discovery;
 mod members;
 mod propose;
 mod query;
+#[cfg(feature = "lua")]
+mod script;
 pub mod status;
 mod ticker;
 

@@ -1,5 +1,7 @@
 //! A cursor over a command's arguments: parse first, then change.
 
+use super::entry::Millis;
+use super::float::Float;
 use super::reply::CommandError;
 use bytes::Bytes;
 
@@ -74,6 +76,20 @@ impl<'a> Args<'a> {
     /// `ERR invalid cursor`.
     pub fn cursor(&mut self) -> Result<u64, CommandError> {
         cursor(self.bytes()?).ok_or(CommandError::text("ERR invalid cursor"))
+    }
+
+    /// The next argument as how long a command waits, in seconds: when it gives up, counted from `now`; none: never.
+    ///
+    /// # Errors
+    /// As Redis refuses it: no number, or a negative one. What is too great for it is negative to it.
+    pub fn deadline(&mut self, now: Millis) -> Result<Option<Millis>, CommandError> {
+        let seconds = Float::parse(self.bytes()?)
+            .ok_or(CommandError::text("ERR timeout is not a float or out of range"))?;
+        let millis = seconds
+            .to_millis()
+            .and_then(|millis| Millis::try_from(millis).ok());
+        let millis = millis.ok_or(CommandError::text("ERR timeout is negative"))?;
+        Ok((millis > 0).then(|| now.saturating_add(millis)))
     }
 
     /// The next `count` arguments.

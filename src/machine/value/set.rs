@@ -44,6 +44,11 @@ impl Set {
         if self.large { "hashtable" } else { "intset" }
     }
 
+    /// Whether a member is there.
+    pub fn contains(&self, member: &[u8]) -> bool {
+        self.members.contains(member)
+    }
+
     /// All members, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Bytes> + ExactSizeIterator {
         self.members.iter()

@@ -94,6 +94,49 @@ const SHAPES: &[&str] = &[
     "HSET key field",
     "sort HSCAN key 0 COUNT 10000",
     "sort HSCAN key 0 MATCH pattern",
+    // Sorted sets.
+    "ZADD key score member",
+    "ZADD key score member score member score member",
+    "ZADD key zadd? zadd? zadd? score member score member*",
+    "ZADD key zadd? INCR score member",
+    "ZINCRBY key score member",
+    "ZREM key member member*",
+    "ZSCORE key member",
+    "ZMSCORE key member member*",
+    "ZCARD key",
+    "ZRANK key member",
+    "ZREVRANK key member",
+    "ZCOUNT key scores scores",
+    "ZLEXCOUNT key members members",
+    "ZRANGE key index index WITHSCORES?",
+    "ZRANGE key index index REV",
+    "ZRANGE key scores scores BYSCORE zrange? zrange? zrange?",
+    "ZRANGE key members members BYLEX zrange? zrange?",
+    "ZRANGE key index index zrange? zrange?",
+    "ZRANGESTORE key key index index REV?",
+    "ZRANGESTORE key key scores scores BYSCORE zrange? zrange?",
+    "ZREVRANGE key index index WITHSCORES?",
+    "ZRANGEBYSCORE key scores scores WITHSCORES? zrange?",
+    "ZREVRANGEBYSCORE key scores scores WITHSCORES? zrange?",
+    "ZRANGEBYLEX key members members zrange?",
+    "ZREVRANGEBYLEX key members members zrange?",
+    "ZREMRANGEBYRANK key index index",
+    "ZREMRANGEBYSCORE key scores scores",
+    "ZREMRANGEBYLEX key members members",
+    "ZPOPMIN key small?",
+    "ZPOPMAX key small?",
+    "ZMPOP 1 key MIN",
+    "ZMPOP 2 key key MAX COUNT small",
+    "BZPOPMIN key key 0.01",
+    "sort ZSCAN key 0 COUNT 10000",
+    "sort ZSCAN key 0 MATCH pattern COUNT 10000",
+    "ZUNION 2 key key combine? combine? WITHSCORES?",
+    "ZINTER 2 key key combine? combine? WITHSCORES?",
+    "ZDIFF 2 key key WITHSCORES?",
+    "ZUNIONSTORE key 2 key key combine? combine?",
+    "ZINTERSTORE key 2 key key combine? combine?",
+    "ZDIFFSTORE key small key key",
+    "ZINTERCARD small key key LIMIT small",
 ];
 
 /// What a word in lower case stands for.
@@ -198,6 +241,68 @@ fn choices(word: &str) -> &'static [&'static str] {
             "MINMATCHLEN",
             "nonsense",
         ],
+        "member" => &[
+            "a",
+            "b",
+            "c",
+            "d",
+            "e",
+            "f",
+            "10",
+            "",
+            "1234567890123456789012345678901234567890123456789012345678901234567890",
+        ],
+        "score" => &[
+            "0",
+            "-0",
+            "1",
+            "2",
+            "3",
+            "-1.5",
+            "0.1",
+            "inf",
+            "-inf",
+            "nan",
+            "1e18",
+            "1e19",
+            "-1e300",
+            "1e400",
+            "x",
+            "",
+            "0x10",
+            "5e-324",
+            "3.14159265358979",
+        ],
+        "scores" => &[
+            "-inf", "+inf", "0", "(0", "1", "(1", "2", "(3", "-2", "(-inf", "(inf", "1e400", "x", "(", "",
+            "nan", " 1", "1 ",
+        ],
+        "members" => &[
+            "-", "+", "[a", "(a", "[c", "(c", "[e", "[", "(", "a", "-x", "+x", "", "[10",
+        ],
+        "zadd" => &["NX", "XX", "GT", "LT", "CH", "ch", "INCR", "nonsense"],
+        "zrange" => &[
+            "WITHSCORES",
+            "REV",
+            "LIMIT 1 2",
+            "LIMIT 0 -1",
+            "LIMIT -1 5",
+            "LIMIT 2 0",
+            "LIMIT 0",
+            "BYLEX",
+            "nonsense",
+        ],
+        "small" => &["0", "1", "2", "3", "-1", "x", "100"],
+        "combine" => &[
+            "WEIGHTS 2 3",
+            "WEIGHTS 0 inf",
+            "WEIGHTS x 1",
+            "WEIGHTS 1",
+            "AGGREGATE MIN",
+            "AGGREGATE MAX",
+            "AGGREGATE SUM",
+            "AGGREGATE x",
+        ],
         "index" => &[
             "0",
             "1",
@@ -245,7 +350,9 @@ fn generate(chance: &mut Chance) -> (u8, bool, Vec<Vec<u8>>) {
             };
             // An option brings its number along.
             match word {
-                "option" | "lcs" => argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec())),
+                "option" | "lcs" | "zrange" | "combine" => {
+                    argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec()))
+                }
                 _ => argv.push(text.as_bytes().to_vec()),
             }
         }
@@ -296,8 +403,21 @@ fn compare(redis: &mut Server, seed: u64, commands: usize) -> Result<(), String>
 fn same_state(machine: &mut Machine, redis: &mut Server) -> Result<(), String> {
     for db in 0..3 {
         for key in choices("key") {
-            for ask in ["GET", "HGETALL", "PEXPIRETIME", "TYPE"] {
-                let argv = [ask.as_bytes().to_vec(), key.as_bytes().to_vec()];
+            for ask in [
+                "GET",
+                "HGETALL",
+                "ZRANGE _ 0 -1 WITHSCORES",
+                "PEXPIRETIME",
+                "TYPE",
+                "OBJECT ENCODING _",
+            ] {
+                let ask = if ask.contains('_') {
+                    ask.to_owned()
+                } else {
+                    format!("{ask} _")
+                };
+                let argv = ask.split(' ').map(|word| if word == "_" { key } else { word });
+                let argv: Vec<Vec<u8>> = argv.map(|word| word.as_bytes().to_vec()).collect();
                 let [ours, theirs] =
                     [oracle::run(machine, AT, 0, db, &argv), redis.run(db, &argv)].map(Answer::sorted);
                 if ours != theirs {

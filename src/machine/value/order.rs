@@ -158,31 +158,30 @@ impl Order {
         self.chunks.insert(index, Arc::new(chunk));
     }
 
-    /// After a removal: counts a chunk anew; drops it if it is empty, or joins it with its neighbour if it is small.
+    /// After a removal: counts a chunk anew; drops it if it is empty, or joins it with a neighbour if it is small.
     fn shrunk(&mut self, index: usize) {
         let len = self.chunks[index].len();
         self.lengths[index] = length(&self.chunks[index]);
         if len == 0 {
             self.chunks.remove(index);
             self.lengths.remove(index);
-            return;
+        } else if len < CHUNK_MIN && !self.join(index) && index > 0 {
+            self.join(index - 1);
         }
-        // With the chunk behind it, or the last with the one before it.
-        let (left, right) = if index + 1 < self.chunks.len() {
-            (index, index + 1)
-        } else {
-            (index.saturating_sub(1), index)
-        };
-        if len < CHUNK_MIN
-            && left < right
-            && self.chunks[left].len() + self.chunks[right].len() <= CHUNK_BUILT
-        {
-            let rest = self.chunks.remove(right);
-            self.lengths.remove(right);
-            let chunk = Arc::make_mut(&mut self.chunks[left]);
-            chunk.extend(Arc::unwrap_or_clone(rest));
-            self.lengths[left] = length(chunk);
+    }
+
+    /// Joins a chunk with the one behind it, if there is one and both fit in one.
+    fn join(&mut self, index: usize) -> bool {
+        let fit = |behind: &u32| self.lengths[index] + behind <= CHUNK_BUILT as u32;
+        if !self.lengths.get(index + 1).is_some_and(fit) {
+            return false;
         }
+        let behind = self.chunks.remove(index + 1);
+        self.lengths.remove(index + 1);
+        let chunk = Arc::make_mut(&mut self.chunks[index]);
+        chunk.extend(Arc::unwrap_or_clone(behind));
+        self.lengths[index] = length(chunk);
+        true
     }
 }
 

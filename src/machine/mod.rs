@@ -7,6 +7,7 @@ mod commands;
 pub mod entry;
 pub mod event;
 mod float;
+mod geohash;
 pub mod glob;
 pub mod keyspace;
 pub mod once;

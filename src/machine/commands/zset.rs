@@ -153,11 +153,11 @@ pub(super) struct Conditions {
     /// Members that are there only.
     pub(super) xx: bool,
     /// Scores that grow only.
-    gt: bool,
+    pub(super) gt: bool,
     /// Scores that shrink only.
-    lt: bool,
+    pub(super) lt: bool,
     /// Adds to the one score and answers it.
-    increments: bool,
+    pub(super) increments: bool,
     /// Answers how many changed, not how many are new.
     pub(super) changed: bool,
 }

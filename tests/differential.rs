@@ -148,7 +148,7 @@ const SHAPES: &[&str] = &[
     "GEODIST places place place unit?",
     "GEORADIUS places longitude latitude radius unit geo? geo? geo? geo?",
     "GEORADIUS places longitude latitude radius unit STORE found geo?",
-    "GEORADIUS places longitude latitude radius unit STOREDIST found geo?",
+    "GEORADIUS places longitude latitude radius unit STOREDIST distances geo?",
     "GEORADIUS_RO places longitude latitude radius unit geo? geo?",
     "GEORADIUSBYMEMBER places place radius unit geo? geo? geo? geo?",
     "GEORADIUSBYMEMBER_RO places place radius unit geo? geo?",
@@ -157,11 +157,13 @@ const SHAPES: &[&str] = &[
     "GEOSEARCH places FROMMEMBER place BYBOX radius radius unit geo? geo?",
     "GEOSEARCH places FROMLONLAT longitude latitude BYBOX radius radius unit geo? geo? geo?",
     "GEOSEARCHSTORE found places FROMLONLAT longitude latitude BYBOX radius radius unit ASC COUNT small",
-    "GEOSEARCHSTORE found places FROMMEMBER place BYRADIUS radius unit STOREDIST",
+    "GEOSEARCHSTORE distances places FROMMEMBER place BYRADIUS radius unit STOREDIST",
+    // Without scores: their last digit may be another one than that of the C library.
+    "ZRANGE distances 0 -1",
     "ZRANGE found 0 -1 WITHSCORES",
     "ZRANGE places 0 -1 WITHSCORES",
     "ZREM places place",
-    "DEL places found",
+    "DEL places found distances",
 ];
 
 /// What a word in lower case stands for.
@@ -309,6 +311,7 @@ fn choices(word: &str) -> &'static [&'static str] {
         ],
         "places" => &["p", "q"],
         "found" => &["found"],
+        "distances" => &["distances"],
         "place" => &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"],
         "longitude" => &[
             "13.361389",

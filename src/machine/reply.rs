@@ -63,6 +63,7 @@ impl Reply {
             Self::Error(error) => bytes(4, error.to_string().as_bytes()),
             Self::Integer(number) => bytes(5, &number.to_le_bytes()),
             Self::Double(number) => bytes(6, &number.to_bits().to_le_bytes()),
+            Self::Coordinate(number) => bytes(0, &number.to_bits().to_le_bytes()),
             Self::Boolean(yes) => bytes(7, &[u8::from(*yes)]),
             Self::Nil | Self::Waiting(_) => bytes(8, &[]),
             Self::NilArray => bytes(9, &[]),
@@ -134,6 +135,7 @@ impl Reply {
         let text = || String::from_utf8_lossy(&content).into_owned();
         let number = || Some(<[u8; 8]>::try_from(&content[..]).ok().map(u64::from_le_bytes)?);
         Some(match kind {
+            0 => Self::Coordinate(f64::from_bits(number()?)),
             1 => Self::Simple(Cow::Owned(text())),
             2 => Self::Bulk(content),
             3 => Self::Verbatim(content),
@@ -310,6 +312,7 @@ mod tests {
             Reply::Set(vec![Reply::Boolean(true), Reply::Boolean(false)]),
             Reply::Map(vec![pair()]),
             Reply::Pairs(vec![pair(), pair()]),
+            Reply::Coordinate(-0.5),
             Reply::Verbatim(Bytes::from_static(b"text")),
             Reply::Error(CommandError::text("ERR no")),
             Reply::Array(Vec::new()),

@@ -94,6 +94,61 @@ const SHAPES: &[&str] = &[
     "HSET key field",
     "sort HSCAN key 0 COUNT 10000",
     "sort HSCAN key 0 MATCH pattern",
+    // Lists.
+    "RPUSH key value value*",
+    "LPUSH key value value* number*",
+    "RPUSH key number number*",
+    "LPUSHX key value value*",
+    "RPUSHX key value value*",
+    "LPOP key",
+    "RPOP key",
+    "LPOP key index",
+    "RPOP key index",
+    "LLEN key",
+    "LINDEX key index",
+    "LRANGE key index index",
+    "LSET key index value",
+    "LTRIM key index index",
+    "LREM key index value",
+    "LINSERT key side value value",
+    "LPOS key value",
+    "LPOS key value lpos? lpos? lpos?",
+    "LMOVE key key end end",
+    "RPOPLPUSH key key",
+    "LMPOP 1 key end",
+    "LMPOP 2 key key end mpop?",
+    "LMPOP number key end",
+    "BLPOP key key 0.001",
+    "BRPOP key 0.001",
+    "BLMOVE key key end end 0.001",
+    "BRPOPLPUSH key key 0.001",
+    "BLMPOP 0.001 2 key key end mpop?",
+    "BLPOP key -1",
+    "BLMPOP -1 number key end mpop?",
+    // Sets. Whatever is taken by chance is the only one or all there is.
+    "SADD key member member*",
+    "SADD key member member member member*",
+    "SADD key number number*",
+    "SREM key member member*",
+    "SCARD key",
+    "SISMEMBER key member",
+    "SMISMEMBER key member member*",
+    "sort SMEMBERS key",
+    "SMOVE key key member",
+    "sort SINTER key key*",
+    "sort SUNION key key*",
+    "sort SDIFF key key*",
+    "SINTERSTORE key key key*",
+    "SUNIONSTORE key key key*",
+    "SDIFFSTORE key key key*",
+    "SINTERCARD 2 key key limit?",
+    "SINTERCARD number key limit?",
+    "sort SPOP key 10000",
+    "SPOP key 0",
+    "sort SRANDMEMBER key 10000",
+    "sort SSCAN key 0 COUNT 10000",
+    "sort SSCAN key 0 COUNT 10000 MATCH pattern",
+    "SPOP key key",
     // Sorted sets.
     "ZADD key score member",
     "ZADD key score member score member score member",
@@ -270,17 +325,6 @@ fn choices(word: &str) -> &'static [&'static str] {
         ],
         // Of one score: what a range of members is where scores differ, Redis does not say.
         "lexical" => &["l", "m"],
-        "member" => &[
-            "a",
-            "b",
-            "c",
-            "d",
-            "e",
-            "f",
-            "10",
-            "",
-            "1234567890123456789012345678901234567890123456789012345678901234567890",
-        ],
         "score" => &[
             "0",
             "-0",
@@ -307,7 +351,7 @@ fn choices(word: &str) -> &'static [&'static str] {
             "nan", " 1", "1 ",
         ],
         "members" => &[
-            "-", "+", "[a", "(a", "[c", "(c", "[e", "[", "(", "a", "-x", "+x", "", "[10",
+            "-", "+", "[1", "(1", "[2", "(4", "[x", "[", "(", "1", "-x", "+x", "", "[1000",
         ],
         "places" => &["p", "q"],
         "found" => &["found"],
@@ -406,8 +450,40 @@ fn choices(word: &str) -> &'static [&'static str] {
         ],
         "offset" => &["0", "1", "7", "50", "-1", "536870912", "x"],
         "db" => &["0", "1", "2", "16", "-1", "x"],
+        "end" => &["LEFT", "RIGHT", "left", "UP"],
+        "side" => &["BEFORE", "AFTER", "before", "BESIDE"],
+        "lpos" => &[
+            "RANK 1", "RANK 2", "RANK -1", "RANK -2", "RANK 0", "COUNT 0", "COUNT 1", "COUNT 2", "COUNT -1",
+            "MAXLEN 0", "MAXLEN 2", "MAXLEN x", "RANK", "nonsense",
+        ],
+        "mpop" => &[
+            "COUNT 1",
+            "COUNT 2",
+            "COUNT 100",
+            "COUNT 0",
+            "COUNT x",
+            "COUNT",
+            "nonsense",
+        ],
+        "member" => &[
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            "-7",
+            "1000",
+            "x",
+            "y",
+            "",
+            "01",
+            "[",
+            "a\0",
+            "1234567890123456789012345678901234567890123456789012345678901234567890",
+        ],
+        "limit" => &["LIMIT 0", "LIMIT 1", "LIMIT 2", "LIMIT -1", "LIMIT", "nonsense"],
         "pattern" => &["*", "?", "[a-c]", "[^a]", "a*", "", "\\a", "*[", "**"],
-        "type" => &["string", "hash", "HASH", "list"],
+        "type" => &["string", "hash", "HASH", "list", "set"],
         other => panic!("no choices for {other}"),
     }
 }
@@ -439,7 +515,7 @@ fn generate(chance: &mut Chance) -> (u8, bool, Vec<Vec<u8>>) {
             };
             // An option brings its number along.
             match word {
-                "option" | "lcs" | "zrange" | "combine" | "geo" => {
+                "option" | "lcs" | "lpos" | "mpop" | "limit" | "zrange" | "combine" | "geo" => {
                     argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec()))
                 }
                 _ => argv.push(text.as_bytes().to_vec()),
@@ -493,18 +569,15 @@ fn same_state(machine: &mut Machine, redis: &mut Server) -> Result<(), String> {
     for db in 0..3 {
         for key in choices("key") {
             for ask in [
-                "GET",
-                "HGETALL",
+                "GET _",
+                "HGETALL _",
+                "LRANGE _ 0 -1",
+                "SMEMBERS _",
                 "ZRANGE _ 0 -1 WITHSCORES",
-                "PEXPIRETIME",
-                "TYPE",
+                "PEXPIRETIME _",
+                "TYPE _",
                 "OBJECT ENCODING _",
             ] {
-                let ask = if ask.contains('_') {
-                    ask.to_owned()
-                } else {
-                    format!("{ask} _")
-                };
                 let argv = ask.split(' ').map(|word| if word == "_" { key } else { word });
                 let argv: Vec<Vec<u8>> = argv.map(|word| word.as_bytes().to_vec()).collect();
                 let [ours, theirs] =

@@ -70,6 +70,15 @@ impl<'a> Args<'a> {
         integer(self.bytes()?).ok_or(CommandError::NotAnInteger)
     }
 
+    /// The next argument as an integer from `least` on.
+    ///
+    /// # Errors
+    /// This refusal, whatever else it is.
+    pub fn integer_from(&mut self, least: i64, refusal: &'static str) -> Result<i64, CommandError> {
+        let number = integer(self.bytes()?).filter(|number| *number >= least);
+        number.ok_or(CommandError::text(refusal))
+    }
+
     /// The next argument as the cursor of a scan, as leniently as Redis reads it: a sign and leading zeros may be, nothing is 0.
     ///
     /// # Errors
@@ -121,6 +130,11 @@ impl<'a> Args<'a> {
             Err(CommandError::Syntax)
         }
     }
+}
+
+/// A count that is not negative; what no memory could hold so many of is all the same.
+pub fn at_most_usize(count: i64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// Bytes as a signed 64-bit integer, strictly as Redis' `string2ll`.

@@ -9,7 +9,7 @@
 
 use plenary::machine::Machine;
 use plenary::machine::entry::{Command as LogCommand, Entry, Millis, Origin};
-use plenary::machine::reply::Reply;
+use plenary::machine::reply::{Reply, coordinate_text, double_text};
 use plenary::machine::table::{self, Run};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,7 +38,8 @@ impl From<Reply> for Answer {
             Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())
             }
-            Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
+            Reply::Double(number) => Self::Bulk(double_text(number).into_bytes()),
+            Reply::Coordinate(number) => Self::Bulk(coordinate_text(number).into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
             Reply::Error(error) => Self::Error(error.to_string().into_bytes()),
             Reply::Waiting(number) => Self::Simple(format!("waiting {number}").into_bytes()),

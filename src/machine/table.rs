@@ -172,7 +172,13 @@ impl Spec {
             } else {
                 1
             };
-            return (position, -1, step);
+            // What must follow the keys is counted from the end.
+            let after = words[again..]
+                .iter()
+                .skip_while(|word| !word.ends_with(']'))
+                .skip(1);
+            let after = after.take_while(|word| !word.starts_with('[')).count();
+            return (position, -1 - after as i64, step);
         }
         let last = words.iter().rposition(is_key).expect("one was found above");
         (position, base + last as i64, 1)
@@ -187,10 +193,11 @@ impl Spec {
         if first == 0 {
             return Vec::new();
         }
-        let end = if last < 0 {
-            argv.len()
-        } else {
-            usize::try_from(last).unwrap_or(0) + 1
+        let end = match usize::try_from(last) {
+            Ok(last) => last + 1,
+            Err(_) => argv
+                .len()
+                .saturating_add_signed(isize::try_from(last + 1).unwrap_or(0)),
         };
         argv.iter()
             .take(end)
@@ -479,6 +486,11 @@ mod tests {
         assert_eq!(keys("OBJECT encoding a"), "a");
         assert_eq!(keys("SCAN 0 MATCH x"), "");
         assert_eq!(keys("SET a b GET"), "a");
+        assert_eq!(keys("BLPOP a b 0"), "a b");
+        assert_eq!(keys("LMPOP 2 a b LEFT COUNT 3"), "a b");
+        assert_eq!(keys("BLMPOP 0 2 a b LEFT"), "a b");
+        assert_eq!(keys("SINTERCARD 1 a LIMIT 1"), "a");
+        assert_eq!(keys("SINTERCARD 9 a LIMIT 1"), "");
     }
 
     #[test]

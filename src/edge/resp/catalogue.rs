@@ -260,9 +260,8 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         "sortedset" => spec.group == "sorted-set",
         "set" | "list" | "hash" | "string" | "bitmap" | "hyperloglog" | "geo" | "stream" | "session"
         | "pubsub" | "connection" => spec.group == category,
-        "blocking" => has("blocking"),
         "admin" | "dangerous" => has("admin"),
-        "fast" => has("fast"),
+        "fast" | "blocking" => has(category),
         "slow" => !has("fast"),
         _ => false,
     };

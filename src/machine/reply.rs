@@ -23,6 +23,8 @@ pub enum Reply {
     Map(Vec<(Reply, Reply)>),
     /// A list of pairs in order, doubles allowed: an array of arrays of two in RESP3, a flat array in RESP2.
     Pairs(Vec<(Reply, Reply)>),
+    /// What keys hold, each key once or more: a map in RESP3, an array of arrays of two in RESP2.
+    Streams(Vec<(Reply, Reply)>),
     /// A list without order or doubles; an array in RESP2.
     Set(Vec<Reply>),
     /// A floating-point number; a bulk in RESP2.
@@ -33,7 +35,8 @@ pub enum Reply {
     Verbatim(Bytes),
     /// A refusal, the same on every node.
     Error(CommandError),
-    /// None yet: the command waits in the log under this number, and [`super::event::Event::Answered`] brings its answer.
+    /// None yet: the command waits in the log under this number, and [`super::event::Event::Answered`] brings its answer. From a read
+    /// outside the log: it is to wait, which is for the log.
     Waiting(u64),
 }
 

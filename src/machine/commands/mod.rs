@@ -17,6 +17,7 @@ mod session;
 mod set;
 mod sort;
 mod stream;
+mod stream_read;
 mod string;
 mod zset;
 
@@ -31,6 +32,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),
     ("stream", stream::COMMANDS),
+    ("stream", stream_read::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),

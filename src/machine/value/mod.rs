@@ -4,7 +4,7 @@ mod hash;
 mod list;
 mod session;
 mod set;
-mod stream;
+pub mod stream;
 mod string;
 mod zset;
 

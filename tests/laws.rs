@@ -83,6 +83,10 @@ const VALUES: &[&[u8]] = &[
 
 const FIELDS: &[&[u8]] = &[b"f1", b"f2", b"f3", b"f4", b"f5", b"f6"];
 
+const IDS: &[&[u8]] = &[
+    b">", b">", b"0", b"1", b"5", b"17-2", b"100-*", b"1500", b"$", b"-", b"+",
+];
+
 const PATTERNS: &[&[u8]] = &[b"*", b"f*", b"?1", b"[a-z]*", b"string*"];
 
 /// Makes arguments from the syntax that a row states.
@@ -166,6 +170,8 @@ impl Maker<'_> {
                     ways,
                 } => {
                     let times = match (repeated, optional) {
+                        // Streams are read with as many ids as keys.
+                        (true, _) if self.group == "stream" => self.chance.below(2),
                         (true, _) => self.chance.below(4),
                         (false, true) => usize::from(self.percent(30)),
                         (false, false) => 1,
@@ -189,8 +195,8 @@ impl Maker<'_> {
         }
         if is_any(&["key", "source", "destination"]) {
             let group = match self.group {
-                "string" | "hash" | "session" => self.group,
-                _ => ["string", "hash", "session"][self.chance.below(3)],
+                "string" | "hash" | "session" | "stream" => self.group,
+                _ => ["string", "hash", "session", "stream"][self.chance.below(4)],
             };
             let group = if self.percent(5) { "string" } else { group };
             return Bytes::from(format!("{group}{}", self.chance.below(4)));
@@ -203,6 +209,13 @@ impl Maker<'_> {
         }
         if is_any(&["value", "element", "user", "message"]) {
             return self.one_of(VALUES);
+        }
+        if self.group == "stream" && matches!(word, "group" | "consumer") {
+            let names = if word == "group" { 1 } else { 3 };
+            return self.one_of(&FIELDS[..names]);
+        }
+        if self.group == "stream" && matches!(word, "id" | "last-id" | "max-deleted-id" | "start" | "end") {
+            return self.one_of(IDS);
         }
         if word == "version" {
             return self.one_of(&[b"*", b"*", b"1", b"2", b"3"]);

@@ -17,6 +17,8 @@ mod session;
 mod set;
 mod sort;
 mod stream;
+mod stream_group;
+mod stream_info;
 mod stream_read;
 mod string;
 mod zset;
@@ -33,6 +35,8 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::COMMANDS),
     ("stream", stream::COMMANDS),
     ("stream", stream_read::COMMANDS),
+    ("stream", stream_group::COMMANDS),
+    ("stream", stream_info::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),

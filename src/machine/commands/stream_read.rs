@@ -394,3 +394,323 @@ fn give_own(
     };
     ids.into_iter().map(give).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::machine::entry::{Command, Entry, Millis, Origin};
+    use crate::machine::event::Event;
+    use crate::machine::reply::Reply;
+    use crate::machine::{Machine, Outcome, snapshot};
+
+    /// A machine and a node that sends it one command at a time.
+    #[derive(Default)]
+    struct Log {
+        machine: Machine,
+        sent: u64,
+        at: Millis,
+    }
+
+    impl Log {
+        /// What a command answers.
+        fn send(&mut self, line: &str) -> Reply {
+            self.sent += 1;
+            let origin = Origin {
+                node: 1,
+                start: 1,
+                number: self.sent,
+            };
+            let mut replies = self.apply(origin, vec![command(line)]);
+            replies.pop().expect("one command, one reply")
+        }
+
+        fn apply(&mut self, origin: Origin, commands: Vec<Command>) -> Vec<Reply> {
+            let entry = Entry {
+                at: self.at,
+                seed: self.sent,
+                origin,
+                commands,
+            };
+            match self.machine.apply(&entry) {
+                Outcome::Applied(replies) => replies,
+                other => panic!("in order, and not applied: {other:?}"),
+            }
+        }
+
+        /// Sends a command that is to wait; its number.
+        fn wait(&mut self, line: &str) -> u64 {
+            match self.send(line) {
+                Reply::Waiting(number) if number > 0 => number,
+                other => panic!("{line} did not wait: {other:?}"),
+            }
+        }
+
+        /// Lets time pass, as the leader's ticks do.
+        fn tick(&mut self, at: Millis) {
+            self.at = at;
+            self.apply(Origin::default(), Vec::new());
+        }
+
+        /// Who was answered since this was last asked, and what.
+        fn answers(&mut self) -> Vec<(u64, String)> {
+            let events = self.machine.store_mut().take_events();
+            let answer = |event| match event {
+                Event::Answered { waiter, reply } => Some((waiter.number, shown(&reply?))),
+                _ => None,
+            };
+            events.into_iter().filter_map(answer).collect()
+        }
+
+        /// The same as a node that starts from a snapshot has it.
+        fn restored(&self) -> Self {
+            let mut bytes = Vec::new();
+            snapshot::write(&self.machine, &mut bytes).expect("a Vec takes everything");
+            let machine = snapshot::read(&mut &bytes[..]).expect("written just above");
+            assert_eq!(machine.digest(), self.machine.digest());
+            assert_eq!(machine.store().bytes(), self.machine.store().bytes());
+            Self { machine, ..*self }
+        }
+    }
+
+    fn command(line: &str) -> Command {
+        Command::new(0, line.split(' ').map(|word| word.as_bytes().to_vec()))
+    }
+
+    /// A reply in one line.
+    fn shown(reply: &Reply) -> String {
+        match reply {
+            Reply::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Reply::Integer(number) => number.to_string(),
+            Reply::Array(items) => {
+                let items: Vec<String> = items.iter().map(shown).collect();
+                format!("[{}]", items.join(" "))
+            }
+            Reply::Streams(pairs) => {
+                let pairs: Vec<String> = pairs
+                    .iter()
+                    .map(|(key, entries)| format!("{}: {}", shown(key), shown(entries)))
+                    .collect();
+                pairs.join(", ")
+            }
+            Reply::Error(error) => error.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn answer(number: u64, text: &str) -> (u64, String) {
+        (number, text.to_owned())
+    }
+
+    #[test]
+    fn readers_get_what_came_since_they_began_to_wait_all_of_them_first_come_first() {
+        let mut log = Log::default();
+        log.send("XADD s 1 a 1");
+        let new = log.wait("XREAD BLOCK 0 STREAMS s t $ $");
+        let later = log.wait("XREAD BLOCK 0 STREAMS s 2-5");
+        let other = log.wait("XREAD BLOCK 0 STREAMS t t 5 0");
+        log.send("XADD s 2 a 2");
+        assert_eq!(log.answers(), [answer(new, "s: [[2-0 [a 2]]]")]);
+        log.send("XADD s 3 a 3");
+        assert_eq!(log.answers(), [answer(later, "s: [[3-0 [a 3]]]")]);
+        // Of a stream named twice the first id counts.
+        log.send("XADD t 5 a 1");
+        assert_eq!(log.answers(), []);
+        log.send("XADD t 6 a 2");
+        assert_eq!(log.answers(), [answer(other, "t: [[6-0 [a 2]]]")]);
+        assert!(log.machine.store().waiting().is_empty());
+    }
+
+    #[test]
+    fn a_reader_waits_on_when_what_came_is_nothing_for_it() {
+        let mut log = Log::default();
+        log.send("XADD s 666 a 1");
+        let number = log.wait("XREAD BLOCK 0 STREAMS s $");
+        for line in [
+            "DEL s",
+            "XADD s 5 a 1",
+            "SET s x",
+            "DEL s",
+            "XGROUP CREATE s g 0 MKSTREAM",
+            "XSETID s 700",
+        ] {
+            log.send(line);
+            assert_eq!(log.answers(), [], "{line}");
+        }
+        log.send("XADD s 701 a 1");
+        assert_eq!(log.answers(), [answer(number, "s: [[701-0 [a 1]]]")]);
+    }
+
+    #[test]
+    fn a_reader_that_gave_no_count_is_given_a_thousand() {
+        let mut log = Log::default();
+        for number in 1..=1_200 {
+            log.send(&format!("XADD other {number} a 1"));
+        }
+        let all = log.wait("XREAD BLOCK 0 STREAMS s 0");
+        let two = log.wait("XREAD COUNT 2 BLOCK 0 STREAMS s 0");
+        log.send("RENAME other s");
+        let answers = log.answers();
+        let entries: Vec<(u64, usize)> = answers
+            .iter()
+            .map(|(number, text)| (*number, text.matches("[a 1]").count()))
+            .collect();
+        assert_eq!(entries, [(all, 1_000), (two, 2)]);
+    }
+
+    #[test]
+    fn readers_give_up_when_their_time_is_over() {
+        let mut log = Log::default();
+        log.tick(1_000);
+        let reader = log.wait("XREAD BLOCK 50 STREAMS s $");
+        log.send("XGROUP CREATE s g $ MKSTREAM");
+        let consumer = log.wait("XREADGROUP GROUP g c BLOCK 60 STREAMS s >");
+        log.tick(1_049);
+        assert_eq!(log.answers(), []);
+        log.tick(1_050);
+        assert_eq!(log.answers(), [answer(reader, "NilArray")]);
+        log.tick(2_000);
+        assert_eq!(log.answers(), [answer(consumer, "NilArray")]);
+    }
+
+    #[test]
+    fn each_entry_goes_to_one_consumer_of_each_group() {
+        let mut log = Log::default();
+        log.send("XGROUP CREATE s g $ MKSTREAM");
+        log.send("XGROUP CREATE s h $");
+        let waits = ["g alice", "g bob", "h carol", "h dave"];
+        let numbers = waits.map(|who| log.wait(&format!("XREADGROUP GROUP {who} BLOCK 0 STREAMS s >")));
+        log.send("XADD s 1 a 1");
+        let first = "s: [[1-0 [a 1]]]";
+        assert_eq!(
+            log.answers(),
+            [answer(numbers[0], first), answer(numbers[2], first)]
+        );
+        assert_eq!(shown(&log.send("XPENDING s g")), "[1 1-0 1-0 [[alice 1]]]");
+        let consumers = shown(&log.send("XPENDING s g - + 10 bob"));
+        assert_eq!(consumers, "[]", "who is given nothing is not entered");
+        log.send("XADD s 2 a 2");
+        let second = "s: [[2-0 [a 2]]]";
+        assert_eq!(
+            log.answers(),
+            [answer(numbers[1], second), answer(numbers[3], second)]
+        );
+        log.send("XACK s g 1 2");
+        assert_eq!(shown(&log.send("XPENDING s g")), "[0 Nil Nil NilArray]");
+    }
+
+    #[test]
+    fn a_consumer_hears_that_its_stream_or_group_is_gone() {
+        const GONE: &str = "UNBLOCKED the stream key no longer exists";
+        const NO_GROUP: &str = "NOGROUP the consumer group this client was blocked on no longer exists";
+        for (line, text) in [
+            ("DEL s", GONE),
+            ("SET s x", GONE),
+            ("FLUSHALL", GONE),
+            ("SWAPDB 0 1", GONE),
+            ("RENAME s u", GONE),
+            ("PEXPIREAT s 1", GONE),
+            ("XGROUP DESTROY s g", NO_GROUP),
+            ("RENAME without s", NO_GROUP),
+            ("RENAME with s", "s: [[9-0 [a 1]]]"),
+        ] {
+            let mut log = Log::default();
+            log.tick(1_000);
+            log.send("XGROUP CREATE s g $ MKSTREAM");
+            log.send("XGROUP CREATE t g $ MKSTREAM");
+            log.send("XGROUP CREATE with g $ MKSTREAM");
+            log.send("XADD with 9 a 1");
+            log.send("XADD without 9 a 1");
+            let number = log.wait("XREADGROUP GROUP g c BLOCK 0 STREAMS t s > >");
+            log.send(line);
+            assert_eq!(log.answers(), [answer(number, text)], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_consumer_hears_that_its_stream_has_ended_without_a_command() {
+        let mut log = Log::default();
+        log.tick(1_000);
+        log.send("XGROUP CREATE s g $ MKSTREAM");
+        log.send("PEXPIREAT s 1500");
+        let number = log.wait("XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
+        log.tick(1_500);
+        assert_eq!(
+            log.answers(),
+            [answer(number, "UNBLOCKED the stream key no longer exists")]
+        );
+    }
+
+    #[test]
+    fn what_is_gone_before_it_is_read_wakes_nobody() {
+        let mut log = Log::default();
+        log.send("XGROUP CREATE s g $ MKSTREAM");
+        log.send("XADD s 666 a 1");
+        log.send("XDEL s 666");
+        let reader = log.wait("XREAD BLOCK 0 STREAMS s 665");
+        let consumer = log.wait("XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
+        log.send("XSETID s 700");
+        assert_eq!(log.answers(), []);
+        log.send("XADD s 701 a 1");
+        let text = "s: [[701-0 [a 1]]]";
+        assert_eq!(log.answers(), [answer(reader, text), answer(consumer, text)]);
+    }
+
+    #[test]
+    fn nobody_waits_outside_the_log_or_without_a_caller() {
+        let mut log = Log::default();
+        let block = command("XREAD BLOCK 0 STREAMS s $");
+        assert_eq!(log.machine.read(0, 0, &block.argv), Reply::Waiting(0));
+        assert_eq!(
+            log.apply(Origin::default(), vec![block.clone()]),
+            [Reply::NilArray]
+        );
+        log.send("XADD s 1 a 1");
+        assert_eq!(log.machine.read(0, 0, &block.argv), Reply::Waiting(0));
+        let found = command("XREAD BLOCK 0 STREAMS s 0");
+        assert_eq!(shown(&log.machine.read(0, 0, &found.argv)), "s: [[1-0 [a 1]]]");
+        assert!(log.machine.store().waiting().is_empty());
+    }
+
+    #[test]
+    fn a_node_started_from_a_snapshot_goes_on_with_groups_and_who_waits() {
+        let mut log = Log::default();
+        for number in 1..=250 {
+            log.send(&format!("XADD s {number} a {number} b x"));
+        }
+        log.send("XADD s 300 c 1");
+        log.send("XDEL s 7 120 250");
+        log.send("XTRIM s MAXLEN 220");
+        log.send("XGROUP CREATE s g 40");
+        log.send("XGROUP CREATE s h $ ENTRIESREAD 251");
+        log.send("XREADGROUP GROUP g alice COUNT 3 STREAMS s >");
+        log.send("XREADGROUP GROUP g bob COUNT 300 STREAMS s >");
+        log.send("XCLAIM s g carol 0 41 42 RETRYCOUNT 7");
+        log.send("XGROUP CREATECONSUMER s h dave");
+        log.wait("XREADGROUP GROUP h dave BLOCK 0 STREAMS s >");
+        log.wait("XREADGROUP GROUP h erin BLOCK 0 STREAMS s >");
+        log.wait("XREAD BLOCK 0 STREAMS s $");
+        log.answers();
+        let mut other = log.restored();
+        for line in [
+            "XINFO STREAM s FULL COUNT 0",
+            "XADD s MAXLEN ~ 100 400 a 1 b 1",
+            "XINFO STREAM s FULL COUNT 0",
+            "XACK s g 41",
+            "XAUTOCLAIM s g dave 0 - COUNT 20",
+            "XGROUP DESTROY s h",
+            "XPENDING s g",
+            "XDEL s 300 400",
+            "DEL s",
+        ] {
+            assert_eq!(log.send(line), other.send(line), "{line}");
+            assert_eq!(log.answers(), other.answers(), "{line}");
+            assert_eq!(log.machine.digest(), other.machine.digest(), "{line}");
+            assert_eq!(
+                log.machine.store().bytes(),
+                other.machine.store().bytes(),
+                "{line}"
+            );
+        }
+        assert!(log.machine.store().waiting().is_empty());
+        assert_eq!(log.machine.store().bytes(), 0, "what is gone counts no more");
+    }
+}

@@ -249,7 +249,7 @@ impl Node {
             let right = if entry.shares_names {
                 count == node.names.len()
             } else {
-                count % 2 == 0
+                count.is_multiple_of(2)
             };
             if !in_order || !whole || !right {
                 return Err(invalid("a stream's entry that cannot be".to_owned()));

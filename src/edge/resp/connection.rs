@@ -13,6 +13,7 @@ use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::{Limits, Parser};
 use super::local::{self, Local};
+use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
@@ -25,7 +26,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -132,7 +132,7 @@ enum End {
 }
 
 /// Serves one client until it or we have enough.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, entered: Entered) {
+pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered) {
     let caller = Caller::new(shared.clone(), entered.client.clone());
     let (reader, writer) = stream.into_split();
     let limits = Limits {
@@ -166,8 +166,8 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, entered: Enter
 
 struct Connection {
     caller: Caller,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    reader: Reader,
+    writer: Writer,
     /// What came and was not run yet: at most one unfinished command between two batches.
     input: BytesMut,
     /// Replies that wait; at most `max_output_bytes`, checked after each.

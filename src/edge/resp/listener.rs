@@ -41,7 +41,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopp
             _ = tick.tick() => counted = count(&shared, counted),
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match admit(&shared, &stream, peer) {
-                    Ok(entered) => { connections.spawn(connection::serve(stream, shared.clone(), entered)); }
+                    Ok(entered) => { connections.spawn(connection::serve(stream.into(), shared.clone(), entered)); }
                     Err(why) if refusals.len() < REFUSALS => { refusals.spawn(refuse(stream, why)); }
                     Err(_) => {}
                 },

@@ -41,6 +41,7 @@ mod listener;
 mod local;
 mod members;
 mod stats;
+mod stream;
 
 use crate::config::RespConfig;
 use crate::error::Error;

@@ -126,6 +126,11 @@ impl Spec {
         Self { group, ..self }
     }
 
+    /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_)) && self.group != "pubsub"
+    }
+
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
     pub fn arity(&self) -> i64 {
         let (mut count, mut open, mut depth) = (self.name.split('|').count() as i64, false, 0);
@@ -368,8 +373,8 @@ mod tests {
         match spec.run {
             // HELP of a container reads nothing, whoever answers it.
             Run::Read(_) if !spec.name.ends_with("|HELP") => drop(flags.insert("readonly")),
-            Run::Write(_) => drop(flags.insert("write")),
-            Run::Read(_) | Run::Local => {}
+            Run::Write(_) if spec.is_write() => drop(flags.insert("write")),
+            Run::Read(_) | Run::Write(_) | Run::Local => {}
         }
         flags
     }

@@ -231,8 +231,8 @@ fn arguments(spec: &Spec) -> Vec<Reply> {
 fn flags(spec: &Spec) -> impl Iterator<Item = &'static str> {
     let first = match spec.run {
         Run::Read(_) => Some("readonly"),
-        Run::Write(_) => Some("write"),
-        Run::Local => None,
+        Run::Write(_) if spec.is_write() => Some("write"),
+        Run::Write(_) | Run::Local => None,
     };
     first.into_iter().chain(spec.flags.split_whitespace())
 }
@@ -245,7 +245,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     let belongs = |category: &str| match category {
         "keyspace" => spec.group == "generic",
         "read" => matches!(spec.run, Run::Read(_)),
-        "write" => matches!(spec.run, Run::Write(_)),
+        "write" => spec.is_write(),
         "hash" | "string" | "session" | "connection" => spec.group == category,
         "admin" | "dangerous" => has("admin"),
         "fast" => has("fast"),

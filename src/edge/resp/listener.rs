@@ -86,7 +86,7 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entere
     let _ = stream.set_nodelay(true);
     Ok(shared
         .clients
-        .enter(peer, stream.local_addr().unwrap_or(shared.address)))
+        .enter(&shared.hub, peer, stream.local_addr().unwrap_or(shared.address)))
 }
 
 async fn refuse(mut stream: TcpStream, why: &'static str) {

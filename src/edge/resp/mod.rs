@@ -28,6 +28,7 @@
 //! without reading is cut off at the limit.
 
 mod access;
+mod blocking;
 mod catalogue;
 mod client;
 mod clients;
@@ -36,10 +37,14 @@ pub mod connection;
 pub mod decode;
 pub mod encode;
 pub mod frame;
+mod hub;
 mod info;
 mod listener;
 mod local;
 mod members;
+mod multi;
+mod outbox;
+mod pubsub;
 mod stats;
 mod stream;
 
@@ -48,6 +53,7 @@ use crate::error::Error;
 use crate::machine::reply::CommandError;
 use crate::node::Node;
 use clients::Clients;
+use hub::Hub;
 use parking_lot::Mutex;
 use stats::Stats;
 use std::borrow::Cow;
@@ -82,6 +88,7 @@ struct Shared {
     max_clients: AtomicUsize,
     address: SocketAddr,
     clients: Arc<Clients>,
+    hub: Arc<Hub>,
     stats: Stats,
     started: Instant,
 }
@@ -109,6 +116,8 @@ impl Resp {
             source,
         };
         let address = listener.local_addr().map_err(refused)?;
+        let hub = Arc::<Hub>::default();
+        node.listen(hub.clone());
         let shared = Shared {
             node,
             idle_timeout_ms: AtomicU64::new(
@@ -118,6 +127,7 @@ impl Resp {
             config,
             address,
             clients: Arc::default(),
+            hub,
             stats: Stats::default(),
             started: Instant::now(),
         };

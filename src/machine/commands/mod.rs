@@ -18,6 +18,7 @@ mod set;
 mod sort;
 mod stream;
 mod string;
+mod transaction;
 mod zset;
 
 use super::table::Spec;
@@ -39,6 +40,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("scripting", script::COMMANDS),
+    ("transactions", transaction::COMMANDS),
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod event;
 mod float;
 pub mod glob;
+pub mod interface;
 pub mod keyspace;
 pub mod once;
 pub mod reply;

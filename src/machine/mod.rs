@@ -9,6 +9,7 @@ pub mod entry;
 pub mod event;
 mod float;
 pub mod glob;
+pub mod interface;
 pub mod internal;
 pub mod keyspace;
 pub mod once;

@@ -40,6 +40,8 @@ pub struct Spec {
     pub categories: &'static str,
     /// Where the keys stand, for a command whose other arguments say so: positions in argv. Redis' flag `movablekeys`.
     pub finder: Option<Finder>,
+    /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
+    pub id: usize,
 }
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
@@ -67,6 +69,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         flags: "",
         categories: "",
         finder: None,
+        id: 0,
     }
 }
 
@@ -185,21 +188,26 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> Vec<&'a Bytes> {
+        self.keys_at(argv)
+            .into_iter()
+            .filter_map(|at| argv.get(at))
+            .collect()
+    }
+
+    /// The positions of the keys among a command's arguments.
+    pub fn keys_at(&self, argv: &[Bytes]) -> Vec<usize> {
         if let Some(finder) = self.finder {
-            return finder(argv).into_iter().filter_map(|at| argv.get(at)).collect();
+            return finder(argv).into_iter().filter(|at| *at < argv.len()).collect();
         }
         let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
         if first == 0 {
             return Vec::new();
         }
-        let end = if last < 0 {
-            argv.len()
-        } else {
-            usize::try_from(last).unwrap_or(0) + 1
+        let end = match usize::try_from(last) {
+            Ok(last) => argv.len().min(last + 1),
+            Err(_) => usize::try_from(last + 1 + i64::try_from(argv.len()).unwrap_or(i64::MAX)).unwrap_or(0),
         };
-        argv.iter()
-            .take(end)
-            .skip(usize::try_from(first).unwrap_or(0))
+        (usize::try_from(first).unwrap_or(0)..end)
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .collect()
     }
@@ -253,6 +261,8 @@ pub fn all() -> impl Iterator<Item = Spec> {
     commands::GROUPS
         .iter()
         .flat_map(|(group, rows)| rows.iter().map(move |spec| spec.of(group)))
+        .enumerate()
+        .map(|(id, spec)| Spec { id, ..spec })
 }
 
 /// The row of a name in upper case, `CONTAINER|SUB` included.

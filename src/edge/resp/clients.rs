@@ -1,8 +1,11 @@
 //! Who is connected: what `CLIENT LIST` shows of others, and the way to end their connection.
 
+use super::blocking::Blocked;
 use super::encode::Protocol;
-use super::hub::{Hub, Subscriptions};
+use super::hub::Subscriptions;
 use super::outbox::Outbox;
+use super::tracking::{self, Mode};
+use super::Shared;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,6 +30,12 @@ pub(super) struct Client {
     pub(super) outbox: Outbox,
     /// What it is subscribed to. Held to look or to change, before the hub's lock is taken, never across an await.
     pub(super) subscriptions: Mutex<Subscriptions>,
+    /// How it tracks what it reads, if it does. Held to look or to change, never across an await.
+    pub(super) tracking: Mutex<Option<Mode>>,
+    /// Whether a command of it waits.
+    pub(super) blocked: Blocked,
+    /// Whether its connection has ended: nothing is told to it any more.
+    gone: AtomicBool,
     /// Whether it speaks RESP3.
     resp3: AtomicBool,
     /// Bytes of commands that came and were not run when something came last.
@@ -47,6 +56,8 @@ pub(super) struct Shown {
     pub(super) queued: Option<usize>,
     /// The row of its last command.
     pub(super) command: &'static str,
+    /// Whether it looks on.
+    pub(super) monitors: bool,
     pub(super) no_evict: bool,
     pub(super) no_touch: bool,
 }
@@ -68,6 +79,16 @@ impl Client {
 
     pub(super) fn speak(&self, protocol: Protocol) {
         self.resp3.store(protocol == Protocol::Resp3, Relaxed);
+    }
+
+    /// Whether its connection has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Whether it is subscribed to anything.
+    pub(super) fn subscribes(&self) -> bool {
+        self.subscriptions.lock().total() > 0
     }
 
     /// Notes how full its buffers are.
@@ -97,18 +118,19 @@ impl Client {
             )
         };
         let (messages, pushed) = self.outbox.size();
+        let (tracks, redirect) = tracking::shown(self);
         let (input, output) = (self.input_bytes.load(Relaxed), self.output_bytes.load(Relaxed));
         let (age, shown) = (self.since.elapsed(), self.shown.lock());
         let idle = millis(age).saturating_sub(self.last_ms.load(Relaxed)) / 1000;
         let mut flags = String::new();
-        for (flag, is_set) in [
-            ('P', channels + patterns + shards > 0),
-            ('x', shown.queued.is_some()),
-            ('e', shown.no_evict),
-            ('T', shown.no_touch),
-        ] {
-            flags.extend(is_set.then_some(flag));
-        }
+        let set = |flag, is_set: bool| is_set.then_some(flag);
+        flags.extend(set('O', shown.monitors));
+        flags.extend(set('P', channels + patterns + shards > 0));
+        flags.extend(set('x', shown.queued.is_some()));
+        flags.extend(set('b', self.blocked.is_waiting()));
+        flags.push_str(&tracks);
+        flags.extend(set('e', shown.no_evict));
+        flags.extend(set('T', shown.no_touch));
         let flags = if flags.is_empty() { "N" } else { &flags };
         let command = match shown.command {
             "" => "NULL".to_owned(),
@@ -121,7 +143,7 @@ impl Client {
         format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} \
              multi={queued} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll={messages} omem={pushed} \
-             tot-mem={} events=r cmd={command} user=default redir=-1 resp={resp} lib-name={} lib-ver={}",
+             tot-mem={} events=r cmd={command} user=default redir={redirect} resp={resp} lib-name={} lib-ver={}",
             self.id,
             self.peer,
             self.local,
@@ -148,8 +170,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Enters a connection; it leaves when the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, hub: &Arc<Hub>, peer: SocketAddr, local: SocketAddr) -> Entered {
+    fn enter(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client {
             id,
@@ -160,17 +181,21 @@ impl Clients {
             shown: Mutex::default(),
             outbox: Outbox::default(),
             subscriptions: Mutex::default(),
+            tracking: Mutex::default(),
+            blocked: Blocked::default(),
+            gone: AtomicBool::new(false),
             resp3: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             end: Notify::new(),
         });
         self.connected.lock().insert(id, client.clone());
-        Entered {
-            clients: self.clone(),
-            hub: hub.clone(),
-            client,
-        }
+        client
+    }
+
+    /// One of them.
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.connected.lock().get(&id).cloned()
     }
 
     /// How many are connected.
@@ -184,17 +209,35 @@ impl Clients {
     }
 }
 
-/// A place in [`Clients`].
-#[derive(Debug)]
+/// A place among the clients; it is given up when this is dropped.
 pub(super) struct Entered {
-    clients: Arc<Clients>,
-    hub: Arc<Hub>,
+    shared: Arc<Shared>,
     pub(super) client: Arc<Client>,
+}
+
+impl Entered {
+    /// Enters a connection.
+    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, local: SocketAddr) -> Self {
+        let client = shared.clients.enter(peer, local);
+        Self { shared, client }
+    }
+
+    /// Nothing is told to the client any more: its connection ends.
+    pub(super) fn leave(&self) {
+        if self.client.gone.swap(true, Relaxed) {
+            return;
+        }
+        let shared = &self.shared;
+        shared.hub.leave(&self.client);
+        shared.hub.tracking.leave(&self.client);
+        shared.hub.tracking.watch_changes(&shared.node);
+        shared.monitors.leave(&self.client);
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.clients.connected.lock().remove(&self.client.id);
-        self.hub.leave(&self.client);
+        self.leave();
+        self.shared.clients.connected.lock().remove(&self.client.id);
     }
 }

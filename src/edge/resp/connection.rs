@@ -81,6 +81,10 @@ pub(super) struct Caller {
     pub(super) executing: bool,
     /// How many subscriptions it has.
     pub(super) subscribed: usize,
+    /// Whether it tracks what it reads.
+    pub(super) tracks: bool,
+    /// Whether it looks on what others do.
+    pub(super) monitors: bool,
     /// Whether the connection ends after the replies so far.
     pub(super) closing: bool,
 }
@@ -129,13 +133,20 @@ impl Caller {
             watches: Vec::new(),
             executing: false,
             subscribed: 0,
+            tracks: false,
+            monitors: false,
             closing: false,
         }
     }
 
     /// Whether its commands take the short way: nothing but to run them.
     fn is_plain(&self) -> bool {
-        self.transaction.is_none() && self.subscribed == 0
+        self.transaction.is_none()
+            && self.subscribed == 0
+            && !self.tracks
+            && !self.monitors
+            && !self.shared.monitors.any()
+            && !self.shared.pause.may_be()
     }
 
     /// Chooses the version of the protocol, for replies from now on.
@@ -156,6 +167,9 @@ impl Caller {
         if self.transaction.is_some() && spec.flags.contains("no_multi") {
             return Some(CommandError::text("ERR Command not allowed inside a transaction"));
         }
+        if self.monitors && !matches!(spec.run, Run::Local) {
+            return Some(CommandError::text("ERR Replica can't interact with the keyspace"));
+        }
         let two = self.protocol == Protocol::Resp2;
         let refused = two && self.subscribed > 0 && !pubsub::is_for_subscribers(spec);
         refused.then(|| pubsub::not_for_subscribers(spec))
@@ -164,6 +178,8 @@ impl Caller {
     /// `RESET`: as if it had just connected.
     pub(super) fn reset(&mut self) {
         self.unsubscribe_all();
+        self.track_no_more();
+        self.shared.monitors.leave(&self.client);
         self.client.speak(Protocol::default());
         let seen = self.seen;
         *self = Self {
@@ -210,6 +226,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         published: Vec::new(),
     };
     let end = connection.run().await;
+    entered.leave();
     let client = &entered.client;
     let end = match end {
         End::Ended if client.outbox.has_overflowed() => End::OutputLimit,
@@ -367,12 +384,18 @@ impl Connection {
         if let Some(refusal) = self.caller.refuses(spec) {
             return self.reject(spec.name == "EXEC", refusal).await;
         }
+        self.sit_out_pause(spec).await?;
         if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
             return self.queue(spec, argv).await;
         }
+        self.caller.note_reads(spec, &argv);
+        let shared = self.caller.shared.clone();
+        shared.monitors.feed(&shared.hub, &self.caller, spec, &argv);
         self.run_command(spec, argv).await?;
         // Messages stand among the replies where the commands did that caused them.
-        self.submit().await
+        self.submit().await?;
+        self.caller.note_command(spec);
+        Ok(())
     }
 
     async fn run_command(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
@@ -451,11 +474,18 @@ impl Connection {
         if self.writes.is_empty() {
             return Ok(());
         }
-        let writes = std::mem::take(&mut self.writes);
+        let mut writes = std::mem::take(&mut self.writes);
         let count = writes.len();
         self.writes_bytes = 0;
+        let bracketed = self.caller.bracket(&mut writes);
         match self.caller.shared.node.write(writes).await {
-            Ok(written) => self.answer_written(written).await,
+            Ok(mut written) => {
+                if bracketed {
+                    written.replies.drain(..1);
+                    written.replies.truncate(count);
+                }
+                self.answer_written(written).await
+            }
             Err(error) => {
                 self.published.clear();
                 let refusal = trouble(error);
@@ -469,7 +499,7 @@ impl Connection {
 
     async fn answer_written(&mut self, written: Written) -> Result<(), End> {
         self.caller.seen = self.caller.seen.max(written.token);
-        if self.caller.subscribed > 0 {
+        if self.caller.subscribed > 0 && !self.caller.tracks {
             // A client that publishes to itself has the message before the answer.
             self.caller.client.outbox.take_all(&mut self.output);
         }

@@ -6,6 +6,7 @@
 use super::clients::Client;
 use super::encode::{self, Protocol};
 use super::outbox::PushLimits;
+use super::tracking::Tracking;
 use crate::machine::event::Event;
 use crate::machine::glob;
 use crate::node::Listener;
@@ -97,6 +98,8 @@ pub(super) struct Hub {
     topics: Mutex<Topics>,
     /// How much may wait for a subscriber.
     pub(super) limits: PushLimits,
+    /// Who is told of keys that changed.
+    pub(super) tracking: Tracking,
 }
 
 impl Hub {
@@ -223,8 +226,22 @@ impl Listener for Hub {
                 channel,
                 message,
                 sharded,
-            } => self.publish(channel, message, *sharded),
+            } => {
+                if !self.tracking.is_bracket(channel, message) {
+                    self.publish(channel, message, *sharded);
+                }
+            }
+            Event::Changed { key, .. } => self.tracking.changed(self, key),
+            Event::Flushed { .. } => self.tracking.flushed(),
             _ => {}
         }
+    }
+
+    fn applied(&self) {
+        self.tracking.applied(self);
+    }
+
+    fn replaced(&self) {
+        self.tracking.replaced(self);
     }
 }

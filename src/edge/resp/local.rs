@@ -5,7 +5,7 @@
 
 use super::connection::{Caller, authenticate};
 use super::encode::Protocol;
-use super::{REDIS_VERSION, catalogue, client, config, info, members, multi, pubsub};
+use super::{REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, tracking};
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
@@ -41,7 +41,9 @@ use Local::{Exec, Later, Now, Pushing};
 const COMMANDS: &[(&str, Local)] = &[
     ("ASKING",            Now(no_cluster)),
     ("AUTH",              Now(auth)),
+    ("CLIENT|CACHING",    Now(tracking::caching)),
     ("CLIENT|GETNAME",    Now(client::getname)),
+    ("CLIENT|GETREDIR",   Now(tracking::getredir)),
     ("CLIENT|HELP",       Now(client::help)),
     ("CLIENT|ID",         Now(client::id)),
     ("CLIENT|INFO",       Now(client::info)),
@@ -49,9 +51,14 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CLIENT|LIST",       Now(client::list)),
     ("CLIENT|NO-EVICT",   Now(client::no_evict)),
     ("CLIENT|NO-TOUCH",   Now(client::no_touch)),
+    ("CLIENT|PAUSE",      Now(blocking::pause)),
     ("CLIENT|REPLY",      Now(client::reply)),
     ("CLIENT|SETINFO",    Now(client::setinfo)),
     ("CLIENT|SETNAME",    Now(client::setname)),
+    ("CLIENT|TRACKING",   Now(tracking::tracking)),
+    ("CLIENT|TRACKINGINFO", Now(tracking::trackinginfo)),
+    ("CLIENT|UNBLOCK",    Now(blocking::unblock)),
+    ("CLIENT|UNPAUSE",    Now(blocking::unpause)),
     ("CLUSTER",           Now(no_cluster)),
     ("COMMAND",           Now(catalogue::all)),
     ("COMMAND|COUNT",     Now(catalogue::count)),
@@ -69,6 +76,7 @@ const COMMANDS: &[(&str, Local)] = &[
     ("EXEC",              Exec),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
+    ("MONITOR",           Pushing(monitor::monitor)),
     ("MULTI",             Now(multi::multi)),
     ("PING",              Now(ping)),
     ("PLENARY|DIGEST",    Later(members::digest)),

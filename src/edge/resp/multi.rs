@@ -188,6 +188,9 @@ impl Connection {
             return self.refuse(ABORTED).await;
         }
         let planned = plan(self.caller.db, &transaction.queued);
+        for (spec, command) in &planned {
+            self.caller.note_reads(spec, &command.argv);
+        }
         match self.together(&watches, planned).await {
             Ok(Some(replies)) => self.answer_all(transaction.queued, replies).await,
             Ok(None) => self.answer(Reply::NilArray).await,
@@ -205,12 +208,20 @@ impl Connection {
         if !writes && watches.is_empty() {
             return self.read_together(&planned).await.map(Some);
         }
-        let commands = planned.into_iter().map(|(_, command)| command).collect();
+        let (mut commands, count) = (Vec::with_capacity(planned.len()), planned.len());
+        commands.extend(planned.into_iter().map(|(_, command)| command));
+        let bracketed = self.caller.bracket(&mut commands);
         let written = self.caller.shared.node.transact(watches, commands).await;
         let written = written.map_err(trouble)?;
         self.caller.seen = self.caller.seen.max(written.token);
         match written.replies.into_iter().next() {
-            Some(Reply::Array(replies)) => Ok(Some(replies)),
+            Some(Reply::Array(mut replies)) => {
+                if bracketed {
+                    replies.drain(..1);
+                    replies.truncate(count);
+                }
+                Ok(Some(replies))
+            }
             Some(Reply::Error(refusal)) => Err(refusal),
             _ => Ok(None),
         }
@@ -250,7 +261,9 @@ impl Connection {
         let (mut out, mut replies) = (BytesMut::new(), replies.into_iter());
         encode::array(queued.len(), &mut out);
         self.caller.executing = true;
+        let shared = self.caller.shared.clone();
         for Queued { spec, argv } in queued {
+            shared.monitors.feed(&shared.hub, &self.caller, spec, &argv);
             let reply = match spec.run {
                 Run::Local => {
                     self.local_into(spec, &argv, &mut out).await;

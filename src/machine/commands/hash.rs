@@ -3,6 +3,7 @@
 //! Follows Redis 7.0. Where a row differs on purpose, the row says so. The order of fields is that of [`Hash`]: as in Redis while the
 //! hash is small, any afterwards, and the same on every node.
 
+use crate::machine::event::Classes;
 use crate::machine::args::{self, Args};
 use crate::machine::float::Float;
 use crate::machine::glob;
@@ -96,12 +97,14 @@ fn set_pairs(keys: &mut Keyspace<'_>, args: &mut Args<'_>, name: &str) -> Result
     if !odd.is_empty() {
         return Err(CommandError::Arity(name.to_owned()));
     }
-    keys.change_hash(key, |hash| {
+    let new = keys.change_hash(key, |hash| {
         pairs
             .iter()
             .filter(|[field, value]| hash.set(field, value))
             .count()
-    })
+    })?;
+    keys.notify(Classes::HASH, "hset", key);
+    Ok(new)
 }
 
 fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -114,6 +117,7 @@ fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         return Ok(Reply::Integer(0));
     }
     keys.change_hash(key, |hash| hash.set(field, value))?;
+    keys.notify(Classes::HASH, "hset", key);
     Ok(Reply::Integer(1))
 }
 
@@ -175,6 +179,7 @@ fn hdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     let removed = keys.change_hash(key, |hash| {
         fields.iter().filter(|field| hash.remove(field).is_some()).count()
     })?;
+    keys.notify(Classes::HASH, "hdel", key);
     Ok(Reply::count(removed))
 }
 
@@ -186,6 +191,7 @@ fn hincrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comman
     };
     let sum = old.checked_add(increment).ok_or(CommandError::IntegerOverflow)?;
     keys.change_hash(key, |hash| hash.set(field, sum.to_string().as_bytes()))?;
+    keys.notify(Classes::HASH, "hincrby", key);
     Ok(Reply::Integer(sum))
 }
 
@@ -204,6 +210,7 @@ fn hincrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, C
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     let text = sum.to_text();
     keys.change_hash(key, |hash| hash.set(field, text.as_bytes()))?;
+    keys.notify(Classes::HASH, "hincrbyfloat", key);
     Ok(Reply::bulk(text))
 }
 

@@ -172,7 +172,10 @@ impl Hearing {
 
     /// A snapshot has replaced the machine: whoever waits for what is not in it any more is told, and what waits in it for nobody is taken back.
     pub(super) fn replaced(&self, machine: &Machine) {
-        self.listeners.read().iter().for_each(|listener| listener.replaced());
+        self.listeners
+            .read()
+            .iter()
+            .for_each(|listener| listener.replaced());
         let own = self.own.get().copied().unwrap_or_default();
         let kept: BTreeSet<u64> = machine.store().waiting().of_caller(own).collect();
         let mut waits = self.waits.lock();

@@ -236,7 +236,11 @@ impl Caller {
         let Some(paused) = self.shared.pause.current() else {
             return false;
         };
-        let queued = || self.transaction.as_ref().is_some_and(|transaction| transaction.writes());
+        let queued = || {
+            self.transaction
+                .as_ref()
+                .is_some_and(|transaction| transaction.writes())
+        };
         let writes = matches!(spec.run, Run::Write(_)) || (spec.name == "EXEC" && queued());
         !paused.reads_run || writes
     }
@@ -280,7 +284,9 @@ pub(super) fn unblock(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     };
     args.end()?;
     let id = integer(id).ok_or(CommandError::NotAnInteger)?;
-    let client = u64::try_from(id).ok().and_then(|id| caller.shared.clients.get(id));
+    let client = u64::try_from(id)
+        .ok()
+        .and_then(|id| caller.shared.clients.get(id));
     Ok(Reply::flag(client.is_some_and(|client| client.blocked.end(how))))
 }
 

@@ -1,11 +1,11 @@
 //! Who is connected: what `CLIENT LIST` shows of others, and the way to end their connection.
 
+use super::Shared;
 use super::blocking::Blocked;
 use super::encode::Protocol;
 use super::hub::Subscriptions;
 use super::outbox::Outbox;
 use super::tracking::{self, Mode};
-use super::Shared;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -389,11 +389,19 @@ impl Connection {
             return self.queue(spec, argv).await;
         }
         self.caller.note_reads(spec, &argv);
-        let shared = self.caller.shared.clone();
-        shared.monitors.feed(&shared.hub, &self.caller, spec, &argv);
+        // As in Redis, what may wait is shown before, the rest after, when it has changed the database or what is shown.
+        let shown = if matches!(spec.run, Run::Local) {
+            self.caller.shared.monitors.any().then(|| argv.clone())
+        } else {
+            self.caller.show(spec, &argv);
+            None
+        };
         self.run_command(spec, argv).await?;
         // Messages stand among the replies where the commands did that caused them.
         self.submit().await?;
+        if let Some(argv) = shown {
+            self.caller.show(spec, &argv);
+        }
         self.caller.note_command(spec);
         Ok(())
     }

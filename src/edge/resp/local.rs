@@ -5,7 +5,9 @@
 
 use super::connection::{Caller, authenticate};
 use super::encode::Protocol;
-use super::{REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, tracking};
+use super::{
+    REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, tracking,
+};
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};

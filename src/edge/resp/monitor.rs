@@ -44,7 +44,7 @@ impl Monitors {
     }
 
     /// Shows a command to who looks on. Those of administrators and secrets are not shown, as in Redis.
-    pub(super) fn feed(&self, hub: &Hub, caller: &Caller, spec: &Spec, argv: &[Bytes]) {
+    fn feed(&self, hub: &Hub, caller: &Caller, spec: &Spec, argv: &[Bytes]) {
         let hidden = |flag: &str| matches!(flag, "skip_monitor" | "admin");
         if !self.any() || spec.flags.split(' ').any(hidden) {
             return;
@@ -56,11 +56,23 @@ impl Monitors {
     }
 }
 
+impl Caller {
+    /// Shows a command of it to who looks on.
+    pub(super) fn show(&self, spec: &Spec, argv: &[Bytes]) {
+        self.shared.monitors.feed(&self.shared.hub, self, spec, argv);
+    }
+}
+
 fn line(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Bytes {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut out = BytesMut::new();
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
-    write!(out, "+{seconds}.{micros:06} [{} {}]", caller.db, caller.client.peer).expect("a buffer takes everything");
+    write!(
+        out,
+        "+{seconds}.{micros:06} [{} {}]",
+        caller.db, caller.client.peer
+    )
+    .expect("a buffer takes everything");
     let mut secret = 0;
     for (at, argument) in argv.iter().enumerate() {
         out.put_u8(b' ');
@@ -95,11 +107,7 @@ fn quote(bytes: &[u8], out: &mut BytesMut) {
 }
 
 /// `MONITOR`; said again it is not even answered, as in Redis.
-pub(super) fn monitor(
-    caller: &mut Caller,
-    _: &mut Args<'_>,
-    out: &mut BytesMut,
-) -> Result<(), CommandError> {
+pub(super) fn monitor(caller: &mut Caller, _: &mut Args<'_>, out: &mut BytesMut) -> Result<(), CommandError> {
     if caller.executing {
         return Err(CommandError::text(
             "ERR MONITOR isn't allowed for DENY BLOCKING client",

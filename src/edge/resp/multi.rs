@@ -261,17 +261,17 @@ impl Connection {
         let (mut out, mut replies) = (BytesMut::new(), replies.into_iter());
         encode::array(queued.len(), &mut out);
         self.caller.executing = true;
-        let shared = self.caller.shared.clone();
         for Queued { spec, argv } in queued {
-            shared.monitors.feed(&shared.hub, &self.caller, spec, &argv);
             let reply = match spec.run {
                 Run::Local => {
                     self.local_into(spec, &argv, &mut out).await;
+                    self.caller.show(spec, &argv);
                     continue;
                 }
                 // The log answers all that was sent to it, or nothing.
                 Run::Read(_) | Run::Write(_) => replies.next().unwrap_or(Reply::Nil),
             };
+            self.caller.show(spec, &argv);
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
             self.caller.count_error(&reply);
             encode(&reply, self.caller.protocol, &mut out);

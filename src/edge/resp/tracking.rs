@@ -53,7 +53,10 @@ pub(super) fn shown(client: &Client) -> (String, i64) {
         return (String::new(), -1);
     };
     let flags = [('t', true), ('R', mode.broken), ('B', mode.broadcast)];
-    let flags = flags.into_iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag);
+    let flags = flags
+        .into_iter()
+        .filter(|(_, is_set)| *is_set)
+        .map(|(flag, _)| flag);
     (flags.collect(), number(mode.redirect_id))
 }
 
@@ -287,7 +290,8 @@ impl Table {
             let told = {
                 let mode = client.tracking.lock();
                 let own = self.writer == Some(client.id);
-                mode.as_ref().is_some_and(|mode| !mode.broadcast && !(mode.no_loop && own))
+                mode.as_ref()
+                    .is_some_and(|mode| !mode.broadcast && !(mode.no_loop && own))
             };
             if told {
                 tell(hub, client, Some(&[key]));
@@ -384,13 +388,23 @@ impl Caller {
 
     /// Puts writes into brackets, if the connection does not want to hear of them. Whether it did.
     pub(super) fn bracket(&self, commands: &mut Vec<Command>) -> bool {
-        let asked = || self.client.tracking.lock().as_ref().is_some_and(|mode| mode.no_loop);
+        let asked = || {
+            self.client
+                .tracking
+                .lock()
+                .as_ref()
+                .is_some_and(|mode| mode.no_loop)
+        };
         if !self.tracks || !asked() {
             return false;
         }
         let channel = &self.shared.hub.tracking.bracket;
         let message = |id: u64| {
-            let words = [Bytes::from_static(b"PUBLISH"), channel.clone(), id.to_string().into()];
+            let words = [
+                Bytes::from_static(b"PUBLISH"),
+                channel.clone(),
+                id.to_string().into(),
+            ];
             Command::new(0, words)
         };
         commands.insert(0, message(self.client.id));
@@ -532,7 +546,9 @@ pub(super) fn caching(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
             return refuse("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.");
         }
         b"no" if mode.opt_out => mode.caching = true,
-        b"no" => return refuse("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode."),
+        b"no" => {
+            return refuse("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.");
+        }
         _ => return Err(CommandError::Syntax),
     }
     Ok(Reply::OK)
@@ -580,16 +596,23 @@ mod tests {
     #[test]
     fn prefixes_of_a_client_must_not_overlap() {
         let names = |names: &[&'static str]| -> Vec<Bytes> {
-            names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+            names
+                .iter()
+                .map(|name| Bytes::from_static(name.as_bytes()))
+                .collect()
         };
         let mut known = BTreeSet::new();
-        let refused = add_prefixes(&mut known, &names(&["FOOBAR", "FOO"])).unwrap_err().to_string();
+        let refused = add_prefixes(&mut known, &names(&["FOOBAR", "FOO"]))
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             refused,
             "ERR Prefix 'FOOBAR' overlaps with another provided prefix 'FOO'. Prefixes for a single client must not overlap."
         );
         assert!(add_prefixes(&mut known, &names(&["FOO", "BAR"])).is_ok());
-        let refused = add_prefixes(&mut known, &names(&["BARB"])).unwrap_err().to_string();
+        let refused = add_prefixes(&mut known, &names(&["BARB"]))
+            .unwrap_err()
+            .to_string();
         assert!(refused.starts_with("ERR Prefix 'BARB' overlaps with an existing prefix 'BAR'."));
         assert_eq!(known.len(), 2);
     }

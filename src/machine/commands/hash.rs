@@ -3,8 +3,8 @@
 //! Follows Redis 7.0. Where a row differs on purpose, the row says so. The order of fields is that of [`Hash`]: as in Redis while the
 //! hash is small, any afterwards, and the same on every node.
 
-use crate::machine::event::Classes;
 use crate::machine::args::{self, Args};
+use crate::machine::event::Classes;
 use crate::machine::float::Float;
 use crate::machine::glob;
 use crate::machine::keyspace::{Chance, Keyspace, View};

@@ -1,9 +1,9 @@
 //! Commands on keys of any type: their life, names and places. What is under them is other files' concern.
 
 use super::expiry::{self, Time};
-use crate::machine::event::Classes;
 use crate::machine::args::{self, Args};
 use crate::machine::entry::Millis;
+use crate::machine::event::Classes;
 use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Keyspace, Slot, View};
 use crate::machine::reply::{CommandError, Reply};

@@ -4,9 +4,9 @@
 //! by `SESSION.END`; nothing brings it back. `DEL`, `PEXPIRE` and `RENAME` work on it as on any key; the next use sets the deadline anew.
 //! Locks, merging by item, events and an index of owners are not here.
 
-use crate::machine::event::Classes;
 use crate::machine::args::Args;
 use crate::machine::entry::Millis;
+use crate::machine::event::Classes;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};

@@ -3,8 +3,8 @@
 //! Follows Redis 7.0, encodings as `OBJECT ENCODING` shows them included.
 
 use super::expiry::{self, Time};
-use crate::machine::event::Classes;
 use crate::machine::args::{self, Args};
+use crate::machine::event::Classes;
 use crate::machine::float::Float;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};

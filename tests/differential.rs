@@ -94,6 +94,61 @@ const SHAPES: &[&str] = &[
     "HSET key field",
     "sort HSCAN key 0 COUNT 10000",
     "sort HSCAN key 0 MATCH pattern",
+    // Lists.
+    "RPUSH key value value*",
+    "LPUSH key value value* number*",
+    "RPUSH key number number*",
+    "LPUSHX key value value*",
+    "RPUSHX key value value*",
+    "LPOP key",
+    "RPOP key",
+    "LPOP key index",
+    "RPOP key index",
+    "LLEN key",
+    "LINDEX key index",
+    "LRANGE key index index",
+    "LSET key index value",
+    "LTRIM key index index",
+    "LREM key index value",
+    "LINSERT key side value value",
+    "LPOS key value",
+    "LPOS key value lpos? lpos? lpos?",
+    "LMOVE key key end end",
+    "RPOPLPUSH key key",
+    "LMPOP 1 key end",
+    "LMPOP 2 key key end mpop?",
+    "LMPOP number key end",
+    "BLPOP key key 0.001",
+    "BRPOP key 0.001",
+    "BLMOVE key key end end 0.001",
+    "BRPOPLPUSH key key 0.001",
+    "BLMPOP 0.001 2 key key end mpop?",
+    "BLPOP key -1",
+    "BLMPOP -1 number key end mpop?",
+    // Sets. Whatever is taken by chance is the only one or all there is.
+    "SADD key member member*",
+    "SADD key member member member member*",
+    "SADD key number number*",
+    "SREM key member member*",
+    "SCARD key",
+    "SISMEMBER key member",
+    "SMISMEMBER key member member*",
+    "sort SMEMBERS key",
+    "SMOVE key key member",
+    "sort SINTER key key*",
+    "sort SUNION key key*",
+    "sort SDIFF key key*",
+    "SINTERSTORE key key key*",
+    "SUNIONSTORE key key key*",
+    "SDIFFSTORE key key key*",
+    "SINTERCARD 2 key key limit?",
+    "SINTERCARD number key limit?",
+    "sort SPOP key 10000",
+    "SPOP key 0",
+    "sort SRANDMEMBER key 10000",
+    "sort SSCAN key 0 COUNT 10000",
+    "sort SSCAN key 0 COUNT 10000 MATCH pattern",
+    "SPOP key key",
 ];
 
 /// What a word in lower case stands for.
@@ -212,8 +267,25 @@ fn choices(word: &str) -> &'static [&'static str] {
         ],
         "offset" => &["0", "1", "7", "50", "-1", "536870912", "x"],
         "db" => &["0", "1", "2", "16", "-1", "x"],
+        "end" => &["LEFT", "RIGHT", "left", "UP"],
+        "side" => &["BEFORE", "AFTER", "before", "BESIDE"],
+        "lpos" => &[
+            "RANK 1", "RANK 2", "RANK -1", "RANK -2", "RANK 0", "COUNT 0", "COUNT 1", "COUNT 2", "COUNT -1",
+            "MAXLEN 0", "MAXLEN 2", "MAXLEN x", "RANK", "nonsense",
+        ],
+        "mpop" => &[
+            "COUNT 1",
+            "COUNT 2",
+            "COUNT 100",
+            "COUNT 0",
+            "COUNT x",
+            "COUNT",
+            "nonsense",
+        ],
+        "member" => &["1", "2", "3", "4", "5", "-7", "1000", "x", "y", "", "01"],
+        "limit" => &["LIMIT 0", "LIMIT 1", "LIMIT 2", "LIMIT -1", "LIMIT", "nonsense"],
         "pattern" => &["*", "?", "[a-c]", "[^a]", "a*", "", "\\a", "*[", "**"],
-        "type" => &["string", "hash", "HASH", "list"],
+        "type" => &["string", "hash", "HASH", "list", "set"],
         other => panic!("no choices for {other}"),
     }
 }
@@ -245,7 +317,9 @@ fn generate(chance: &mut Chance) -> (u8, bool, Vec<Vec<u8>>) {
             };
             // An option brings its number along.
             match word {
-                "option" | "lcs" => argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec())),
+                "option" | "lcs" | "lpos" | "mpop" | "limit" => {
+                    argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec()))
+                }
                 _ => argv.push(text.as_bytes().to_vec()),
             }
         }
@@ -296,8 +370,11 @@ fn compare(redis: &mut Server, seed: u64, commands: usize) -> Result<(), String>
 fn same_state(machine: &mut Machine, redis: &mut Server) -> Result<(), String> {
     for db in 0..3 {
         for key in choices("key") {
-            for ask in ["GET", "HGETALL", "PEXPIRETIME", "TYPE"] {
-                let argv = [ask.as_bytes().to_vec(), key.as_bytes().to_vec()];
+            for ask in ["GET", "HGETALL", "LRANGE", "SMEMBERS", "PEXPIRETIME", "TYPE"] {
+                let mut argv = vec![ask.as_bytes().to_vec(), key.as_bytes().to_vec()];
+                if ask == "LRANGE" {
+                    argv.extend([b"0".to_vec(), b"-1".to_vec()]);
+                }
                 let [ours, theirs] =
                     [oracle::run(machine, AT, 0, db, &argv), redis.run(db, &argv)].map(Answer::sorted);
                 if ours != theirs {

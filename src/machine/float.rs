@@ -4,7 +4,7 @@
 //! agree with every other and with Redis, whatever its processor and C library. Not for scores of sorted sets: those are doubles.
 
 use rustc_apfloat::ieee::X87DoubleExtended;
-use rustc_apfloat::{Float as _, Round};
+use rustc_apfloat::{Float as _, Round, Status};
 
 /// The longest text that is read as a number, in bytes. Redis' `MAX_LONG_DOUBLE_CHARS`, less its final NUL.
 const TEXT_MAX: usize = 5 * 1024 - 1;
@@ -47,6 +47,16 @@ impl Float {
     pub(super) fn add(self, other: Float) -> Option<Float> {
         let sum = self.0.add_r(other.0, Round::NearestTiesToEven).value;
         sum.is_finite().then_some(Float(sum))
+    }
+
+    /// Seconds as milliseconds, rounded up; none beyond 64 bits.
+    pub(super) fn to_millis(self) -> Option<i64> {
+        let thousand = X87DoubleExtended::from_u128(1_000).value;
+        let millis = self.0.mul_r(thousand, Round::NearestTiesToEven).value;
+        let whole = millis.to_i128_r(64, Round::TowardPositive, &mut false);
+        (!whole.status.contains(Status::INVALID_OP))
+            .then(|| i64::try_from(whole.value).ok())
+            .flatten()
     }
 
     /// As Redis prints it: no exponent, at most 17 digits after the point, no trailing zeros.
@@ -178,6 +188,26 @@ mod tests {
 
     fn text(number: &str) -> Option<String> {
         Float::parse(number.as_bytes()).map(Float::to_text)
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_to_milliseconds() {
+        for (read, millis) in [
+            ("0", Some(0)),
+            ("1", Some(1_000)),
+            ("0.0001", Some(1)),
+            ("1.0001", Some(1_001)),
+            ("-0.0001", Some(0)),
+            ("-1", Some(-1_000)),
+            ("0x10", Some(16_000)),
+            ("9223372036854775", Some(9_223_372_036_854_775_000)),
+            ("9223372036854776", None),
+            ("inf", None),
+            ("-inf", None),
+        ] {
+            let number = Float::parse(read.as_bytes()).expect("a number");
+            assert_eq!(number.to_millis(), millis, "{read}");
+        }
     }
 
     #[test]

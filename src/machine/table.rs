@@ -180,7 +180,13 @@ impl Spec {
             } else {
                 1
             };
-            return (position, -1, step);
+            // What must follow the keys is counted from the end.
+            let after = words[again..]
+                .iter()
+                .skip_while(|word| !word.ends_with(']'))
+                .skip(1);
+            let after = after.take_while(|word| !word.starts_with('[')).count();
+            return (position, -1 - after as i64, step);
         }
         let last = words.iter().rposition(is_key).expect("one was found above");
         (position, base + last as i64, 1)
@@ -492,6 +498,11 @@ mod tests {
         assert_eq!(keys("OBJECT encoding a"), "a");
         assert_eq!(keys("SCAN 0 MATCH x"), "");
         assert_eq!(keys("SET a b GET"), "a");
+        assert_eq!(keys("BLPOP a b 0"), "a b");
+        assert_eq!(keys("LMPOP 2 a b LEFT COUNT 3"), "a b");
+        assert_eq!(keys("BLMPOP 0 2 a b LEFT"), "a b");
+        assert_eq!(keys("SINTERCARD 1 a LIMIT 1"), "a");
+        assert_eq!(keys("SINTERCARD 9 a LIMIT 1"), "");
     }
 
     #[test]

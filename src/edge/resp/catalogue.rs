@@ -12,16 +12,19 @@ use bytes::Bytes;
 use std::borrow::Cow;
 
 /// Redis' ACL categories that our rows can have, in the order in which Redis names them.
-const CATEGORIES: [&str; 12] = [
+const CATEGORIES: [&str; 15] = [
     "keyspace",
     "read",
     "write",
+    "set",
+    "list",
     "hash",
     "string",
     "session",
     "admin",
     "fast",
     "slow",
+    "blocking",
     "dangerous",
     "connection",
     "scripting",
@@ -246,9 +249,9 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         "keyspace" => spec.group == "generic",
         "read" => matches!(spec.run, Run::Read(_)),
         "write" => spec.is_write(),
-        "hash" | "string" | "session" | "connection" => spec.group == category,
+        "set" | "list" | "hash" | "string" | "session" | "connection" => spec.group == category,
         "admin" | "dangerous" => has("admin"),
-        "fast" => has("fast"),
+        "fast" | "blocking" => has(category),
         "slow" => !has("fast"),
         _ => false,
     };

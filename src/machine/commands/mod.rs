@@ -12,6 +12,7 @@ mod hyperloglog;
 mod key;
 mod list;
 mod pubsub;
+mod scan;
 mod script;
 mod session;
 mod set;

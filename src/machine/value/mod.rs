@@ -9,7 +9,7 @@ mod string;
 mod zset;
 
 pub use hash::Hash;
-pub use list::List;
+pub use list::{End, List};
 pub use session::Session;
 pub use set::Set;
 pub use stream::Stream;

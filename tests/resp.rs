@@ -1212,3 +1212,83 @@ async fn monitors_see_what_others_run_and_no_secrets() {
     assert_eq!(monitor.text(&["PING"]).await, "PONG");
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_holds_back_the_next_ones_and_nobody_else() {
+    let server = Server::start().await;
+    let (mut waiter, mut other) = (server.client().await, server.client().await);
+    let id = waiter.text(&["CLIENT", "ID"]).await;
+    // What stands before it is answered; what comes after it is run when it was answered.
+    waiter.send(&request(["SET", "k", "1"])).await;
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    waiter.send(&request(["INCR", "k"])).await;
+    assert_eq!(next(&mut waiter).await, "OK");
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["GET", "k"]).await, "1");
+    let line = other.text(&["CLIENT", "LIST", "ID", &id]).await;
+    assert!(line.contains("flags=b ") && line.contains("cmd=blpop "), "{line}");
+    assert_eq!(other.text(&["RPUSH", "list", "a"]).await, "1");
+    assert_eq!(next(&mut waiter).await, "list a");
+    assert_eq!(next(&mut waiter).await, "2");
+    server.until("blocked_clients", "0").await;
+
+    // Two that wait in one pipeline take what comes one after the other.
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    waiter.send(&request(["BRPOP", "list", "0"])).await;
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["RPUSH", "list", "a", "b", "c"]).await, "3");
+    assert_eq!(next(&mut waiter).await, "list a");
+    assert_eq!(next(&mut waiter).await, "list c");
+    assert_eq!(other.text(&["LRANGE", "list", "0", "-1"]).await, "b");
+    other.ask(&["DEL", "list"]).await;
+
+    // Its time is over.
+    assert_eq!(waiter.text(&["BLPOP", "list", "0.05"]).await, "(nil)");
+    // In a transaction nobody waits.
+    for argv in [&["MULTI"][..], &["BLPOP", "list", "0"], &["PING"]] {
+        waiter.ask(argv).await;
+    }
+    assert_eq!(waiter.text(&["EXEC"]).await, "(nil) PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_when_somebody_says_so_and_when_its_client_goes() {
+    let server = Server::start().await;
+    let (mut waiter, mut other) = (server.client().await, server.client().await);
+    let id = waiter.text(&["CLIENT", "ID"]).await;
+    for (how, answer) in [
+        (&[][..], "(nil)"),
+        (&["TIMEOUT"], "(nil)"),
+        (&["ERROR"], "UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+    ] {
+        waiter.send(&request(["BLPOP", "list", "0"])).await;
+        server.until("blocked_clients", "1").await;
+        let argv = [&["CLIENT", "UNBLOCK", &id][..], how].concat();
+        assert_eq!(other.text(&argv).await, "1");
+        assert_eq!(next(&mut waiter).await, answer);
+        server.until("blocked_clients", "0").await;
+        assert_eq!(other.text(&argv).await, "0");
+    }
+    // Gone without a word: what comes is for the next one.
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    server.until("blocked_clients", "1").await;
+    drop(waiter);
+    server.until("blocked_clients", "0").await;
+    let deadline = Instant::now() + PATIENCE;
+    while server.node.view(0, |view| view.store().waiting().len()) > 0 {
+        assert!(Instant::now() < deadline, "it still waits in the log");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(other.text(&["RPUSH", "list", "a"]).await, "1");
+    assert_eq!(other.text(&["BLPOP", "list", "0"]).await, "list a");
+    // Ended from outside while it waits.
+    let mut waiter = server.client().await;
+    let id = waiter.text(&["CLIENT", "ID"]).await;
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["CLIENT", "KILL", "ID", &id]).await, "1");
+    assert_eq!(waiter.reply().await, None);
+    server.until("blocked_clients", "0").await;
+    server.stop().await;
+}

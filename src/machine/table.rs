@@ -43,6 +43,8 @@ pub struct Spec {
     /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
     /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
     pub waits: Option<Waits>,
+    /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
+    pub id: usize,
 }
 
 /// What a row that reads runs inside the log when it can wait.
@@ -74,6 +76,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         categories: "",
         finder: None,
         waits: None,
+        id: 0,
     }
 }
 
@@ -139,6 +142,11 @@ impl Spec {
 
     const fn of(self, group: &'static str) -> Self {
         Self { group, ..self }
+    }
+
+    /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_)) && self.group != "pubsub"
     }
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
@@ -215,22 +223,26 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> Vec<&'a Bytes> {
+        self.keys_at(argv)
+            .into_iter()
+            .filter_map(|at| argv.get(at))
+            .collect()
+    }
+
+    /// The positions of the keys among a command's arguments.
+    pub fn keys_at(&self, argv: &[Bytes]) -> Vec<usize> {
         if let Some(finder) = self.finder {
-            return finder(argv).into_iter().filter_map(|at| argv.get(at)).collect();
+            return finder(argv).into_iter().filter(|at| *at < argv.len()).collect();
         }
         let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
         if first == 0 {
             return Vec::new();
         }
         let end = match usize::try_from(last) {
-            Ok(last) => last + 1,
-            Err(_) => argv
-                .len()
-                .saturating_add_signed(isize::try_from(last + 1).unwrap_or(0)),
+            Ok(last) => argv.len().min(last + 1),
+            Err(_) => usize::try_from(last + 1 + i64::try_from(argv.len()).unwrap_or(i64::MAX)).unwrap_or(0),
         };
-        argv.iter()
-            .take(end)
-            .skip(usize::try_from(first).unwrap_or(0))
+        (usize::try_from(first).unwrap_or(0)..end)
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .collect()
     }
@@ -284,6 +296,8 @@ pub fn all() -> impl Iterator<Item = Spec> {
     commands::GROUPS
         .iter()
         .flat_map(|(group, rows)| rows.iter().map(move |spec| spec.of(group)))
+        .enumerate()
+        .map(|(id, spec)| Spec { id, ..spec })
 }
 
 /// The row of a name in upper case, `CONTAINER|SUB` included.
@@ -406,8 +420,8 @@ mod tests {
             Run::Read(_) if !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST" => {
                 drop(flags.insert("readonly"))
             }
-            Run::Write(_) => drop(flags.insert("write")),
-            Run::Read(_) | Run::Local => {}
+            Run::Write(_) if spec.is_write() => drop(flags.insert("write")),
+            Run::Read(_) | Run::Write(_) | Run::Local => {}
         }
         flags
     }

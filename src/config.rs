@@ -98,6 +98,42 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Who may use `DEBUG`. Redis' `enable-debug-command`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DebugCommand {
+    /// Nobody.
+    #[default]
+    No,
+    /// Clients on the loopback interface.
+    Local,
+    /// Whoever may use it by the rules for users.
+    Yes,
+}
+
+impl fmt::Display for DebugCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "no",
+            Self::Local => "local",
+            Self::Yes => "yes",
+        })
+    }
+}
+
+impl FromStr for DebugCommand {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "no" => Ok(Self::No),
+            "local" => Ok(Self::Local),
+            "yes" => Ok(Self::Yes),
+            _ => Err("expected `no`, `local` or `yes`".to_owned()),
+        }
+    }
+}
+
 /// The Redis endpoint.
 #[derive(Clone, Debug)]
 pub struct RespConfig {
@@ -115,6 +151,8 @@ pub struct RespConfig {
     pub max_output_bytes: usize,
     /// A connection that sent nothing for this long is closed; zero: never (Redis' `timeout 0`).
     pub idle_timeout: Duration,
+    /// Who may use `DEBUG`.
+    pub debug_command: DebugCommand,
 }
 
 impl RespConfig {
@@ -128,6 +166,7 @@ impl RespConfig {
             max_arguments: 1 << 20,
             max_output_bytes: 64 << 20,
             idle_timeout: Duration::ZERO,
+            debug_command: DebugCommand::default(),
         }
     }
 }

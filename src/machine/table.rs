@@ -42,6 +42,8 @@ pub struct Spec {
     pub finder: Option<Finder>,
     /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
     pub id: usize,
+    /// It goes through the log but changes no key: neither the flag nor the category `write`.
+    pub keyless: bool,
 }
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
@@ -70,6 +72,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         categories: "",
         finder: None,
         id: 0,
+        keyless: false,
     }
 }
 
@@ -116,6 +119,14 @@ impl Spec {
     pub const fn finder(self, finder: Finder) -> Self {
         Self {
             finder: Some(finder),
+            ..self
+        }
+    }
+
+    /// It goes through the log but changes no key.
+    pub const fn keyless(self) -> Self {
+        Self {
+            keyless: true,
             ..self
         }
     }

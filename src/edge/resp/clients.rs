@@ -26,7 +26,7 @@ pub(super) struct Client {
 }
 
 /// What a connection says of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shown {
     pub(super) name: String,
     pub(super) library: String,
@@ -37,6 +37,26 @@ pub(super) struct Shown {
     pub(super) command: &'static str,
     pub(super) no_evict: bool,
     pub(super) no_touch: bool,
+    /// Who it is, and the revision at which that user was made.
+    pub(super) user: String,
+    pub(super) user_born: u64,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            library: String::new(),
+            library_version: String::new(),
+            db: 0,
+            protocol: Protocol::default(),
+            command: "",
+            no_evict: false,
+            no_touch: false,
+            user: "default".to_owned(),
+            user_born: 0,
+        }
+    }
 }
 
 impl Client {
@@ -75,8 +95,8 @@ impl Client {
         write!(
             line,
             " age={} idle={idle} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 \
-             rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} user=default redir=-1 resp={resp} lib-name={} lib-ver={}",
-            age.as_secs(), shown.db, shown.library, shown.library_version
+             rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} user={} redir=-1 resp={resp} lib-name={} lib-ver={}",
+            age.as_secs(), shown.db, shown.user, shown.library, shown.library_version
         )
         .expect("a String takes everything");
         line

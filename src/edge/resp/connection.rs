@@ -8,11 +8,12 @@
 //! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
 //! off at `max_output_bytes`.
 
-use super::access;
+use super::acl_log::Context;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::{Limits, Parser};
 use super::local::{self, Local};
+use super::permit::{self, Permit};
 use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
 use crate::machine::args::Args;
@@ -23,7 +24,7 @@ use crate::node::{Freshness, Token};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -60,8 +61,9 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(super) struct Caller {
     pub(super) shared: Arc<Shared>,
     pub(super) client: Arc<Client>,
-    /// Whether it has given the access key, or need not.
+    /// Whether it has proved who it is, or need not.
     pub(super) known: bool,
+    pub(super) permit: Permit,
     pub(super) db: u8,
     pub(super) protocol: Protocol,
     pub(super) freshness: Freshness,
@@ -90,11 +92,12 @@ pub(super) enum Answers {
 
 impl Caller {
     fn new(shared: Arc<Shared>, client: Arc<Client>) -> Self {
-        let known = shared.config.access_key.is_none();
+        let (permit, known) = Permit::at_first(&shared);
         Self {
             shared,
             client,
             known,
+            permit,
             db: 0,
             protocol: Protocol::default(),
             freshness: Freshness::default(),
@@ -148,6 +151,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
         parser: Parser::new(limits),
         writes: Vec::new(),
+        said: Vec::new(),
         writes_bytes: 0,
     };
     let end = connection.run().await;
@@ -177,6 +181,8 @@ struct Connection {
     parser: Parser,
     /// Writes whose submission is being collected.
     writes: Vec<Command>,
+    /// The same as they were said, to note how they went.
+    said: Vec<(&'static Spec, Vec<Bytes>)>,
     writes_bytes: usize,
 }
 
@@ -263,30 +269,46 @@ impl Connection {
         self.caller.shared.stats.commands.add(1);
         let spec = match table::lookup(&argv) {
             Ok(spec) if self.caller.known || spec.flags.contains("no_auth") => spec,
-            Ok(_) => {
-                return self
-                    .refuse(CommandError::text("NOAUTH Authentication required."))
-                    .await;
+            Ok(spec) => {
+                const STRANGER: CommandError = CommandError::text("NOAUTH Authentication required.");
+                self.caller.refused(Some(spec), &argv, &STRANGER);
+                return self.refuse(STRANGER).await;
             }
             // What a browser sends to a port that is not HTTP, perhaps with commands of Redis in its body: not one of them is run.
             Err(_) if is_http(&argv[0]) => return Err(End::Gone),
-            Err(error) => return self.refuse(error).await,
+            Err(error) => {
+                self.caller.refused(None, &argv, &error);
+                return self.refuse(error).await;
+            }
         };
         self.caller.client.shown.lock().command = spec.name;
+        if let Err(error) = self.caller.permits(Context::TopLevel, spec, &argv) {
+            self.caller.refused(Some(spec), &argv, &error);
+            self.refuse(error).await?;
+            return if self.caller.closing {
+                Err(End::Ended)
+            } else {
+                Ok(())
+            };
+        }
         match spec.run {
-            Run::Write(_) if self.caller.answers == Answers::On => self.collect(argv).await,
+            Run::Write(_) if self.caller.answers == Answers::On => self.collect(spec, argv).await,
             Run::Write(_) => {
-                self.collect(argv).await?;
+                self.collect(spec, argv).await?;
                 self.submit().await
             }
             Run::Read(_) => {
                 self.submit().await?;
+                let began = Instant::now();
                 let reply = self.read(&argv).await;
+                self.caller.ran(spec, &argv, began.elapsed(), &reply);
                 self.answer(reply).await
             }
             Run::Local => {
                 self.submit().await?;
+                let began = Instant::now();
                 let reply = self.local(spec, &argv).await;
+                self.caller.ran(spec, &argv, began.elapsed(), &reply);
                 self.answer(reply).await?;
                 if self.caller.closing {
                     Err(End::Farewell)
@@ -304,10 +326,11 @@ impl Connection {
     }
 
     /// Adds a write to the submission, which goes when it is full.
-    async fn collect(&mut self, argv: Vec<Bytes>) -> Result<(), End> {
+    async fn collect(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
+        let said = argv.clone();
         let command = Command {
             db: self.caller.db,
-            argv,
+            argv: permit::sealed(spec, argv),
         };
         let bytes = command.encoded_len();
         if self.writes.len() >= MAX_SUBMISSION_COMMANDS || self.writes_bytes + bytes > MAX_SUBMISSION_BYTES {
@@ -315,6 +338,7 @@ impl Connection {
         }
         self.writes_bytes += bytes;
         self.writes.push(command);
+        self.said.push((spec, said));
         Ok(())
     }
 
@@ -324,19 +348,24 @@ impl Connection {
             return Ok(());
         }
         let writes = std::mem::take(&mut self.writes);
-        let count = writes.len();
+        let said = std::mem::take(&mut self.said);
         self.writes_bytes = 0;
+        let began = Instant::now();
         match self.caller.shared.node.write(writes).await {
             Ok(written) => {
                 self.caller.seen = self.caller.seen.max(written.token);
-                for reply in written.replies {
+                let took = began.elapsed();
+                for ((spec, argv), reply) in said.into_iter().zip(written.replies) {
+                    self.caller.ran(spec, &argv, took, &reply);
                     self.answer(reply).await?;
                 }
             }
             Err(error) => {
                 let refusal = trouble(error);
-                for _ in 0..count {
-                    self.answer(Reply::Error(refusal.clone())).await?;
+                for (spec, argv) in said {
+                    let reply = Reply::Error(refusal.clone());
+                    self.caller.ran(spec, &argv, began.elapsed(), &reply);
+                    self.answer(reply).await?;
                 }
             }
         }
@@ -440,20 +469,4 @@ async fn discard(reader: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()
 
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-/// Checks user and key, and lets the caller in if they are right.
-///
-/// # Errors
-/// `WRONGPASS`; the caller stays what it was.
-pub(super) fn authenticate(caller: &mut Caller, user: &[u8], key: &[u8]) -> Result<(), CommandError> {
-    if !access::admits(user, key, caller.shared.config.access_key.as_ref()) {
-        // Not louder: whoever can connect can repeat it. `errorstat_WRONGPASS` in INFO counts it.
-        tracing::debug!(client = caller.client.id, peer = %caller.client.peer, "a client gave a wrong user or access key");
-        return Err(CommandError::text(
-            "WRONGPASS invalid username-password pair or user is disabled.",
-        ));
-    }
-    caller.known = true;
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! The accept loop: who may come in, how many, and the end of all connections when the endpoint stops.
 
 use super::clients::Entered;
-use super::{Shared, access, connection};
+use super::{Shared, access, connection, permit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -32,12 +32,14 @@ const TICK: Duration = Duration::from_secs(1);
 pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     let (mut tick, mut counted) = (interval(TICK), 0);
+    let mut access_changes = shared.node.access_changes();
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = stopping.changed() => break,
             Some(_) = connections.join_next() => {}
             Some(_) = refusals.join_next() => {}
+            Ok(()) = access_changes.changed() => permit::end_removed(&shared),
             _ = tick.tick() => counted = count(&shared, counted),
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match admit(&shared, &stream, peer) {
@@ -71,7 +73,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopp
 /// A place among the clients, or why there is none.
 fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
     shared.stats.connections.add(1);
-    let refusal = if !access::serves(peer.ip(), shared.config.access_key.as_ref()) {
+    let refusal = if !access::serves(peer.ip(), shared.access.open(shared)) {
         Some(access::DENIED)
     } else if shared.clients.count() >= shared.max_clients.load(Relaxed) {
         Some("ERR max number of clients reached")

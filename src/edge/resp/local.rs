@@ -3,9 +3,12 @@
 //! Here are the table and what a connection says of itself; `CLIENT`, `COMMAND`, `CONFIG`, `INFO` and `PLENARY` have files of their
 //! own. Replies and errors are those of Redis 7.0.15.
 
-use super::connection::{Caller, authenticate};
+use super::connection::Caller;
 use super::encode::Protocol;
-use super::{REDIS_VERSION, catalogue, client, config, info, members};
+use super::permit::authenticate;
+use super::{
+    REDIS_VERSION, acl, catalogue, client, compat, config, info, keys, latency, members, server, slowlog,
+};
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
@@ -33,8 +36,21 @@ use Local::{Later, Now};
 
 #[rustfmt::skip]
 const COMMANDS: &[(&str, Local)] = &[
+    ("ACL|CAT",           Now(acl::cat)),
+    ("ACL|DRYRUN",        Now(acl::dryrun)),
+    ("ACL|GENPASS",       Now(acl::genpass)),
+    ("ACL|GETUSER",       Now(acl::getuser)),
+    ("ACL|HELP",          Now(acl::help)),
+    ("ACL|LIST",          Now(acl::list)),
+    ("ACL|LOAD",          Now(acl::no_file)),
+    ("ACL|LOG",           Now(acl::log)),
+    ("ACL|SAVE",          Now(acl::no_file)),
+    ("ACL|USERS",         Now(acl::users)),
+    ("ACL|WHOAMI",        Now(acl::whoami)),
     ("ASKING",            Now(no_cluster)),
     ("AUTH",              Now(auth)),
+    ("BGREWRITEAOF",      Now(server::bgrewriteaof)),
+    ("BGSAVE",            Now(server::bgsave)),
     ("CLIENT|GETNAME",    Now(client::getname)),
     ("CLIENT|HELP",       Now(client::help)),
     ("CLIENT|ID",         Now(client::id)),
@@ -51,20 +67,40 @@ const COMMANDS: &[(&str, Local)] = &[
     ("COMMAND|COUNT",     Now(catalogue::count)),
     ("COMMAND|DOCS",      Now(catalogue::docs)),
     ("COMMAND|GETKEYS",   Now(catalogue::getkeys)),
+    ("COMMAND|GETKEYSANDFLAGS", Now(catalogue::getkeysandflags)),
     ("COMMAND|HELP",      Now(catalogue::help)),
     ("COMMAND|INFO",      Now(catalogue::info)),
     ("COMMAND|LIST",      Now(catalogue::list)),
     ("CONFIG|GET",        Now(config::get)),
     ("CONFIG|HELP",       Now(config::help)),
     ("CONFIG|RESETSTAT",  Now(config::resetstat)),
-    ("CONFIG|SET",        Now(config::set)),
+    ("CONFIG|REWRITE",    Now(config::rewrite)),
+    ("CONFIG|SET",        Later(config::set)),
+    ("DEBUG",             Later(server::debug)),
     ("ECHO",              Now(echo)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
+    ("LASTSAVE",          Now(server::lastsave)),
+    ("LATENCY|DOCTOR",    Now(latency::doctor)),
+    ("LATENCY|GRAPH",     Now(latency::graph)),
+    ("LATENCY|HELP",      Now(latency::help)),
+    ("LATENCY|HISTOGRAM", Now(latency::histogram)),
+    ("LATENCY|HISTORY",   Now(latency::history)),
+    ("LATENCY|LATEST",    Now(latency::latest)),
+    ("LATENCY|RESET",     Now(latency::reset)),
+    ("LOLWUT",            Now(server::lolwut)),
+    ("MEMORY|DOCTOR",     Now(server::memory_doctor)),
+    ("MEMORY|HELP",       Now(server::memory_help)),
+    ("MEMORY|MALLOC-STATS", Now(server::memory_malloc_stats)),
+    ("MEMORY|PURGE",      Now(server::memory_purge)),
+    ("MEMORY|STATS",      Now(server::memory_stats)),
+    ("MODULE|LIST",       Now(server::no_modules)),
     ("PING",              Now(ping)),
+    ("PLENARY|COMPAT",    Now(compat::compat)),
     ("PLENARY|DIGEST",    Later(members::digest)),
     ("PLENARY|FRESH",     Now(members::fresh)),
     ("PLENARY|HELP",      Now(members::help)),
+    ("PLENARY|KEYS",      Later(keys::keys)),
     ("PLENARY|MEMBERS",   Later(members::members)),
     ("PLENARY|STATUS",    Later(members::status)),
     ("PLENARY|TOKEN",     Later(members::token)),
@@ -74,8 +110,16 @@ const COMMANDS: &[(&str, Local)] = &[
     ("READWRITE",         Now(no_cluster)),
     ("RESET",             Now(reset)),
     ("ROLE",              Now(role)),
+    ("SAVE",              Later(server::save)),
     ("SELECT",            Now(select)),
+    ("SHUTDOWN",          Now(server::shutdown)),
+    ("SLOWLOG|GET",       Now(slowlog::get)),
+    ("SLOWLOG|HELP",      Now(slowlog::help)),
+    ("SLOWLOG|LEN",       Now(slowlog::len)),
+    ("SLOWLOG|RESET",     Now(slowlog::reset)),
     ("TIME",              Now(time)),
+    ("WAIT",              Later(server::wait)),
+    ("WAITAOF",           Later(server::waitaof)),
 ];
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
@@ -149,9 +193,9 @@ fn auth(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
          Are you sure your configuration is correct?",
     );
     match args.rest() {
-        [_] if caller.shared.config.access_key.is_none() => Err(NO_KEY),
-        [key] => authenticate(caller, b"default", key).map(|()| Reply::OK),
-        [user, key] => authenticate(caller, user, key).map(|()| Reply::OK),
+        [_] if caller.shared.access.open(&caller.shared) => Err(NO_KEY),
+        [password] => authenticate(caller, b"default", password, b"AUTH").map(|()| Reply::OK),
+        [user, password] => authenticate(caller, user, password, b"AUTH").map(|()| Reply::OK),
         _ => Err(CommandError::Syntax),
     }
 }
@@ -175,8 +219,8 @@ fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     }
     while let Some(option) = args.peek() {
         if args.remaining() >= 3 && args.keyword("AUTH") {
-            let (user, key) = (args.bytes()?, args.bytes()?);
-            authenticate(caller, user, key)?;
+            let (user, password) = (args.bytes()?, args.bytes()?);
+            authenticate(caller, user, password, b"HELLO")?;
         } else if args.remaining() >= 2 && args.keyword("SETNAME") {
             client::name(caller, args.bytes()?)?;
         } else {

@@ -28,18 +28,29 @@
 //! without reading is cut off at the limit.
 
 mod access;
+mod acl;
+mod acl_log;
+mod calls;
 mod catalogue;
 mod client;
 mod clients;
+mod compat;
 mod config;
 pub mod connection;
 pub mod decode;
 pub mod encode;
 pub mod frame;
 mod info;
+mod keys;
+mod latency;
 mod listener;
 mod local;
 mod members;
+mod observe;
+mod parameters;
+mod permit;
+mod server;
+mod slowlog;
 mod stats;
 mod stream;
 
@@ -84,6 +95,16 @@ struct Shared {
     clients: Arc<Clients>,
     stats: Stats,
     started: Instant,
+    /// Who comes in.
+    access: permit::Gate,
+    acl_log: acl_log::AclLog,
+    calls: calls::Calls,
+    slowlog: slowlog::Slowlog,
+    latency: latency::Latency,
+    compat: compat::Compat,
+    kept: parameters::Kept,
+    /// The most bytes that all keys took.
+    peak: stats::Peak,
 }
 
 impl Resp {
@@ -115,6 +136,14 @@ impl Resp {
                 u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX),
             ),
             max_clients: AtomicUsize::new(config.max_clients),
+            access: permit::Gate::new(config.access_key.as_ref().map(|key| key.expose())),
+            acl_log: acl_log::AclLog::default(),
+            calls: calls::Calls::default(),
+            slowlog: slowlog::Slowlog::default(),
+            latency: latency::Latency::default(),
+            compat: compat::Compat::default(),
+            kept: parameters::Kept::default(),
+            peak: stats::Peak::default(),
             config,
             address,
             clients: Arc::default(),

@@ -13,6 +13,7 @@ mod key;
 mod list;
 mod pubsub;
 mod script;
+mod server;
 mod session;
 mod set;
 mod sort;
@@ -44,5 +45,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),
     ("server", acl::COMMANDS),
+    ("server", server::COMMANDS),
+    ("generic", server::GENERIC),
     ("server", key::SERVER),
 ];

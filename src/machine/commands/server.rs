@@ -20,7 +20,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     local("COMMAND|GETKEYSANDFLAGS", "command argument [argument ...]").categories("connection").since("7.0.0").flags(CALM)
         .summary("Extract keys and access flags given a full Redis command"),
     local("CONFIG|REWRITE", "").since("2.8.0").flags(ADMIN).summary("Rewrite the configuration file with the in memory configuration"),
-    local("DEBUG", "subcommand [argument ...]").flags("admin noscript loading stale protected").summary("A container for debugging commands"),
+    local("DEBUG", "subcommand [argument ...]").flags("admin noscript loading stale").summary("A container for debugging commands"),
     local("LASTSAVE", "").flags("loading stale fast").categories("admin dangerous").summary("Get the UNIX time stamp of the last successful save to disk"),
     local("LATENCY", "subcommand [argument ...]").since("2.8.13").summary("A container for latency diagnostics commands"),
     local("LATENCY|DOCTOR", "").since("2.8.13").flags(ADMIN).summary("Return a human readable latency analysis report."),
@@ -45,7 +45,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .summary("What clients sent and this endpoint does not know, with how often and by which library"),
     local("PLENARY|KEYS", "action [argument ...]").since(PLENARY).flags(ADMIN)
         .summary("SHOW the access keys, ROTATE primary|secondary [key], or REMOVE secondary"),
-    local("SAVE", "").flags(SAVE).summary("Synchronously save the dataset to disk"),
+    local("SAVE", "").flags("admin noscript no_async_loading no_multi").summary("Synchronously save the dataset to disk"),
     local("SHUTDOWN", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]").flags("admin noscript loading stale no_multi allow_busy")
         .summary("Synchronously save the dataset to disk and then shut down the server"),
     local("SLOWLOG", "subcommand [argument ...]").since("2.2.12").summary("A container for slow log commands"),
@@ -57,8 +57,8 @@ pub(super) const COMMANDS: &[Spec] = &[
 
 #[rustfmt::skip]
 pub(super) const GENERIC: &[Spec] = &[
-    local("WAIT", "numreplicas timeout").since("3.0.0").flags("noscript").summary("Wait for the synchronous replication of all the write commands sent in the context of the current connection"),
-    local("WAITAOF", "numlocal numreplicas timeout").since("7.2.0").flags("noscript").summary("Wait until the writes of this connection are in the logs of so many"),
+    local("WAIT", "numreplicas timeout").categories("connection").since("3.0.0").flags("noscript").summary("Wait for the synchronous replication of all the write commands sent in the context of the current connection"),
+    local("WAITAOF", "numlocal numreplicas timeout").categories("connection").since("7.2.0").flags("noscript").summary("Wait until the writes of this connection are in the logs of so many"),
 ];
 
 /// `MEMORY USAGE key [SAMPLES count]`: as it is counted, so nothing needs to be sampled.

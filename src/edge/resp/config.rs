@@ -6,6 +6,7 @@ use super::connection::Caller;
 use super::local::{Answer, Waiting, help_of, quoted, refusal};
 use super::parameters::{self, Kind, Parameter};
 use super::{Shared, trouble};
+use crate::config::TlsConfig;
 use crate::machine::args::Args;
 use crate::machine::glob;
 use crate::machine::reply::{CommandError, Reply};
@@ -49,6 +50,9 @@ pub(super) fn set<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a>
     })
 }
 
+/// What Redis says when a certificate cannot be read.
+const NO_TLS: &str = "Unable to update TLS configuration. Check server logs.";
+
 /// What a `CONFIG SET` comes to.
 #[derive(Default)]
 struct Changes {
@@ -56,6 +60,7 @@ struct Changes {
     kept: Vec<(&'static str, String)>,
     common: Vec<(String, String)>,
     password: Option<Bytes>,
+    tls: Option<(&'static str, TlsConfig)>,
 }
 
 impl Changes {
@@ -109,12 +114,51 @@ impl Changes {
             Kind::Kept(check, _) => self.kept.push((name, checked(check)?)),
             Kind::Common(check) => self.common.push((name.to_owned(), checked(check)?)),
             Kind::Password => self.password = Some(value.clone()),
+            Kind::Tls(_) if parameter.get(shared) == text && !name.ends_with("-file") => {}
+            Kind::Tls(_) => self.add_tls(shared, name, &text)?,
         }
         Ok(())
     }
 
-    /// What all nodes share comes first: it can fail.
+    /// A certificate that is set to the file it is in already is read again.
+    fn add_tls(&mut self, shared: &Shared, name: &'static str, text: &str) -> Result<(), CommandError> {
+        let current = self
+            .tls
+            .take()
+            .map(|(_, tls)| tls)
+            .or_else(|| shared.tls_config());
+        let Some(mut tls) = current else {
+            return if text.is_empty() {
+                Ok(())
+            } else {
+                Err(failed(name, NO_TLS))
+            };
+        };
+        match name {
+            "tls-cert-file" => tls.cert_file = text.into(),
+            "tls-key-file" => tls.key_file = text.into(),
+            "tls-ca-cert-file" => tls.ca_cert_file = Some(text.into()).filter(|_| !text.is_empty()),
+            _ => {
+                tls.clients = text.parse().map_err(|_| {
+                    failed(
+                        name,
+                        "argument(s) must be one of the following: no, yes, optional",
+                    )
+                })?
+            }
+        }
+        self.tls = Some((name, tls));
+        Ok(())
+    }
+
+    /// What can fail comes first.
     async fn make(self, caller: &mut Caller) -> Result<(), CommandError> {
+        if let Some((name, tls)) = self.tls {
+            caller.shared.set_tls(tls).map_err(|why| {
+                tracing::warn!(why, "the settings of TLS stay what they were");
+                failed(name, NO_TLS)
+            })?;
+        }
         if !self.common.is_empty() {
             let token = caller
                 .shared

@@ -8,6 +8,7 @@
 //! | `kept` | checked as Redis checks it, kept and shown; there is nothing here that it could change |
 
 use super::Shared;
+use crate::config::TlsConfig;
 use crate::machine::args::integer;
 use crate::machine::keyspace::DATABASES;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub(super) enum Kind {
     Own(Check, fn(&Shared) -> String, fn(&Shared, &str)),
     Common(Check),
     Kept(Check, &'static str),
+    /// One of the settings of TLS: see [`super::config`].
+    Tls(fn(&TlsConfig) -> String),
     /// `requirepass`: a password of the user `default`, who is common to all nodes.
     Password,
 }
@@ -112,6 +115,7 @@ impl Parameter {
                 .kept
                 .get(self.names[0])
                 .unwrap_or_else(|| (*value).to_owned()),
+            Kind::Tls(get) => shared.tls_config().map(|tls| get(&tls)).unwrap_or_default(),
             Kind::Password => shared.access.shown_password(shared),
         }
     }
@@ -343,6 +347,10 @@ const PARAMETERS: &[Parameter] = &[
     common(&["zset-max-listpack-entries", "zset-max-ziplist-entries"], Integer(0, I64_MAX)),
     common(&["zset-max-listpack-value", "zset-max-ziplist-value"], Memory(0, I64_MAX)),
     row(&["requirepass"], Kind::Password),
+    row(&["tls-cert-file"], Kind::Tls(|tls| tls.cert_file.display().to_string())),
+    row(&["tls-key-file"], Kind::Tls(|tls| tls.key_file.display().to_string())),
+    row(&["tls-ca-cert-file"], Kind::Tls(|tls| tls.ca_cert_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default())),
+    row(&["tls-auth-clients"], Kind::Tls(|tls| tls.clients.to_string())),
 
     // Set where the node is started, or true by construction.
     fixed(&["appendfsync"], |shared| if shared.node.status().durability == "fsync" { "always" } else { "no" }.to_owned()),
@@ -357,10 +365,11 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["enable-debug-command"], |shared| shared.config.debug_command.to_string()),
     fixed(&["enable-module-command"], |_| "no".to_owned()),
     fixed(&["pidfile"], |_| String::new()),
-    fixed(&["port"], |shared| shared.address.port().to_string()),
+    fixed(&["port"], |shared| if shared.config.listen.is_empty() { 0 } else { shared.address.port() }.to_string()),
     fixed(&["protected-mode"], |shared| yes(shared.access.open(shared))),
     fixed(&["proto-max-bulk-len"], |shared| shared.config.max_bulk_bytes.to_string()),
     fixed(&["supervised"], |_| "no".to_owned()),
+    fixed(&["tls-port"], |shared| shared.tls_port.to_string()),
 
     // Of what there is none here: files, replicas, memory that is collected.
     kept(&["masterauth"], Text, ""),

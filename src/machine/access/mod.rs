@@ -199,3 +199,95 @@ impl Access {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Machine;
+    use crate::machine::entry::{Command, Entry, Origin};
+    use crate::machine::keyspace::Chance;
+    use crate::machine::reply::Reply;
+    use crate::machine::snapshot;
+    use crate::machine::table;
+
+    fn set(access: &mut Access, name: &str, rules: &str) -> Result<(), String> {
+        let rules: Vec<Bytes> = rules.split(' ').map(|rule| Bytes::from(rule.to_owned())).collect();
+        access.set_user(&Bytes::from(name.to_owned()), &rules, false)
+    }
+
+    fn shown(access: &Access, name: &str) -> String {
+        String::from_utf8(access.user(name.as_bytes()).expect(name).text(&[])).expect("text")
+    }
+
+    #[test]
+    fn what_is_printed_makes_the_same_user() {
+        let words: Vec<String> = CATEGORIES
+            .iter()
+            .map(|category| format!("@{category}"))
+            .chain(table::all().map(|spec| spec.name.to_ascii_lowercase()))
+            .chain(["@all".to_owned()])
+            .collect();
+        let mut chance = Chance::new(7);
+        for _ in 0..100 {
+            let mut rules = vec!["~a".to_owned(), "%R~b*".to_owned(), "&c".to_owned()];
+            for _ in 0..chance.below(8) {
+                let sign = if chance.below(2) == 0 { '+' } else { '-' };
+                rules.push(format!("{sign}{}", words[chance.below(words.len())]));
+            }
+            rules.push("(~x +get)".to_owned());
+            let mut access = Access::default();
+            set(&mut access, "one", &rules.join(" ")).expect("rules of the table");
+            let text = shown(&access, "one");
+            set(&mut access, "two", &text).expect("what is printed is read");
+            let (one, two) = (access.user(b"one").expect("one"), access.user(b"two").expect("two"));
+            assert_eq!(shown(&access, "two"), text);
+            for spec in table::all() {
+                let argv = [Bytes::from_static(b"x")];
+                let may = |user: &User| !matches!(user.permits(&spec, &argv), Err(Denied::Command));
+                assert_eq!(may(one), may(two), "{} by {text}", spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_refused_changes_nothing() {
+        let mut access = Access::default();
+        set(&mut access, "ann", "on ~a +get").expect("good");
+        let before = access.clone();
+        for rules in ["+set +nosuch", "allkeys ~x", "<nothing", "#12", "(~x"] {
+            assert!(set(&mut access, "ann", rules).is_err(), "{rules}");
+        }
+        assert!(set(&mut access, "a b", "on").is_err());
+        assert_eq!(access, before);
+    }
+
+    #[test]
+    fn a_snapshot_keeps_users_and_keys() {
+        let mut machine = Machine::default();
+        let commands = [
+            &["ACL", "SETUSER", "ann", "on", ">secret", "~a*", "%W~b", "&c", "+@read", "+select|1", "(~x +@hash -hget)"][..],
+            &["ACL", "SETUSER", "bob", "reset", "skip-sanitize-payload"],
+            &["ACL", "SETUSER", "default", "-@dangerous"],
+        ];
+        let mut commands: Vec<Command> = commands.iter().map(|argv| Command::new(0, argv.iter().copied())).collect();
+        commands.push(crate::machine::internal::key(Which::Primary, Some(&hash(b"key"))));
+        let entry = Entry {
+            at: 5,
+            seed: 1,
+            origin: Origin::default(),
+            commands,
+        };
+        assert!(matches!(
+            machine.apply(&entry),
+            crate::machine::Outcome::Applied(replies) if replies.iter().all(|reply| *reply == Reply::OK)
+        ));
+        let mut bytes = Vec::new();
+        snapshot::write(&machine, &mut bytes).expect("written");
+        let read = snapshot::read(&mut &bytes[..]).expect("read");
+        assert_eq!(read.store().access(), machine.store().access());
+        assert_eq!(read.digest(), machine.digest());
+        let key = read.store().access().key(Which::Primary).expect("it was set");
+        assert_eq!((key.hash, key.since), (Some(hash(b"key")), 5));
+        assert_eq!(read.store().access().key(Which::Secondary), None);
+    }
+}

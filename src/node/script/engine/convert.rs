@@ -23,7 +23,9 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
+        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => {
+            Ok(if resp3 { Value::Nil } else { Value::Boolean(false) })
+        }
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
             let set = lua.create_table_with_capacity(0, items.len())?;

@@ -7,7 +7,8 @@ use super::connection::Caller;
 use super::encode::Protocol;
 use super::permit::authenticate;
 use super::{
-    REDIS_VERSION, acl, catalogue, client, compat, config, info, keys, latency, members, server, slowlog,
+    REDIS_VERSION, acl, catalogue, client, compat, config, info, keys, latency, members, script, server,
+    slowlog,
 };
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
@@ -78,6 +79,19 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CONFIG|SET",        Later(config::set)),
     ("DEBUG",             Later(server::debug)),
     ("ECHO",              Now(echo)),
+    ("EVAL",              Later(script::eval)),
+    ("EVALSHA",           Later(script::evalsha)),
+    ("EVALSHA_RO",        Later(script::evalsha_ro)),
+    ("EVAL_RO",           Later(script::eval_ro)),
+    ("FCALL",             Later(script::fcall)),
+    ("FCALL_RO",          Later(script::fcall_ro)),
+    ("FUNCTION|DELETE",   Later(script::function_delete)),
+    ("FUNCTION|FLUSH",    Later(script::function_flush)),
+    ("FUNCTION|HELP",     Now(script::function_help)),
+    ("FUNCTION|KILL",     Now(script::kill)),
+    ("FUNCTION|LIST",     Now(script::function_list)),
+    ("FUNCTION|LOAD",     Later(script::function_load)),
+    ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
     ("LASTSAVE",          Now(server::lastsave)),
@@ -111,6 +125,12 @@ const COMMANDS: &[(&str, Local)] = &[
     ("RESET",             Now(reset)),
     ("ROLE",              Now(role)),
     ("SAVE",              Later(server::save)),
+    ("SCRIPT|DEBUG",      Now(script::script_debug)),
+    ("SCRIPT|EXISTS",     Now(script::script_exists)),
+    ("SCRIPT|FLUSH",      Later(script::script_flush)),
+    ("SCRIPT|HELP",       Now(script::script_help)),
+    ("SCRIPT|KILL",       Now(script::kill)),
+    ("SCRIPT|LOAD",       Later(script::script_load)),
     ("SELECT",            Now(select)),
     ("SHUTDOWN",          Now(server::shutdown)),
     ("SLOWLOG|GET",       Now(slowlog::get)),

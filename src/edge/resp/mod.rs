@@ -49,6 +49,7 @@ mod members;
 mod observe;
 mod parameters;
 mod permit;
+mod script;
 mod server;
 mod slowlog;
 mod stats;
@@ -72,8 +73,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The version of Redis that `INFO` and `HELLO` name: clients choose by it what they send.
-pub const REDIS_VERSION: &str = "7.4.0";
+pub use crate::config::REDIS_VERSION;
 
 /// A running endpoint. Dropping it stops it without waiting for the connections.
 #[derive(Debug)]

@@ -44,7 +44,10 @@ pub fn of(spec: &Spec) -> impl Iterator<Item = &'static str> {
 fn follows(spec: &Spec, category: &str) -> bool {
     let has = |flag: &str| spec.flags.split_whitespace().any(|other| other == flag);
     match category {
-        "keyspace" => spec.group == "generic" && !matches!(spec.run, Run::Local),
+        // What sorts is of its types; what waits for others is of a connection.
+        "keyspace" => {
+            spec.group == "generic" && !spec.name.starts_with("SORT") && !matches!(spec.run, Run::Local)
+        }
         "read" => matches!(spec.run, Run::Read(_)),
         "write" => matches!(spec.run, Run::Write(_)) && !spec.keyless,
         "sortedset" => spec.group == "sorted-set",

@@ -211,7 +211,10 @@ mod tests {
     use crate::machine::table;
 
     fn set(access: &mut Access, name: &str, rules: &str) -> Result<(), String> {
-        let rules: Vec<Bytes> = rules.split(' ').map(|rule| Bytes::from(rule.to_owned())).collect();
+        let rules: Vec<Bytes> = rules
+            .split(' ')
+            .map(|rule| Bytes::from(rule.to_owned()))
+            .collect();
         access.set_user(&Bytes::from(name.to_owned()), &rules, false)
     }
 
@@ -239,7 +242,10 @@ mod tests {
             set(&mut access, "one", &rules.join(" ")).expect("rules of the table");
             let text = shown(&access, "one");
             set(&mut access, "two", &text).expect("what is printed is read");
-            let (one, two) = (access.user(b"one").expect("one"), access.user(b"two").expect("two"));
+            let (one, two) = (
+                access.user(b"one").expect("one"),
+                access.user(b"two").expect("two"),
+            );
             assert_eq!(shown(&access, "two"), text);
             for spec in table::all() {
                 let argv = [Bytes::from_static(b"x")];
@@ -265,11 +271,26 @@ mod tests {
     fn a_snapshot_keeps_users_and_keys() {
         let mut machine = Machine::default();
         let commands = [
-            &["ACL", "SETUSER", "ann", "on", ">secret", "~a*", "%W~b", "&c", "+@read", "+select|1", "(~x +@hash -hget)"][..],
+            &[
+                "ACL",
+                "SETUSER",
+                "ann",
+                "on",
+                ">secret",
+                "~a*",
+                "%W~b",
+                "&c",
+                "+@read",
+                "+select|1",
+                "(~x +@hash -hget)",
+            ][..],
             &["ACL", "SETUSER", "bob", "reset", "skip-sanitize-payload"],
             &["ACL", "SETUSER", "default", "-@dangerous"],
         ];
-        let mut commands: Vec<Command> = commands.iter().map(|argv| Command::new(0, argv.iter().copied())).collect();
+        let mut commands: Vec<Command> = commands
+            .iter()
+            .map(|argv| Command::new(0, argv.iter().copied()))
+            .collect();
         commands.push(crate::machine::internal::key(Which::Primary, Some(&hash(b"key"))));
         let entry = Entry {
             at: 5,

@@ -12,6 +12,7 @@ mod hyperloglog;
 mod key;
 mod list;
 mod pubsub;
+mod scan;
 mod script;
 mod server;
 mod session;
@@ -20,6 +21,7 @@ mod sort;
 mod stream;
 mod string;
 mod zset;
+mod zset_combine;
 
 use super::table::Spec;
 
@@ -31,11 +33,13 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),
+    ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),
     ("generic", key::COMMANDS),
+    ("generic", server::GENERIC),
     ("generic", sort::COMMANDS),
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
@@ -46,6 +50,5 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("server", connection::SERVER),
     ("server", acl::COMMANDS),
     ("server", server::COMMANDS),
-    ("generic", server::GENERIC),
     ("server", key::SERVER),
 ];

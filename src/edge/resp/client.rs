@@ -139,7 +139,7 @@ struct Filter {
     id: Option<u64>,
     peer: Option<String>,
     local: Option<String>,
-    user: Option<String>,
+    user: Option<Bytes>,
     normal: bool,
     skip_me: bool,
 }
@@ -173,7 +173,7 @@ impl Filter {
                 b"addr" => filter.peer = Some(quoted(value).into_owned()),
                 b"laddr" => filter.local = Some(quoted(value).into_owned()),
                 b"type" => filter.normal = kind(value)? == Kind::Normal,
-                b"user" if access.user(value).is_some() => filter.user = Some(quoted(value).into_owned()),
+                b"user" if access.user(value).is_some() => filter.user = Some(value.clone()),
                 b"user" => return Err(refusal(format!("ERR No such user '{}'", quoted(value)))),
                 b"skipme" => filter.skip_me = yes_or_no(value)?,
                 _ => return Err(CommandError::Syntax),

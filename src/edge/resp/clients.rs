@@ -1,6 +1,8 @@
 //! Who is connected: what `CLIENT LIST` shows of others, and the way to end their connection.
 
 use super::encode::Protocol;
+use crate::machine::access::DEFAULT_USER;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,7 +40,7 @@ pub(super) struct Shown {
     pub(super) no_evict: bool,
     pub(super) no_touch: bool,
     /// Who it is, and the revision at which that user was made.
-    pub(super) user: String,
+    pub(super) user: Bytes,
     pub(super) user_born: u64,
 }
 
@@ -53,7 +55,7 @@ impl Default for Shown {
             command: "",
             no_evict: false,
             no_touch: false,
-            user: "default".to_owned(),
+            user: Bytes::from_static(DEFAULT_USER),
             user_born: 0,
         }
     }
@@ -96,7 +98,7 @@ impl Client {
             line,
             " age={} idle={idle} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 \
              rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} user={} redir=-1 resp={resp} lib-name={} lib-ver={}",
-            age.as_secs(), shown.db, shown.user, shown.library, shown.library_version
+            age.as_secs(), shown.db, String::from_utf8_lossy(&shown.user), shown.library, shown.library_version
         )
         .expect("a String takes everything");
         line

@@ -110,7 +110,7 @@ impl Caller {
 
     /// The user in whose name it speaks.
     pub(super) fn user(&self) -> Bytes {
-        Bytes::from_static(b"default")
+        self.permit.user.clone()
     }
 
     /// `RESET`: as if it had just connected.

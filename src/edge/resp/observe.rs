@@ -20,7 +20,12 @@ impl Caller {
         };
         shared.calls.ran(spec, took, failed);
         // What waits by its own wish is not slow, and a transaction is as slow as its commands.
-        let slow = shared.slowlog.wants(took) && !spec.flags.contains("blocking") && spec.name != "EXEC";
+        let waits = spec.flags.contains("blocking")
+            || matches!(spec.name, "EXEC" | "WAIT" | "WAITAOF" | "PLENARY|WAITFOR");
+        if waits {
+            return;
+        }
+        let slow = shared.slowlog.wants(took);
         if slow {
             let (peer, name) = (
                 self.client.peer.to_string(),
@@ -28,7 +33,7 @@ impl Caller {
             );
             shared.slowlog.note(spec, argv, took, unix_seconds(), peer, name);
         }
-        if shared.latency.wants(took) && !spec.flags.contains("blocking") {
+        if shared.latency.wants(took) {
             shared.latency.command(spec, took, unix_seconds());
         }
     }

@@ -5,7 +5,7 @@
 
 use super::acl_log::{Context, Reason};
 use super::connection::Caller;
-use super::local::{quoted, refusal};
+use super::local::refusal;
 use super::{Shared, trouble};
 use crate::machine::access::{Access, DEFAULT_USER, Denied, Hash, Key, User, Which, hash, hexadecimal};
 use crate::machine::entry::{Command, Millis};
@@ -208,7 +208,7 @@ impl Caller {
     fn become_user(&mut self, permit: Permit) {
         {
             let mut shown = self.client.shown.lock();
-            shown.user = quoted(&permit.user).into_owned();
+            shown.user = permit.user.clone();
             shown.user_born = permit.rights.born();
         }
         self.permit = permit;
@@ -333,7 +333,7 @@ pub(super) fn end_removed(shared: &Shared) {
         let gone = {
             let shown = client.shown.lock();
             access
-                .user(shown.user.as_bytes())
+                .user(&shown.user)
                 .is_none_or(|user| user.born() != shown.user_born)
         };
         if gone {

@@ -1,6 +1,6 @@
 //! Commands that administer a server: saving, waiting for others, memory, stopping, and `DEBUG`.
 
-use super::connection::Caller;
+use super::connection::{Answers, Caller};
 use super::info;
 use super::local::{Answer, Waiting, help_of, quoted, refusal};
 use super::{REDIS_VERSION, trouble};
@@ -154,7 +154,8 @@ pub(super) fn shutdown(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
             tracing::warn!(%error, "the node did not stop cleanly");
         }
     });
-    caller.closing = true;
+    // As from Redis, no answer comes: clients take the end of the connection for it.
+    (caller.closing, caller.answers) = (true, Answers::Off);
     Ok(Reply::OK)
 }
 

@@ -44,7 +44,13 @@ pub struct Spec {
     pub id: usize,
     /// It goes through the log but changes no key: neither the flag nor the category `write`.
     pub keyless: bool,
+    /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
+    /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
+    pub waits: Option<Waits>,
 }
+
+/// What a row that reads runs inside the log when it can wait.
+pub type Waits = fn(&mut Keyspace<'_>, &mut Args<'_>) -> Result<Reply, CommandError>;
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
 pub type Finder = fn(&[Bytes]) -> Vec<usize>;
@@ -73,6 +79,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         finder: None,
         id: 0,
         keyless: false,
+        waits: None,
     }
 }
 
@@ -127,6 +134,14 @@ impl Spec {
     pub const fn keyless(self) -> Self {
         Self {
             keyless: true,
+            ..self
+        }
+    }
+
+    /// It reads, and inside the log it can wait by this.
+    pub const fn waits(self, waits: Waits) -> Self {
+        Self {
+            waits: Some(waits),
             ..self
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Two machines that applied the same entries are equal, byte for byte of their snapshots; [`Machine::digest`] shows it.
 
+pub mod access;
 pub mod args;
 mod commands;
 pub mod effects;

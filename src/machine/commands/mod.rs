@@ -14,6 +14,7 @@ mod list;
 mod pubsub;
 mod scan;
 mod script;
+mod server;
 mod session;
 mod set;
 mod sort;
@@ -45,6 +46,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),
     ("generic", key::COMMANDS),
+    ("generic", server::GENERIC),
     ("generic", sort::COMMANDS),
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
@@ -55,5 +57,6 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),
     ("server", acl::COMMANDS),
+    ("server", server::COMMANDS),
     ("server", key::SERVER),
 ];

@@ -26,7 +26,8 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         Reply::Nil | Reply::NilArray => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
-            let set = lua.create_table_with_capacity(0, items.len())?;
+            // Grown step by step as Redis does it: the order in which `pairs` walks a table depends on that.
+            let set = lua.create_table()?;
             for item in items {
                 set.raw_set(to_lua(lua, item, true)?, true)?;
             }
@@ -34,7 +35,7 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Set(items) => array(lua, items, false).map(Value::Table),
         Reply::Map(pairs) if resp3 => {
-            let map = lua.create_table_with_capacity(0, pairs.len())?;
+            let map = lua.create_table()?;
             for (key, value) in pairs {
                 map.raw_set(to_lua(lua, key, true)?, to_lua(lua, value, true)?)?;
             }
@@ -89,7 +90,11 @@ fn array(lua: &Lua, items: &[Reply], resp3: bool) -> mlua::Result<Table> {
 pub(super) fn error_text(error: &CommandError) -> String {
     let text = error.to_string();
     let text = text.trim_matches(['\r', '\n']);
-    if text.contains(' ') { text.to_owned() } else { format!("ERR {text}") }
+    if text.contains(' ') {
+        text.to_owned()
+    } else {
+        format!("ERR {text}")
+    }
 }
 
 /// What a script answers, as its client gets it.
@@ -131,7 +136,10 @@ fn of_table(lua: &Lua, table: &Table, resp3: bool, depth: usize) -> Reply {
         return Reply::bulk(digits.to_string_lossy().replace(['\r', '\n'], " "));
     }
     if let Value::Table(verbatim) = field("verbatim_string") {
-        let parts = (verbatim.raw_get::<Value>("format"), verbatim.raw_get::<Value>("string"));
+        let parts = (
+            verbatim.raw_get::<Value>("format"),
+            verbatim.raw_get::<Value>("string"),
+        );
         if let (Ok(Value::String(_)), Ok(Value::String(text))) = parts {
             return Reply::Verbatim(Bytes::copy_from_slice(&text.as_bytes()));
         }

@@ -36,12 +36,14 @@ mod tests;
 
 use crate::machine::reply::{CommandError, Reply};
 use bytes::Bytes;
+#[allow(unused_imports, reason = "the types of what is given out")]
 pub(crate) use library::{Library, LibraryFunction};
 pub(crate) use meter::Signals;
 use meter::Stop;
 use mlua::{Table, Value};
 use sandbox::{Purpose, Vm};
 use sha1::{Digest, Sha1};
+#[allow(unused_imports, reason = "the types of what is given out")]
 pub(crate) use shebang::{Header, ScriptFlags, library as library_header, script as script_flags};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -131,10 +133,12 @@ struct Kept {
 
 /// SHA-1 in lower-case hexadecimal digits: the name of a script.
 pub(crate) fn sha1_hex(text: &[u8]) -> String {
-    Sha1::digest(text).iter().fold(String::with_capacity(40), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes whatever is written");
-        hex
-    })
+    Sha1::digest(text)
+        .iter()
+        .fold(String::with_capacity(40), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a String takes whatever is written");
+            hex
+        })
 }
 
 impl Engine {
@@ -165,12 +169,12 @@ impl Engine {
             Err(error) => return Reply::Error(error),
         };
         let vm = &self.scripts.vm;
-        let reply = vm.start(run).and_then(|()| {
+        let result = vm.start(run).and_then(|()| {
             vm.set_global("KEYS", Value::Table(vm.strings(run.keys)?))?;
             vm.set_global("ARGV", Value::Table(vm.strings(run.args)?))?;
-            vm.desk.lend(&vm.lua, host, || vm.run(&function, None)).map(|result| vm.reply(result, &sha))
+            vm.desk.lend(&vm.lua, host, || vm.run(&function, None))
         });
-        let reply = reply.unwrap_or_else(|error| failed(&error, &sha));
+        let reply = vm.reply(result, &sha);
         self.scripts.tidy(&self.limits);
         reply
     }
@@ -198,12 +202,11 @@ impl Engine {
             Err(error) => return Reply::Error(error),
         };
         let vm = &self.functions.vm;
-        let reply = vm.start(run).and_then(|()| {
+        let result = vm.start(run).and_then(|()| {
             let arguments = (vm.strings(run.keys)?, vm.strings(run.args)?);
-            let result = vm.desk.lend(&vm.lua, host, || vm.run(&function, Some(arguments)));
-            result.map(|result| vm.reply(result, name))
+            vm.desk.lend(&vm.lua, host, || vm.run(&function, Some(arguments)))
         });
-        let reply = reply.unwrap_or_else(|error| failed(&error, name));
+        let reply = vm.reply(result, name);
         self.functions.tidy(&self.limits);
         reply
     }
@@ -220,7 +223,10 @@ impl Engine {
 
     /// Memory of Lua in bytes: of scripts, and of functions.
     pub(crate) fn memory_bytes(&self) -> (usize, usize) {
-        (self.scripts.vm.lua.used_memory(), self.functions.vm.lua.used_memory())
+        (
+            self.scripts.vm.lua.used_memory(),
+            self.functions.vm.lua.used_memory(),
+        )
     }
 
     fn script(&mut self, text: &[u8], sha: &str) -> Result<mlua::Function, CommandError> {
@@ -228,10 +234,17 @@ impl Engine {
             return Ok(function);
         }
         let (_, begin) = script_flags(text)?;
-        let function = self.scripts.vm.compile(&text[begin..], "@user_script").map_err(|message| {
-            let text = format!("ERR Error compiling script (new function): {}", one_line(&message));
-            CommandError::Other(Cow::Owned(text))
-        })?;
+        let function = self
+            .scripts
+            .vm
+            .compile(&text[begin..], "@user_script")
+            .map_err(|message| {
+                let text = format!(
+                    "ERR Error compiling script (new function): {}",
+                    one_line(&message)
+                );
+                CommandError::Other(Cow::Owned(text))
+            })?;
         let functions = HashMap::from([(String::new(), function.clone())]);
         self.scripts.keep(sha.to_owned(), functions, &self.limits);
         Ok(function)
@@ -242,7 +255,9 @@ impl Engine {
         if !self.functions.kept.contains_key(&sha) {
             self.load_library(code)?;
         }
-        self.functions.kept(&sha, name).ok_or(CommandError::text("ERR Function not found"))
+        self.functions
+            .kept(&sha, name)
+            .ok_or(CommandError::text("ERR Function not found"))
     }
 }
 
@@ -252,7 +267,12 @@ impl State {
             let text = format!("ERR Lua could not be started: {}", one_line(&error.to_string()));
             CommandError::Other(Cow::Owned(text))
         })?;
-        Ok(Self { purpose, vm, kept: HashMap::new(), uses: 0 })
+        Ok(Self {
+            purpose,
+            vm,
+            kept: HashMap::new(),
+            uses: 0,
+        })
     }
 
     fn kept(&mut self, key: &str, name: &str) -> Option<mlua::Function> {
@@ -264,12 +284,22 @@ impl State {
 
     fn keep(&mut self, key: String, functions: HashMap<String, mlua::Function>, limits: &Limits) {
         while self.kept.len() >= limits.kept {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            let oldest = self
+                .kept
+                .iter()
+                .min_by_key(|(_, kept)| kept.used)
+                .map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { break };
             self.kept.remove(&oldest);
         }
         self.uses += 1;
-        self.kept.insert(key, Kept { functions, used: self.uses });
+        self.kept.insert(
+            key,
+            Kept {
+                functions,
+                used: self.uses,
+            },
+        );
     }
 
     /// Collects what a run left, where that is much; where it cannot be collected, begins anew.
@@ -296,7 +326,12 @@ impl State {
 
 impl Vm {
     fn start(&self, run: &Run<'_>) -> mlua::Result<()> {
-        self.meter.start(&self.lua, run.busy_after, run.ends_after, Arc::clone(&run.signals))
+        self.meter.start(
+            &self.lua,
+            run.busy_after,
+            run.ends_after,
+            Arc::clone(&run.signals),
+        )
     }
 
     fn strings(&self, items: &[Bytes]) -> mlua::Result<Table> {
@@ -308,26 +343,20 @@ impl Vm {
     }
 
     /// What a run came to, as the client gets it. `name` is the script's SHA-1 or the function's name.
-    fn reply(&self, (finished, value): (bool, Value), name: &str) -> Reply {
+    fn reply(&self, result: mlua::Result<(bool, Value)>, name: &str) -> Reply {
         if let Some((stop, at)) = self.meter.stopped() {
             return stopped(stop, at, name);
         }
-        if finished {
-            return convert::to_reply(&self.lua, &value, self.desk.resp3());
-        }
-        let Value::Table(error) = value else {
-            let text = match raise::read(&self.lua, value) {
-                Ok(Value::String(text)) => text.to_string_lossy(),
-                _ => "execution failure".to_owned(),
-            };
-            return failure(&text, name);
+        let error = match result {
+            Ok((true, value)) => return convert::to_reply(&self.lua, &value, self.desk.resp3()),
+            Ok((false, Value::Table(error))) => error,
+            Ok((false, value)) => return failure(raise::read(&self.lua, value), name),
+            Err(error) => return failure(raise::read_error(&self.lua, &error), name),
         };
         let text = convert::text_field(&error, "err").unwrap_or_else(|| "ERR unknown error".to_owned());
         let source = convert::text_field(&error, "source").zip(convert::text_field(&error, "line"));
         match source {
-            Some((source, line)) => {
-                convert::refused(&format!("{text} script: {name}, on {source}:{line}."))
-            }
+            Some((source, line)) => convert::refused(&format!("{text} script: {name}, on {source}:{line}.")),
             None => convert::refused(&text),
         }
     }
@@ -338,19 +367,20 @@ fn stopped(stop: Stop, at: Option<(String, usize)>, name: &str) -> Reply {
         Stop::Killed => "ERR Script killed by user with SCRIPT KILL...",
         Stop::OutOfTime => "ERR Script ended: it ran for longer than a script may.",
     };
-    let at = at.map(|(source, line)| format!(" script: {name}, on {source}:{line}.")).unwrap_or_default();
+    let at = at
+        .map(|(source, line)| format!(" script: {name}, on {source}:{line}."))
+        .unwrap_or_default();
     convert::refused(&format!("{text}{at}"))
 }
 
-/// What Redis answers where Lua could not even say what went wrong.
-fn failure(text: &str, name: &str) -> Reply {
+/// What Redis answers where Lua could not even call the handler of errors: it ran out of memory, or of stack.
+fn failure(raised: mlua::Result<Value>, name: &str) -> Reply {
+    let text = match raised {
+        Ok(Value::String(text)) => text.to_string_lossy(),
+        _ => "execution failure".to_owned(),
+    };
     let text: String = text.chars().take(100).collect();
     convert::refused(&format!("ERR Error running script {name}, {text}"))
-}
-
-/// The run could not begin or end as it should: memory was short.
-fn failed(error: &mlua::Error, name: &str) -> Reply {
-    failure(&one_line(&error.to_string()), name)
 }
 
 fn one_line(text: &str) -> String {

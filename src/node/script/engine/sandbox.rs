@@ -100,13 +100,23 @@ impl Shared {
 
     /// `left < right`, through `__lt`.
     pub(super) fn less(&self, lua: &Lua, left: &Value, right: &Value) -> mlua::Result<bool> {
-        let values = self.call(lua, &self.less, (left, right))?;
+        let values = self.call(lua, &self.less, (left, right)).map_err(|raised| {
+            // The operator stands in a line of the sandbox, but no line of the script compares.
+            match raise::read_error(lua, &raised) {
+                Ok(Value::String(text)) => bare(without_sandbox(&text.to_string_lossy())),
+                _ => raised,
+            }
+        })?;
         Ok(matches!(values.front(), Some(Value::Boolean(true))))
     }
 
     /// Whether so many bytes may be built.
     pub(super) fn fits(&self, bytes: usize) -> mlua::Result<()> {
-        if bytes > self.bytes_max { Err(Raised::Memory.into()) } else { Ok(()) }
+        if bytes > self.bytes_max {
+            Err(Raised::Memory.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -119,7 +129,7 @@ impl Vm {
             real.raw_set(name, Value::Nil)?;
         }
         let behind = lua.create_table()?;
-        let parts = sandbox_parts(&lua, &behind)?;
+        let parts = sandbox_parts(&lua, &behind, &meter)?;
         let shared = Shared {
             behind: behind.clone(),
             pcall: parts.raw_get("raw_pcall")?,
@@ -150,7 +160,18 @@ impl Vm {
 
         let (globals, globals_meta) = protect(&lua, &behind, &real)?;
         lua.set_memory_limit(limits.memory_bytes)?;
-        Ok(Self { lua, meter, desk, globals, globals_meta, real, run, run_script, handler, cjson: cjson_settings })
+        Ok(Self {
+            lua,
+            meter,
+            desk,
+            globals,
+            globals_meta,
+            real,
+            run,
+            run_script,
+            handler,
+            cjson: cjson_settings,
+        })
     }
 
     /// Compiles a script's text; the error is Lua's.
@@ -159,7 +180,11 @@ impl Vm {
     }
 
     /// Runs a function of the script's: whether it came to its end, and what it gave or raised.
-    pub(super) fn run(&self, function: &Function, arguments: Option<(Table, Table)>) -> mlua::Result<(bool, Value)> {
+    pub(super) fn run(
+        &self,
+        function: &Function,
+        arguments: Option<(Table, Table)>,
+    ) -> mlua::Result<(bool, Value)> {
         self.lua.set_globals(self.globals.clone())?;
         self.cjson.reset();
         match arguments {
@@ -189,8 +214,17 @@ impl Vm {
     }
 }
 
+/// A text without the position in `sandbox.lua` that Lua put before it.
+fn without_sandbox(text: &str) -> &str {
+    let rest = text
+        .strip_prefix(&raise::SANDBOX[1..])
+        .and_then(|rest| rest.strip_prefix(':'));
+    rest.and_then(|rest| rest.split_once(": "))
+        .map_or(text, |(_, text)| text)
+}
+
 /// Loads `sandbox.lua`: the functions it replaces, and those that the rest of the sandbox is made with.
-fn sandbox_parts(lua: &Lua, behind: &Table) -> mlua::Result<Table> {
+fn sandbox_parts(lua: &Lua, behind: &Table, meter: &Rc<Meter>) -> mlua::Result<Table> {
     let fail = lua.create_function(|lua, (number, expected, got): (usize, LuaString, MultiValue)| {
         let expected = expected.to_string_lossy();
         Err::<(), _>(match got.front() {
@@ -217,14 +251,17 @@ fn sandbox_parts(lua: &Lua, behind: &Table) -> mlua::Result<Table> {
         }
     })?;
     let kept = lua.create_function(|lua, caught: Value| raise::read(lua, caught))?;
+    let meter = Rc::clone(meter);
+    let stopped = lua.create_function(move |_, _: MultiValue| Ok(meter.stopped().is_some()))?;
+    let load_string = lua.create_function(load_string)?;
     lua.load(include_str!("sandbox.lua"))
         .set_name(raise::SANDBOX)
-        .call((behind, fail, refuse, rethrow, plain, kept))
+        .call((behind, fail, refuse, rethrow, plain, kept, stopped, load_string))
 }
 
 /// Replaces what the base library does too freely.
 fn replace_base(lua: &Lua, real: &Table, parts: &Table, shared: &Shared) -> mlua::Result<()> {
-    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset"] {
+    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset", "load"] {
         real.raw_set(name, parts.raw_get::<Function>(name)?)?;
     }
     let coroutine: Table = real.raw_get("coroutine")?;
@@ -235,10 +272,14 @@ fn replace_base(lua: &Lua, real: &Table, parts: &Table, shared: &Shared) -> mlua
     real.raw_set("setmetatable", set_metatable(lua, shared)?)?;
     real.raw_set("loadstring", lua.create_function(load_string)?)?;
     let with = shared.clone();
-    real.raw_set("load", lua.create_function(move |lua, values| load(lua, &with, values))?)?;
-    let with = shared.clone();
-    real.raw_set("collectgarbage", lua.create_function(move |lua, values| collect(lua, &with, values))?)?;
-    real.raw_set("gcinfo", lua.create_function(|lua, _: MultiValue| Ok(lua.used_memory() / 1024))?)
+    real.raw_set(
+        "collectgarbage",
+        lua.create_function(move |lua, values| collect(lua, &with, values))?,
+    )?;
+    real.raw_set(
+        "gcinfo",
+        lua.create_function(|lua, _: MultiValue| Ok(lua.used_memory() / 1024))?,
+    )
 }
 
 fn set_metatable(lua: &Lua, shared: &Shared) -> mlua::Result<Function> {
@@ -276,12 +317,14 @@ fn compile(lua: &Lua, text: &[u8], name: &str) -> Result<Function, Vec<u8>> {
 }
 
 fn compile_text(lua: &Lua, text: &[u8], name: &str) -> Result<Function, Vec<u8>> {
-    lua.load(text).set_name(name).set_mode(ChunkMode::Text).into_function().map_err(|error| {
-        match raise::read_error(lua, &error) {
+    lua.load(text)
+        .set_name(name)
+        .set_mode(ChunkMode::Text)
+        .into_function()
+        .map_err(|error| match raise::read_error(lua, &error) {
             Ok(Value::String(message)) => message.as_bytes().to_vec(),
             _ => raise::NO_MEMORY.into(),
-        }
-    })
+        })
 }
 
 fn compiled(lua: &Lua, text: &[u8], name: &str) -> mlua::Result<(Value, Value)> {
@@ -294,7 +337,11 @@ fn compiled(lua: &Lua, text: &[u8], name: &str) -> mlua::Result<(Value, Value)> 
 fn load_string(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     let args = Args::new(lua, values);
     let text = args.string(1)?;
-    let name = if args.is_none_or_nil(2) { text.clone() } else { args.string(2)? };
+    let name = if args.is_none_or_nil(2) {
+        text.clone()
+    } else {
+        args.string(2)?
+    };
     one_or_two(compiled(lua, &text.as_bytes(), &name.to_string_lossy())?)
 }
 
@@ -306,44 +353,14 @@ fn one_or_two((function, message): (Value, Value)) -> mlua::Result<MultiValue> {
     })
 }
 
-/// `load(f)`: compiles the pieces that `f` gives until it gives none.
-fn load(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<MultiValue> {
-    let args = Args::new(lua, values);
-    let Value::Function(reader) = args.get(1) else {
-        return Err(raise::wrong_type(lua, 1, "function", args.values().first()));
-    };
-    let name = if args.is_none_or_nil(2) { None } else { Some(args.string(2)?.to_string_lossy()) };
-    let mut text = Vec::new();
-    loop {
-        shared.meter.look()?;
-        let piece = match shared.call(lua, reader, ()) {
-            Ok(mut results) => results.pop_front().unwrap_or(Value::Nil),
-            Err(raised) => {
-                let value = raise::read_error(lua, &raised)?;
-                return one_or_two((Value::Nil, value));
-            }
-        };
-        match piece {
-            Value::Nil => break,
-            Value::String(piece) if piece.as_bytes().is_empty() => break,
-            Value::String(piece) => text.extend_from_slice(&piece.as_bytes()),
-            number @ (Value::Integer(_) | Value::Number(_)) => {
-                text.extend_from_slice(super::number::to_text(&number).as_bytes());
-            }
-            _ => {
-                let message = lua.create_string("reader function must return a string")?;
-                return one_or_two((Value::Nil, Value::String(message)));
-            }
-        }
-        shared.fits(text.len())?;
-    }
-    one_or_two(compiled(lua, &text, name.as_deref().unwrap_or("=(load)"))?)
-}
-
 /// `collectgarbage`: counts and collects. A script cannot turn the collector off or slow it down for those that come after it.
 fn collect(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<Value> {
     let args = Args::new(lua, values);
-    let option = if args.is_none_or_nil(1) { lua.create_string("collect")? } else { args.string(1)? };
+    let option = if args.is_none_or_nil(1) {
+        lua.create_string("collect")?
+    } else {
+        args.string(1)?
+    };
     shared.meter.look()?;
     match &*option.as_bytes() {
         b"collect" => {
@@ -372,8 +389,10 @@ fn clock(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
 
 /// Makes the globals and every library read-only. Gives the table that scripts see as `_G`, and its metatable.
 fn protect(lua: &Lua, behind: &Table, real: &Table) -> mlua::Result<(Table, Table)> {
-    let names: Vec<LuaString> =
-        real.pairs::<LuaString, Value>().filter_map(|pair| pair.ok().map(|(name, _)| name)).collect();
+    let names: Vec<LuaString> = real
+        .pairs::<LuaString, Value>()
+        .filter_map(|pair| pair.ok().map(|(name, _)| name))
+        .collect();
     let mut string_front = None;
     for name in names {
         if let Value::Table(library) = real.raw_get(&name)?
@@ -407,7 +426,10 @@ fn protect(lua: &Lua, behind: &Table, real: &Table) -> mlua::Result<(Table, Tabl
 fn front(lua: &Lua, behind: Option<&Table>, real: &Table) -> mlua::Result<(Table, Table)> {
     let (front, meta) = (lua.create_table()?, lua.create_table()?);
     meta.raw_set("__index", real)?;
-    meta.raw_set("__newindex", lua.create_function(|lua, _: MultiValue| Err::<(), _>(error(lua, READ_ONLY)))?)?;
+    meta.raw_set(
+        "__newindex",
+        lua.create_function(|lua, _: MultiValue| Err::<(), _>(error(lua, READ_ONLY)))?,
+    )?;
     meta.raw_set("__metatable", false)?;
     front.set_metatable(Some(meta.clone()))?;
     if let Some(behind) = behind {
@@ -456,14 +478,28 @@ fn handle(lua: &Lua, caught: Value) -> mlua::Result<Value> {
 
 /// The frame that raised the error; where that is a C function, the one that called it.
 fn where_raised(lua: &Lua) -> Option<(String, i64)> {
-    let mut may_skip = true;
+    let (mut may_skip, mut sandbox_below) = (true, false);
     for level in 1.. {
         let (what, source, line) = lua.inspect_stack(level, |frame| {
             let source = frame.source();
-            let line = frame.current_line().and_then(|line| i64::try_from(line).ok()).unwrap_or(-1);
-            (source.what, source.source.map(|source| source.into_owned()).unwrap_or_default(), line)
+            let line = frame
+                .current_line()
+                .and_then(|line| i64::try_from(line).ok())
+                .unwrap_or(-1);
+            (
+                source.what,
+                source
+                    .source
+                    .map(|source| source.into_owned())
+                    .unwrap_or_default(),
+                line,
+            )
         })?;
         if source == raise::SANDBOX {
+            sandbox_below = true;
+            continue;
+        }
+        if what == "tail" && sandbox_below {
             continue;
         }
         if what == "C" && may_skip {

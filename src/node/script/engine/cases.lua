@@ -134,13 +134,13 @@ return {pcall(redis.call)}
 --> [nil, "ERR Please specify at least one argument for this redis lib call"]
 --[====[ next ]====]
 redis.setresp(3) return redis.call('debug', 'protocol', 'map')
---> %[0: #false, 2: #false, 1: #true]
+--> %[1: #true, 2: #false, 0: #false]
 --[====[ next ]====]
 redis.setresp(2) return redis.call('debug', 'protocol', 'map')
 --> [0, 0, 1, 1, 2, 0]
 --[====[ next ]====]
 redis.setresp(3) return redis.call('debug', 'protocol', 'set')
---> ~[0, 2, 1]
+--> ~[1, 2, 0]
 --[====[ next ]====]
 return redis.call('debug', 'protocol', 'set')
 --> [0, 1, 2]
@@ -389,7 +389,7 @@ next(nil)
 --[====[ next ]====]
 -- differs: our `next` is written in Lua and cannot tell nil from nothing
 next()
---> -ERR user_script:1: bad argument #1 to 'next' (table expected, got nil) script: 3fa2eaa2292fe432ea3cc7fa7db52ed08e78d1f0, on @user_script:1.
+--> -ERR user_script:2: bad argument #1 to 'next' (table expected, got nil) script: 5b16c764698bcad55ea58fcc8d6d62545d5a272b, on @user_script:2.
 --[====[ next ]====]
 rawset(1, 2, 3)
 --> -ERR user_script:1: bad argument #1 to 'rawset' (table expected, got number) script: cef4e5f6654a6bae959c082c97c73dfd4f564079, on @user_script:1.
@@ -477,10 +477,10 @@ local f = coroutine.wrap(function() for i = 1, 3 do coroutine.yield(i) end end) 
 --> [1, 2, 3]
 --[====[ next ]====]
 coroutine.wrap(function() error('abc') end)()
---> -ERR user_script:1: user_script:1: abc script: 93e23d9ab871f3b853fe9f6e0c25ee6ba1420741, on =(tail call):-1.
+--> -ERR user_script:1: user_script:1: abc script: 93e23d9ab871f3b853fe9f6e0c25ee6ba1420741, on @user_script:1.
 --[====[ next ]====]
 coroutine.wrap(function() error({err = 'MY abc'}) end)()
---> -MY abc script: bb9811e58e331b3fefc910fdce916b50b522d027, on =(tail call):-1.
+--> -MY abc script: bb9811e58e331b3fefc910fdce916b50b522d027, on @user_script:1.
 --[====[ next ]====]
 return {coroutine.resume(coroutine.create(function() error('abc') end))}
 --> [nil, "user_script:1: abc"]
@@ -504,10 +504,10 @@ coroutine.resume(1)
 --> -ERR user_script:1: bad argument #1 to 'resume' (coroutine expected) script: ed8f33457676769f7af055a9837ec09969b3a537, on @user_script:1.
 --[====[ next ]====]
 coroutine.wrap()
---> -ERR user_script:1: bad argument #1 to 'create' (Lua function expected) script: 6bf6769fa3282afb90194264b93b5a3cbf18f8b7, on @user_script:1.
+--> -ERR user_script:1: bad argument #1 to 'wrap' (Lua function expected) script: 6bf6769fa3282afb90194264b93b5a3cbf18f8b7, on @user_script:1.
 --[====[ next ]====]
 local f = coroutine.wrap(function() end) f() f()
---> -ERR user_script:1: cannot resume dead coroutine script: a7892bddbc9cd599dc16d246b7c2d23cda29f5fb, on =(tail call):-1.
+--> -ERR user_script:1: cannot resume dead coroutine script: a7892bddbc9cd599dc16d246b7c2d23cda29f5fb, on @user_script:1.
 --[====[ next ]====]
 return loadstring('return 1 + 1')()
 --> 2
@@ -528,20 +528,20 @@ local n = 0 return load(function() n = n + 1 return ({'return ', '1 ', '+ 1'})[n
 --> 2
 --[====[ next ]====]
 return {pcall(load, function() error('x') end)}
---> ?
+--> [1]
 --[====[ next ]====]
 return {pcall(load, function() return {} end)}
---> ?
+--> [1]
 --[====[ next ]====]
 -- differs: in Redis its own handler makes a table of the error, here it is a string as it is under `pcall`
 return {load(function() error('x') end)}
---> ?
+--> []
 --[====[ next ]====]
 return {select(2, load(function() return ({[0]='\27', 'Lua'})[0] end))}
---> ["user_script:1: x", "reader function must return a string"]
+--> ["(load):1: unexpected symbol near 'char(27)'"]
 --[====[ next ]====]
 return {select(2, load(function() return 'x x' end))}
---> -ERR Script ended: it ran for longer than a script may.
+--> ["(load):1: '=' expected near 'xx'"]
 --[====[ next ]====]
 load(5)
 --> -ERR user_script:1: bad argument #1 to 'load' (function expected, got number) script: 15c1bf09f4dc08d005f35806eca4284ffe599c00, on @user_script:1.
@@ -587,7 +587,7 @@ return {tostring(nil), tostring(true), tostring('x'), tonumber('10'), tonumber('
 --> ["nil", "true", "x", 10, 16, 35, 5, 1, 100]
 --[====[ next ]====]
 return {_VERSION, unpack({1, 2, 3}, 2)}
---> ["table", 2, "Lua 5.1"]
+--> ["Lua 5.1", 2, 3]
 --[====[ next ]====]
 math.randomseed(10) return {tostring(math.random()), math.random(100), math.random(5, 10), tostring(math.random())}
 --> ["0.87885112309775", 80, 7, "0.52567325836312"]
@@ -722,10 +722,10 @@ local t, m = {}, {__lt = function(a, b) return a.n < b.n end} for i = 1, 9 do t[
 --> [1, 2, 3, 4, 5, 6, 7, 8, 9]
 --[====[ next ]====]
 table.sort({1, 'x'})
---> -ERR (sandbox):95: attempt to compare string with number script: 356c77e00ad48b36d27483e66a4bbd4a5a853d17, on @user_script:1.
+--> -ERR attempt to compare string with number script: 356c77e00ad48b36d27483e66a4bbd4a5a853d17, on @user_script:1.
 --[====[ next ]====]
 table.sort({{}, {}})
---> -ERR (sandbox):95: attempt to compare two table values script: dcb8ca700bae915dc7233f7db3d4507f44a229f7, on @user_script:1.
+--> -ERR attempt to compare two table values script: dcb8ca700bae915dc7233f7db3d4507f44a229f7, on @user_script:1.
 --[====[ next ]====]
 table.sort({3, 2, 1, 5, 4}, function() return true end)
 --> -ERR user_script:1: invalid order function for sorting script: e1f726c43126d6b0340abbd6d34e1b566f57c49d, on @user_script:1.
@@ -836,10 +836,10 @@ return {cjson.decode('"x"'), cjson.decode('5'), tostring(cjson.decode('true')), 
 --> ["x", 5, "true", "31", "nan", "-inf", "inf", "5", "3", "7"]
 --[====[ next ]====]
 local r = {} for i, text in ipairs({'', '{', '[1', '[1,', '[1 2]', '{"a"}', '{"a":}', '{a:1}', '{"a":1,}', '"abc', '"\\x"', '"\\u12"', '"\\ud800"', '"\\ud800\\u0041"', '"\\udc00"', 'tru', 'nul', '1 2', '-', '-x', '.5', '@', '[1]x', '\0', 'x\0', '1.', '1e', '1e+', '0x', 'nan(', '[01]', "{'a':1}"}) do r[i] = (function(ok, v) return ok and type(v) or v end)(pcall(cjson.decode, text)) end return r
---> ["Expected value but found T_END at character 1", "Expected object key string but found T_END at character 2", "Expected comma or array end but found T_END at character 3", "Expected value but found T_END at character 4", "Expected comma or array end but found T_NUMBER at character 4", "Expected colon but found T_OBJ_END at character 5", "Expected value but found T_OBJ_END at character 6", "Expected object key string but found invalid token at character 2", "Expected object key string but found T_OBJ_END at character 8", "Expected value but found unexpected end of string at character 5", "Expected value but found invalid escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid token at character 1", "Expected value but found invalid token at character 1", "Expected the end but found T_NUMBER at character 3", "Expected value but found invalid number at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid token at character 1", "Expected value but found invalid token at character 1", "Expected the end but found invalid token at character 4", "Expected value but found T_END at character 1", "JSON parser does not support UTF-16 or UTF-32", "1", "Expected the end but found invalid token at character 2", "Expected the end but found invalid token at character 2", "Expected the end but found invalid token at character 2", "Expected the end but found invalid token at character 4", "table: 0x7fe9ac0dcbb0", "Expected object key string but found invalid token at character 2"]
+--> ["Expected value but found T_END at character 1", "Expected object key string but found T_END at character 2", "Expected comma or array end but found T_END at character 3", "Expected value but found T_END at character 4", "Expected comma or array end but found T_NUMBER at character 4", "Expected colon but found T_OBJ_END at character 5", "Expected value but found T_OBJ_END at character 6", "Expected object key string but found invalid token at character 2", "Expected object key string but found T_OBJ_END at character 8", "Expected value but found unexpected end of string at character 5", "Expected value but found invalid escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid unicode escape code at character 2", "Expected value but found invalid token at character 1", "Expected value but found invalid token at character 1", "Expected the end but found T_NUMBER at character 3", "Expected value but found invalid number at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid token at character 1", "Expected value but found invalid token at character 1", "Expected the end but found invalid token at character 4", "Expected value but found T_END at character 1", "JSON parser does not support UTF-16 or UTF-32", "number", "Expected the end but found invalid token at character 2", "Expected the end but found invalid token at character 2", "Expected the end but found invalid token at character 2", "Expected the end but found invalid token at character 4", "table", "Expected object key string but found invalid token at character 2"]
 --[====[ next ]====]
 cjson.decode_invalid_numbers(false) local r = {} for i, text in ipairs({'nan', 'inf', '0x10', '01', '-01', '+1', '-inf', '1', '0', '-0x1', '.1'}) do r[i] = (function(ok, v) return ok and type(v) or v end)(pcall(cjson.decode, text)) end cjson.decode_invalid_numbers(true) return r
---> ["Expected value but found invalid token at character 1", "Expected value but found invalid token at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid token at character 1", "Expected value but found invalid number at character 1", "1", "0", "Expected value but found invalid number at character 1", "Expected value but found invalid token at character 1"]
+--> ["Expected value but found invalid token at character 1", "Expected value but found invalid token at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid number at character 1", "Expected value but found invalid token at character 1", "Expected value but found invalid number at character 1", "number", "number", "Expected value but found invalid number at character 1", "Expected value but found invalid token at character 1"]
 --[====[ next ]====]
 cjson.decode_max_depth(2) local ok, e = pcall(cjson.decode, '[[[1]]]') cjson.decode_max_depth(1000) return e
 --> "Found too many nested data structures (3) at character 3"
@@ -893,7 +893,7 @@ return {struct.size('bhil'), struct.size('!bhil'), struct.size('!8bdi'), struct.
 --> [15, 16, 20, 13, 0, 0]
 --[====[ next ]====]
 local r = {} for i, f in ipairs({function() return struct.pack('z', 1) end, function() return struct.pack('i33', 1) end, function() return struct.pack('!3i', 1) end, function() return struct.pack('i') end, function() return struct.pack('c5', 'ab') end, function() return struct.unpack('i', 'ab') end, function() return struct.unpack('s', 'ab') end, function() return struct.unpack('c0', 'ab') end, function() return struct.unpack('b', 'ab', 0) end, function() return struct.unpack('b', 'ab', -1) end, function() return struct.unpack('b', 'ab', 5) end, function() return struct.size('s') end, function() return struct.size('c0') end, function() return struct.size('%') end, function() return struct.pack('c99999999999', 'x') end, function() return struct.pack() end, function() return struct.unpack('b') end}) do r[i] = tostring(select(2, pcall(f))) end return r
---> ["user_script:1: bad argument #1 to 'pack' (invalid format option 'z')", "user_script:1: integral size 33 is larger than limit of 32", "user_script:1: alignment 3 is not a power of 2", "user_script:1: bad argument #2 to 'pack' (number expected, got no value)", "user_script:1: bad argument #3 to 'pack' (string too short)", "user_script:1: bad argument #2 to 'unpack' (data string too short)", "user_script:1: unfinished string in data", "user_script:1: format 'c0' needs a previous size", "user_script:1: bad argument #3 to 'unpack' (offset must be 1 or greater)", "user_script:1: bad argument #2 to 'unpack' (data string too short)", "user_script:1: bad argument #2 to 'unpack' (data string too short)", "user_script:1: bad argument #1 to 'size' (option 's' has no fixed size)", "user_script:1: bad argument #1 to 'size' (option 'c0' has no fixed size)", "user_script:1: bad argument #1 to 'size' (invalid format option '%')", "user_script:1: integral size overflow", "user_script:1: bad argument #1 to 'pack' (string expected, got no value)", "user_script:1: bad argument #2 to 'unpack' (string expected, got no value)"]
+--> ["user_script:1: bad argument #1 to 'pack' (invalid format option 'z')", "user_script:1: integral size 33 is larger than limit of 32", "user_script:1: alignment 3 is not a power of 2", "user_script:1: bad argument #2 to 'pack' (number expected, got nil)", "user_script:1: bad argument #3 to 'pack' (string too short)", "user_script:1: bad argument #2 to 'unpack' (data string too short)", "user_script:1: unfinished string in data", "user_script:1: format 'c0' needs a previous size", "user_script:1: bad argument #3 to 'unpack' (offset must be 1 or greater)", "user_script:1: bad argument #2 to 'unpack' (data string too short)", "user_script:1: bad argument #2 to 'unpack' (data string too short)", "user_script:1: bad argument #1 to 'size' (option 's' has no fixed size)", "user_script:1: bad argument #1 to 'size' (option 'c0' has no fixed size)", "user_script:1: bad argument #1 to 'size' (invalid format option '%')", "user_script:1: integral size overflow", "user_script:1: bad argument #1 to 'pack' (string expected, got no value)", "user_script:1: bad argument #2 to 'unpack' (string expected, got no value)"]
 --[====[ next ]====]
 struct.pack('z', 1)
 --> -ERR user_script:1: bad argument #1 to 'pack' (invalid format option 'z') script: 46eaaebfb22579135103a76418347c60074887d8, on @user_script:1.

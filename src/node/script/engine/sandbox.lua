@@ -1,6 +1,6 @@
 -- The parts of the sandbox that have to be Lua: whatever can catch an error passes it through `plain` or `kept` first (see raise.rs),
 -- and whatever a script may not change is an empty table in front of the real one, which `behind` knows (see sandbox.rs).
-local behind, fail, refuse, rethrow, plain, kept, stopped, loadstring = ...
+local behind, fail, refuse, rethrow, plain, kept, stopped, halt, loadstring = ...
 local pcall, xpcall, type, load = pcall, xpcall, type, load
 local next, pairs, rawget, rawset = next, pairs, rawget, rawset
 local byte, compiled_mark = string.byte, 27
@@ -46,7 +46,8 @@ function M.rawset(t, k, v)
   return rawset(t, k, v)
 end
 
--- A coroutine has a C stack of its own in Lua's books, but not in the machine's: nesting is bounded here.
+-- A coroutine has a C stack of its own in Lua's books, but not in the machine's: nesting is bounded here. It also begins to count
+-- instructions anew, so that many short ones could pass the meter by: `halt` counts them, and ends each once the run is to end.
 local depth, deepest = 0, 16
 
 local function resumed(ok, ...)
@@ -68,6 +69,7 @@ end
 
 function M.coroutine.resume(co, ...)
   if type(co) ~= "thread" then fail(1, "coroutine expected") end
+  halt()
   if depth >= deepest then return false, "C stack overflow" end
   depth = depth + 1
   return resumed(resume(co, ...))
@@ -77,6 +79,7 @@ function M.coroutine.wrap(f)
   if type(f) ~= "function" then fail(1, "Lua function expected") end
   local co = create(f)
   return function(...)
+    halt()
     if depth >= deepest then rethrow("C stack overflow") end
     depth = depth + 1
     return wrapped(resume(co, ...))

@@ -10,6 +10,7 @@ use super::redis::{self, Desk};
 use super::{Limits, bit, cjson, cmsgpack, random, strings, struct_, tables};
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// What Lua's base library has and a script of Redis has not. `newproxy` could give a value a finalizer, which no hook interrupts.
@@ -19,6 +20,9 @@ const TAKEN_AWAY: [&str; 9] = [
 
 /// The text of Redis' Lua.
 const READ_ONLY: &str = "Attempt to modify a readonly table";
+
+/// How deep functions of ours (`gsub`, `sort`) call a script's function that calls one of ours. Lua's own bound of such nesting.
+const NESTED_MAX: usize = 200;
 
 /// Lua's mark of compiled code, which is refused: a forged one could read and write any memory.
 const COMPILED: u8 = 27;
@@ -60,6 +64,8 @@ pub(super) struct Shared {
     /// `function(a, b) return a < b end`
     less: Function,
     pub(super) meter: Rc<Meter>,
+    /// Calls of the script's functions from ours that are under way, one inside another.
+    nested: Rc<Cell<usize>>,
     /// The most bytes a function of ours builds.
     pub(super) bytes_max: usize,
 }
@@ -80,9 +86,16 @@ impl Shared {
         function: &Function,
         args: impl mlua::IntoLuaMulti,
     ) -> mlua::Result<MultiValue> {
+        // Lua bounds this in each coroutine by itself; the stack is one for all of them.
+        if self.nested.get() >= NESTED_MAX {
+            return Err(error(lua, "C stack overflow"));
+        }
         let mut values = args.into_lua_multi(lua)?;
         values.push_front(Value::Function(function.clone()));
-        let mut results = self.pcall.call::<MultiValue>(values)?;
+        self.nested.set(self.nested.get() + 1);
+        let results = self.pcall.call::<MultiValue>(values);
+        self.nested.set(self.nested.get() - 1);
+        let mut results = results?;
         match results.pop_front() {
             Some(Value::Boolean(true)) => Ok(results),
             _ => Err(raise::pass_on(lua, results.pop_front().unwrap_or(Value::Nil))),
@@ -136,6 +149,7 @@ impl Vm {
             get: parts.raw_get("get")?,
             less: parts.raw_get("less")?,
             meter: Rc::clone(&meter),
+            nested: Rc::default(),
             bytes_max: limits.memory_bytes,
         };
         let (run, run_script) = (parts.raw_get("run")?, parts.raw_get("run_script")?);
@@ -251,12 +265,24 @@ fn sandbox_parts(lua: &Lua, behind: &Table, meter: &Rc<Meter>) -> mlua::Result<T
         }
     })?;
     let kept = lua.create_function(|lua, caught: Value| raise::read(lua, caught))?;
+    let counted = Rc::clone(meter);
+    let halt = lua.create_function(move |_, ()| Ok(counted.resume()?))?;
     let meter = Rc::clone(meter);
     let stopped = lua.create_function(move |_, _: MultiValue| Ok(meter.stopped().is_some()))?;
     let load_string = lua.create_function(load_string)?;
     lua.load(include_str!("sandbox.lua"))
         .set_name(raise::SANDBOX)
-        .call((behind, fail, refuse, rethrow, plain, kept, stopped, load_string))
+        .call((
+            behind,
+            fail,
+            refuse,
+            rethrow,
+            plain,
+            kept,
+            stopped,
+            halt,
+            load_string,
+        ))
 }
 
 /// Replaces what the base library does too freely.

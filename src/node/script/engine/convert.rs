@@ -35,12 +35,11 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => {
-            Ok(if resp3 { Value::Nil } else { Value::Boolean(false) })
-        }
+        Reply::Nil | Reply::NilArray => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
-            let set = lua.create_table_with_capacity(0, items.len())?;
+            // Grown step by step as Redis does it: the order in which `pairs` walks a table depends on that.
+            let set = lua.create_table()?;
             for item in items {
                 set.raw_set(to_lua(lua, item, true)?, true)?;
             }
@@ -48,7 +47,7 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Set(items) => array(lua, items, false).map(Value::Table),
         Reply::Map(pairs) | Reply::Streams(pairs) if resp3 => {
-            let map = lua.create_table_with_capacity(0, pairs.len())?;
+            let map = lua.create_table()?;
             for (key, value) in pairs {
                 map.raw_set(to_lua(lua, key, true)?, to_lua(lua, value, true)?)?;
             }
@@ -63,11 +62,11 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             }
             flat.into_lua(lua)
         }
-        Reply::Coordinate(number) if !resp3 => lua.create_string(coordinate_text(*number))?.into_lua(lua),
-        Reply::Double(number) | Reply::Coordinate(number) if resp3 => tagged(lua, "double", *number),
-        Reply::Double(number) | Reply::Coordinate(number) => {
-            lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua)
+        Reply::Coordinate(number) if !resp3 => {
+            lua.create_string(coordinate_text(*number))?.into_lua(lua)
         }
+        Reply::Double(number) | Reply::Coordinate(number) if resp3 => tagged(lua, "double", *number),
+        Reply::Double(number) | Reply::Coordinate(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
         Reply::Boolean(yes) if resp3 => Ok(Value::Boolean(*yes)),
         Reply::Boolean(yes) => Ok(Value::Integer(i64::from(*yes))),
         Reply::Verbatim(text) if resp3 => {

@@ -147,6 +147,11 @@ fn reply() -> impl Strategy<Value = Reply> {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Reply::Array),
             vec((inner.clone(), inner.clone()), 0..4).prop_map(Reply::Pairs),
+            vec((key(), inner.clone()), 0..4).prop_map(|mut pairs| {
+                pairs.sort_by_key(|(key, _)| format!("{key:?}"));
+                pairs.dedup_by(|(left, _), (right, _)| left == right);
+                Reply::Streams(pairs)
+            }),
             prop::collection::btree_set("[a-z]{1,8}", 0..4)
                 .prop_map(|items| Reply::Set(items.iter().map(Reply::bulk).collect())),
             vec((key(), inner), 0..4).prop_map(|mut pairs| {
@@ -196,11 +201,21 @@ fn normal(reply: &Reply, protocol: Protocol) -> String {
             format!("{:?}", pairs.iter().map(pair).collect::<Vec<_>>())
         }
         Reply::Pairs(pairs) => normal(&Reply::Map(pairs.clone()), protocol),
+        Reply::Streams(pairs) if resp3 => normal(&Reply::Map(pairs.clone()), protocol),
+        Reply::Streams(pairs) => {
+            let pair = |(left, right): &(Reply, Reply)| Reply::Array(vec![left.clone(), right.clone()]);
+            normal(&Reply::Array(pairs.iter().map(pair).collect()), protocol)
+        }
         Reply::Double(number) if resp3 => format!(",{number:?}"),
         Reply::Double(number) => {
             let mut bytes = BytesMut::new();
             encode(&Reply::Double(*number), Protocol::Resp3, &mut bytes);
             format!("${:?}", Bytes::copy_from_slice(&bytes[1..bytes.len() - 2]))
+        }
+        Reply::Coordinate(number) => {
+            let mut bytes = BytesMut::new();
+            encode(&Reply::Coordinate(*number), protocol, &mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
         }
         Reply::Boolean(yes) if resp3 => format!("#{yes}"),
         Reply::Boolean(yes) => format!(":{}", i64::from(*yes)),
@@ -380,6 +395,24 @@ fn doubles_are_printed_as_c_prints_them() {
         let mut bytes = BytesMut::new();
         encode(&Reply::Double(number), Protocol::Resp3, &mut bytes);
         assert_eq!(bytes, format!(",{text}\r\n"));
+    }
+}
+
+#[test]
+fn coordinates_are_printed_without_exponent() {
+    for (number, text) in [
+        (13.361389338970184, "13.36138933897018433"),
+        (-0.0, "0"),
+        (1e-18, "0"),
+        (0.000001, "0.000001"),
+        (180.0, "180"),
+    ] {
+        let mut bytes = BytesMut::new();
+        encode(&Reply::Coordinate(number), Protocol::Resp3, &mut bytes);
+        assert_eq!(bytes, format!(",{text}\r\n"));
+        bytes.clear();
+        encode(&Reply::Coordinate(number), Protocol::Resp2, &mut bytes);
+        assert_eq!(bytes, format!("${}\r\n{text}\r\n", text.len()));
     }
 }
 

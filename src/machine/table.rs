@@ -40,7 +40,13 @@ pub struct Spec {
     pub categories: &'static str,
     /// Where the keys stand, for a command whose other arguments say so: positions in argv. Redis' flag `movablekeys`.
     pub finder: Option<Finder>,
+    /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
+    /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
+    pub waits: Option<Waits>,
 }
+
+/// What a row that reads runs inside the log when it can wait.
+pub type Waits = fn(&mut Keyspace<'_>, &mut Args<'_>) -> Result<Reply, CommandError>;
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
 pub type Finder = fn(&[Bytes]) -> Vec<usize>;
@@ -67,6 +73,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         flags: "",
         categories: "",
         finder: None,
+        waits: None,
     }
 }
 
@@ -117,6 +124,14 @@ impl Spec {
         }
     }
 
+    /// It reads, and inside the log it can wait by this.
+    pub const fn waits(self, waits: Waits) -> Self {
+        Self {
+            waits: Some(waits),
+            ..self
+        }
+    }
+
     /// One sentence about it.
     pub const fn summary(self, summary: &'static str) -> Self {
         Self { summary, ..self }
@@ -128,16 +143,30 @@ impl Spec {
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
     pub fn arity(&self) -> i64 {
-        let (mut count, mut open, mut depth) = (self.name.split('|').count() as i64, false, 0);
+        let mut count = self.name.split('|').count() as i64;
+        let (mut open, mut optional) = (false, 0);
+        // Inside `<a b | c>`: the words of each alternative, of which the shortest counts.
+        let mut ways: Option<Vec<i64>> = None;
         for token in self.syntax.split_whitespace() {
-            let (opening, closing) = (
-                token.matches(['[', '<']).count(),
-                token.matches([']', '>']).count(),
-            );
-            let optional = token.starts_with('[') || depth > 0;
-            open |= optional && !token.starts_with('<');
-            count += i64::from(!optional);
-            depth += opening as i64 - closing as i64;
+            let closed = |mark: &str| token.matches(mark).count() as i64;
+            if optional == 0 && token.starts_with('<') {
+                ways = Some(vec![0]);
+            }
+            let is_optional = optional > 0 || token.starts_with('[');
+            open |= is_optional;
+            match &mut ways {
+                _ if is_optional => {}
+                Some(ways) if token == "|" => ways.push(0),
+                Some(ways) => *ways.last_mut().expect("one way at least") += 1,
+                None => count += 1,
+            }
+            optional += closed("[") - closed("]");
+            if optional == 0 && token.ends_with('>') {
+                let ways = ways.take().unwrap_or_default();
+                // Ways of different lengths leave the number of arguments open.
+                open |= ways.iter().any(|way| *way != ways[0]);
+                count += ways.into_iter().min().unwrap_or(0);
+            }
         }
         if open { -count } else { count }
     }
@@ -373,8 +402,10 @@ mod tests {
     fn flags(spec: &Spec) -> BTreeSet<&'static str> {
         let mut flags = words(spec.flags, " ");
         match spec.run {
-            // HELP of a container reads nothing, whoever answers it.
-            Run::Read(_) if !spec.name.ends_with("|HELP") => drop(flags.insert("readonly")),
+            // HELP of a container reads nothing, nor does a test of itself, whoever answers it.
+            Run::Read(_) if !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST" => {
+                drop(flags.insert("readonly"))
+            }
             Run::Write(_) => drop(flags.insert("write")),
             Run::Read(_) | Run::Local => {}
         }

@@ -18,8 +18,12 @@ mod session;
 mod set;
 mod sort;
 mod stream;
+mod stream_group;
+mod stream_info;
+mod stream_read;
 mod string;
 mod zset;
+mod zset_combine;
 
 use super::table::Spec;
 
@@ -31,7 +35,11 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),
+    ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
+    ("stream", stream_read::COMMANDS),
+    ("stream", stream_group::COMMANDS),
+    ("stream", stream_info::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),

@@ -2,6 +2,7 @@
 //!
 //! Two machines that applied the same entries are equal, byte for byte of their snapshots; [`Machine::digest`] shows it.
 
+pub mod access;
 pub mod args;
 mod commands;
 pub mod effects;
@@ -10,6 +11,7 @@ pub mod event;
 mod float;
 mod geohash;
 pub mod glob;
+pub mod interface;
 pub mod internal;
 pub mod keyspace;
 pub mod once;
@@ -68,7 +70,9 @@ impl Machine {
     /// Applies one group. Cannot fail: a refusal is a reply, the same on every node.
     pub fn apply(&mut self, entry: &Entry) -> Outcome {
         if !self.seeded {
+            let watched = self.store.watches_changes();
             (self.store, self.seeded) = (Store::new(entry.seed), true);
+            self.store.watch_changes(watched);
         }
         self.store.advance(entry.at);
         // Keys that have ended, for those who wait for that.

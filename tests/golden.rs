@@ -17,10 +17,21 @@ use std::path::{Path, PathBuf};
 const DEFAULT_AT: Millis = 1_700_000_000_000;
 
 /// Scripts whose commands must tell of keys what Redis tells.
-const TELLING: &[&str] = &["blocking", "list", "set"];
+const TELLING: &[&str] = &[
+    "blocking",
+    "list",
+    "set",
+    "zset",
+    "sort",
+    "stream",
+    "stream_group",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+];
 
 /// Of which classes.
-const CLASSES: &str = "Elsg";
+const CLASSES: &str = "Elsztg";
 
 /// One command of a case.
 struct Line {

@@ -130,8 +130,14 @@ impl Machine {
         let mut call = call.clone();
         while let Some((db, key)) = self.store.next_ready() {
             call.ready = Some(key.clone());
-            for number in self.store.waiting().numbers_for(db, &key) {
+            let mut after = 0;
+            while let Some(number) = self.store.waiting().next_for(db, &key, after) {
+                after = number;
                 let there = self.store.view(db, self.store.clock()).slot(&key).is_some();
+                if !there && !self.store.waiting().any_even_if_gone() {
+                    // Thousands may wait for what the first of them has taken.
+                    break;
+                }
                 let waiting = self.store.waiting().get(number);
                 let Some(wait) = waiting.filter(|wait| there || wait.even_if_gone) else {
                     continue;

@@ -82,7 +82,7 @@ const VALUES: &[&[u8]] = &[
 ];
 
 /// Groups of commands whose keys hold a type of their own.
-const GROUPS: &[&str] = &["string", "hash", "session", "list", "set"];
+const GROUPS: &[&str] = &["string", "hash", "session", "list", "set", "zset"];
 
 const FIELDS: &[&[u8]] = &[b"f1", b"f2", b"f3", b"f4", b"f5", b"f6"];
 
@@ -199,6 +199,7 @@ impl Maker<'_> {
         }
         if is_any(&["key", "source", "destination"]) {
             let group = match self.group {
+                "sorted-set" | "geo" => "zset",
                 group if GROUPS.contains(&group) => group,
                 _ => GROUPS[self.chance.below(GROUPS.len())],
             };
@@ -220,8 +221,17 @@ impl Maker<'_> {
         if word == "count" || is_any(&["db", "cursor", "index"]) {
             return self.one_of(&NUMBERS[..4]);
         }
+        if matches!(word, "min" | "max") {
+            return self.one_of(&[b"1", b"(5", b"-inf", b"+inf", b"-", b"+", b"[f2", b"(f5"]);
+        }
+        if matches!(word, "score" | "increment" | "weight") && self.percent(30) {
+            return self.one_of(&[b"1.5", b"-0", b"inf", b"-inf"]);
+        }
+        if word == "unit" {
+            return self.one_of(&[b"m", b"km", b"ft", b"mi"]);
+        }
         if word == "type" {
-            return self.one_of(&[b"string", b"hash", b"session", b"list", b"set"]);
+            return self.one_of(&[b"string", b"hash", b"session", b"list", b"set", b"zset"]);
         }
         if is_any(&["unix-time"]) {
             return self.one_of(&[b"1", b"5000", b"99999999999"]);

@@ -219,6 +219,24 @@ const SHAPES: &[&str] = &[
     "ZRANGE places 0 -1 WITHSCORES",
     "ZREM places place",
     "DEL places found distances",
+    // Bitmaps.
+    "SETBIT key bit number",
+    "SETBIT key bit 1",
+    "GETBIT key bit",
+    "BITCOUNT key",
+    "BITCOUNT key index index",
+    "BITCOUNT key index index unit",
+    "BITPOS key number index?",
+    "BITPOS key 0 index index unit?",
+    "BITPOS key 1 index index unit?",
+    "BITOP operation key key key*",
+    "BITFIELD key field_op field_op? field_op? field_op?",
+    "BITFIELD_RO key field_op field_op?",
+    // HyperLogLogs. PFCOUNT of one key writes in Redis.
+    "PFADD key value value*",
+    "PFMERGE key key key*",
+    "PFCOUNT key key",
+    "PFDEBUG DECODE key",
 ];
 
 /// What a word in lower case stands for.
@@ -448,6 +466,29 @@ fn choices(word: &str) -> &'static [&'static str] {
             "-9223372036854775808",
             "x",
         ],
+        "bit" => &["0", "1", "7", "8", "13", "100", "-1", "4294967296", "x"],
+        "unit" => &["BIT", "BYTE", "bit", "nonsense"],
+        "operation" => &["AND", "OR", "XOR", "NOT", "nonsense"],
+        "field_op" => &[
+            "GET u8 0",
+            "GET i5 3",
+            "GET u63 #1",
+            "GET i64 40",
+            "SET u8 4 300",
+            "SET i7 #3 -70",
+            "SET i64 1 9223372036854775807",
+            "SET u63 5 -1",
+            "INCRBY u8 0 100",
+            "INCRBY i8 2 100",
+            "INCRBY i64 1 9223372036854775807",
+            "INCRBY u63 9 -9223372036854775808",
+            "INCRBY u3 #2 -3",
+            "OVERFLOW SAT",
+            "OVERFLOW FAIL",
+            "OVERFLOW WRAP",
+            "GET u64 0",
+            "nonsense",
+        ],
         "offset" => &["0", "1", "7", "50", "-1", "536870912", "x"],
         "db" => &["0", "1", "2", "16", "-1", "x"],
         "end" => &["LEFT", "RIGHT", "left", "UP"],
@@ -515,7 +556,7 @@ fn generate(chance: &mut Chance) -> (u8, bool, Vec<Vec<u8>>) {
             };
             // An option brings its number along.
             match word {
-                "option" | "lcs" | "lpos" | "mpop" | "limit" | "zrange" | "combine" | "geo" => {
+                "option" | "lcs" | "lpos" | "mpop" | "limit" | "zrange" | "combine" | "geo" | "field_op" => {
                     argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec()))
                 }
                 _ => argv.push(text.as_bytes().to_vec()),
@@ -594,6 +635,38 @@ fn same_state(machine: &mut Machine, redis: &mut Server) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As more and more is added, sparse, turning dense and dense, the bytes are the same after every step, and so is the estimate.
+#[test]
+fn hyperloglogs_have_the_bytes_of_redis() {
+    let Some(mut redis) = Server::from_environment() else {
+        return;
+    };
+    for seed in 1..=8 {
+        redis.reset();
+        let (mut machine, mut chance) = (Machine::default(), Chance::new(seed));
+        let mut both = |words: &[String]| {
+            let argv: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let (ours, theirs) = (oracle::run(&mut machine, AT, seed, 0, &argv), redis.run(0, &argv));
+            assert_eq!(ours.render(), theirs.render(), "seed {seed}: {words:?}");
+        };
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut batch = 1;
+        for step in 0..60 {
+            let mut add = words(&format!("PFADD h{}", chance.below(3)));
+            add.extend((0..batch).map(|_| chance.below(200_000).to_string()));
+            both(&add);
+            if step % 7 == 3 {
+                both(&words("PFMERGE h0 h1 h2"));
+            }
+            for key in 0..3 {
+                both(&words(&format!("GET h{key}")));
+                both(&words(&format!("PFCOUNT h{key} h{}", chance.below(3))));
+            }
+            batch = batch * 6 / 5 + 1;
+        }
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn rows() -> Vec<Spec> {
         .collect()
 }
 
-/// Values that are wrong in most places.
+/// Values that are wrong in most places. None of them is a bit or byte of a string of very many bytes, which would take its time.
 const HOSTILE: &[&[u8]] = &[
     b"",
     b"-1",
@@ -51,7 +51,6 @@ const HOSTILE: &[&[u8]] = &[
     b"-9223372036854775807",
     b"18446744073709551615",
     b"4294967296",
-    b"536870912",
     b"1e400",
     b"1e-5000",
     b"nan",
@@ -82,9 +81,13 @@ const VALUES: &[&[u8]] = &[
 ];
 
 /// Groups of commands whose keys hold a type of their own.
-const GROUPS: &[&str] = &["string", "hash", "session", "list", "set", "zset"];
+const GROUPS: &[&str] = &["string", "hash", "session", "list", "set", "sorted-set", "stream"];
 
 const FIELDS: &[&[u8]] = &[b"f1", b"f2", b"f3", b"f4", b"f5", b"f6"];
+
+const IDS: &[&[u8]] = &[
+    b">", b">", b"0", b"1", b"5", b"17-2", b"100-*", b"1500", b"$", b"-", b"+",
+];
 
 const PATTERNS: &[&[u8]] = &[b"*", b"f*", b"?1", b"[a-z]*", b"string*"];
 
@@ -169,6 +172,8 @@ impl Maker<'_> {
                     ways,
                 } => {
                     let times = match (repeated, optional) {
+                        // Streams are read with as many ids as keys.
+                        (true, _) if self.group == "stream" => self.chance.below(2),
                         (true, _) => self.chance.below(4),
                         (false, true) => usize::from(self.percent(30)),
                         (false, false) => 1,
@@ -199,7 +204,7 @@ impl Maker<'_> {
         }
         if is_any(&["key", "source", "destination"]) {
             let group = match self.group {
-                "sorted-set" | "geo" => "zset",
+                "geo" => "sorted-set",
                 group if GROUPS.contains(&group) => group,
                 _ => GROUPS[self.chance.below(GROUPS.len())],
             };
@@ -214,6 +219,13 @@ impl Maker<'_> {
         }
         if is_any(&["value", "element", "user", "message"]) {
             return self.one_of(VALUES);
+        }
+        if self.group == "stream" && matches!(word, "group" | "consumer") {
+            let names = if word == "group" { 1 } else { 3 };
+            return self.one_of(&FIELDS[..names]);
+        }
+        if self.group == "stream" && matches!(word, "id" | "last-id" | "max-deleted-id" | "start" | "end") {
+            return self.one_of(IDS);
         }
         if word == "version" {
             return self.one_of(&[b"*", b"*", b"1", b"2", b"3"]);
@@ -230,8 +242,19 @@ impl Maker<'_> {
         if word == "unit" {
             return self.one_of(&[b"m", b"km", b"ft", b"mi"]);
         }
+        if word == "operation" {
+            return self.one_of(&[b"AND", b"OR", b"XOR", b"NOT"]);
+        }
+        if word == "encoding" {
+            return self.one_of(&[b"u1", b"u8", b"i5", b"i64", b"u63"]);
+        }
+        if word == "subcommand" {
+            return self.one_of(&[b"GETREG", b"DECODE", b"ENCODING", b"TODENSE"]);
+        }
         if word == "type" {
-            return self.one_of(&[b"string", b"hash", b"session", b"list", b"set", b"zset"]);
+            return self.one_of(&[
+                b"string", b"hash", b"session", b"list", b"set", b"zset", b"stream",
+            ]);
         }
         if is_any(&["unix-time"]) {
             return self.one_of(&[b"1", b"5000", b"99999999999"]);

@@ -204,6 +204,7 @@ impl Maker<'_> {
         }
         if is_any(&["key", "source", "destination"]) {
             let group = match self.group {
+                "geo" => "sorted-set",
                 group if GROUPS.contains(&group) => group,
                 _ => GROUPS[self.chance.below(GROUPS.len())],
             };
@@ -232,6 +233,15 @@ impl Maker<'_> {
         if word == "count" || is_any(&["db", "cursor", "index"]) {
             return self.one_of(&NUMBERS[..4]);
         }
+        if matches!(word, "min" | "max") {
+            return self.one_of(&[b"1", b"(5", b"-inf", b"+inf", b"-", b"+", b"[f2", b"(f5"]);
+        }
+        if matches!(word, "score" | "increment" | "weight") && self.percent(30) {
+            return self.one_of(&[b"1.5", b"-0", b"inf", b"-inf"]);
+        }
+        if word == "unit" {
+            return self.one_of(&[b"m", b"km", b"ft", b"mi"]);
+        }
         if word == "operation" {
             return self.one_of(&[b"AND", b"OR", b"XOR", b"NOT"]);
         }
@@ -242,7 +252,9 @@ impl Maker<'_> {
             return self.one_of(&[b"GETREG", b"DECODE", b"ENCODING", b"TODENSE"]);
         }
         if word == "type" {
-            return self.one_of(&[b"string", b"hash", b"session", b"list", b"set"]);
+            return self.one_of(&[
+                b"string", b"hash", b"session", b"list", b"set", b"zset", b"stream",
+            ]);
         }
         if is_any(&["unix-time"]) {
             return self.one_of(&[b"1", b"5000", b"99999999999"]);

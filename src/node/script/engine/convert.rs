@@ -35,7 +35,7 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        Reply::Nil | Reply::NilArray => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
+        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
             // Grown step by step as Redis does it: the order in which `pairs` walks a table depends on that.
@@ -62,11 +62,11 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             }
             flat.into_lua(lua)
         }
-        Reply::Coordinate(number) if !resp3 => {
-            lua.create_string(coordinate_text(*number))?.into_lua(lua)
-        }
+        Reply::Coordinate(number) if !resp3 => lua.create_string(coordinate_text(*number))?.into_lua(lua),
         Reply::Double(number) | Reply::Coordinate(number) if resp3 => tagged(lua, "double", *number),
-        Reply::Double(number) | Reply::Coordinate(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
+        Reply::Double(number) | Reply::Coordinate(number) => {
+            lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua)
+        }
         Reply::Boolean(yes) if resp3 => Ok(Value::Boolean(*yes)),
         Reply::Boolean(yes) => Ok(Value::Integer(i64::from(*yes))),
         Reply::Verbatim(text) if resp3 => {

@@ -71,6 +71,7 @@ impl Reply {
             Self::Set(items) => Self::put_all(11, items, out),
             Self::Map(pairs) => Self::put_pairs(12, pairs, out),
             Self::Pairs(pairs) => Self::put_pairs(13, pairs, out),
+            Self::Streams(pairs) => Self::put_pairs(14, pairs, out),
         }
     }
 
@@ -116,13 +117,13 @@ impl Reply {
                         Self::Set(parts)
                     })
                 }
-                12 | 13 => {
+                12..=14 => {
                     let mut pair = || Some((Self::take(from, depth + 1)?, Self::take(from, depth + 1)?));
                     let pairs = (0..length).map(|_| pair()).collect::<Option<_>>()?;
-                    Some(if kind == 12 {
-                        Self::Map(pairs)
-                    } else {
-                        Self::Pairs(pairs)
+                    Some(match kind {
+                        12 => Self::Map(pairs),
+                        13 => Self::Pairs(pairs),
+                        _ => Self::Streams(pairs),
                     })
                 }
                 _ => None,

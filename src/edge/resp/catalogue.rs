@@ -12,16 +12,18 @@ use bytes::Bytes;
 use std::borrow::Cow;
 
 /// Redis' ACL categories that our rows can have, in the order in which Redis names them.
-const CATEGORIES: [&str; 12] = [
+const CATEGORIES: [&str; 14] = [
     "keyspace",
     "read",
     "write",
     "hash",
     "string",
+    "stream",
     "session",
     "admin",
     "fast",
     "slow",
+    "blocking",
     "dangerous",
     "connection",
     "scripting",
@@ -246,9 +248,9 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         "keyspace" => spec.group == "generic",
         "read" => matches!(spec.run, Run::Read(_)),
         "write" => matches!(spec.run, Run::Write(_)),
-        "hash" | "string" | "session" | "connection" => spec.group == category,
+        "hash" | "string" | "stream" | "session" | "connection" => spec.group == category,
         "admin" | "dangerous" => has("admin"),
-        "fast" => has("fast"),
+        "fast" | "blocking" => has(category),
         "slow" => !has("fast"),
         _ => false,
     };

@@ -23,7 +23,10 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        Reply::Nil | Reply::NilArray => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
+        // Nothing waits in a script.
+        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => {
+            Ok(if resp3 { Value::Nil } else { Value::Boolean(false) })
+        }
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
             let set = lua.create_table_with_capacity(0, items.len())?;
@@ -33,7 +36,7 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             tagged(lua, "set", set)
         }
         Reply::Set(items) => array(lua, items, false).map(Value::Table),
-        Reply::Map(pairs) if resp3 => {
+        Reply::Map(pairs) | Reply::Streams(pairs) if resp3 => {
             let map = lua.create_table_with_capacity(0, pairs.len())?;
             for (key, value) in pairs {
                 map.raw_set(to_lua(lua, key, true)?, to_lua(lua, value, true)?)?;
@@ -56,6 +59,14 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
                 flat.raw_set(index + 1, to_lua(lua, item, false)?)?;
             }
             flat.into_lua(lua)
+        }
+        Reply::Streams(pairs) => {
+            let list = lua.create_table_with_capacity(pairs.len(), 0)?;
+            for (index, (key, entries)) in pairs.iter().enumerate() {
+                let pair = [to_lua(lua, key, false)?, to_lua(lua, entries, false)?];
+                list.raw_set(index + 1, lua.create_sequence_from(pair)?)?;
+            }
+            list.into_lua(lua)
         }
         Reply::Double(number) if resp3 => tagged(lua, "double", *number),
         Reply::Double(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
@@ -89,7 +100,11 @@ fn array(lua: &Lua, items: &[Reply], resp3: bool) -> mlua::Result<Table> {
 pub(super) fn error_text(error: &CommandError) -> String {
     let text = error.to_string();
     let text = text.trim_matches(['\r', '\n']);
-    if text.contains(' ') { text.to_owned() } else { format!("ERR {text}") }
+    if text.contains(' ') {
+        text.to_owned()
+    } else {
+        format!("ERR {text}")
+    }
 }
 
 /// What a script answers, as its client gets it.
@@ -131,7 +146,10 @@ fn of_table(lua: &Lua, table: &Table, resp3: bool, depth: usize) -> Reply {
         return Reply::bulk(digits.to_string_lossy().replace(['\r', '\n'], " "));
     }
     if let Value::Table(verbatim) = field("verbatim_string") {
-        let parts = (verbatim.raw_get::<Value>("format"), verbatim.raw_get::<Value>("string"));
+        let parts = (
+            verbatim.raw_get::<Value>("format"),
+            verbatim.raw_get::<Value>("string"),
+        );
         if let (Ok(Value::String(_)), Ok(Value::String(text))) = parts {
             return Reply::Verbatim(Bytes::copy_from_slice(&text.as_bytes()));
         }

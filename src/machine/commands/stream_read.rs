@@ -682,6 +682,7 @@ mod tests {
     #[test]
     fn what_happens_to_a_stream_is_told_under_the_names_of_redis() {
         let mut log = Log::default();
+        log.tick(1_000);
         log.machine.store.settings_mut().notify_keyspace_events = Classes::parse("KA").expect("letters");
         let told = [
             ("XGROUP CREATE s g 0 MKSTREAM", "xgroup-create"),

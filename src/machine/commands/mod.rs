@@ -12,6 +12,7 @@ mod hyperloglog;
 mod key;
 mod list;
 mod pubsub;
+mod scan;
 mod script;
 mod session;
 mod set;
@@ -22,6 +23,7 @@ mod stream_info;
 mod stream_read;
 mod string;
 mod zset;
+mod zset_combine;
 
 use super::table::Spec;
 
@@ -33,6 +35,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),
+    ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
     ("stream", stream_read::COMMANDS),
     ("stream", stream_group::COMMANDS),

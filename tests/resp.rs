@@ -340,9 +340,10 @@ const ROWS_THAT_DIFFER: &[&str] = &[
     "WAITAOF",
     // A row without subcommands: all of them are refused alike.
     "CLUSTER",
-    // It reads nothing, but is a row of the machine like its neighbours.
+    // They read nothing, but are rows of the machine like their neighbours.
     "OBJECT|HELP",
-    // The same.
+    "XGROUP|HELP",
+    "XINFO|HELP",
     "PFSELFTEST",
 ];
 

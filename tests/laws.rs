@@ -80,6 +80,9 @@ const VALUES: &[&[u8]] = &[
     b"a value longer than the 64 bytes up to which a hash stays small, so that it becomes large",
 ];
 
+/// Groups of commands whose keys hold a type of their own.
+const GROUPS: &[&str] = &["string", "hash", "session", "list", "set"];
+
 const FIELDS: &[&[u8]] = &[b"f1", b"f2", b"f3", b"f4", b"f5", b"f6"];
 
 const PATTERNS: &[&[u8]] = &[b"*", b"f*", b"?1", b"[a-z]*", b"string*"];
@@ -186,10 +189,17 @@ impl Maker<'_> {
         {
             return Bytes::from(word.to_owned());
         }
+        // As many as most often follow.
+        if word == "numkeys" {
+            return self.one_of(&[b"1", b"1", b"2"]);
+        }
+        if word == "timeout" {
+            return self.one_of(&[b"0", b"0.5", b"1", b"100"]);
+        }
         if is_any(&["key", "source", "destination"]) {
             let group = match self.group {
-                "string" | "hash" | "session" => self.group,
-                _ => ["string", "hash", "session"][self.chance.below(3)],
+                group if GROUPS.contains(&group) => group,
+                _ => GROUPS[self.chance.below(GROUPS.len())],
             };
             let group = if self.percent(5) { "string" } else { group };
             return Bytes::from(format!("{group}{}", self.chance.below(4)));
@@ -222,7 +232,7 @@ impl Maker<'_> {
             return self.one_of(&[b"GETREG", b"DECODE", b"ENCODING", b"TODENSE"]);
         }
         if word == "type" {
-            return self.one_of(&[b"string", b"hash", b"session"]);
+            return self.one_of(&[b"string", b"hash", b"session", b"list", b"set"]);
         }
         if is_any(&["unix-time"]) {
             return self.one_of(&[b"1", b"5000", b"99999999999"]);
@@ -425,8 +435,10 @@ proptest! {
         let clock = machine.store().clock();
         let slots: Vec<(u8, Bytes, Option<Millis>)> =
             machine.store().slots().map(|(db, key, slot)| (db, key.clone(), slot.deadline)).collect();
-        let fields = machine.store().slots().filter_map(|(_, _, slot)| slot.value.first_deadline());
-        prop_assert_eq!(machine.next_deadline(), slots.iter().filter_map(|(_, _, deadline)| *deadline).chain(fields).min());
+        let of_keys = slots.iter().filter_map(|(_, _, deadline)| *deadline);
+        let of_fields = machine.store().slots().filter_map(|(_, _, slot)| slot.value.first_deadline());
+        let of_waiting = machine.store().waiting().next_deadline();
+        prop_assert_eq!(machine.next_deadline(), of_keys.chain(of_fields).chain(of_waiting).min());
         for (db, key, deadline) in &slots {
             let lives = |now: Millis| machine.view(now, *db).slot(key).is_some();
             match deadline {

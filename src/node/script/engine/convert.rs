@@ -23,7 +23,6 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        // A script is never made to wait.
         Reply::Nil | Reply::NilArray | Reply::Waiting(_) => {
             Ok(if resp3 { Value::Nil } else { Value::Boolean(false) })
         }

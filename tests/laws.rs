@@ -248,6 +248,9 @@ impl Maker<'_> {
         if word == "encoding" {
             return self.one_of(&[b"u1", b"u8", b"i5", b"i64", b"u63"]);
         }
+        if word == "numfields" {
+            return self.one_of(&[b"1", b"1", b"2", b"3"]);
+        }
         if word == "subcommand" {
             return self.one_of(&[b"GETREG", b"DECODE", b"ENCODING", b"TODENSE"]);
         }
@@ -458,8 +461,9 @@ proptest! {
         let slots: Vec<(u8, Bytes, Option<Millis>)> =
             machine.store().slots().map(|(db, key, slot)| (db, key.clone(), slot.deadline)).collect();
         let of_keys = slots.iter().filter_map(|(_, _, deadline)| *deadline);
+        let of_fields = machine.store().slots().filter_map(|(_, _, slot)| slot.value.first_deadline());
         let of_waiting = machine.store().waiting().next_deadline();
-        prop_assert_eq!(machine.next_deadline(), of_keys.chain(of_waiting).min());
+        prop_assert_eq!(machine.next_deadline(), of_keys.chain(of_fields).chain(of_waiting).min());
         for (db, key, deadline) in &slots {
             let lives = |now: Millis| machine.view(now, *db).slot(key).is_some();
             match deadline {

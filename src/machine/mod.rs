@@ -16,6 +16,7 @@ pub mod internal;
 pub mod keyspace;
 pub mod once;
 pub mod overlay;
+mod rdb;
 pub mod reply;
 pub mod scripts;
 pub mod settings;

@@ -488,7 +488,9 @@ mod tests {
                 .any(|line| line.split(' ').next() == Some(spec.name))
         }) {
             assert!(
-                spec.since.starts_with("plenary ") || spec.since.starts_with("7.2"),
+                ["plenary ", "7.2", "7.4"]
+                    .iter()
+                    .any(|since| spec.since.starts_with(since)),
                 "{} since {}",
                 spec.name,
                 spec.since

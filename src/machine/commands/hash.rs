@@ -10,7 +10,7 @@ use crate::machine::float::Float;
 use crate::machine::keyspace::{Chance, Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
-use crate::machine::value::Hash;
+use crate::machine::value::Living;
 use bytes::Bytes;
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -143,7 +143,7 @@ fn hvals(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn hlen(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::count(view.hash(args.key()?)?.map_or(0, Hash::len)))
+    Ok(Reply::count(view.hash(args.key()?)?.map_or(0, |hash| hash.len())))
 }
 
 fn hexists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -183,7 +183,7 @@ fn hincrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comman
         None => 0,
     };
     let sum = old.checked_add(increment).ok_or(CommandError::IntegerOverflow)?;
-    keys.change_hash(key, |hash| hash.set(field, sum.to_string().as_bytes()))?;
+    keys.change_hash(key, |hash| hash.set_value(field, sum.to_string().as_bytes()))?;
     keys.notify(Classes::HASH, "hincrby", key);
     Ok(Reply::Integer(sum))
 }
@@ -202,7 +202,7 @@ fn hincrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, C
         .add(increment)
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     let text = sum.to_text();
-    keys.change_hash(key, |hash| hash.set(field, text.as_bytes()))?;
+    keys.change_hash(key, |hash| hash.set_value(field, text.as_bytes()))?;
     keys.notify(Classes::HASH, "hincrbyfloat", key);
     Ok(Reply::bulk(text))
 }
@@ -249,8 +249,8 @@ fn hscan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 /// The fields of a hash that may be absent, in order.
-fn fields(hash: Option<&Hash>) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-    hash.into_iter().flat_map(Hash::iter)
+fn fields<'a>(hash: Option<Living<'a>>) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
+    hash.into_iter().flat_map(|hash| hash.iter())
 }
 
 fn pair((name, value): (&Bytes, &Bytes)) -> (Reply, Reply) {

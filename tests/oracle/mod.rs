@@ -56,6 +56,15 @@ impl Answer {
         Self::Array(answers)
     }
 
+    /// What is left when what it holds is up to chance: how many and of which kind.
+    pub fn form(self) -> Self {
+        match self {
+            Self::Bulk(_) => Self::Bulk(Vec::new()),
+            Self::Array(answers) => Self::Array(answers.into_iter().map(Self::form).collect()),
+            other => other,
+        }
+    }
+
     /// As redis-cli prints it to a terminal.
     pub fn render(&self) -> String {
         match self {
@@ -223,18 +232,46 @@ impl Server {
         self.ask(argv)
     }
 
-    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
-        let mut request = format!("*{}\r\n", argv.len()).into_bytes();
-        for argument in argv {
-            request.extend(format!("${}\r\n", argument.len()).into_bytes());
-            request.extend(argument);
-            request.extend(b"\r\n");
+    /// Sends commands at once, each for its database, and runs ours while Redis does: pairs of our answers and its.
+    pub fn batch<'a>(
+        &mut self,
+        commands: impl Iterator<Item = (u8, &'a [Vec<u8>])>,
+        ours: impl FnOnce() -> Vec<Answer>,
+    ) -> Vec<(Answer, Answer)> {
+        // For each answer that will come, whether it is that of a SELECT of ours.
+        let (mut request, mut selects) = (Vec::new(), Vec::new());
+        for (db, argv) in commands {
+            if db != self.db {
+                encode(&mut request, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
+                self.db = db;
+                selects.push(true);
+            }
+            encode(&mut request, argv);
+            selects.push(false);
         }
-        self.stream
-            .get_mut()
-            .write_all(&request)
-            .expect("the server takes a command");
+        // Redis keeps answers that nobody reads yet, so this ends however much it is.
+        self.send(&request);
+        let ours = ours();
+        let answers: Vec<(bool, Answer)> = selects
+            .into_iter()
+            .map(|select| (select, self.answer()))
+            .collect();
+        let theirs = answers
+            .into_iter()
+            .filter_map(|(select, answer)| (!select).then_some(answer));
+        ours.into_iter().zip(theirs).collect()
+    }
+
+    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
+        let mut request = Vec::new();
+        encode(&mut request, argv);
+        self.send(&request);
         self.answer()
+    }
+
+    fn send(&mut self, request: &[u8]) {
+        let stream = self.stream.get_mut();
+        stream.write_all(request).expect("the server takes commands");
     }
 
     fn answer(&mut self) -> Answer {
@@ -262,6 +299,15 @@ impl Server {
             b'*' => Answer::Array((0..number()).map(|_| self.answer()).collect()),
             other => panic!("no RESP2: {}", char::from(*other)),
         }
+    }
+}
+
+fn encode(request: &mut Vec<u8>, argv: &[Vec<u8>]) {
+    request.extend(format!("*{}\r\n", argv.len()).into_bytes());
+    for argument in argv {
+        request.extend(format!("${}\r\n", argument.len()).into_bytes());
+        request.extend(argument);
+        request.extend(b"\r\n");
     }
 }
 

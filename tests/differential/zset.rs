@@ -1,0 +1,107 @@
+//! Sorted sets.
+
+use super::grammar::{Kind, Pool};
+
+pub const KIND: Kind = Kind {
+    name: "zset",
+    keys: &["z1", "z2", "z3"],
+    shapes: &[
+        "4 ZADD key ( score member )+",
+        "2 ZADD key 0 member 0 member 0 member",
+        "ZADD key ( NX | XX | GT | LT | CH | INCR | nonsense )* ( score member )+",
+        "ZADD key [ ( NX | XX | GT | LT ) ] [ CH ] score member",
+        "ZADD key [ ( NX | XX | GT | LT ) ] INCR score member",
+        "ZADD key score long",
+        "ZADD key double member",
+        "ZADD key ( double serial ){60}",
+        "ZADD key score member score",
+        "ZINCRBY key score member",
+        "ZINCRBY key double member",
+        "ZREM key member+",
+        "ZREM key serial{60}",
+        "ZCARD key",
+        "2 ZSCORE key member",
+        "ZMSCORE key member+",
+        "2 ZRANK key member",
+        "ZREVRANK key member",
+        "ZCOUNT key bound bound",
+        "ZLEXCOUNT key lex lex",
+        "3 ZRANGE key 0 -1 WITHSCORES",
+        "2 ZRANGE key index index [ REV ] [ WITHSCORES ]",
+        "2 ZRANGE key bound bound BYSCORE [ REV ] [ LIMIT index index ] [ WITHSCORES ]",
+        "2 ZRANGE key lex lex BYLEX [ REV ] [ LIMIT index index ]",
+        "ZRANGE key index index ( BYSCORE | BYLEX | REV | LIMIT 0 1 | LIMIT 0 | WITHSCORES | nonsense )*",
+        "ZRANGESTORE key key index index [ REV ]",
+        "ZRANGESTORE key key bound bound BYSCORE [ REV ] [ LIMIT index index ]",
+        "ZRANGESTORE key key lex lex BYLEX [ REV ] [ LIMIT index index ]",
+        "ZREVRANGE key index index [ WITHSCORES ]",
+        "ZRANGEBYSCORE key bound bound [ WITHSCORES ] [ LIMIT index index ]",
+        "ZREVRANGEBYSCORE key bound bound [ WITHSCORES ] [ LIMIT index index ]",
+        "ZRANGEBYLEX key lex lex [ LIMIT index index ]",
+        "ZREVRANGEBYLEX key lex lex [ LIMIT index index ]",
+        "ZREMRANGEBYRANK key index index",
+        "ZREMRANGEBYSCORE key bound bound",
+        "ZREMRANGEBYLEX key lex lex",
+        "ZPOPMIN key",
+        "ZPOPMAX key",
+        "ZPOPMIN key count",
+        "ZPOPMAX key count",
+        "ZMPOP #any+ ( MIN | MAX | nonsense ) [ COUNT count ] [ nonsense ]",
+        "form ZRANDMEMBER key",
+        "form ZRANDMEMBER key count [ WITHSCORES ]",
+        "form ZRANDMEMBER key -5 [ WITHSCORES ]",
+        "2 ZUNION #any+ [ WEIGHTS weight weight ] [ AGGREGATE ( SUM | MIN | MAX | nonsense ) ] [ WITHSCORES ]",
+        "ZUNION #any+ WEIGHTS weight [ WITHSCORES ]",
+        "ZINTER #any+ [ WEIGHTS weight weight ] [ AGGREGATE ( SUM | MIN | MAX ) ] [ WITHSCORES ]",
+        "ZDIFF #any+ [ WITHSCORES ]",
+        "2 ZUNIONSTORE key #any+ [ WEIGHTS weight weight ] [ AGGREGATE ( SUM | MIN | MAX ) ]",
+        "2 ZINTERSTORE key #any+ [ WEIGHTS weight weight ] [ AGGREGATE ( SUM | MIN | MAX ) ]",
+        "ZDIFFSTORE key #any+",
+        "ZINTERCARD #any+ [ LIMIT count ]",
+        "sort ZSCAN key 0 COUNT 10000",
+        "sort ZSCAN key 0 MATCH pattern COUNT 10000",
+        "OBJECT ENCODING key",
+    ],
+    words,
+};
+
+fn words(word: &str) -> Option<Pool> {
+    let (usual, odd): (&[&str], &[&str]) = match word {
+        // Sets take part in what several sorted sets come to.
+        "any" => (&["z1", "z2", "z3", "t1", "t2"], &["s1", "l1", "nokey"]),
+        "score" => (
+            &[
+                "0", "1", "2", "3", "-1", "1.5", "1e10", "0.1", "1e-5", "3.0", "17",
+            ],
+            &[
+                "inf",
+                "-inf",
+                "+inf",
+                "nan",
+                "x",
+                "",
+                "1e400",
+                "0x10",
+                " 1",
+                "1 ",
+                "-0",
+                "1e17",
+                "12345678901234567890",
+                ".5",
+            ],
+        ),
+        "weight" => (&["1", "2", "0", "-1", "0.5"], &["inf", "-inf", "nan", "x", ""]),
+        "bound" => (
+            &[
+                "-inf", "+inf", "0", "1", "2", "(1", "(2", "-1", "1.5", "(0.1", "inf",
+            ],
+            &["(inf", "(-inf", "nan", "(", "x", "", "[1", "( 1", "0x1"],
+        ),
+        "lex" => (
+            &["-", "+", "[a", "(a", "[c", "(c", "[1", "(d", "[e"],
+            &["(", "[", "a", "", "--", "[\u{ff}", "+a"],
+        ),
+        _ => return None,
+    };
+    Some(Pool { usual, odd })
+}

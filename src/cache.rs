@@ -392,5 +392,6 @@ fn kind(reply: &Reply) -> &'static str {
         Reply::Double(_) => "double",
         Reply::Boolean(_) => "boolean",
         Reply::Error(_) => "error",
+        Reply::Waiting(_) => "waiting",
     }
 }

@@ -170,6 +170,7 @@ fn normal(reply: &Reply, protocol: Protocol) -> String {
     match reply {
         Reply::Simple(text) => format!("+{text}"),
         Reply::Error(error) => format!("-{error}"),
+        Reply::Waiting(_) => unreachable!("nothing waits here"),
         Reply::Integer(number) => format!(":{number}"),
         Reply::Bulk(bytes) => format!("${bytes:?}"),
         Reply::Nil | Reply::NilArray => "nil".to_owned(),

@@ -8,12 +8,15 @@
 //! choice) follows from the log and never from a hasher.
 
 use super::entry::Millis;
-use super::reply::CommandError;
-use super::value::{Hash, Session, Str, Value};
+use super::event::{Classes, Event};
+use super::reply::{CommandError, Reply};
+use super::settings::Settings;
+use super::value::{Hash, Kind, List, Session, Set, Str, Stream, Value, Zset};
+use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use siphasher::sip::SipHasher13;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,6 +127,18 @@ pub struct Store {
     revision: u64,
     /// Keys that ended by their deadline since the store was born.
     expired: u64,
+    /// What all nodes agreed on by `CONFIG SET`.
+    settings: Settings,
+    /// Commands that wait for a key.
+    waiting: Waiting,
+    /// Keys that were changed by the command at hand and that somebody waits for; not state.
+    ready: VecDeque<(u8, Bytes)>,
+    /// What happened since [`Store::take_events`]; not state. Bounded by what one entry holds.
+    events: Vec<Event>,
+    /// Whether changed keys are among the events; not state.
+    watched: bool,
+    /// The key that the command at hand emptied, to be told after the command's own event; not state.
+    emptied: Option<(u8, Bytes)>,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
@@ -140,6 +155,12 @@ impl Store {
             clock: 0,
             revision: 0,
             expired: 0,
+            settings: Settings::default(),
+            waiting: Waiting::default(),
+            ready: VecDeque::new(),
+            events: Vec::new(),
+            watched: false,
+            emptied: None,
             deadlines: BTreeSet::new(),
             draws: AtomicU64::new(0),
         }
@@ -151,6 +172,11 @@ impl Store {
         let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
         Store {
             databases: self.databases.clone(),
+            settings: self.settings.clone(),
+            waiting: self.waiting.clone(),
+            ready: VecDeque::new(),
+            events: Vec::new(),
+            emptied: None,
             deadlines: BTreeSet::new(),
             draws,
             ..*self
@@ -165,6 +191,104 @@ impl Store {
     /// The log's clock.
     pub fn clock(&self) -> Millis {
         self.clock
+    }
+
+    /// What all nodes agreed on.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The same, to be changed by an entry of the log.
+    pub(super) fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Whether changed keys are to be among the events from now on: for clients that cache.
+    pub fn watch_changes(&mut self, watched: bool) {
+        self.watched = watched;
+    }
+
+    /// What happened since this was last asked, in order.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Adds something that happened.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Commands that wait for a key.
+    pub fn waiting(&self) -> &Waiting {
+        &self.waiting
+    }
+
+    pub(super) fn waiting_mut(&mut self) -> &mut Waiting {
+        &mut self.waiting
+    }
+
+    /// The next key that somebody waits for and that was changed.
+    pub(super) fn next_ready(&mut self) -> Option<(u8, Bytes)> {
+        self.ready.pop_front()
+    }
+
+    fn changed(&mut self, db: u8, key: &[u8]) {
+        if !self.watched && self.waiting.is_empty() {
+            return;
+        }
+        let key = Bytes::copy_from_slice(key);
+        if self.waiting.is_for(db, &key) && !self.ready.contains(&(db, key.clone())) {
+            self.ready.push_back((db, key.clone()));
+        }
+        if self.watched {
+            self.events.push(Event::Changed { db, key });
+        }
+    }
+
+    /// A database was emptied or exchanged.
+    fn flushed(&mut self, db: u8) {
+        let waited = self.waiting.keys_of(db);
+        self.ready.extend(waited.into_iter().map(|key| (db, key)));
+        if self.watched {
+            self.events.push(Event::Flushed { db });
+        }
+    }
+
+    /// Tells of a keyspace event, if the settings ask for its class.
+    fn notify(&mut self, db: u8, class: Classes, event: &str, key: &[u8]) {
+        let asked = self.settings.notify_keyspace_events;
+        if !asked.tell(class) {
+            return;
+        }
+        let mut message = |channel: Vec<u8>, message: &[u8]| {
+            self.events.push(Event::Message {
+                channel: channel.into(),
+                message: Bytes::copy_from_slice(message),
+                sharded: false,
+            });
+        };
+        if asked.contain(Classes::KEYSPACE) {
+            message(
+                [format!("__keyspace@{db}__:").as_bytes(), key].concat(),
+                event.as_bytes(),
+            );
+        }
+        if asked.contain(Classes::KEYEVENT) {
+            message(format!("__keyevent@{db}__:{event}").into_bytes(), key);
+        }
+    }
+
+    /// Tells that a key was emptied, if the command at hand did that and has not told.
+    pub(super) fn tell_emptied(&mut self) {
+        if let Some((db, key)) = self.emptied.take() {
+            self.notify(db, Classes::GENERIC, "del", &key);
+        }
+    }
+
+    /// A key was found to have ended by its deadline and is gone.
+    fn note_expired(&mut self, db: u8, key: &[u8]) {
+        self.expired += 1;
+        self.notify(db, Classes::EXPIRED, "expired", key);
     }
 
     /// How many changes were made.
@@ -188,9 +312,10 @@ impl Store {
         (database.keys, database.with_deadline)
     }
 
-    /// The first deadline of all.
+    /// The first deadline of all, of keys and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
-        self.deadlines.first().map(|(at, _, _)| *at)
+        let ends = self.deadlines.first().map(|(at, _, _)| *at);
+        ends.into_iter().chain(self.waiting.next_deadline()).min()
     }
 
     /// Reads database `db` (0 to 15) as of `now`.
@@ -206,6 +331,10 @@ impl Store {
     /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
     pub(super) fn advance(&mut self, at: Millis) {
         self.clock = self.clock.max(at);
+        while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
+            let reply = Some(wait.otherwise.into());
+            self.tell(Event::Answered { waiter, reply });
+        }
         for _ in 0..EXPIRED_PER_ENTRY {
             let Some((deadline, db, key)) = self.deadlines.first() else {
                 return;
@@ -214,17 +343,27 @@ impl Store {
                 return;
             }
             let (db, key) = (*db, key.clone());
-            self.expired += 1;
             self.remove_slot(db, &key);
+            self.note_expired(db, &key);
         }
     }
 
-    /// Changes database `db` at the log's clock, drawing chance from `seed`.
+    #[cfg(test)]
+    /// Changes database `db` at the log's clock, drawing chance from `seed`; nobody can be made to wait.
     pub(super) fn keyspace(&mut self, db: u8, seed: u64) -> Keyspace<'_> {
+        let call = Call {
+            seed,
+            ..Call::default()
+        };
+        self.call(db, call)
+    }
+
+    /// Changes database `db` under these circumstances.
+    pub(super) fn call(&mut self, db: u8, call: Call) -> Keyspace<'_> {
         Keyspace {
             store: self,
             db,
-            seed,
+            call,
         }
     }
 
@@ -256,25 +395,35 @@ impl Store {
         self.revision += 1;
         if let Some(deadline) = slot.deadline {
             database.with_deadline -= 1;
-            self.deadlines.remove(&(deadline, db, key));
+            self.deadlines.remove(&(deadline, db, key.clone()));
         }
+        self.changed(db, &key);
         Some(slot)
     }
 
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
         self.revision += 1;
+        let mut value = value;
+        value.settle(&self.settings);
         let slot = Slot {
             value,
             deadline,
             version: self.revision,
         };
-        // What it replaces may have ended already, found by nobody so far.
         let old = self.replace(db, key, slot);
+        // What it replaces may have ended already, found by nobody so far.
         let ended = old
+            .as_ref()
             .and_then(|old| old.deadline)
             .is_some_and(|deadline| deadline <= self.clock);
-        self.expired += u64::from(ended);
+        if ended {
+            self.note_expired(db, key);
+        }
+        if old.is_none() || ended {
+            self.notify(db, Classes::NEW, "new", key);
+        }
+        self.changed(db, key);
     }
 
     /// Puts a slot as a snapshot has it, version and all. Whether its key is new.
@@ -413,20 +562,47 @@ impl<'a> View<'a> {
         self.get(key).map(Value::as_string).transpose()
     }
 
-    /// The hash under a key.
+    /// What is under a key, if it is of this type.
     ///
     /// # Errors
     /// `WrongType`.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&'a Hash>, CommandError> {
-        self.get(key).map(Value::as_hash).transpose()
+    pub fn kind<K: Kind>(&self, key: &[u8]) -> Result<Option<&'a K>, CommandError> {
+        self.get(key).map(Value::as_kind).transpose()
     }
 
-    /// The session under a key.
-    ///
-    /// # Errors
-    /// `WrongType`.
+    /// The hash under a key; `WrongType`.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<&'a Hash>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The session under a key; `WrongType`.
     pub fn session(&self, key: &[u8]) -> Result<Option<&'a Session>, CommandError> {
-        self.get(key).map(Value::as_session).transpose()
+        self.kind(key)
+    }
+
+    /// The list under a key; `WrongType`.
+    pub fn list(&self, key: &[u8]) -> Result<Option<&'a List>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The set under a key; `WrongType`.
+    pub fn set(&self, key: &[u8]) -> Result<Option<&'a Set>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The sorted set under a key; `WrongType`.
+    pub fn zset(&self, key: &[u8]) -> Result<Option<&'a Zset>, CommandError> {
+        self.kind(key)
+    }
+
+    /// The stream under a key; `WrongType`.
+    pub fn stream(&self, key: &[u8]) -> Result<Option<&'a Stream>, CommandError> {
+        self.kind(key)
+    }
+
+    /// What all nodes agreed on by `CONFIG SET`.
+    pub fn settings(&self) -> &'a Settings {
+        &self.store.settings
     }
 
     /// Every living key of this database, in the order of shards.
@@ -488,18 +664,31 @@ impl<'a> View<'a> {
     }
 }
 
+/// Under what circumstances a command that changes runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Call {
+    /// Where its chance comes from.
+    pub(super) seed: u64,
+    /// The node and start that can be made to wait; none inside transactions and scripts.
+    pub(super) caller: Option<(u64, u64)>,
+    /// It waited, and this key was changed.
+    pub(super) ready: Option<Bytes>,
+    /// The time to count as now, where it is not the log's clock: when a script was evaluated.
+    pub(super) now: Option<Millis>,
+}
+
 /// Changes one database at the log's clock. Every change of a key stamps its version and counts its bytes.
 #[derive(Debug)]
 pub struct Keyspace<'a> {
     store: &'a mut Store,
     db: u8,
-    seed: u64,
+    call: Call,
 }
 
 impl Keyspace<'_> {
     /// The log's clock: what "now" means to a command that changes something.
     pub fn now(&self) -> Millis {
-        self.store.clock
+        self.call.now.unwrap_or(self.store.clock)
     }
 
     /// The database, 0 to 15.
@@ -507,26 +696,116 @@ impl Keyspace<'_> {
         self.db
     }
 
+    /// Of the keys a blocking command names, those to look at: all; or, when it waited and is run again, the one that was changed.
+    pub fn candidates<'k>(&'k self, keys: &'k [Bytes]) -> &'k [Bytes] {
+        self.call.ready.as_ref().map_or(keys, std::slice::from_ref)
+    }
+
+    /// Whether the command at hand waited, and is run again because a key was changed.
+    pub fn waited(&self) -> bool {
+        self.call.ready.is_some()
+    }
+
+    /// The answer of a command that found nothing: it waits, until one of `keys` is changed or `deadline` has come (none: for ever), and
+    /// is run again as `argv` says. Where nobody can wait (transactions, scripts) it answers `otherwise` at once.
+    pub fn wait_for(
+        &mut self,
+        keys: &[Bytes],
+        argv: &[Bytes],
+        deadline: Option<Millis>,
+        otherwise: Otherwise,
+    ) -> Reply {
+        self.wait(keys, argv, deadline, otherwise, false)
+    }
+
+    /// [`Keyspace::wait_for`], run again also when a key is gone.
+    pub fn wait_even_if_gone(
+        &mut self,
+        keys: &[Bytes],
+        argv: &[Bytes],
+        deadline: Option<Millis>,
+        otherwise: Otherwise,
+    ) -> Reply {
+        self.wait(keys, argv, deadline, otherwise, true)
+    }
+
+    fn wait(
+        &mut self,
+        keys: &[Bytes],
+        argv: &[Bytes],
+        deadline: Option<Millis>,
+        otherwise: Otherwise,
+        even_if_gone: bool,
+    ) -> Reply {
+        if self.waited() {
+            return Reply::Waiting(0);
+        }
+        let Some(caller) = self.call.caller else {
+            return otherwise.into();
+        };
+        // A command keeps none of the buffer it came in.
+        let copies = |list: &[Bytes]| list.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
+        let wait = Wait {
+            caller,
+            db: self.db,
+            keys: copies(keys),
+            argv: copies(argv),
+            deadline,
+            otherwise,
+            even_if_gone,
+        };
+        Reply::Waiting(self.store.waiting.add(wait))
+    }
+
     /// A fresh number by chance: the same on every node.
     pub fn random(&mut self) -> u64 {
-        let mut chance = Chance::new(self.seed);
+        let mut chance = Chance::new(self.call.seed);
         let number = chance.draw();
-        self.seed = chance.0;
+        self.call.seed = chance.0;
         number
     }
 
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
-        self.store.view(self.db, self.store.clock).with_seed(self.seed)
+        self.store.view(self.db, self.now()).with_seed(self.call.seed)
+    }
+
+    /// What all nodes agreed on by `CONFIG SET`.
+    pub fn settings(&self) -> &Settings {
+        &self.store.settings
+    }
+
+    /// Tells of a keyspace event, by the name Redis has for it. A command calls it after its change; that the change emptied a
+    /// key is told after it, by itself.
+    pub fn notify(&mut self, class: Classes, event: &str, key: &[u8]) {
+        self.store.notify(self.db, class, event, key);
+        if self
+            .store
+            .emptied
+            .as_ref()
+            .is_some_and(|(db, emptied)| *db == self.db && emptied == key)
+        {
+            self.store.tell_emptied();
+        }
+    }
+
+    /// Sends a message to the subscribers of a channel on every node.
+    pub fn publish(&mut self, channel: &Bytes, message: &Bytes, sharded: bool) {
+        let (channel, message) = (channel.clone(), message.clone());
+        self.store.tell(Event::Message {
+            channel,
+            message,
+            sharded,
+        });
     }
 
     /// The same store, changed in another database.
     pub fn of(&mut self, db: u8) -> Keyspace<'_> {
-        Keyspace {
-            seed: self.seed ^ u64::from(db),
-            db,
-            store: self.store,
-        }
+        let call = Call {
+            seed: self.call.seed ^ u64::from(db),
+            ..self.call.clone()
+        };
+        self.store.call(db, call)
     }
 
     /// Puts a value; a deadline the key had is gone.
@@ -553,7 +832,9 @@ impl Keyspace<'_> {
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
         let lived = self.view().slot(key).is_some();
         let slot = self.store.remove_slot(self.db, key)?;
-        self.store.expired += u64::from(!lived);
+        if !lived {
+            self.store.note_expired(self.db, key);
+        }
         lived.then_some(slot)
     }
 
@@ -571,6 +852,7 @@ impl Keyspace<'_> {
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
         (slot.deadline, slot.version) = (deadline, revision);
         self.store.move_deadline(self.db, key, old, deadline);
+        self.store.changed(self.db, key);
         true
     }
 
@@ -580,38 +862,50 @@ impl Keyspace<'_> {
     pub fn change<R>(&mut self, key: &[u8], change: impl FnOnce(&mut Value) -> R) -> Option<R> {
         self.view().slot(key)?;
         self.store.revision += 1;
-        let revision = self.store.revision;
+        let (revision, settings) = (self.store.revision, self.store.settings.clone());
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
         let before = slot.value.bytes();
         let result = change(&mut slot.value);
+        slot.value.settle(&settings);
         slot.version = revision;
-        let after = slot.value.bytes();
-        let empty = matches!(&slot.value, Value::Hash(hash) if hash.is_empty());
+        let (after, gone) = (slot.value.bytes(), slot.value.is_gone());
         let bytes = &mut self.store.databases[usize::from(self.db)].bytes;
         *bytes = *bytes + after - before;
-        if empty {
+        if gone {
             self.remove(key);
+            self.store.tell_emptied();
+            self.store.emptied = Some((self.db, Bytes::copy_from_slice(key)));
+        } else {
+            self.store.changed(self.db, key);
         }
         Some(result)
     }
 
-    /// Changes the hash under a key, which is made if absent and removed if empty afterwards.
+    /// Changes what is under a key, which is made if absent and removed if empty afterwards.
     ///
     /// # Errors
     /// `WrongType`, and nothing has changed.
+    pub fn change_kind<K: Kind, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut K) -> R,
+    ) -> Result<R, CommandError> {
+        if self.view().kind::<K>(key)?.is_none() {
+            self.put(key, K::default().into_value());
+        }
+        let result = self.change(key, |value| {
+            change(K::of_mut(value).expect("of this type: checked above"))
+        });
+        Ok(result.expect("there: checked above"))
+    }
+
+    /// [`Keyspace::change_kind`] of a hash.
     pub fn change_hash<R>(
         &mut self,
         key: &[u8],
         change: impl FnOnce(&mut Hash) -> R,
     ) -> Result<R, CommandError> {
-        if self.view().hash(key)?.is_none() {
-            self.put(key, Value::Hash(Arc::default()));
-        }
-        let result = self.change(key, |value| match value {
-            Value::Hash(hash) => change(Arc::make_mut(hash)),
-            _ => unreachable!("a hash: checked above"),
-        });
-        Ok(result.expect("there: checked above"))
+        self.change_kind(key, change)
     }
 
     /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
@@ -632,6 +926,7 @@ impl Keyspace<'_> {
             self.store.deadlines.retain(|(_, of, _)| *of != db);
         }
         self.store.revision += 1;
+        self.store.flushed(db);
         old.keys
     }
 
@@ -642,6 +937,8 @@ impl Keyspace<'_> {
         }
         self.store.databases.swap(usize::from(left), usize::from(right));
         self.store.revision += 1;
+        self.store.flushed(left);
+        self.store.flushed(right);
         let swapped = |db: u8| match db {
             db if db == left => right,
             db if db == right => left,
@@ -734,7 +1031,7 @@ mod tests {
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
                 Value::Hash(hash) => hash.iter().map(|(field, value)| field.len() + value.len()).sum(),
-                Value::Session(session) => session.bytes(),
+                other => other.bytes(),
             };
             bytes += key.len() + content + OVERHEAD_BYTES;
             *keys.entry(db).or_insert(0) += 1;
@@ -742,10 +1039,7 @@ mod tests {
                 *with_deadline.entry(db).or_insert(0) += 1;
                 deadlines.insert((deadline, db, key.clone()));
             }
-            assert!(
-                !matches!(&slot.value, Value::Hash(hash) if hash.is_empty()),
-                "an empty hash is never kept"
-            );
+            assert!(!slot.value.is_gone(), "an empty hash is never kept");
         }
         assert_eq!(store.bytes(), bytes);
         assert_eq!(store.deadlines, deadlines);

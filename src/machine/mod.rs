@@ -5,19 +5,23 @@
 pub mod args;
 mod commands;
 pub mod entry;
+pub mod event;
 mod float;
 pub mod glob;
 pub mod keyspace;
 pub mod once;
 pub mod reply;
+pub mod settings;
 pub mod snapshot;
 pub mod table;
 pub mod value;
+pub mod waiting;
 
 use args::Args;
 use bytes::Bytes;
 use entry::{Entry, Millis};
-use keyspace::{DATABASES, Store, View};
+use event::Event;
+use keyspace::{Call, DATABASES, Store, View};
 use once::{Once, Turn};
 use reply::{CommandError, Reply};
 use table::Run;
@@ -64,25 +68,64 @@ impl Machine {
             Turn::Past => return Outcome::Past,
             Turn::Early => return Outcome::Early,
         }
-        let mut seed = entry.seed;
+        let origin = entry.origin;
+        // Only a group with a number has callers who can wait.
+        let caller = (origin.number > 0).then_some((origin.node, origin.start));
+        if origin.number == 1 {
+            self.store.waiting_mut().forget(origin.node, origin.start);
+        }
+        let mut call = Call {
+            seed: entry.seed,
+            caller,
+            ..Call::default()
+        };
         let replies = entry.commands.iter().map(|command| {
-            seed = seed.wrapping_add(1);
-            self.run(command.db, &command.argv, seed).into()
+            call.seed = call.seed.wrapping_add(1);
+            let reply = self.run(command.db, &command.argv, &call).into();
+            self.store.tell_emptied();
+            self.serve(&call);
+            reply
         });
         Outcome::Applied(replies.collect())
     }
 
-    fn run(&mut self, db: u8, argv: &[Bytes], seed: u64) -> Result<Reply, CommandError> {
+    fn run(&mut self, db: u8, argv: &[Bytes], call: &Call) -> Result<Reply, CommandError> {
         let spec = table::lookup(argv)?;
         let db = known_database(db)?;
         let mut args = Args::new(argv, spec.name.split('|').count());
         match spec.run {
-            Run::Write(run) => run(&mut self.store.keyspace(db, seed), &mut args),
-            Run::Read(run) => run(
-                &self.store.view(db, self.store.clock()).with_seed(seed),
-                &mut args,
-            ),
+            Run::Write(run) => run(&mut self.store.call(db, call.clone()), &mut args),
+            Run::Read(run) => {
+                let now = call.now.unwrap_or(self.store.clock());
+                run(&self.store.view(db, now).with_seed(call.seed), &mut args)
+            }
             Run::Local => Err(CommandError::text("ERR this command is not for the log")),
+        }
+    }
+
+    /// Runs the commands again that wait for a key which was changed, first come first served. Ends, as each that is served waits no more.
+    fn serve(&mut self, call: &Call) {
+        let mut call = call.clone();
+        while let Some((db, key)) = self.store.next_ready() {
+            call.ready = Some(key.clone());
+            for number in self.store.waiting().numbers_for(db, &key) {
+                let there = self.store.view(db, self.store.clock()).slot(&key).is_some();
+                let waiting = self.store.waiting().get(number);
+                let Some(wait) = waiting.filter(|wait| there || wait.even_if_gone) else {
+                    continue;
+                };
+                let argv = wait.argv.clone();
+                call.seed = call.seed.wrapping_add(1);
+                let reply = match self.run(db, &argv, &call) {
+                    // What was put there is nothing for it.
+                    Ok(Reply::Waiting(_)) | Err(CommandError::WrongType) => continue,
+                    reply => Some(reply.into()),
+                };
+                self.store.tell_emptied();
+                if let Some((waiter, _)) = self.store.waiting_mut().remove(number) {
+                    self.store.tell(Event::Answered { waiter, reply });
+                }
+            }
         }
     }
 
@@ -112,6 +155,11 @@ impl Machine {
     /// The groups applied, for a node that starts or resends.
     pub fn once(&self) -> &Once {
         &self.once
+    }
+
+    /// The keyspace, to take its events or say which are wanted.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
     }
 
     /// When the first key ends by its deadline: the leader proposes an empty group (a tick) then.

@@ -33,6 +33,8 @@ pub enum Reply {
     Verbatim(Bytes),
     /// A refusal, the same on every node.
     Error(CommandError),
+    /// None yet: the command waits in the log under this number, and [`super::event::Event::Answered`] brings its answer.
+    Waiting(u64),
 }
 
 impl Reply {

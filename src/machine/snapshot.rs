@@ -12,12 +12,10 @@
 //!
 //! ```text
 //! content = seeded u8, hash seed u64, clock u64, revision u64, expired u64,
-//!           count u32, count × (node u64, start u64, number u64), slot …
+//!           count u32, count × (node u64, start u64, number u64), settings, waiting, slot …
+//! settings = count u32, count × (name, value)
 //! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
-//! value   = 1 u8, encoding u8 (1 int, 2 embstr, 3 raw), bytes
-//!         | 2 u8, fields
-//!         | 3 u8, version u64, idle timeout u64, absolute deadline u64, created u64, owner, fields
-//! fields  = large u8, count u32, count × (name, value)
+//! value   = kind u8 (1 string, 2 hash, 3 session, 4 list, 5 set, 6 sorted set, 7 stream), then what the type's file in `value/` writes
 //! key, name, owner, bytes = length u32, that many bytes
 //! ```
 //!
@@ -27,18 +25,19 @@
 use super::Machine;
 use super::keyspace::{DATABASES, Slot, Store};
 use super::once::Once;
-use super::value::{Encoding, Hash, Session, Str, Value};
+use super::settings::Settings;
+use super::value::Value;
+use super::waiting::Waiting;
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 
 /// What every snapshot begins with. The last byte stops a terminal that is shown one by mistake.
 const MAGIC: [u8; 8] = *b"PLENARY\x1a";
 
-/// The layout written today, and the only one read.
-const VERSION: u32 = 1;
+/// The layout written today. Format 1, which had no settings and fewer types, is read as well.
+const VERSION: u32 = 2;
 
 /// The most content bytes of a frame: what a reader allocates before it has verified anything.
 const FRAME_BYTES: usize = 64 << 10;
@@ -87,7 +86,7 @@ pub fn read(from: &mut impl Read) -> io::Result<Machine> {
             "a snapshot in format {version}: this program reads format {VERSION}; run a newer one"
         )));
     }
-    if version != VERSION {
+    if version == 0 {
         return Err(invalid(format!(
             "a snapshot in format {version}, which there never was"
         )));
@@ -99,7 +98,7 @@ pub fn read(from: &mut impl Read) -> io::Result<Machine> {
         frames: 0,
         ended: None,
     };
-    read_content(&mut frames)
+    read_content(&mut frames, version)
 }
 
 /// 128 bits over the whole state: SipHash-2-4 with fixed keys over the content of a snapshot.
@@ -113,7 +112,8 @@ pub(super) fn digest(machine: &Machine) -> u128 {
     out.get_ref().0.finish128().as_u128()
 }
 
-fn invalid(why: String) -> io::Error {
+/// Why bytes are not what a snapshot can hold.
+pub(super) fn invalid(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("snapshot: {why}"))
 }
 
@@ -212,6 +212,8 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
             out.write_all(&number.to_le_bytes())?;
         }
     }
+    store.settings().write(out)?;
+    store.waiting().write(out)?;
     let mut slots = 0;
     for (db, key, slot) in store.slots() {
         out.write_all(&[db])?;
@@ -219,59 +221,20 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
         out.write_all(&[u8::from(slot.deadline.is_some())])?;
         out.write_all(&slot.deadline.unwrap_or(0).to_le_bytes())?;
         out.write_all(&slot.version.to_le_bytes())?;
-        write_value(out, &slot.value)?;
+        slot.value.write(out)?;
         slots += 1;
     }
     Ok(slots)
 }
 
-fn write_value(out: &mut impl Write, value: &Value) -> io::Result<()> {
-    match value {
-        Value::String(string) => {
-            let encoding = match string.encoding() {
-                Encoding::Int => 1,
-                Encoding::Embstr => 2,
-                Encoding::Raw => 3,
-            };
-            out.write_all(&[1, encoding])?;
-            write_bytes(out, string.bytes())
-        }
-        Value::Hash(hash) => {
-            out.write_all(&[2])?;
-            write_fields(out, hash)
-        }
-        Value::Session(session) => {
-            out.write_all(&[3])?;
-            for number in [
-                session.version,
-                session.idle_timeout_ms,
-                session.absolute_deadline,
-                session.created_at,
-            ] {
-                out.write_all(&number.to_le_bytes())?;
-            }
-            write_bytes(out, &session.owner)?;
-            write_fields(out, &session.items)
-        }
-    }
-}
-
-fn write_fields(out: &mut impl Write, hash: &Hash) -> io::Result<()> {
-    out.write_all(&[u8::from(hash.is_large())])?;
-    write_length(out, hash.len())?;
-    for (name, value) in hash.iter() {
-        write_bytes(out, name)?;
-        write_bytes(out, value)?;
-    }
-    Ok(())
-}
-
-fn write_bytes(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+/// A length and that many bytes.
+pub(super) fn write_bytes(out: &mut (impl Write + ?Sized), bytes: &[u8]) -> io::Result<()> {
     write_length(out, bytes.len())?;
     out.write_all(bytes)
 }
 
-fn write_length(out: &mut impl Write, length: usize) -> io::Result<()> {
+/// A length, or a count of things.
+pub(super) fn write_length(out: &mut (impl Write + ?Sized), length: usize) -> io::Result<()> {
     let length =
         u32::try_from(length).map_err(|_| invalid(format!("{length} bytes or fields in one value")))?;
     out.write_all(&length.to_le_bytes())
@@ -362,8 +325,56 @@ impl<R: Read> FrameReader<'_, R> {
         self.at = self.content.len().min(from + most);
         Ok(&self.content[from..self.at])
     }
+}
 
-    /// A length and that many bytes. Memory is taken as the bytes arrive, never on the word of a length.
+/// What the content of a snapshot is read from, piece by piece.
+pub(super) trait Source {
+    /// One byte.
+    fn u8(&mut self) -> io::Result<u8>;
+
+    /// Four bytes as a number.
+    fn u32(&mut self) -> io::Result<u32>;
+
+    /// Eight bytes as a number.
+    fn u64(&mut self) -> io::Result<u64>;
+
+    /// A length and that many bytes.
+    fn bytes(&mut self) -> io::Result<Bytes>;
+
+    /// Yes or no.
+    fn flag(&mut self) -> io::Result<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(invalid(format!("{other} where only 0 and 1 can be"))),
+        }
+    }
+
+    /// A number that only grows by steps, and so stays far from the end of its range.
+    fn counter(&mut self, what: &str) -> io::Result<u64> {
+        let counter = self.u64()?;
+        if counter < COUNTER_MAX {
+            Ok(counter)
+        } else {
+            Err(invalid(format!("{what} {counter} cannot be")))
+        }
+    }
+}
+
+impl<R: Read> Source for FrameReader<'_, R> {
+    fn u8(&mut self) -> io::Result<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    fn u64(&mut self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    /// Memory is taken as the bytes arrive, never on the word of a length.
     fn bytes(&mut self) -> io::Result<Bytes> {
         let length = self.u32()? as usize;
         if length <= self.content.len() - self.at {
@@ -379,39 +390,18 @@ impl<R: Read> FrameReader<'_, R> {
         bytes.shrink_to_fit();
         Ok(bytes.into())
     }
-
-    fn flag(&mut self) -> io::Result<bool> {
-        match self.take()? {
-            [0] => Ok(false),
-            [1] => Ok(true),
-            [other] => Err(invalid(format!("{other} where only 0 and 1 can be"))),
-        }
-    }
-
-    fn u32(&mut self) -> io::Result<u32> {
-        Ok(u32::from_le_bytes(self.take()?))
-    }
-
-    fn u64(&mut self) -> io::Result<u64> {
-        Ok(u64::from_le_bytes(self.take()?))
-    }
-
-    fn counter(&mut self, what: &str) -> io::Result<u64> {
-        let counter = self.u64()?;
-        if counter < COUNTER_MAX {
-            Ok(counter)
-        } else {
-            Err(invalid(format!("{what} {counter} cannot be")))
-        }
-    }
 }
 
-fn read_content<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Machine> {
+fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Result<Machine> {
     let seeded = from.flag()?;
     let mut store = Store::new(from.u64()?);
     let (clock, revision, expired) = (from.u64()?, from.counter("revision")?, from.counter("expired")?);
     store.restore_counters(clock, revision, expired);
     let once = read_once(from)?;
+    if version >= 2 {
+        *store.settings_mut() = Settings::read(from)?;
+        *store.waiting_mut() = Waiting::read(from)?;
+    }
     let mut slots = 0;
     while from.more()? {
         let (db, key, slot) = read_slot(from, revision)?;
@@ -460,7 +450,7 @@ fn read_slot<R: Read>(from: &mut FrameReader<'_, R>, revision: u64) -> io::Resul
     if !has_deadline && deadline != 0 {
         return Err(invalid("a deadline where none is".to_owned()));
     }
-    let value = read_value(from)?;
+    let value = Value::read(from)?;
     Ok((
         db,
         key,
@@ -472,66 +462,11 @@ fn read_slot<R: Read>(from: &mut FrameReader<'_, R>, revision: u64) -> io::Resul
     ))
 }
 
-fn read_value<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Value> {
-    match from.take()? {
-        [1] => read_string(from).map(Value::String),
-        [2] => {
-            let hash = read_fields(from)?;
-            if hash.is_empty() {
-                return Err(invalid("a hash without fields".to_owned()));
-            }
-            Ok(Value::Hash(Arc::new(hash)))
-        }
-        [3] => {
-            let (version, idle_timeout_ms) = (from.counter("session version")?, from.u64()?);
-            let (absolute_deadline, created_at) = (from.u64()?, from.u64()?);
-            let (owner, items) = (from.bytes()?, read_fields(from)?);
-            let session = Session {
-                items,
-                version,
-                idle_timeout_ms,
-                absolute_deadline,
-                created_at,
-                owner,
-            };
-            Ok(Value::Session(Arc::new(session)))
-        }
-        [kind] => Err(invalid(format!(
-            "a value of kind {kind}, which a later version may know"
-        ))),
-    }
-}
-
-fn read_string<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Str> {
-    let encoding = match from.take()? {
-        [1] => Encoding::Int,
-        [2] => Encoding::Embstr,
-        [3] => Encoding::Raw,
-        [other] => return Err(invalid(format!("a string of encoding {other}"))),
-    };
-    Str::restored(from.bytes()?, encoding)
-        .ok_or_else(|| invalid(format!("a string that cannot be of encoding {encoding:?}")))
-}
-
-fn read_fields<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Hash> {
-    let (large, count) = (from.flag()?, from.u32()?);
-    let mut hash = Hash::default();
-    for _ in 0..count {
-        if !hash.set_shared(from.bytes()?, from.bytes()?) {
-            return Err(invalid("a field that was there before".to_owned()));
-        }
-    }
-    if hash.is_large() && !large {
-        return Err(invalid("a hash too large to be a small one".to_owned()));
-    }
-    hash.set_large(large);
-    Ok(hash)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::machine::entry::{Command, Entry, Origin};
+    use crate::machine::value::{Hash, Kind, Session, Str};
 
     /// A machine with one of everything a snapshot carries; ends are as of time 1,000.
     fn sample() -> Machine {
@@ -565,8 +500,8 @@ mod tests {
             owner: Bytes::from_static(b"ann"),
         };
         let mut keys = machine.store.keyspace(15, 1);
-        keys.put(b"hash", Value::Hash(Arc::new(hash)));
-        keys.put_until(b"session", Value::Session(Arc::new(session)), Some(2_000));
+        keys.put(b"hash", hash.into_value());
+        keys.put_until(b"session", session.into_value(), Some(2_000));
         machine
     }
 
@@ -626,19 +561,14 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_format_1_stay() {
+    fn format_1_is_still_read() {
         let golden: String = include_str!("../../tests/golden/snapshot-v1.hex")
             .split_whitespace()
             .collect();
-        let hex: String = bytes_of(&sample())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
+        let bytes: Vec<u8> = (0..golden.len() / 2)
+            .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
             .collect();
-        assert_eq!(hex, golden);
-        assert_eq!(
-            format!("{:032x}", sample().digest()),
-            "ad2557c90a9254f481267230f42723d3"
-        );
+        assert_eq!(read(&mut &bytes[..]).unwrap().digest(), sample().digest());
     }
 
     #[test]
@@ -681,13 +611,15 @@ mod tests {
     fn a_later_format_is_refused_by_name() {
         let mut bytes = bytes_of(&sample());
         bytes[MAGIC.len()] = 9;
-        assert!(error_of(&bytes).contains("in format 9: this program reads format 1; run a newer one"));
+        assert!(error_of(&bytes).contains("in format 9: this program reads format 2; run a newer one"));
         assert!(error_of(b"PLENARY?    ").contains("do not begin as a snapshot"));
     }
 
     #[test]
     fn lies_under_right_checksums_are_refused() {
-        let head = [&[1][..], &[0; 32], &0u32.to_le_bytes()].concat();
+        let mut head = Vec::new();
+        write_content(&Machine::default(), &mut head).unwrap();
+        head[0] = 1; // seeded
         let with = |rest: &[&[u8]], slots| error_of(&forged(&[&head[..], &rest.concat()].concat(), slots));
         assert!(with(&[], 1).contains("0 slots, but the end frame says 1"));
         assert!(with(&[&[16]], 1).contains("database 16"));
@@ -697,7 +629,7 @@ mod tests {
         let key = [&[0][..], &1u32.to_le_bytes(), b"k", &[0; 17]].concat();
         assert!(with(&[&key, &[9]], 1).contains("kind 9"));
         assert!(with(&[&key, &[1, 1], &1u32.to_le_bytes(), b"x"], 1).contains("cannot be of encoding Int"));
-        assert!(with(&[&key, &[2, 0], &0u32.to_le_bytes()], 1).contains("a hash without fields"));
+        assert!(with(&[&key, &[2, 0], &0u32.to_le_bytes()], 1).contains("a hash with nothing in it"));
         assert!(
             with(&[&key, &[2, 0], &u32::MAX.to_le_bytes()], 1).contains("the content ends inside a record")
         );

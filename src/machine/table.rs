@@ -38,6 +38,22 @@ pub struct Spec {
     pub flags: &'static str,
     /// ACL categories beside those that follow from group and flags: `dangerous keyspace`.
     pub categories: &'static str,
+    /// Where the keys stand, for a command whose other arguments say so: positions in argv. Redis' flag `movablekeys`.
+    pub finder: Option<Finder>,
+}
+
+/// Finds the positions of the keys in an argv; none where it makes no sense.
+pub type Finder = fn(&[Bytes]) -> Vec<usize>;
+
+/// The positions of keys that follow a count which stands at `at`.
+pub fn counted_keys(argv: &[Bytes], at: usize) -> Vec<usize> {
+    let count = argv.get(at).and_then(|count| super::args::integer(count));
+    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    let first = at + 1;
+    match first.checked_add(count) {
+        Some(end) if end <= argv.len() => (first..end).collect(),
+        _ => Vec::new(),
+    }
 }
 
 const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
@@ -50,6 +66,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         group: "",
         flags: "",
         categories: "",
+        finder: None,
     }
 }
 
@@ -92,6 +109,14 @@ impl Spec {
         Self { categories, ..self }
     }
 
+    /// Its keys stand where this finds them.
+    pub const fn finder(self, finder: Finder) -> Self {
+        Self {
+            finder: Some(finder),
+            ..self
+        }
+    }
+
     /// One sentence about it.
     pub const fn summary(self, summary: &'static str) -> Self {
         Self { summary, ..self }
@@ -131,6 +156,14 @@ impl Spec {
             return (0, 0, 0);
         };
         let position = base + first as i64;
+        if self.finder.is_some() {
+            // What stands in a place of its own is told; the rest is for the finder.
+            return if first == 0 {
+                (position, position, 1)
+            } else {
+                (0, 0, 0)
+            };
+        }
         if let Some(again) = words.iter().position(|word| word.starts_with("[key")) {
             let step = if words[again].trim_end_matches(']') == "[key"
                 && words.get(again + 1).is_some_and(|word| word.starts_with("value"))
@@ -146,19 +179,24 @@ impl Spec {
     }
 
     /// The keys among a command's arguments.
-    pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> impl Iterator<Item = &'a Bytes> {
+    pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> Vec<&'a Bytes> {
+        if let Some(finder) = self.finder {
+            return finder(argv).into_iter().filter_map(|at| argv.get(at)).collect();
+        }
         let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
+        if first == 0 {
+            return Vec::new();
+        }
         let end = if last < 0 {
             argv.len()
         } else {
             usize::try_from(last).unwrap_or(0) + 1
         };
-        let take = if first == 0 { 0 } else { usize::MAX };
         argv.iter()
             .take(end)
             .skip(usize::try_from(first).unwrap_or(0))
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
-            .take(take)
+            .collect()
     }
 }
 
@@ -425,6 +463,7 @@ mod tests {
                 panic!("no command: {line}")
             };
             spec.keys_of(&argv)
+                .into_iter()
                 .map(|key| String::from_utf8_lossy(key).into_owned())
                 .collect::<Vec<_>>()
                 .join(" ")

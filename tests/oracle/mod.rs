@@ -41,6 +41,7 @@ impl From<Reply> for Answer {
             Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
             Reply::Error(error) => Self::Error(error.to_string().into_bytes()),
+            Reply::Waiting(number) => Self::Simple(format!("waiting {number}").into_bytes()),
         }
     }
 }

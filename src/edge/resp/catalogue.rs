@@ -93,7 +93,7 @@ pub(super) fn getkeys(_: &mut Caller, args: &mut Args<'_>) -> Answer {
         CommandError::Arity(_) => CommandError::text("ERR Invalid number of arguments specified for command"),
         _ => CommandError::text("ERR Invalid command specified"),
     })?;
-    let keys: Vec<Reply> = spec.keys_of(argv).cloned().map(Reply::Bulk).collect();
+    let keys: Vec<Reply> = spec.keys_of(argv).into_iter().cloned().map(Reply::Bulk).collect();
     if keys.is_empty() {
         return Err(CommandError::text("ERR The command has no key arguments"));
     }

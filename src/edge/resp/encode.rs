@@ -21,9 +21,10 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::Error(error) => line(b'-', error.to_string().as_bytes(), out),
         Reply::Integer(number) => header(b':', *number, out),
         Reply::Bulk(bytes) => bulk(bytes, out),
-        Reply::Nil if !resp3 => out.put_slice(b"$-1\r\n"),
+        // Whoever speaks for a client waits for the answer first; a nil keeps the order of replies if it did not.
+        Reply::Nil | Reply::Waiting(_) if !resp3 => out.put_slice(b"$-1\r\n"),
         Reply::NilArray if !resp3 => out.put_slice(b"*-1\r\n"),
-        Reply::Nil | Reply::NilArray => out.put_slice(b"_\r\n"),
+        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => out.put_slice(b"_\r\n"),
         Reply::Array(items) => list(b'*', items, protocol, out),
         Reply::Set(items) => list(if resp3 { b'~' } else { b'*' }, items, protocol, out),
         Reply::Map(pairs) => {

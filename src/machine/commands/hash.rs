@@ -360,7 +360,7 @@ mod tests {
             let mut store = crate::machine::keyspace::Store::new(seed);
             let mut keys = store.keyspace(0, seed);
             keys.change_hash(b"h", |hash| {
-                hash.set(b"large", &[b'x'; Hash::LISTPACK_BYTES + 1]);
+                hash.set(b"large", &[b'x'; 65]);
                 for n in 0..100 {
                     hash.set(format!("stays{n}").as_bytes(), b"");
                 }

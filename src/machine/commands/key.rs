@@ -419,18 +419,8 @@ fn scan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn object_encoding(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(view.get(args.key()?).map_or(Reply::Nil, |value| {
-        Reply::bulk(match value {
-            Value::String(string) => match string.encoding() {
-                Encoding::Int => "int",
-                Encoding::Embstr => "embstr",
-                Encoding::Raw => "raw",
-            },
-            Value::Hash(hash) if hash.is_large() => "hashtable",
-            Value::Hash(_) => "listpack",
-            Value::Session(_) => "session",
-        })
-    }))
+    let value = view.get(args.key()?);
+    Ok(value.map_or(Reply::Nil, |value| Reply::bulk(value.encoding())))
 }
 
 /// Integers that every Redis shares between all keys, up to this one exclusive.

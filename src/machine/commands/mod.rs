@@ -1,11 +1,24 @@
 //! The commands, one file per type. Each file is a table of rows and the functions they name.
 
+mod acl;
+mod bitmap;
 mod connection;
+mod dump;
 mod expiry;
+mod field_expiry;
+mod geo;
 mod hash;
+mod hyperloglog;
 mod key;
+mod list;
+mod pubsub;
+mod script;
 mod session;
+mod set;
+mod sort;
+mod stream;
 mod string;
+mod zset;
 
 use super::table::Spec;
 
@@ -13,10 +26,23 @@ use super::table::Spec;
 pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("string", string::COMMANDS),
     ("hash", hash::COMMANDS),
+    ("hash", field_expiry::COMMANDS),
+    ("list", list::COMMANDS),
+    ("set", set::COMMANDS),
+    ("sorted-set", zset::COMMANDS),
+    ("stream", stream::COMMANDS),
+    ("bitmap", bitmap::COMMANDS),
+    ("hyperloglog", hyperloglog::COMMANDS),
+    ("geo", geo::COMMANDS),
     ("generic", key::COMMANDS),
+    ("generic", sort::COMMANDS),
+    ("generic", dump::COMMANDS),
+    ("pubsub", pubsub::COMMANDS),
+    ("scripting", script::COMMANDS),
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),
+    ("server", acl::COMMANDS),
     ("server", key::SERVER),
 ];

@@ -1,0 +1,5 @@
+//! Bitmaps: strings seen as bits.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

@@ -1,0 +1,5 @@
+//! `DUMP` and `RESTORE`: values in the encoding of Redis' RDB files.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

@@ -1,0 +1,5 @@
+//! Sets: different members.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

@@ -1,0 +1,5 @@
+//! `SORT`: the elements of a list, set or sorted set in an order that other keys may give.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

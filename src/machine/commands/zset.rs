@@ -1,0 +1,5 @@
+//! Sorted sets: members in the order of their scores.
+
+use crate::machine::table::Spec;
+
+pub(super) const COMMANDS: &[Spec] = &[];

@@ -1,0 +1,224 @@
+//! What a key can hold: one file per type. Changed only through [`super::keyspace`]; each value knows its size in bytes without counting.
+
+mod hash;
+mod list;
+mod session;
+mod set;
+mod stream;
+mod string;
+mod zset;
+
+pub use hash::Hash;
+pub use list::List;
+pub use session::Session;
+pub use set::Set;
+pub use stream::Stream;
+pub use string::{Encoding, Str};
+pub use zset::Zset;
+
+use super::reply::CommandError;
+use super::settings::Settings;
+use super::snapshot::{Source, invalid};
+use std::io;
+use std::sync::Arc;
+
+/// One value. A clone counts references: reads and snapshots share, the writer copies before its first change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// One run of bytes.
+    String(Str),
+    /// Fields and their values.
+    Hash(Arc<Hash>),
+    /// A web session.
+    Session(Arc<Session>),
+    /// Elements in the order they were pushed.
+    List(Arc<List>),
+    /// Different members.
+    Set(Arc<Set>),
+    /// Different members in the order of their scores.
+    Zset(Arc<Zset>),
+    /// Entries in the order of their ids, and the groups that read them.
+    Stream(Arc<Stream>),
+}
+
+/// A type that a key can hold: how a value is made of it, and how it is found in one.
+pub trait Kind: Clone + Default {
+    /// It, where the value is of this type.
+    fn of(value: &Value) -> Option<&Self>;
+
+    /// It, to be changed: copied first if it is shared.
+    fn of_mut(value: &mut Value) -> Option<&mut Self>;
+
+    /// A value of it.
+    fn into_value(self) -> Value;
+}
+
+macro_rules! kinds {
+    ($($kind:ident),*) => {$(
+        impl Kind for $kind {
+            fn of(value: &Value) -> Option<&Self> {
+                if let Value::$kind(it) = value { Some(it) } else { None }
+            }
+
+            fn of_mut(value: &mut Value) -> Option<&mut Self> {
+                if let Value::$kind(it) = value { Some(Arc::make_mut(it)) } else { None }
+            }
+
+            fn into_value(self) -> Value {
+                Value::$kind(Arc::new(self))
+            }
+        }
+    )*};
+}
+
+kinds!(Hash, Session, List, Set, Zset, Stream);
+
+impl Value {
+    /// A string that copies `bytes`, encoded as Redis would.
+    pub fn string(bytes: &[u8]) -> Self {
+        Self::String(Str::new(bytes))
+    }
+
+    /// The type's name as `TYPE` says it.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::String(_) => "string",
+            Self::Hash(_) => "hash",
+            Self::Session(_) => "session",
+            Self::List(_) => "list",
+            Self::Set(_) => "set",
+            Self::Zset(_) => "zset",
+            Self::Stream(_) => "stream",
+        }
+    }
+
+    /// How Redis would hold it, as `OBJECT ENCODING` says it.
+    pub fn encoding(&self) -> &'static str {
+        match self {
+            Self::String(string) => match string.encoding() {
+                Encoding::Int => "int",
+                Encoding::Embstr => "embstr",
+                Encoding::Raw => "raw",
+            },
+            Self::Hash(hash) => hash.encoding(),
+            Self::Session(_) => "session",
+            Self::List(list) => list.encoding(),
+            Self::Set(set) => set.encoding(),
+            Self::Zset(zset) => zset.encoding(),
+            Self::Stream(_) => "stream",
+        }
+    }
+
+    /// Bytes of content (without the map's own overhead). Constant time.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::String(string) => string.bytes().len(),
+            Self::Hash(hash) => hash.bytes(),
+            Self::Session(session) => session.bytes(),
+            Self::List(list) => list.bytes(),
+            Self::Set(set) => set.bytes(),
+            Self::Zset(zset) => zset.bytes(),
+            Self::Stream(stream) => stream.bytes(),
+        }
+    }
+
+    /// Whether it is of a type that is no more when nothing is in it, and nothing is.
+    pub(super) fn is_gone(&self) -> bool {
+        match self {
+            Self::String(_) | Self::Session(_) | Self::Stream(_) => false,
+            Self::Hash(hash) => hash.is_empty(),
+            Self::List(list) => list.is_empty(),
+            Self::Set(set) => set.is_empty(),
+            Self::Zset(zset) => zset.is_empty(),
+        }
+    }
+
+    /// After a change: takes on the encoding that Redis would change to now. Constant time, unless it changes.
+    pub(super) fn settle(&mut self, settings: &Settings) {
+        match self {
+            Self::String(_) | Self::Session(_) | Self::List(_) | Self::Stream(_) => {}
+            Self::Hash(hash) if hash.is_settled(settings) => {}
+            Self::Hash(hash) => Arc::make_mut(hash).settle(settings),
+            Self::Set(set) if set.is_settled(settings) => {}
+            Self::Set(set) => Arc::make_mut(set).settle(settings),
+            Self::Zset(zset) if zset.is_settled(settings) => {}
+            Self::Zset(zset) => Arc::make_mut(zset).settle(settings),
+        }
+    }
+
+    /// The string here.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn as_string(&self) -> Result<&Str, CommandError> {
+        if let Self::String(string) = self {
+            Ok(string)
+        } else {
+            Err(CommandError::WrongType)
+        }
+    }
+
+    /// What is here, if it is of this type.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn as_kind<K: Kind>(&self) -> Result<&K, CommandError> {
+        K::of(self).ok_or(CommandError::WrongType)
+    }
+
+    /// The session here.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn as_session(&self) -> Result<&Session, CommandError> {
+        self.as_kind()
+    }
+
+    /// Its bytes in a snapshot: a byte for the type, then what the type's file says.
+    pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let kind: u8 = match self {
+            Self::String(_) => 1,
+            Self::Hash(_) => 2,
+            Self::Session(_) => 3,
+            Self::List(_) => 4,
+            Self::Set(_) => 5,
+            Self::Zset(_) => 6,
+            Self::Stream(_) => 7,
+        };
+        out.write_all(&[kind])?;
+        match self {
+            Self::String(string) => string.write(out),
+            Self::Hash(hash) => hash.write(out),
+            Self::Session(session) => session.write(out),
+            Self::List(list) => list.write(out),
+            Self::Set(set) => set.write(out),
+            Self::Zset(zset) => zset.write(out),
+            Self::Stream(stream) => stream.write(out),
+        }
+    }
+
+    /// What [`Value::write`] wrote.
+    ///
+    /// # Errors
+    /// `InvalidData` where the bytes are of no value that could be.
+    pub(super) fn read(from: &mut dyn Source) -> io::Result<Self> {
+        let value = match from.u8()? {
+            1 => Self::String(Str::read(from)?),
+            2 => Hash::read(from)?.into_value(),
+            3 => Session::read(from)?.into_value(),
+            4 => List::read(from)?.into_value(),
+            5 => Set::read(from)?.into_value(),
+            6 => Zset::read(from)?.into_value(),
+            7 => Stream::read(from)?.into_value(),
+            kind => {
+                return Err(invalid(format!(
+                    "a value of kind {kind}, which a later version may know"
+                )));
+            }
+        };
+        if value.is_gone() {
+            return Err(invalid(format!("a {} with nothing in it", value.type_name())));
+        }
+        Ok(value)
+    }
+}

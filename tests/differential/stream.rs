@@ -25,6 +25,8 @@ pub const KIND: Kind = Kind {
         "XREAD [ COUNT count ] STREAMS key key from from",
         "XREAD STREAMS key key from",
         "XREAD STREAMS key $",
+        "XREAD [ COUNT count ] BLOCK timeout STREAMS key ( from | $ )",
+        "XREADGROUP GROUP group consumer BLOCK timeout STREAMS key ( > | id )",
         "3 XGROUP CREATE key group ( id | $ | 0 ) [ MKSTREAM ] [ ENTRIESREAD number ]",
         "XGROUP SETID key group ( id | $ | 0 ) [ ENTRIESREAD number ]",
         "XGROUP DESTROY key group",

@@ -230,7 +230,9 @@ impl Server {
             );
             self.db = db;
         }
-        self.ask(argv)
+        let answers = self.batch(std::iter::once((db, argv)), || vec![Answer::Nil]);
+        let (_, answer) = answers.into_iter().next().expect("one command, one answer");
+        answer
     }
 
     /// Sends commands at once, each for its database, and runs ours while Redis does: pairs of our answers and its.
@@ -239,28 +241,47 @@ impl Server {
         commands: impl Iterator<Item = (u8, &'a [Vec<u8>])>,
         ours: impl FnOnce() -> Vec<Answer>,
     ) -> Vec<(Answer, Answer)> {
-        // For each answer that will come, whether it is that of a SELECT of ours.
-        let (mut request, mut selects) = (Vec::new(), Vec::new());
+        let (mut request, mut expected) = (Vec::new(), Vec::new());
         for (db, argv) in commands {
             if db != self.db {
                 encode(&mut request, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
                 self.db = db;
-                selects.push(true);
+                expected.push(Expected::Nothing);
             }
-            encode(&mut request, argv);
-            selects.push(false);
+            // On a machine a group without a caller waits for nothing; with Redis a transaction does not.
+            if waits(argv) {
+                encode(&mut request, &[b"MULTI".to_vec()]);
+                encode(&mut request, argv);
+                encode(&mut request, &[b"EXEC".to_vec()]);
+                expected.push(Expected::Transaction);
+            } else {
+                encode(&mut request, argv);
+                expected.push(Expected::Answer);
+            }
         }
         // Redis keeps answers that nobody reads yet, so this ends however much it is.
         self.send(&request);
         let ours = ours();
-        let answers: Vec<(bool, Answer)> = selects
+        let theirs: Vec<Answer> = expected
             .into_iter()
-            .map(|select| (select, self.answer()))
+            .filter_map(|expected| self.receive(&expected))
             .collect();
-        let theirs = answers
-            .into_iter()
-            .filter_map(|(select, answer)| (!select).then_some(answer));
         ours.into_iter().zip(theirs).collect()
+    }
+
+    fn receive(&mut self, expected: &Expected) -> Option<Answer> {
+        let answer = self.answer();
+        match expected {
+            Expected::Nothing => None,
+            Expected::Answer => Some(answer),
+            Expected::Transaction => {
+                let queued = self.answer();
+                Some(match (self.answer(), queued) {
+                    (Answer::Array(mut answers), _) => answers.pop().expect("one command, one answer"),
+                    (_, refused) => refused,
+                })
+            }
+        }
     }
 
     fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
@@ -301,6 +322,23 @@ impl Server {
             other => panic!("no RESP2: {}", char::from(*other)),
         }
     }
+}
+
+/// What comes back for a command that was sent.
+enum Expected {
+    /// The `OK` of a SELECT of ours.
+    Nothing,
+    Answer,
+    /// `OK`, `QUEUED` or an error, and what EXEC says.
+    Transaction,
+}
+
+fn waits(argv: &[Vec<u8>]) -> bool {
+    let row = argv
+        .first()
+        .map(|name| String::from_utf8_lossy(name).to_ascii_uppercase());
+    row.and_then(|name| table::by_name(&name))
+        .is_some_and(|spec| spec.flags.split(' ').any(|flag| flag == "blocking"))
 }
 
 fn encode(request: &mut Vec<u8>, argv: &[Vec<u8>]) {

@@ -59,3 +59,11 @@ proc run_external_server_test {code overrides} {
     uplevel 1 [list suite_block "set ::suite_preparing 0\n$code\nset ::suite_preparing 1" $overrides]
     set ::suite_preparing $before
 }
+
+# Tests that the suite leaves to servers of its own, put to this one all the same: the stock server says which of them can pass so.
+rename tags_acceptable suite_acceptable
+proc tags_acceptable {tags err_return} {
+    upvar $err_return err
+    if {$::env(SUITE_FORCED)} { set tags [lsearch -all -inline -not -exact $tags external:skip] }
+    suite_acceptable $tags err
+}

@@ -30,23 +30,30 @@ pub enum Event {
         /// Which.
         db: u8,
     },
-    /// Somebody who waits in the log has an answer: a blocking command was served or its time is over, or a script's effects were applied.
+    /// A command that waited in the log was served, or its time is over.
     Answered {
-        /// Who waits.
+        /// Who waits; the number is the log's.
         waiter: Waiter,
-        /// The answer; none where a script must be evaluated again.
+        /// The answer.
+        reply: Reply,
+    },
+    /// The effects of a script were applied, or could not be.
+    Evaluated {
+        /// Who asked for it; the number is the node's.
+        caller: Waiter,
+        /// The answer; none where it must be evaluated again.
         reply: Option<Reply>,
     },
 }
 
-/// Who waits for something in the log: a node's start, and that start's own number for it.
+/// Who waits for something in the log: a node's start, and a number for what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Waiter {
     /// The node.
     pub node: u64,
     /// Which start of it.
     pub start: u64,
-    /// The number it gave: never the same twice in a start.
+    /// Which of those it waits for: never the same twice in a start.
     pub number: u64,
 }
 

@@ -208,6 +208,11 @@ impl Store {
         self.watched = watched;
     }
 
+    /// Whether changed keys are among the events.
+    pub fn watches_changes(&self) -> bool {
+        self.watched
+    }
+
     /// What happened since this was last asked, in order.
     pub fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
@@ -332,7 +337,7 @@ impl Store {
     pub(super) fn advance(&mut self, at: Millis) {
         self.clock = self.clock.max(at);
         while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
-            let reply = Some(wait.otherwise.into());
+            let reply = wait.otherwise.into();
             self.tell(Event::Answered { waiter, reply });
         }
         for _ in 0..EXPIRED_PER_ENTRY {

@@ -4,10 +4,12 @@
 
 pub mod args;
 mod commands;
+pub mod effects;
 pub mod entry;
 pub mod event;
 mod float;
 pub mod glob;
+pub mod internal;
 pub mod keyspace;
 pub mod once;
 pub mod reply;
@@ -31,6 +33,8 @@ use table::Run;
 pub struct Machine {
     store: Store,
     once: Once,
+    /// Which scripts were applied.
+    scripts: effects::Applied,
     /// Whether the store has its hash seed: that of the first entry.
     seeded: bool,
 }
@@ -40,6 +44,7 @@ impl Default for Machine {
         Self {
             store: Store::new(0),
             once: Once::default(),
+            scripts: effects::Applied::default(),
             seeded: false,
         }
     }
@@ -90,6 +95,9 @@ impl Machine {
     }
 
     fn run(&mut self, db: u8, argv: &[Bytes], call: &Call) -> Result<Reply, CommandError> {
+        if argv.first().is_some_and(|name| name.starts_with(b".")) {
+            return self.run_internal(argv, call);
+        }
         let spec = table::lookup(argv)?;
         let db = known_database(db)?;
         let mut args = Args::new(argv, spec.name.split('|').count());
@@ -119,7 +127,7 @@ impl Machine {
                 let reply = match self.run(db, &argv, &call) {
                     // What was put there is nothing for it.
                     Ok(Reply::Waiting(_)) | Err(CommandError::WrongType) => continue,
-                    reply => Some(reply.into()),
+                    reply => reply.into(),
                 };
                 self.store.tell_emptied();
                 if let Some((waiter, _)) = self.store.waiting_mut().remove(number) {
@@ -152,6 +160,11 @@ impl Machine {
         &self.store
     }
 
+    /// The scripts applied, for a leader that is asked for one again.
+    pub fn scripts(&self) -> &effects::Applied {
+        &self.scripts
+    }
+
     /// The groups applied, for a node that starts or resends.
     pub fn once(&self) -> &Once {
         &self.once
@@ -172,6 +185,7 @@ impl Machine {
         Machine {
             store: self.store.freeze(),
             once: self.once.clone(),
+            scripts: self.scripts.clone(),
             seeded: self.seeded,
         }
     }

@@ -1,6 +1,6 @@
 //! What a command answers, in no wire format: RESP2, RESP3 and Rust each read it their own way.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -38,6 +38,113 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// How deep answers may lie in each other in [`Reply::from_bytes`].
+    const DEPTH_MAX: usize = 128;
+
+    /// The answer as bytes, for the log: a byte for its kind, then a number or a length and content.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.put(&mut out);
+        out.freeze()
+    }
+
+    fn put(&self, out: &mut BytesMut) {
+        let mut bytes = |kind: u8, bytes: &[u8]| {
+            out.put_u8(kind);
+            out.put_u32_le(u32::try_from(bytes.len()).expect("answers are bounded far below 4 GiB"));
+            out.put_slice(bytes);
+        };
+        match self {
+            Self::Simple(text) => bytes(1, text.as_bytes()),
+            Self::Bulk(bulk) => bytes(2, bulk),
+            Self::Verbatim(text) => bytes(3, text),
+            Self::Error(error) => bytes(4, error.to_string().as_bytes()),
+            Self::Integer(number) => bytes(5, &number.to_le_bytes()),
+            Self::Double(number) => bytes(6, &number.to_bits().to_le_bytes()),
+            Self::Boolean(yes) => bytes(7, &[u8::from(*yes)]),
+            Self::Nil | Self::Waiting(_) => bytes(8, &[]),
+            Self::NilArray => bytes(9, &[]),
+            Self::Array(items) => Self::put_all(10, items, out),
+            Self::Set(items) => Self::put_all(11, items, out),
+            Self::Map(pairs) => Self::put_pairs(12, pairs, out),
+            Self::Pairs(pairs) => Self::put_pairs(13, pairs, out),
+        }
+    }
+
+    fn put_all(kind: u8, items: &[Reply], out: &mut BytesMut) {
+        out.put_u8(kind);
+        out.put_u32_le(u32::try_from(items.len()).expect("answers are bounded far below 2^32 parts"));
+        items.iter().for_each(|item| item.put(out));
+    }
+
+    fn put_pairs(kind: u8, pairs: &[(Reply, Reply)], out: &mut BytesMut) {
+        out.put_u8(kind);
+        out.put_u32_le(u32::try_from(pairs.len()).expect("answers are bounded far below 2^32 parts"));
+        for (left, right) in pairs {
+            left.put(out);
+            right.put(out);
+        }
+    }
+
+    /// What [`Reply::to_bytes`] wrote; none where the bytes are anything else.
+    pub fn from_bytes(bytes: &Bytes) -> Option<Self> {
+        let mut rest = bytes.clone();
+        let reply = Self::take(&mut rest, 0)?;
+        rest.is_empty().then_some(reply)
+    }
+
+    fn take(from: &mut Bytes, depth: usize) -> Option<Self> {
+        if from.len() < 5 || depth > Self::DEPTH_MAX {
+            return None;
+        }
+        let (kind, length) = (from.get_u8(), from.get_u32_le() as usize);
+        if kind >= 10 {
+            // Every part takes at least five bytes: a count beyond that is a lie.
+            if length > from.len() / 5 {
+                return None;
+            }
+            return match kind {
+                10 | 11 => {
+                    let parts = (0..length).map(|_| Self::take(from, depth + 1));
+                    let parts = parts.collect::<Option<_>>()?;
+                    Some(if kind == 10 {
+                        Self::Array(parts)
+                    } else {
+                        Self::Set(parts)
+                    })
+                }
+                12 | 13 => {
+                    let mut pair = || Some((Self::take(from, depth + 1)?, Self::take(from, depth + 1)?));
+                    let pairs = (0..length).map(|_| pair()).collect::<Option<_>>()?;
+                    Some(if kind == 12 {
+                        Self::Map(pairs)
+                    } else {
+                        Self::Pairs(pairs)
+                    })
+                }
+                _ => None,
+            };
+        }
+        if from.len() < length {
+            return None;
+        }
+        let content = from.split_to(length);
+        let text = || String::from_utf8_lossy(&content).into_owned();
+        let number = || Some(<[u8; 8]>::try_from(&content[..]).ok().map(u64::from_le_bytes)?);
+        Some(match kind {
+            1 => Self::Simple(Cow::Owned(text())),
+            2 => Self::Bulk(content),
+            3 => Self::Verbatim(content),
+            4 => Self::Error(CommandError::Other(Cow::Owned(text()))),
+            5 => Self::Integer(number()?.cast_signed()),
+            6 => Self::Double(f64::from_bits(number()?)),
+            7 => Self::Boolean(content == [1][..]),
+            8 => Self::Nil,
+            9 => Self::NilArray,
+            _ => return None,
+        })
+    }
+
     /// `OK`.
     pub const OK: Reply = Reply::Simple(Cow::Borrowed("OK"));
 
@@ -147,3 +254,31 @@ impl fmt::Display for CommandError {
 }
 
 impl std::error::Error for CommandError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_what_their_bytes_say() {
+        let pair = || (Reply::bulk("k"), Reply::Double(f64::INFINITY));
+        let all = Reply::Array(vec![
+            Reply::OK,
+            Reply::Integer(-7),
+            Reply::bulk([0, 255]),
+            Reply::Nil,
+            Reply::NilArray,
+            Reply::Set(vec![Reply::Boolean(true), Reply::Boolean(false)]),
+            Reply::Map(vec![pair()]),
+            Reply::Pairs(vec![pair(), pair()]),
+            Reply::Verbatim(Bytes::from_static(b"text")),
+            Reply::Error(CommandError::text("ERR no")),
+            Reply::Array(Vec::new()),
+        ]);
+        let bytes = all.to_bytes();
+        assert_eq!(Reply::from_bytes(&bytes), Some(all));
+        for end in 0..bytes.len() {
+            assert_eq!(Reply::from_bytes(&bytes.slice(..end)), None, "cut at {end}");
+        }
+    }
+}

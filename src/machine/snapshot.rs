@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! content = seeded u8, hash seed u64, clock u64, revision u64, expired u64,
-//!           count u32, count × (node u64, start u64, number u64), settings, waiting, slot …
+//!           count u32, count × (node u64, start u64, number u64), settings, waiting, scripts, slot …
 //! settings = count u32, count × (name, value)
 //! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
 //! value   = kind u8 (1 string, 2 hash, 3 session, 4 list, 5 set, 6 sorted set, 7 stream), then what the type's file in `value/` writes
@@ -23,6 +23,7 @@
 //! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex` pins the bytes.
 
 use super::Machine;
+use super::effects::Applied;
 use super::keyspace::{DATABASES, Slot, Store};
 use super::once::Once;
 use super::settings::Settings;
@@ -214,6 +215,7 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
     }
     store.settings().write(out)?;
     store.waiting().write(out)?;
+    machine.scripts.write(out)?;
     let mut slots = 0;
     for (db, key, slot) in store.slots() {
         out.write_all(&[db])?;
@@ -398,9 +400,11 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
     let (clock, revision, expired) = (from.u64()?, from.counter("revision")?, from.counter("expired")?);
     store.restore_counters(clock, revision, expired);
     let once = read_once(from)?;
+    let mut scripts = Applied::default();
     if version >= 2 {
         *store.settings_mut() = Settings::read(from)?;
         *store.waiting_mut() = Waiting::read(from)?;
+        scripts = Applied::read(from)?;
     }
     let mut slots = 0;
     while from.more()? {
@@ -417,7 +421,12 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
         _ if !seeded && slots > 0 => Err(invalid(
             "it holds keys of a machine that has applied nothing".to_owned(),
         )),
-        _ => Ok(Machine { store, once, seeded }),
+        _ => Ok(Machine {
+            store,
+            once,
+            scripts,
+            seeded,
+        }),
     }
 }
 

@@ -96,6 +96,14 @@ impl Waiting {
         self.waits.get(&number)
     }
 
+    /// The numbers of the commands of a node's start.
+    pub fn of_caller(&self, caller: (u64, u64)) -> impl Iterator<Item = u64> {
+        self.waits
+            .iter()
+            .filter(move |(_, wait)| wait.caller == caller)
+            .map(|(number, _)| *number)
+    }
+
     /// Enters a command; its number.
     pub(super) fn add(&mut self, wait: Wait) -> u64 {
         self.last += 1;

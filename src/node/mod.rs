@@ -10,12 +10,14 @@
 //! | discovery | the peers' hellos | `stop` |
 //! | promoter (`members`) | learners that asked for a vote | `stop` |
 //! | comparer (`audit`) | the members' audits | `stop` |
+//! | taking back what waits for nobody | `hearing` | `stop` |
 //! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
 //! | watch over faults | Raft, the log | `stop` |
 
 mod audit;
 mod clock;
 mod discovery;
+mod hearing;
 mod members;
 mod propose;
 mod query;
@@ -25,8 +27,10 @@ mod ticker;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::machine::entry::{Command, Millis};
+use crate::machine::internal::{self, Unwait, Watch};
 use crate::machine::keyspace::View;
 use crate::machine::reply::Reply;
+use crate::machine::settings::Settings;
 use crate::raft::client::{Hello, MemberChange, Peers};
 use crate::raft::fault::Fault;
 use crate::raft::meta::{self, Meta};
@@ -38,6 +42,8 @@ use crate::raft::{Member, log};
 use bytes::Bytes;
 use clock::Clock;
 use discovery::Discovery;
+use hearing::Hearing;
+pub use hearing::{Listener, Wait};
 use members::Members;
 use parking_lot::Mutex;
 use propose::{Courier, Flights, Outbound, Proposer};
@@ -56,6 +62,9 @@ const HANDOVER: Duration = Duration::from_secs(2);
 
 /// How long a node that stops waits for its own writes to be applied.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long to wait before commands that could not be taken back are tried again.
+const TAKE_BACK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a member may take to say how it is.
 const STATUS: Duration = Duration::from_secs(1);
@@ -83,12 +92,14 @@ pub enum Freshness {
 pub struct Token(pub u64);
 
 /// What came of a write.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Written {
     /// The replies, in the order of the commands.
     pub replies: Vec<Reply>,
     /// Where it stands in the log.
     pub token: Token,
+    /// One for each reply that is [`Reply::Waiting`], in their order: the answers are to come.
+    pub waits: Vec<Wait>,
 }
 
 struct Inner {
@@ -99,6 +110,7 @@ struct Inner {
     durability: Durability,
     started: Instant,
     state: State,
+    hearing: Arc<Hearing>,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
     meta: Meta,
@@ -174,6 +186,55 @@ impl Node {
             return Err(Error::Stopped { why });
         }
         self.inner.proposer.write(commands).await
+    }
+
+    /// Applies the commands together if every key watched still has its version. One reply: an array of theirs, or no array.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    pub async fn transact(&self, watches: &[Watch], commands: Vec<Command>) -> Result<Written> {
+        self.write(vec![internal::exec(watches, commands)]).await
+    }
+
+    /// Ends the wait of a command that waits in the log, as if its time were over or with an error. Whether it still waited.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    pub async fn unwait(&self, number: u64, how: Unwait) -> Result<bool> {
+        let written = self.write(vec![internal::unwait(number, how)]).await?;
+        Ok(written.replies == [Reply::Integer(1)])
+    }
+
+    /// Settings that all nodes share.
+    pub fn settings(&self) -> Settings {
+        self.inner.state.machine().read().store().settings().clone()
+    }
+
+    /// Sets shared settings on all nodes: all of them, or none where a value is refused.
+    ///
+    /// # Errors
+    /// As [`Node::write`], and the refusal.
+    pub async fn set_settings(&self, values: &[(String, String)]) -> Result<Token> {
+        let written = self.write(vec![internal::set(values)]).await?;
+        match written.replies.into_iter().next() {
+            Some(Reply::Error(refusal)) => Err(refusal.into()),
+            _ => Ok(written.token),
+        }
+    }
+
+    /// Tells `listener` from now on what happens, in the order of the log.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        self.inner.hearing.listen(listener);
+    }
+
+    /// Whether listeners are told of changed keys. Costs every write something: for clients that cache.
+    pub fn watch_changes(&self, watched: bool) {
+        self.inner
+            .state
+            .machine()
+            .write()
+            .store_mut()
+            .watch_changes(watched);
     }
 
     /// A read-only command, as fresh as asked.
@@ -526,6 +587,7 @@ impl Opened {
             source: error.into(),
         })??;
         let (id, start) = (disk.meta.node_id(), disk.meta.start());
+        flights.hearing().belong_to(id, start);
         let peers = Peers::new(id, disk.meta.cluster().unwrap_or(0), config.secret.as_ref());
         let state = disk.states.state();
         let reader = disk.log.reader();
@@ -579,6 +641,7 @@ impl Opened {
             durability,
             started: Instant::now(),
             state,
+            hearing: flights.hearing().clone(),
             replica,
             peers,
             meta: disk.meta,
@@ -680,10 +743,32 @@ impl Opened {
             config.limits.snapshot_log_bytes,
         ));
         tasks.spawn(begin(inner.clone(), checked));
+        tasks.spawn(take_back(node.clone()));
         *inner.tasks.lock() = tasks;
         // Outside the set: it ends the node, and with it the set.
         tokio::spawn(stop_on_fault(node.clone()));
         node
+    }
+}
+
+/// Takes commands back that wait in the log though nobody waits for their answer any more.
+async fn take_back(node: Node) {
+    let mut stopped = node.inner.stop_service.subscribe();
+    loop {
+        let numbers = tokio::select! {
+            numbers = node.inner.hearing.abandoned() => numbers,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        let commands = numbers
+            .iter()
+            .map(|number| internal::unwait(*number, Unwait::Timeout))
+            .collect();
+        if node.write(commands).await.is_err() {
+            numbers
+                .into_iter()
+                .for_each(|number| node.inner.hearing.abandon(number));
+            tokio::time::sleep(TAKE_BACK_AGAIN).await;
+        }
     }
 }
 

@@ -6,10 +6,13 @@
 //! in doubt — an answer lost, a leader changed, a stream broken — is simply sent again.
 
 use super::clock::Clock;
+use super::hearing::Hearing;
 use super::{Token, Written};
 use crate::config::{Limits, Timing};
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::machine::entry::{self, Command, Origin};
+use crate::machine::event::Event;
 use crate::machine::reply::Reply;
 use crate::raft::answers::Answers;
 use crate::raft::client::Peers;
@@ -85,6 +88,8 @@ pub(super) struct Flights {
     wake: Notify,
     /// The groups in flight must be sent again.
     resend: AtomicBool,
+    /// Who else hears what is applied.
+    hearing: Arc<Hearing>,
     /// What was sealed since the start, for the status.
     groups_sealed: AtomicU64,
     commands_sealed: AtomicU64,
@@ -97,6 +102,11 @@ impl std::fmt::Debug for Flights {
 }
 
 impl Flights {
+    /// Who else hears what is applied.
+    pub(super) fn hearing(&self) -> &Arc<Hearing> {
+        &self.hearing
+    }
+
     fn ask_resend(&self) {
         self.resend.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -116,19 +126,44 @@ impl Flights {
 
 /// What the state store tells of this node's own groups.
 impl Answers for Flights {
-    fn applied(&self, number: u64, index: u64, replies: Vec<Reply>) {
-        let Some(flight) = self.groups.lock().remove(&number) else {
-            return;
-        };
-        self.wake.notify_one();
+    /// Whose command waits in the log is noted before the events, which may have its answer; callers are answered after them.
+    fn applied(&self, index: u64, own: Option<(u64, Vec<Reply>)>, events: Vec<Event>) {
+        let (number, replies) = own.unwrap_or_default();
+        let flight = self.groups.lock().remove(&number);
         let mut replies = replies.into_iter();
-        for (count, answer) in flight.callers {
-            let replies = replies.by_ref().take(count).collect();
-            let _ = answer.send(Ok(Written {
-                replies,
-                token: Token(index),
-            }));
+        let mut answers = Vec::new();
+        for (count, answer) in flight.into_iter().flat_map(|flight| flight.callers) {
+            let replies: Vec<Reply> = replies.by_ref().take(count).collect();
+            let waits = replies.iter().filter_map(|reply| match reply {
+                Reply::Waiting(number) => Some(self.hearing.wait(*number)),
+                _ => None,
+            });
+            let (waits, token) = (waits.collect(), Token(index));
+            answers.push((
+                answer,
+                Written {
+                    replies,
+                    token,
+                    waits,
+                },
+            ));
         }
+        // Callers who were told that the outcome is unknown wait for nothing any more.
+        for reply in replies {
+            if let Reply::Waiting(number) = reply {
+                self.hearing.abandon(number);
+            }
+        }
+        self.hearing.happened(&events);
+        for (answer, written) in answers {
+            // A caller that has gone needs no answer.
+            let _ = answer.send(Ok(written));
+        }
+        self.wake.notify_one();
+    }
+
+    fn replaced(&self, machine: &Machine) {
+        self.hearing.replaced(machine);
     }
 
     fn early(&self) {

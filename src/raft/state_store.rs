@@ -151,29 +151,31 @@ impl StateStore {
             self.fault.raise(why.clone());
             io::Error::new(io::ErrorKind::InvalidData, why)
         })?;
-        let (outcome, audited) = {
+        let (outcome, events, audited) = {
             let mut machine = self.state.machine.write();
             let before = machine.store().clock();
             let outcome = machine.apply(&entry);
+            let events = machine.store_mut().take_events();
             let clock = machine.store().clock();
             self.note_clock(clock);
             // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
             // token of a write can wait for it here.
             self.applied.send_replace(index);
             let due = clock / AUDIT_EVERY_MS != before / AUDIT_EVERY_MS;
-            (outcome, due.then(|| machine.freeze()))
+            (outcome, events, due.then(|| machine.freeze()))
         };
         if let Some(frozen) = audited {
             self.audit(index, frozen);
         }
         let Origin { node, start, number } = entry.origin;
-        if (node, start) == self.own && number > 0 {
-            match outcome {
-                Outcome::Applied(replies) => self.answers.applied(number, index, replies),
-                // Whoever waited was answered then, unless a snapshot brought it.
-                Outcome::Past => self.answers.lost(number),
-                Outcome::Early => self.answers.early(),
-            }
+        let own = (node, start) == self.own && number > 0;
+        match outcome {
+            Outcome::Applied(replies) if own => self.answers.applied(index, Some((number, replies)), events),
+            _ if !events.is_empty() => self.answers.applied(index, None, events),
+            // Whoever waited was answered then, unless a snapshot brought it.
+            Outcome::Past if own => self.answers.lost(number),
+            Outcome::Early if own => self.answers.early(),
+            _ => {}
         }
         Ok(())
     }
@@ -286,11 +288,15 @@ impl RaftStateMachine<Types> for StateStore {
             self.note_clock(machine.store().clock());
             self.applied
                 .send_replace(meta.last_log_id.map_or(0, |id| id.index));
-            std::mem::replace(&mut *current, machine)
+            let watched = current.store().watches_changes();
+            let old = std::mem::replace(&mut *current, machine);
+            current.store_mut().watch_changes(watched);
+            old
         };
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.answers.lost(skipped);
+        self.answers.replaced(&self.state.machine.read());
         // Freeing millions of keys takes a while; nobody waits for it.
         tokio::task::spawn_blocking(move || drop(old));
         Ok(())

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Durability;
 use crate::machine::entry::{Command, Origin};
+use crate::machine::event::Event;
 use crate::machine::reply::Reply;
 use crate::raft::log::{LogStopper, LogStore};
 use crate::raft::meta::Meta;
@@ -35,13 +36,16 @@ enum Told {
 }
 
 impl Answers for Heard {
-    fn applied(&self, number: u64, index: u64, replies: Vec<Reply>) {
+    fn applied(&self, index: u64, own: Option<(u64, Vec<Reply>)>, _: Vec<Event>) {
+        let (number, replies) = own.expect("nothing here has events");
         self.0.lock().push(Told::Applied {
             number,
             index,
             replies: replies.len(),
         });
     }
+
+    fn replaced(&self, _: &Machine) {}
 
     fn lost(&self, number: u64) {
         self.0.lock().push(Told::Lost(number));

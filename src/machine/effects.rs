@@ -1,0 +1,220 @@
+//! What scripts came to. A script runs once, on the leader; what goes into the log are the keys it relied on, the writes it made and its answer.
+//!
+//! Scripts that were evaluated on top of each other travel as one command. Each is applied whole, or not at all and evaluated again: when a
+//! key it relied on has changed since. Each carries who asked and that node's number for it, and is applied once.
+
+use super::args::Args;
+use super::entry::{Command, Millis};
+use super::event::{Event, Waiter};
+use super::internal::{count, database, decimal, number, push_commands, read_commands};
+use super::keyspace::Call;
+use super::reply::{CommandError, Reply};
+use super::snapshot::{Source, invalid, write_length};
+use super::{Machine, known_database};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// What one script came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effects {
+    /// Who asked for it.
+    pub caller: Waiter,
+    /// The caller's node waits for none of its scripts below this number any more.
+    pub finished: u64,
+    /// The time it saw.
+    pub at: Millis,
+    /// Where the chance of its commands came from.
+    pub seed: u64,
+    /// The keys it relied on, and what they must be now.
+    pub relied_on: Vec<(u8, Bytes, Expected)>,
+    /// Where it relied on all keys: the store's revision that must be now.
+    pub revision: Option<u64>,
+    /// Its writes, in order.
+    pub commands: Vec<Command>,
+    /// Its answer.
+    pub reply: Reply,
+}
+
+/// What a key must be for effects to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Of this version; 0: absent.
+    Version(u64),
+    /// Changed by a script before it in the same command.
+    Own,
+}
+
+/// Several scripts, evaluated on top of each other in this order, as one command of the log.
+pub fn encode(batch: Vec<Effects>) -> Command {
+    let mut argv = vec![Bytes::from_static(b".scripts"), decimal(batch.len() as u64)];
+    for effects in batch {
+        let Waiter { node, start, number } = effects.caller;
+        argv.extend([node, start, number, effects.finished, effects.at, effects.seed].map(decimal));
+        argv.push(effects.revision.map_or(Bytes::new(), decimal));
+        argv.push(decimal(effects.relied_on.len() as u64));
+        for (db, key, expected) in effects.relied_on {
+            let expected = match expected {
+                Expected::Version(version) => decimal(version),
+                Expected::Own => Bytes::from_static(b"own"),
+            };
+            argv.extend([decimal(db.into()), key, expected]);
+        }
+        push_commands(&mut argv, effects.commands);
+        argv.push(effects.reply.to_bytes());
+    }
+    Command { db: 0, argv }
+}
+
+/// What [`encode`] wrote, without its name.
+pub(super) fn decode(args: &mut Args<'_>) -> Result<Vec<Effects>, CommandError> {
+    let mut batch = Vec::new();
+    for _ in 0..count(args)? {
+        let caller = Waiter {
+            node: number(args)?,
+            start: number(args)?,
+            number: number(args)?,
+        };
+        let (finished, at, seed) = (number(args)?, number(args)?, number(args)?);
+        let revision = match args.peek() {
+            Some(none) if none.is_empty() => args.bytes().map(|_| None)?,
+            _ => Some(number(args)?),
+        };
+        let mut relied_on = Vec::new();
+        for _ in 0..count(args)? {
+            let (db, key) = (known_database(database(args)?)?, args.key()?.clone());
+            let expected = if args.keyword("own") {
+                Expected::Own
+            } else {
+                Expected::Version(number(args)?)
+            };
+            relied_on.push((db, key, expected));
+        }
+        let commands = read_commands(args)?;
+        let reply = Reply::from_bytes(args.bytes()?).ok_or(CommandError::Syntax)?;
+        batch.push(Effects {
+            caller,
+            finished,
+            at,
+            seed,
+            relied_on,
+            revision,
+            commands,
+            reply,
+        });
+    }
+    args.end()?;
+    Ok(batch)
+}
+
+/// Which scripts of each node were applied: the numbers its last start has not finished with.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    nodes: BTreeMap<u64, Node>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    start: u64,
+    /// Nothing below is sent any more.
+    finished: u64,
+    numbers: BTreeSet<u64>,
+}
+
+impl Applied {
+    /// Whether a script was applied, or its node waits for it no more.
+    pub fn contains(&self, caller: Waiter) -> bool {
+        self.nodes.get(&caller.node).is_some_and(|node| {
+            caller.start < node.start
+                || (caller.start == node.start
+                    && (caller.number < node.finished || node.numbers.contains(&caller.number)))
+        })
+    }
+
+    fn note(&mut self, caller: Waiter, finished: u64) {
+        let node = self.nodes.entry(caller.node).or_default();
+        if caller.start > node.start {
+            *node = Node {
+                start: caller.start,
+                ..Node::default()
+            };
+        }
+        node.finished = node.finished.max(finished);
+        node.numbers.insert(caller.number);
+        node.numbers = node.numbers.split_off(&node.finished);
+    }
+
+    pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        write_length(out, self.nodes.len())?;
+        for (id, node) in &self.nodes {
+            for number in [*id, node.start, node.finished] {
+                out.write_all(&number.to_le_bytes())?;
+            }
+            write_length(out, node.numbers.len())?;
+            for number in &node.numbers {
+                out.write_all(&number.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(from: &mut dyn Source) -> io::Result<Self> {
+        let mut applied = Self::default();
+        for _ in 0..from.u32()? {
+            let (id, start, finished) = (from.u64()?, from.u64()?, from.u64()?);
+            let mut numbers = BTreeSet::new();
+            for _ in 0..from.u32()? {
+                numbers.insert(from.u64()?);
+            }
+            let node = Node {
+                start,
+                finished,
+                numbers,
+            };
+            if applied.nodes.insert(id, node).is_some() {
+                return Err(invalid("scripts of a node that was there before".to_owned()));
+            }
+        }
+        Ok(applied)
+    }
+}
+
+impl Machine {
+    /// Applies what scripts came to, each if what it relied on is as it was, and tells each caller.
+    pub(super) fn apply_scripts(&mut self, batch: &[Effects]) -> Result<Reply, CommandError> {
+        let began = self.store.revision();
+        for effects in batch {
+            if self.scripts.contains(effects.caller) {
+                continue;
+            }
+            let reply = self.holds(effects, began).then(|| {
+                let mut call = Call {
+                    seed: effects.seed,
+                    now: Some(effects.at),
+                    ..Call::default()
+                };
+                self.run_all(&effects.commands, &mut call);
+                self.scripts.note(effects.caller, effects.finished);
+                effects.reply.clone()
+            });
+            let caller = effects.caller;
+            self.store.tell(Event::Evaluated { caller, reply });
+        }
+        Ok(Reply::OK)
+    }
+
+    /// Whether everything a script relied on is as it was; `began` is the revision before the first script of its command.
+    fn holds(&self, effects: &Effects, began: u64) -> bool {
+        let unchanged = |(db, key, expected): &(u8, Bytes, Expected)| {
+            let version = self.view(0, *db).version(key);
+            match expected {
+                Expected::Version(expected) => version == *expected,
+                Expected::Own => version > began,
+            }
+        };
+        effects
+            .revision
+            .is_none_or(|revision| revision == self.store.revision())
+            && effects.relied_on.iter().all(unchanged)
+    }
+}

@@ -1,0 +1,347 @@
+//! Commands that only a node writes into the log, never a client: their names begin with a dot and have no row in the table.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `.exec` | a transaction: commands applied together, if what they watch is unchanged |
+//! | `.scripts` | what scripts came to: see [`super::effects`] |
+//! | `.set` | changes settings that all nodes share |
+//! | `.unwait` | takes a command back that waits |
+
+use super::args::{Args, integer};
+use super::effects;
+use super::entry::Command;
+use super::event::Event;
+use super::keyspace::Call;
+use super::reply::{CommandError, Reply};
+use super::waiting::Otherwise;
+use super::{Machine, settings::Settings};
+use bytes::Bytes;
+
+/// A key and the version it must still have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Its database.
+    pub db: u8,
+    /// Its name.
+    pub key: Bytes,
+    /// The version when it was looked at; 0: it was absent.
+    pub version: u64,
+}
+
+/// How a command that waits is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwait {
+    /// As if its time were over.
+    Timeout,
+    /// With the error of `CLIENT UNBLOCK … ERROR`.
+    Error,
+}
+
+/// A transaction as one command of the log.
+pub fn exec(watches: &[Watch], commands: Vec<Command>) -> Command {
+    let mut argv = vec![Bytes::from_static(b".exec"), decimal(watches.len() as u64)];
+    for watch in watches {
+        argv.extend([
+            decimal(watch.db.into()),
+            watch.key.clone(),
+            decimal(watch.version),
+        ]);
+    }
+    push_commands(&mut argv, commands);
+    Command { db: 0, argv }
+}
+
+/// New values of shared settings as one command of the log: all are set, or none.
+pub fn set(values: &[(String, String)]) -> Command {
+    let pairs = values
+        .iter()
+        .flat_map(|(name, value)| [name.clone(), value.clone()]);
+    Command::new(0, std::iter::once(".set".to_owned()).chain(pairs))
+}
+
+/// The end of a wait as a command of the log. Replies whether it still waited.
+pub fn unwait(number: u64, how: Unwait) -> Command {
+    let how = match how {
+        Unwait::Timeout => "timeout",
+        Unwait::Error => "error",
+    };
+    Command::new(0, [".unwait".to_owned(), number.to_string(), how.to_owned()])
+}
+
+/// A number as the text that [`number`] reads.
+pub(super) fn decimal(number: u64) -> Bytes {
+    number.to_string().into()
+}
+
+/// The next argument as a number below 2^64.
+pub(super) fn number(args: &mut Args<'_>) -> Result<u64, CommandError> {
+    let text = std::str::from_utf8(args.bytes()?).map_err(|_| CommandError::Syntax)?;
+    text.parse().map_err(|_| CommandError::Syntax)
+}
+
+/// A count that the arguments left can hold.
+pub(super) fn count(args: &mut Args<'_>) -> Result<usize, CommandError> {
+    let count = usize::try_from(number(args)?).map_err(|_| CommandError::Syntax)?;
+    if count <= args.remaining() {
+        Ok(count)
+    } else {
+        Err(CommandError::Syntax)
+    }
+}
+
+/// A database's number.
+pub(super) fn database(args: &mut Args<'_>) -> Result<u8, CommandError> {
+    u8::try_from(number(args)?).map_err(|_| CommandError::Syntax)
+}
+
+/// How many commands, then each as database, count of words, words.
+pub(super) fn push_commands(argv: &mut Vec<Bytes>, commands: Vec<Command>) {
+    argv.push(decimal(commands.len() as u64));
+    for command in commands {
+        argv.extend([decimal(command.db.into()), decimal(command.argv.len() as u64)]);
+        argv.extend(command.argv);
+    }
+}
+
+/// What [`push_commands`] wrote.
+pub(super) fn read_commands(args: &mut Args<'_>) -> Result<Vec<Command>, CommandError> {
+    let mut commands = Vec::new();
+    for _ in 0..count(args)? {
+        let (db, words) = (database(args)?, count(args)?);
+        let argv = args.many(words)?.to_vec();
+        commands.push(Command { db, argv });
+    }
+    Ok(commands)
+}
+
+impl Machine {
+    /// Runs a command whose name begins with a dot.
+    pub(super) fn run_internal(&mut self, argv: &[Bytes], call: &Call) -> Result<Reply, CommandError> {
+        let mut args = Args::new(argv, 1);
+        match &argv[0][..] {
+            b".exec" => self.exec(&mut args, call),
+            b".scripts" => self.apply_scripts(&effects::decode(&mut args)?),
+            b".set" => self.set(&mut args),
+            b".unwait" => self.unwait(&mut args),
+            _ => Err(CommandError::text(
+                "ERR a command of the log that a later version may know",
+            )),
+        }
+    }
+
+    /// Applies the commands together, unless something watched has changed. Nobody waits in it.
+    fn exec(&mut self, args: &mut Args<'_>, call: &Call) -> Result<Reply, CommandError> {
+        let mut unchanged = true;
+        for _ in 0..count(args)? {
+            let (db, key, version) = (
+                super::known_database(database(args)?)?,
+                args.key()?,
+                number(args)?,
+            );
+            unchanged &= self.view(0, db).version(key) == version;
+        }
+        let commands = read_commands(args)?;
+        args.end()?;
+        if !unchanged {
+            return Ok(Reply::NilArray);
+        }
+        let mut call = Call {
+            caller: None,
+            ..call.clone()
+        };
+        Ok(Reply::Array(self.run_all(&commands, &mut call)))
+    }
+
+    /// Runs commands one after the other; their replies.
+    pub(super) fn run_all(&mut self, commands: &[Command], call: &mut Call) -> Vec<Reply> {
+        let run = |command: &Command| {
+            // Far from the numbers of other commands of the group, which count up by one.
+            call.seed = call.seed.wrapping_add(1 << 32);
+            let reply = self.run(command.db, &command.argv, call).into();
+            self.store.tell_emptied();
+            reply
+        };
+        commands.iter().map(run).collect()
+    }
+
+    fn set(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let mut settings: Settings = self.store.settings().clone();
+        while !args.is_empty() {
+            let texts = [args.bytes()?, args.bytes()?].map(|bytes| std::str::from_utf8(bytes));
+            let [Ok(name), Ok(value)] = texts else {
+                return Err(CommandError::Syntax);
+            };
+            if !settings.set(name, value) {
+                let text = format!(
+                    "ERR CONFIG SET failed (possibly related to argument '{name}') - argument couldn't be parsed"
+                );
+                return Err(CommandError::Other(text.into()));
+            }
+        }
+        *self.store.settings_mut() = settings;
+        Ok(Reply::OK)
+    }
+
+    fn unwait(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let number = integer(args.bytes()?).and_then(|number| u64::try_from(number).ok());
+        let how = args.bytes()?;
+        let removed = self
+            .store
+            .waiting_mut()
+            .remove(number.ok_or(CommandError::Syntax)?);
+        let Some((waiter, wait)) = removed else {
+            return Ok(Reply::Integer(0));
+        };
+        let reply = if how == "error" {
+            const UNBLOCKED: CommandError =
+                CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+            Reply::Error(UNBLOCKED)
+        } else {
+            Otherwise::into(wait.otherwise)
+        };
+        self.store.tell(Event::Answered { waiter, reply });
+        Ok(Reply::Integer(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Outcome;
+    use crate::machine::effects::{Effects, Expected, encode};
+    use crate::machine::entry::{Entry, Origin};
+    use crate::machine::event::Waiter;
+
+    /// Applies commands of one group; their replies, and what happened.
+    fn apply(machine: &mut Machine, commands: Vec<Command>) -> (Vec<Reply>, Vec<Event>) {
+        let entry = Entry {
+            at: machine.store().clock() + 1,
+            seed: 1,
+            origin: Origin::default(),
+            commands,
+        };
+        match machine.apply(&entry) {
+            Outcome::Applied(replies) => (replies, machine.store_mut().take_events()),
+            other => panic!("a group without callers is applied: {other:?}"),
+        }
+    }
+
+    fn command(text: &str) -> Command {
+        Command::new(0, text.split(' ').map(str::to_owned))
+    }
+
+    fn version(machine: &Machine, key: &[u8]) -> u64 {
+        machine.view(0, 0).version(key)
+    }
+
+    #[test]
+    fn a_transaction_is_applied_whole_or_not_at_all() {
+        let mut machine = Machine::default();
+        apply(&mut machine, vec![command("SET k 1")]);
+        let watch = |version| Watch {
+            db: 0,
+            key: Bytes::from_static(b"k"),
+            version,
+        };
+        let both = || vec![command("INCR k"), command("LPOP"), command("GET k")];
+        let seen = watch(version(&machine, b"k"));
+        let (replies, _) = apply(&mut machine, vec![exec(std::slice::from_ref(&seen), both())]);
+        let [Reply::Array(replies)] = &replies[..] else {
+            panic!("one array: {replies:?}")
+        };
+        assert_eq!(replies[0], Reply::Integer(2));
+        assert!(
+            matches!(replies[1], Reply::Error(_)),
+            "an error does not end a transaction"
+        );
+        assert_eq!(replies[2], Reply::bulk("2"));
+        let digest = machine.store().revision();
+        let (replies, _) = apply(&mut machine, vec![exec(&[seen], both())]);
+        assert_eq!(replies, [Reply::NilArray], "the key was changed since");
+        assert_eq!(machine.store().revision(), digest);
+    }
+
+    #[test]
+    fn settings_are_set_all_or_none() {
+        let mut machine = Machine::default();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let good = set(&[
+            pair("notify-keyspace-events", "Kg"),
+            pair("set-max-intset-entries", "3"),
+        ]);
+        assert_eq!(apply(&mut machine, vec![good]).0, [Reply::OK]);
+        let bad = set(&[
+            pair("set-max-intset-entries", "4"),
+            pair("notify-keyspace-events", "?"),
+        ]);
+        assert!(matches!(apply(&mut machine, vec![bad]).0[..], [Reply::Error(_)]));
+        assert_eq!(machine.store().settings().set_max_intset_entries, 3);
+    }
+
+    fn effects(number: u64, relied_on: Vec<(u8, Bytes, Expected)>, commands: &[&str]) -> Effects {
+        Effects {
+            caller: Waiter {
+                node: 7,
+                start: 1,
+                number,
+            },
+            finished: 0,
+            at: 1,
+            seed: 5,
+            relied_on,
+            revision: None,
+            commands: commands.iter().map(|text| command(text)).collect(),
+            reply: Reply::Integer(number.cast_signed()),
+        }
+    }
+
+    /// The numbers of scripts, and whether they were applied.
+    fn evaluated(events: Vec<Event>) -> Vec<(u64, bool)> {
+        let told = |event| match event {
+            Event::Evaluated { caller, reply } => Some((caller.number, reply.is_some())),
+            _ => None,
+        };
+        events.into_iter().filter_map(told).collect()
+    }
+
+    #[test]
+    fn scripts_are_applied_once_and_only_on_what_they_relied_on() {
+        let mut machine = Machine::default();
+        apply(&mut machine, vec![command("SET k 1")]);
+        let k = || Bytes::from_static(b"k");
+        let seen = Expected::Version(version(&machine, b"k"));
+        let first = effects(1, vec![(0, k(), seen)], &["SET k 2"]);
+        // Evaluated on top of the first.
+        let second = effects(2, vec![(0, k(), Expected::Own)], &["INCR k"]);
+        let batch = || vec![encode(vec![first.clone(), second.clone()])];
+        let (_, events) = apply(&mut machine, batch());
+        assert_eq!(evaluated(events), [(1, true), (2, true)]);
+        let (_, events) = apply(&mut machine, batch());
+        assert_eq!(evaluated(events), [], "applied before");
+        assert_eq!(machine.read(0, 0, &command("GET k").argv), Reply::bulk("3"));
+        let stale = effects(3, vec![(0, k(), seen)], &["SET k 9"]);
+        let on_stale = effects(4, vec![(0, k(), Expected::Own)], &["SET k 10"]);
+        let (_, events) = apply(&mut machine, vec![encode(vec![stale, on_stale])]);
+        assert_eq!(evaluated(events), [(3, false), (4, false)]);
+        assert_eq!(machine.read(0, 0, &command("GET k").argv), Reply::bulk("3"));
+    }
+
+    #[test]
+    fn nonsense_changes_nothing() {
+        let mut machine = Machine::default();
+        for argv in [
+            ".exec",
+            ".exec 1",
+            ".exec 0 1 0 9 x",
+            ".scripts 1 2",
+            ".scripts 99999999999",
+            ".unwait",
+            ".set a",
+            ".later",
+        ] {
+            let (replies, _) = apply(&mut machine, vec![command(argv)]);
+            assert!(matches!(replies[..], [Reply::Error(_)]), "{argv}: {replies:?}");
+        }
+        assert_eq!(machine.store().revision(), 0);
+    }
+}

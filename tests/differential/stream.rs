@@ -96,26 +96,30 @@ fn words(word: &str) -> Option<Pool> {
 }
 
 /// The answer without what clocks and radix trees come to.
-pub fn without_times(argv: &[Vec<u8>], answer: Answer) -> Answer {
-    match argv[0].to_ascii_uppercase().as_slice() {
-        b"XPENDING" => match answer {
-            Answer::Array(rows) => Answer::Array(rows.into_iter().map(without_idle).collect()),
-            other => other,
-        },
+pub fn without_times(commands: &[Vec<Vec<u8>>], answer: Answer) -> Answer {
+    let names = commands.iter().map(|argv| argv[0].to_ascii_uppercase());
+    names.fold(answer, |answer, name| match name.as_slice() {
+        b"XPENDING" => without_idle(answer),
         b"XINFO" => without_fields(answer),
         _ => answer,
-    }
+    })
 }
 
-/// A row of XPENDING: id, consumer, idle, deliveries.
-fn without_idle(row: Answer) -> Answer {
-    match row {
-        Answer::Array(mut fields) if fields.len() == 4 => {
-            if matches!(fields[2], Answer::Integer(_)) {
-                fields[2] = Answer::Integer(0);
+/// Without the third field of each row of XPENDING: id, consumer, idle, deliveries. In a transaction's answer the rows stand deeper.
+fn without_idle(answer: Answer) -> Answer {
+    match answer {
+        Answer::Array(mut fields) => match fields[..] {
+            [
+                Answer::Bulk(_),
+                Answer::Bulk(_),
+                Answer::Integer(ref mut idle),
+                Answer::Integer(_),
+            ] => {
+                *idle = 0;
+                Answer::Array(fields)
             }
-            Answer::Array(fields)
-        }
+            _ => Answer::Array(fields.into_iter().map(without_idle).collect()),
+        },
         other => other,
     }
 }

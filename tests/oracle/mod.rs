@@ -171,11 +171,161 @@ pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>
     }
 }
 
+/// What is sent at once: one command, or several whose answers belong together (a transaction with its MULTI and EXEC).
+pub struct Request<'a> {
+    pub db: u8,
+    pub commands: &'a [Vec<Vec<u8>>],
+}
+
+/// A connection to a server, whichever it is, that speaks RESP2.
+pub struct Connection {
+    stream: BufReader<Box<dyn Stream>>,
+    db: u8,
+}
+
+/// What a connection runs over.
+pub trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+/// What comes back for something that was sent.
+pub enum Expected {
+    /// The `OK` of a SELECT of ours.
+    Nothing,
+    /// The answers of this many commands.
+    Answers(usize),
+    /// `OK`, `QUEUED` or an error, and what EXEC says: a transaction of ours around one command.
+    Transaction,
+}
+
+impl Connection {
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: BufReader::new(Box::new(stream)),
+            db: 0,
+        }
+    }
+
+    /// Empties every database and forgets what the connection watched.
+    pub fn reset(&mut self) {
+        for name in ["UNWATCH", "FLUSHALL"] {
+            if table::by_name(name).is_some() {
+                let answer = self.run(self.db, &[name.as_bytes().to_vec()]);
+                assert_eq!(answer.render(), "OK", "{name}");
+            }
+        }
+    }
+
+    /// Runs a command in this database.
+    pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
+        let commands = [argv.to_vec()];
+        let request = Request {
+            db,
+            commands: &commands,
+        };
+        let expected = self.send([request].iter());
+        self.receive(expected).pop().expect("one command, one answer")
+    }
+
+    /// Sends all at once, each to its database; the answers are fetched by [`Self::receive`]. A server keeps answers that nobody reads yet.
+    pub fn send<'a>(&mut self, requests: impl Iterator<Item = &'a Request<'a>>) -> Vec<Expected> {
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        for Request { db, commands } in requests {
+            if *db != self.db {
+                encode(&mut bytes, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
+                self.db = *db;
+                expected.push(Expected::Nothing);
+            }
+            match commands {
+                // On a machine a group without a caller waits for nothing; here a transaction does not.
+                [argv] if waits(argv) => {
+                    encode(&mut bytes, &[b"MULTI".to_vec()]);
+                    encode(&mut bytes, argv);
+                    encode(&mut bytes, &[b"EXEC".to_vec()]);
+                    expected.push(Expected::Transaction);
+                }
+                several => {
+                    several.iter().for_each(|argv| encode(&mut bytes, argv));
+                    expected.push(Expected::Answers(several.len()));
+                }
+            }
+        }
+        let stream = self.stream.get_mut();
+        stream.write_all(&bytes).expect("the server takes commands");
+        expected
+    }
+
+    /// The answers to what was sent, one for each request.
+    pub fn receive(&mut self, expected: Vec<Expected>) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        for expected in expected {
+            match expected {
+                Expected::Nothing => drop(self.answer()),
+                Expected::Answers(1) => answers.push(self.answer()),
+                Expected::Answers(several) => {
+                    answers.push(Answer::Array((0..several).map(|_| self.answer()).collect()));
+                }
+                Expected::Transaction => {
+                    let (_, queued, executed) = (self.answer(), self.answer(), self.answer());
+                    answers.push(match executed {
+                        Answer::Array(mut answers) => answers.pop().expect("one command, one answer"),
+                        _ => queued,
+                    });
+                }
+            }
+        }
+        answers
+    }
+
+    fn answer(&mut self) -> Answer {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).expect("an answer");
+        let line = line.strip_suffix(b"\r\n").expect("a whole line");
+        let (kind, rest) = line.split_first().expect("a kind");
+        let number = || -> i64 {
+            std::str::from_utf8(rest)
+                .expect("digits")
+                .parse()
+                .expect("a number")
+        };
+        match kind {
+            b'+' => Answer::Simple(rest.to_vec()),
+            b'-' => Answer::Error(rest.to_vec()),
+            b':' => Answer::Integer(number()),
+            b'$' | b'*' if number() < 0 => Answer::Nil,
+            b'$' => {
+                let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
+                self.stream.read_exact(&mut bytes).expect("the whole bulk");
+                bytes.truncate(bytes.len() - 2);
+                Answer::Bulk(bytes)
+            }
+            b'*' => Answer::Array((0..number()).map(|_| self.answer()).collect()),
+            other => panic!("no RESP2: {}", char::from(*other)),
+        }
+    }
+}
+
+fn waits(argv: &[Vec<u8>]) -> bool {
+    let row = argv
+        .first()
+        .map(|name| String::from_utf8_lossy(name).to_ascii_uppercase());
+    row.and_then(|name| table::by_name(&name))
+        .is_some_and(|spec| spec.flags.split(' ').any(|flag| flag == "blocking"))
+}
+
+fn encode(request: &mut Vec<u8>, argv: &[Vec<u8>]) {
+    request.extend(format!("*{}\r\n", argv.len()).into_bytes());
+    for argument in argv {
+        request.extend(format!("${}\r\n", argument.len()).into_bytes());
+        request.extend(argument);
+        request.extend(b"\r\n");
+    }
+}
+
 /// A Redis of our own: it keeps nothing, listens on a socket in a fresh folder, and ends with this value.
 pub struct Server {
     child: Child,
-    stream: BufReader<UnixStream>,
-    db: u8,
+    pub connection: Connection,
     _folder: tempfile::TempDir,
 }
 
@@ -210,143 +360,19 @@ impl Server {
         let stream = UnixStream::connect(&socket).expect("it said it was ready");
         Some(Self {
             child,
-            stream: BufReader::new(stream),
-            db: 0,
+            connection: Connection::new(stream),
             _folder: folder,
         })
     }
 
-    /// Empties every database and returns to the first.
+    /// Empties every database.
     pub fn reset(&mut self) {
-        assert_eq!(self.ask(&[b"FLUSHALL".to_vec()]), Answer::Simple(b"OK".to_vec()));
+        self.connection.reset();
     }
 
     /// Runs a command in this database.
     pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
-        if db != self.db {
-            assert_eq!(
-                self.ask(&[b"SELECT".to_vec(), db.to_string().into_bytes()]),
-                Answer::Simple(b"OK".to_vec())
-            );
-            self.db = db;
-        }
-        let answers = self.batch(std::iter::once((db, argv)), || vec![Answer::Nil]);
-        let (_, answer) = answers.into_iter().next().expect("one command, one answer");
-        answer
-    }
-
-    /// Sends commands at once, each for its database, and runs ours while Redis does: pairs of our answers and its.
-    pub fn batch<'a>(
-        &mut self,
-        commands: impl Iterator<Item = (u8, &'a [Vec<u8>])>,
-        ours: impl FnOnce() -> Vec<Answer>,
-    ) -> Vec<(Answer, Answer)> {
-        let (mut request, mut expected) = (Vec::new(), Vec::new());
-        for (db, argv) in commands {
-            if db != self.db {
-                encode(&mut request, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
-                self.db = db;
-                expected.push(Expected::Nothing);
-            }
-            // On a machine a group without a caller waits for nothing; with Redis a transaction does not.
-            if waits(argv) {
-                encode(&mut request, &[b"MULTI".to_vec()]);
-                encode(&mut request, argv);
-                encode(&mut request, &[b"EXEC".to_vec()]);
-                expected.push(Expected::Transaction);
-            } else {
-                encode(&mut request, argv);
-                expected.push(Expected::Answer);
-            }
-        }
-        // Redis keeps answers that nobody reads yet, so this ends however much it is.
-        self.send(&request);
-        let ours = ours();
-        let theirs: Vec<Answer> = expected
-            .into_iter()
-            .filter_map(|expected| self.receive(&expected))
-            .collect();
-        ours.into_iter().zip(theirs).collect()
-    }
-
-    fn receive(&mut self, expected: &Expected) -> Option<Answer> {
-        let answer = self.answer();
-        match expected {
-            Expected::Nothing => None,
-            Expected::Answer => Some(answer),
-            Expected::Transaction => {
-                let queued = self.answer();
-                Some(match (self.answer(), queued) {
-                    (Answer::Array(mut answers), _) => answers.pop().expect("one command, one answer"),
-                    (_, refused) => refused,
-                })
-            }
-        }
-    }
-
-    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
-        let mut request = Vec::new();
-        encode(&mut request, argv);
-        self.send(&request);
-        self.answer()
-    }
-
-    fn send(&mut self, request: &[u8]) {
-        let stream = self.stream.get_mut();
-        stream.write_all(request).expect("the server takes commands");
-    }
-
-    fn answer(&mut self) -> Answer {
-        let mut line = Vec::new();
-        self.stream.read_until(b'\n', &mut line).expect("an answer");
-        let line = line.strip_suffix(b"\r\n").expect("a whole line");
-        let (kind, rest) = line.split_first().expect("a kind");
-        let number = || -> i64 {
-            std::str::from_utf8(rest)
-                .expect("digits")
-                .parse()
-                .expect("a number")
-        };
-        match kind {
-            b'+' => Answer::Simple(rest.to_vec()),
-            b'-' => Answer::Error(rest.to_vec()),
-            b':' => Answer::Integer(number()),
-            b'$' | b'*' if number() < 0 => Answer::Nil,
-            b'$' => {
-                let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
-                self.stream.read_exact(&mut bytes).expect("the whole bulk");
-                bytes.truncate(bytes.len() - 2);
-                Answer::Bulk(bytes)
-            }
-            b'*' => Answer::Array((0..number()).map(|_| self.answer()).collect()),
-            other => panic!("no RESP2: {}", char::from(*other)),
-        }
-    }
-}
-
-/// What comes back for a command that was sent.
-enum Expected {
-    /// The `OK` of a SELECT of ours.
-    Nothing,
-    Answer,
-    /// `OK`, `QUEUED` or an error, and what EXEC says.
-    Transaction,
-}
-
-fn waits(argv: &[Vec<u8>]) -> bool {
-    let row = argv
-        .first()
-        .map(|name| String::from_utf8_lossy(name).to_ascii_uppercase());
-    row.and_then(|name| table::by_name(&name))
-        .is_some_and(|spec| spec.flags.split(' ').any(|flag| flag == "blocking"))
-}
-
-fn encode(request: &mut Vec<u8>, argv: &[Vec<u8>]) {
-    request.extend(format!("*{}\r\n", argv.len()).into_bytes());
-    for argument in argv {
-        request.extend(format!("${}\r\n", argument.len()).into_bytes());
-        request.extend(argument);
-        request.extend(b"\r\n");
+        self.connection.run(db, argv)
     }
 }
 

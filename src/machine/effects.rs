@@ -41,7 +41,7 @@ pub struct Effects {
 pub enum Expected {
     /// Of this version; 0: absent.
     Version(u64),
-    /// Changed by a script before it in the same command.
+    /// As the scripts before it in the same command left it.
     Own,
 }
 
@@ -183,11 +183,16 @@ impl Machine {
     /// Applies what scripts came to, each if what it relied on is as it was, and tells each caller.
     pub(super) fn apply_scripts(&mut self, batch: &[Effects]) -> Result<Reply, CommandError> {
         let began = self.store.revision();
+        // Whether all before were applied just now: what was evaluated on top of one that was not relied on nothing.
+        let mut whole = true;
         for effects in batch {
             if self.scripts.contains(effects.caller) {
+                whole = false;
                 continue;
             }
-            let reply = self.holds(effects, began).then(|| {
+            let holds = self.holds(effects, began, whole);
+            whole &= holds;
+            let reply = holds.then(|| {
                 let mut call = Call {
                     seed: effects.seed,
                     now: Some(effects.at),
@@ -203,13 +208,14 @@ impl Machine {
         Ok(Reply::OK)
     }
 
-    /// Whether everything a script relied on is as it was; `began` is the revision before the first script of its command.
-    fn holds(&self, effects: &Effects, began: u64) -> bool {
+    /// Whether everything a script relied on is as it was; `began` is the revision before the first script of its command, and `whole` whether
+    /// all scripts before it were applied.
+    fn holds(&self, effects: &Effects, began: u64, whole: bool) -> bool {
         let unchanged = |(db, key, expected): &(u8, Bytes, Expected)| {
             let version = self.view(0, *db).version(key);
             match expected {
                 Expected::Version(expected) => version == *expected,
-                Expected::Own => version > began,
+                Expected::Own => whole && (version > began || version == 0),
             }
         };
         effects

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `.exec` | a transaction: commands applied together, if what they watch is unchanged |
 //! | `.scripts` | what scripts came to: see [`super::effects`] |
+//! | `.script`, `.flush-scripts`, `.library`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
 //! | `.set` | changes settings that all nodes share |
 //! | `.unwait` | takes a command back that waits |
 
@@ -121,6 +122,11 @@ impl Machine {
         match &argv[0][..] {
             b".exec" => self.exec(&mut args, call),
             b".scripts" => self.apply_scripts(&effects::decode(&mut args)?),
+            b".script" => self.store.scripts_mut().add(&mut args),
+            b".flush-scripts" => self.store.scripts_mut().flush(),
+            b".library" => self.store.scripts_mut().add_library(&mut args),
+            b".delete-library" => self.store.scripts_mut().delete_library(&mut args),
+            b".flush-libraries" => self.store.scripts_mut().flush_libraries(),
             b".set" => self.set(&mut args),
             b".unwait" => self.unwait(&mut args),
             _ => Err(CommandError::text(

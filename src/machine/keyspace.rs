@@ -10,6 +10,7 @@
 use super::entry::Millis;
 use super::event::{Classes, Event};
 use super::reply::{CommandError, Reply};
+use super::scripts::Scripts;
 use super::settings::Settings;
 use super::value::{Hash, Kind, List, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
@@ -129,6 +130,8 @@ pub struct Store {
     expired: u64,
     /// What all nodes agreed on by `CONFIG SET`.
     settings: Settings,
+    /// Scripts and functions that all nodes know.
+    scripts: Scripts,
     /// Commands that wait for a key.
     waiting: Waiting,
     /// Keys that were changed by the command at hand and that somebody waits for; not state.
@@ -156,6 +159,7 @@ impl Store {
             revision: 0,
             expired: 0,
             settings: Settings::default(),
+            scripts: Scripts::default(),
             waiting: Waiting::default(),
             ready: VecDeque::new(),
             events: Vec::new(),
@@ -173,6 +177,7 @@ impl Store {
         Store {
             databases: self.databases.clone(),
             settings: self.settings.clone(),
+            scripts: self.scripts.clone(),
             waiting: self.waiting.clone(),
             ready: VecDeque::new(),
             events: Vec::new(),
@@ -221,6 +226,15 @@ impl Store {
     /// Adds something that happened.
     pub(super) fn tell(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    /// Scripts and functions that all nodes know.
+    pub fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    pub(super) fn scripts_mut(&mut self) -> &mut Scripts {
+        &mut self.scripts
     }
 
     /// Commands that wait for a key.
@@ -429,6 +443,13 @@ impl Store {
             self.notify(db, Classes::NEW, "new", key);
         }
         self.changed(db, key);
+    }
+
+    /// Takes a slot away as if it had never been there: no version, no event.
+    pub(super) fn forget_slot(&mut self, db: u8, key: &[u8]) {
+        let revision = self.revision;
+        self.remove_slot(db, key);
+        self.revision = revision;
     }
 
     /// Puts a slot as a snapshot has it, version and all. Whether its key is new.

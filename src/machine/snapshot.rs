@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! content = seeded u8, hash seed u64, clock u64, revision u64, expired u64,
-//!           count u32, count × (node u64, start u64, number u64), settings, waiting, scripts, slot …
+//!           count u32, count × (node u64, start u64, number u64), settings, waiting, scripts known, scripts applied, slot …
 //! settings = count u32, count × (name, value)
 //! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
 //! value   = kind u8 (1 string, 2 hash, 3 session, 4 list, 5 set, 6 sorted set, 7 stream), then what the type's file in `value/` writes
@@ -26,6 +26,7 @@ use super::Machine;
 use super::effects::Applied;
 use super::keyspace::{DATABASES, Slot, Store};
 use super::once::Once;
+use super::scripts::Scripts;
 use super::settings::Settings;
 use super::value::Value;
 use super::waiting::Waiting;
@@ -215,6 +216,7 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
     }
     store.settings().write(out)?;
     store.waiting().write(out)?;
+    store.scripts().write(out)?;
     machine.scripts.write(out)?;
     let mut slots = 0;
     for (db, key, slot) in store.slots() {
@@ -404,6 +406,7 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
     if version >= 2 {
         *store.settings_mut() = Settings::read(from)?;
         *store.waiting_mut() = Waiting::read(from)?;
+        *store.scripts_mut() = Scripts::read(from)?;
         scripts = Applied::read(from)?;
     }
     let mut slots = 0;

@@ -21,6 +21,8 @@ mod hearing;
 mod members;
 mod propose;
 mod query;
+#[cfg(feature = "lua")]
+mod script;
 pub mod status;
 mod ticker;
 

@@ -1,0 +1,319 @@
+//! Where scripts run before what they came to is in the log: a scratch machine that copies a key when it is first touched.
+//!
+//! Several scripts may run on top of each other. For each it is noted which keys it relied on, what they were, and what it wrote:
+//! [`super::effects`] carries that through the log. Pure as the machine is: what a key is comes from whoever asks.
+
+use super::Machine;
+use super::effects::Expected;
+use super::entry::{Command, Millis};
+use super::keyspace::{Call, Slot};
+use super::reply::{CommandError, Reply};
+use super::settings::Settings;
+use super::table::{Run, Spec};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Versions that the scratch machine gives out begin here, far above those of any log.
+const FIRST_REVISION: u64 = 1 << 60;
+
+/// Where a key's slot is read from.
+pub type Fetch<'a> = &'a dyn Fn(u8, &[u8]) -> Option<Slot>;
+
+/// A scratch machine for scripts.
+#[derive(Debug)]
+pub struct Overlay {
+    scratch: Machine,
+    /// The keys copied so far, with their version where they come from.
+    known: BTreeMap<(u8, Bytes), Known>,
+    /// Whether it is a copy of the whole state: then nothing is fetched.
+    whole: bool,
+    call: Call,
+    touched: BTreeSet<(u8, Bytes)>,
+    written: Vec<Command>,
+}
+
+#[derive(Debug)]
+struct Known {
+    version: u64,
+    /// Whether a script that ran here before has changed it.
+    own: bool,
+}
+
+/// What a script relied on and wrote.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The keys, and what they were.
+    pub relied_on: Vec<(u8, Bytes, Expected)>,
+    /// The commands that changed something, in order.
+    pub commands: Vec<Command>,
+}
+
+/// Why a command cannot run here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedsAll;
+
+impl Default for Overlay {
+    fn default() -> Self {
+        let mut scratch = Machine::default();
+        scratch.store.restore_counters(0, FIRST_REVISION, 0);
+        Self::of(scratch, false)
+    }
+}
+
+impl Overlay {
+    fn of(scratch: Machine, whole: bool) -> Self {
+        Self {
+            scratch,
+            known: BTreeMap::new(),
+            whole,
+            call: Call::default(),
+            touched: BTreeSet::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// Over a copy of the whole state ([`Machine::freeze`]), for scripts that look at all keys.
+    pub fn over(frozen: Machine) -> Self {
+        Self::of(frozen, true)
+    }
+
+    /// Forgets every key and takes on these settings: the next script runs on what is fetched anew.
+    pub fn reset(&mut self, settings: &Settings) {
+        for (db, key) in std::mem::take(&mut self.known).into_keys() {
+            self.scratch.store.forget_slot(db, &key);
+        }
+        *self.scratch.store.settings_mut() = settings.clone();
+        self.scratch.store.take_events();
+    }
+
+    /// A script begins, at this time and with this chance.
+    pub fn begin(&mut self, at: Millis, seed: u64) {
+        self.call = Call {
+            seed,
+            now: Some(at),
+            ..Call::default()
+        };
+        self.touched.clear();
+        self.written.clear();
+    }
+
+    /// Whether the script that runs has written anything.
+    pub fn has_written(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// Runs a command of the script.
+    ///
+    /// # Errors
+    /// [`NeedsAll`] where it looks at more than the keys it names, and this is no copy of the whole state.
+    pub fn run(&mut self, spec: &Spec, command: Command, fetch: Fetch<'_>) -> Result<Reply, NeedsAll> {
+        if !self.whole {
+            if looks_at_all(spec, &command.argv) {
+                return Err(NeedsAll);
+            }
+            for key in spec.keys_of(&command.argv) {
+                self.know(command.db, key, fetch);
+            }
+        }
+        let before = self.scratch.store.revision();
+        let writes = matches!(spec.run, Run::Write(_));
+        if writes {
+            // The same step that applying the effects takes: the chance of each write is the same there. Reads draw from the same place.
+            self.call.seed = self.call.seed.wrapping_add(1 << 32);
+        }
+        let reply = self.scratch.run(command.db, &command.argv, &self.call);
+        let told = !self.scratch.store.take_events().is_empty();
+        if writes && (self.scratch.store.revision() != before || told) {
+            self.written.push(command);
+        } else if writes {
+            self.call.seed = self.call.seed.wrapping_sub(1 << 32);
+        }
+        Ok(reply.unwrap_or_else(Reply::Error))
+    }
+
+    fn know(&mut self, db: u8, key: &Bytes, fetch: Fetch<'_>) {
+        let place = (db, key.clone());
+        if !self.known.contains_key(&place) {
+            let slot = fetch(db, key);
+            let version = slot.as_ref().map_or(0, |slot| slot.version);
+            if let Some(slot) = slot {
+                self.scratch.store.insert_restored(db, key, slot);
+            }
+            self.known.insert(place.clone(), Known { version, own: false });
+        }
+        self.touched.insert(place);
+    }
+
+    /// The script has ended: what it relied on, and what it wrote. Later scripts rely on what it wrote.
+    pub fn finish(&mut self) -> Outcome {
+        let now = self.call.now.unwrap_or(0);
+        let mut relied_on = Vec::new();
+        for place in std::mem::take(&mut self.touched) {
+            let Some(known) = self.known.get_mut(&place) else {
+                continue;
+            };
+            let (db, key) = place;
+            let slot = self.scratch.view(now, db).slot(&key);
+            let expected = if known.own {
+                Expected::Own
+            } else {
+                Expected::Version(known.version)
+            };
+            let changed = slot.map_or(0, |slot| slot.version) != known.version;
+            known.own |= changed;
+            relied_on.push((db, key, expected));
+        }
+        Outcome {
+            relied_on,
+            commands: std::mem::take(&mut self.written),
+        }
+    }
+}
+
+/// Whether a command looks at keys that it does not name.
+fn looks_at_all(spec: &Spec, argv: &[Bytes]) -> bool {
+    match spec.name {
+        "SORT" | "SORT_RO" => argv
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(b"BY") || word.eq_ignore_ascii_case(b"GET")),
+        _ => spec.group != "pubsub" && spec.keys_of(argv).is_empty(),
+    }
+}
+
+/// What a script is told of a command that cannot run in one.
+pub const NOT_FROM_SCRIPT: CommandError =
+    CommandError::text("ERR This Redis command is not allowed from script");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Outcome as Applied;
+    use crate::machine::effects::{Effects, encode};
+    use crate::machine::entry::{Entry, Origin};
+    use crate::machine::event::{Event, Waiter};
+    use crate::machine::table;
+
+    fn words(text: &str) -> Command {
+        Command::new(0, text.split(' ').map(str::to_owned))
+    }
+
+    fn apply(machine: &mut Machine, command: Command) -> Vec<Event> {
+        let entry = Entry {
+            at: 1_000,
+            seed: 77,
+            origin: Origin::default(),
+            commands: vec![command],
+        };
+        assert!(matches!(machine.apply(&entry), Applied::Applied(_)));
+        machine.store_mut().take_events()
+    }
+
+    /// Runs the commands of one script on the overlay; its replies, and what it came to under this number.
+    fn script(
+        overlay: &mut Overlay,
+        machine: &Machine,
+        number: u64,
+        commands: &[&str],
+    ) -> (Vec<Reply>, Effects) {
+        overlay.begin(1_000, number);
+        let fetch = |db: u8, key: &[u8]| machine.view(1_000, db).slot(key).cloned();
+        let run = |text: &&str| {
+            let command = words(text);
+            let spec = table::lookup(&command.argv).unwrap();
+            overlay.run(spec, command, &fetch).unwrap()
+        };
+        let replies = commands.iter().map(run).collect();
+        let outcome = overlay.finish();
+        let effects = Effects {
+            caller: Waiter {
+                node: 1,
+                start: 1,
+                number,
+            },
+            finished: 0,
+            at: 1_000,
+            seed: number,
+            relied_on: outcome.relied_on,
+            revision: None,
+            commands: outcome.commands,
+            reply: Reply::Nil,
+        };
+        (replies, effects)
+    }
+
+    fn get(machine: &Machine, key: &str) -> Reply {
+        machine.read(1_000, 0, &words(&format!("GET {key}")).argv)
+    }
+
+    #[test]
+    fn scripts_on_top_of_each_other_come_to_what_they_saw() {
+        let mut machine = Machine::default();
+        apply(&mut machine, words("SET a 1"));
+        apply(&mut machine, words("SET gone 1"));
+        let mut overlay = Overlay::default();
+        overlay.reset(machine.store().settings());
+        let (replies, first) = script(
+            &mut overlay,
+            &machine,
+            1,
+            &["INCR a", "DEL gone", "SETNX a 9", "GET b"],
+        );
+        assert_eq!(
+            replies,
+            [
+                Reply::Integer(2),
+                Reply::Integer(1),
+                Reply::Integer(0),
+                Reply::Nil
+            ]
+        );
+        assert_eq!(first.commands.len(), 2, "SETNX changed nothing");
+        let (replies, second) = script(
+            &mut overlay,
+            &machine,
+            2,
+            &["INCR a", "SETNX gone 5", "HRANDFIELD h"],
+        );
+        assert_eq!(replies, [Reply::Integer(3), Reply::Integer(1), Reply::Nil]);
+        assert_eq!(get(&machine, "a"), Reply::bulk("1"), "nothing is applied yet");
+        let events = apply(&mut machine, encode(vec![first, second]));
+        assert!(
+            events
+                .iter()
+                .all(|event| matches!(event, Event::Evaluated { reply: Some(_), .. })),
+            "{events:?}"
+        );
+        assert_eq!(
+            (get(&machine, "a"), get(&machine, "gone")),
+            (Reply::bulk("3"), Reply::bulk("5"))
+        );
+    }
+
+    #[test]
+    fn a_key_changed_meanwhile_is_noticed_even_if_only_read() {
+        let mut machine = Machine::default();
+        apply(&mut machine, words("SET a 1"));
+        let mut overlay = Overlay::default();
+        let (_, effects) = script(&mut overlay, &machine, 1, &["GET a", "SET b 1"]);
+        apply(&mut machine, words("SET a 2"));
+        let events = apply(&mut machine, encode(vec![effects]));
+        assert!(
+            matches!(events[..], [Event::Evaluated { reply: None, .. }]),
+            "{events:?}"
+        );
+        assert_eq!(get(&machine, "b"), Reply::Nil);
+    }
+
+    #[test]
+    fn a_command_that_looks_at_all_keys_needs_the_whole_state() {
+        let mut machine = Machine::default();
+        apply(&mut machine, words("SET a 1"));
+        let dbsize = || words("DBSIZE");
+        let spec = table::lookup(&dbsize().argv).unwrap();
+        let mut overlay = Overlay::default();
+        assert_eq!(overlay.run(spec, dbsize(), &|_, _| None), Err(NeedsAll));
+        let mut whole = Overlay::over(machine.freeze());
+        whole.begin(1_000, 1);
+        assert_eq!(whole.run(spec, dbsize(), &|_, _| None), Ok(Reply::Integer(1)));
+    }
+}

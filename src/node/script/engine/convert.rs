@@ -1,0 +1,184 @@
+//! Replies to Lua values and back, by Redis' rules: RESP2 unless the script chose RESP3 with `redis.setresp`.
+
+use super::number::{general, to_text, truncate};
+use super::raise;
+use crate::machine::reply::{CommandError, Reply};
+use bytes::Bytes;
+use mlua::{IntoLua, Lua, Table, Value};
+use std::borrow::Cow;
+
+/// How deep a value may be nested that a script answers. Redis gives up where Lua's stack ends; here the stack that counts is that
+/// of whoever encodes the reply.
+const DEPTH: usize = 256;
+
+/// The most digits Redis prints of a double.
+const DOUBLE_DIGITS: usize = 17;
+
+/// A command's reply as the script gets it.
+pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Value> {
+    match reply {
+        Reply::Simple(text) => tagged(lua, "ok", lua.create_string(text.as_bytes())?),
+        Reply::Error(error) => {
+            raise::refusal_table(lua, error_text(error).as_bytes(), true).map(Value::Table)
+        }
+        Reply::Integer(number) => Ok(Value::Number(*number as f64)),
+        Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
+        Reply::Nil | Reply::NilArray => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
+        Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
+        Reply::Set(items) if resp3 => {
+            let set = lua.create_table_with_capacity(0, items.len())?;
+            for item in items {
+                set.raw_set(to_lua(lua, item, true)?, true)?;
+            }
+            tagged(lua, "set", set)
+        }
+        Reply::Set(items) => array(lua, items, false).map(Value::Table),
+        Reply::Map(pairs) if resp3 => {
+            let map = lua.create_table_with_capacity(0, pairs.len())?;
+            for (key, value) in pairs {
+                map.raw_set(to_lua(lua, key, true)?, to_lua(lua, value, true)?)?;
+            }
+            tagged(lua, "map", map)
+        }
+        Reply::Pairs(pairs) if resp3 => {
+            let list = lua.create_table_with_capacity(pairs.len(), 0)?;
+            for (index, (left, right)) in pairs.iter().enumerate() {
+                let pair = lua.create_table_with_capacity(2, 0)?;
+                pair.raw_set(1, to_lua(lua, left, true)?)?;
+                pair.raw_set(2, to_lua(lua, right, true)?)?;
+                list.raw_set(index + 1, pair)?;
+            }
+            list.into_lua(lua)
+        }
+        Reply::Map(pairs) | Reply::Pairs(pairs) => {
+            let flat = lua.create_table_with_capacity(pairs.len() * 2, 0)?;
+            for (index, item) in pairs.iter().flat_map(|(left, right)| [left, right]).enumerate() {
+                flat.raw_set(index + 1, to_lua(lua, item, false)?)?;
+            }
+            flat.into_lua(lua)
+        }
+        Reply::Double(number) if resp3 => tagged(lua, "double", *number),
+        Reply::Double(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
+        Reply::Boolean(yes) if resp3 => Ok(Value::Boolean(*yes)),
+        Reply::Boolean(yes) => Ok(Value::Integer(i64::from(*yes))),
+        Reply::Verbatim(text) if resp3 => {
+            let verbatim = lua.create_table_with_capacity(0, 2)?;
+            verbatim.raw_set("string", lua.create_string(text)?)?;
+            verbatim.raw_set("format", "txt")?;
+            tagged(lua, "verbatim_string", verbatim)
+        }
+        Reply::Verbatim(text) => lua.create_string(text)?.into_lua(lua),
+    }
+}
+
+fn tagged(lua: &Lua, tag: &str, value: impl IntoLua) -> mlua::Result<Value> {
+    let table = lua.create_table_with_capacity(0, 1)?;
+    table.raw_set(tag, value)?;
+    table.into_lua(lua)
+}
+
+fn array(lua: &Lua, items: &[Reply], resp3: bool) -> mlua::Result<Table> {
+    let table = lua.create_table_with_capacity(items.len(), 0)?;
+    for (index, item) in items.iter().enumerate() {
+        table.raw_set(index + 1, to_lua(lua, item, resp3)?)?;
+    }
+    Ok(table)
+}
+
+/// A refusal's text as a script sees it: one that is a single word gets `ERR` before it, as Redis takes it for a message.
+pub(super) fn error_text(error: &CommandError) -> String {
+    let text = error.to_string();
+    let text = text.trim_matches(['\r', '\n']);
+    if text.contains(' ') { text.to_owned() } else { format!("ERR {text}") }
+}
+
+/// What a script answers, as its client gets it.
+pub(super) fn to_reply(lua: &Lua, value: &Value, resp3: bool) -> Reply {
+    nested(lua, value, resp3, DEPTH)
+}
+
+fn nested(lua: &Lua, value: &Value, resp3: bool, depth: usize) -> Reply {
+    let Some(depth) = depth.checked_sub(1) else {
+        return refused("ERR reached lua stack limit");
+    };
+    match value {
+        Value::String(text) => Reply::bulk(text.as_bytes()),
+        Value::Integer(number) => Reply::Integer(*number),
+        Value::Number(number) => Reply::Integer(truncate(*number)),
+        Value::Boolean(yes) if resp3 => Reply::Boolean(*yes),
+        Value::Boolean(true) => Reply::Integer(1),
+        Value::Table(table) => of_table(lua, table, resp3, depth),
+        _ => Reply::Nil,
+    }
+}
+
+/// The first of these fields that is there says what the table means; without one it is a list.
+fn of_table(lua: &Lua, table: &Table, resp3: bool, depth: usize) -> Reply {
+    let field = |name: &str| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
+    if let Value::String(_) = field("err") {
+        let text = text_field(table, "err").unwrap_or_default();
+        return refused(&text);
+    }
+    if let Value::String(ok) = field("ok") {
+        return Reply::Simple(Cow::Owned(ok.to_string_lossy().replace(['\r', '\n'], " ")));
+    }
+    match field("double") {
+        Value::Integer(number) => return Reply::Double(number as f64),
+        Value::Number(number) => return Reply::Double(number),
+        _ => {}
+    }
+    if let Value::String(digits) = field("big_number") {
+        return Reply::bulk(digits.to_string_lossy().replace(['\r', '\n'], " "));
+    }
+    if let Value::Table(verbatim) = field("verbatim_string") {
+        let parts = (verbatim.raw_get::<Value>("format"), verbatim.raw_get::<Value>("string"));
+        if let (Ok(Value::String(_)), Ok(Value::String(text))) = parts {
+            return Reply::Verbatim(Bytes::copy_from_slice(&text.as_bytes()));
+        }
+    }
+    if let Value::Table(map) = field("map") {
+        let pair = |(key, value)| (nested(lua, &key, resp3, depth), nested(lua, &value, resp3, depth));
+        return Reply::Map(map.pairs::<Value, Value>().flatten().map(pair).collect());
+    }
+    if let Value::Table(set) = field("set") {
+        let key = |(key, _)| nested(lua, &key, resp3, depth);
+        return Reply::Set(set.pairs::<Value, Value>().flatten().map(key).collect());
+    }
+    let mut items = Vec::new();
+    for index in 1.. {
+        match table.raw_get::<Value>(index) {
+            Ok(Value::Nil) | Err(_) => break,
+            Ok(item) => items.push(nested(lua, &item, resp3, depth)),
+        }
+    }
+    Reply::Array(items)
+}
+
+/// A field that is a string or a number, as text.
+pub(super) fn text_field(table: &Table, name: &str) -> Option<String> {
+    match table.get::<Value>(name).ok()? {
+        Value::String(text) => Some(text.to_string_lossy()),
+        number @ (Value::Integer(_) | Value::Number(_)) => Some(to_text(&number)),
+        _ => None,
+    }
+}
+
+/// A refusal with this text, on one line.
+pub(super) fn refused(text: &str) -> Reply {
+    let text = text.trim_matches(['\r', '\n']).replace(['\r', '\n'], " ");
+    Reply::Error(CommandError::Other(Cow::Owned(text)))
+}
+
+/// The arguments of `redis.call`: strings, and numbers with all the digits they have.
+pub(super) fn arguments(values: &[Value]) -> Option<Vec<Bytes>> {
+    let argument = |value: &Value| match value {
+        Value::String(text) => Some(Bytes::copy_from_slice(&text.as_bytes())),
+        Value::Integer(number) if number.unsigned_abs() < 100_000_000_000_000_000 => {
+            Some(Bytes::from(number.to_string()))
+        }
+        Value::Integer(number) => Some(Bytes::from(general(*number as f64, DOUBLE_DIGITS))),
+        Value::Number(number) => Some(Bytes::from(general(*number, DOUBLE_DIGITS))),
+        _ => None,
+    };
+    values.iter().map(argument).collect()
+}

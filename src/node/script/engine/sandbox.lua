@@ -1,0 +1,97 @@
+-- The parts of the sandbox that have to be Lua: whatever can catch an error passes it through `plain` or `kept` first (see raise.rs),
+-- and whatever a script may not change is an empty table in front of the real one, which `behind` knows (see sandbox.rs).
+local behind, fail, refuse, rethrow, plain, kept = ...
+local pcall, xpcall, type = pcall, xpcall, type
+local next, pairs, rawget, rawset = next, pairs, rawget, rawset
+local create, resume = coroutine.create, coroutine.resume
+local M = { coroutine = {} }
+
+local function outcome(ok, ...)
+  if ok then return true, ... end
+  return false, plain((...))
+end
+
+function M.pcall(...)
+  return outcome(pcall(...))
+end
+
+function M.xpcall(f, handler)
+  return xpcall(f, function(e) return handler(kept(e)) end)
+end
+
+function M.next(t, k)
+  if type(t) ~= "table" then fail(1, "table", t) end
+  return next(behind[t] or t, k)
+end
+
+function M.pairs(t)
+  if type(t) ~= "table" then fail(1, "table", t) end
+  if behind[t] then return M.next, t, nil end
+  return next, t, nil
+end
+
+function M.rawget(t, k)
+  if type(t) ~= "table" then fail(1, "table", t) end
+  return rawget(behind[t] or t, k)
+end
+
+function M.rawset(t, k, v)
+  if type(t) ~= "table" then fail(1, "table", t) end
+  if behind[t] then refuse() end
+  return rawset(t, k, v)
+end
+
+-- A coroutine has a C stack of its own in Lua's books, but not in the machine's: nesting is bounded here.
+local depth, deepest = 0, 16
+
+local function resumed(ok, ...)
+  depth = depth - 1
+  if ok then return true, ... end
+  return false, kept((...))
+end
+
+local function wrapped(ok, ...)
+  depth = depth - 1
+  if ok then return ... end
+  rethrow((...))
+end
+
+function M.coroutine.create(f)
+  if type(f) ~= "function" then fail(1, "Lua function expected") end
+  return create(f)
+end
+
+function M.coroutine.resume(co, ...)
+  if type(co) ~= "thread" then fail(1, "coroutine expected") end
+  if depth >= deepest then return false, "C stack overflow" end
+  depth = depth + 1
+  return resumed(resume(co, ...))
+end
+
+function M.coroutine.wrap(f)
+  local co = M.coroutine.create(f)
+  return function(...)
+    if depth >= deepest then rethrow("C stack overflow") end
+    depth = depth + 1
+    return wrapped(resume(co, ...))
+  end
+end
+
+-- Runs a function of the script's under a handler for what it does not catch itself.
+function M.run(handler, f, keys, args)
+  depth = 0
+  return xpcall(function() return f(keys, args) end, handler)
+end
+
+-- The same for the body of an EVAL, which takes no arguments.
+function M.run_script(handler, f)
+  depth = 0
+  return xpcall(f, handler)
+end
+
+-- What Rust needs of Lua's own operators.
+M.raw_pcall = pcall
+function M.get(t, k) return t[k] end
+function M.less(a, b) return a < b end
+
+return M

@@ -28,7 +28,6 @@ pub const KIND: Kind = Kind {
         "COMMAND GETKEYS MSET key value key value",
         "COMMAND GETKEYS nonsense key",
         "COMMAND GETKEYS",
-        "CLUSTER nonsense",
         "PUBLISH value value",
         "READONLY",
         "nonsense value value",

@@ -11,7 +11,7 @@ pub const KIND: Kind = Kind {
         "EVAL_RO script 2 key key number value",
         "EVAL broken 0",
         "EVAL script #key+ value",
-        "EVALSHA ffffffffffffffffffffffffffffffffffffffff 0",
+        "EVALSHA 'ffffffffffffffffffffffffffffffffffffffff 0",
         "EVALSHA value 0",
         "SCRIPT EXISTS value",
         "SCRIPT nonsense",

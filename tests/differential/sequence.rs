@@ -143,7 +143,9 @@ fn spoil(argv: &mut Argv, chance: &mut Chance) {
             .any(|part| name.windows(part.len()).any(|window| window == *part))
     };
     // Chance, cursors and seconds that pass would make a difference of what is none.
-    if is_one_of(&[b"SCAN", b"RAND", b"SPOP", b"EVAL", b"CLIENT", b"COMMAND"]) {
+    if is_one_of(&[
+        b"SCAN", b"RAND", b"SPOP", b"EVAL", b"CLIENT", b"COMMAND", b"HELLO",
+    ]) {
         return;
     }
     let timed = is_one_of(&[b"EX", b"SET", b"RESTORE"]);

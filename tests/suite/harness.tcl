@@ -40,11 +40,11 @@ proc test {name code {okpattern undefined} {tags {}}} {
     if {$::num_failed > $failed} { catch reconnect }
 }
 
-# What a block asks for before its tests (FUNCTION FLUSH, CONFIG SET of its overrides) may be unknown to the server: then this is noted,
-# and the tests run all the same.
+# What is asked for before and between tests (FUNCTION FLUSH, CONFIG SET) may be unknown to the server: then this is noted, and the
+# tests run all the same.
 rename r suite_r
 proc r args {
-    if {!$::suite_preparing} { return [uplevel 1 [list suite_r {*}$args]] }
+    if {!$::suite_preparing && $::suite_test ne ""} { return [uplevel 1 [list suite_r {*}$args]] }
     if {[catch {uplevel 1 [list suite_r {*}$args]} answer]} {
         suite_note setup $args $answer
         return {}

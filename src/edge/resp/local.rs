@@ -57,7 +57,7 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CONFIG|GET",        Now(config::get)),
     ("CONFIG|HELP",       Now(config::help)),
     ("CONFIG|RESETSTAT",  Now(config::resetstat)),
-    ("CONFIG|SET",        Now(config::set)),
+    ("CONFIG|SET",        Later(config::set)),
     ("ECHO",              Now(echo)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
@@ -124,6 +124,11 @@ fn echo(_: &mut Caller, args: &mut Args<'_>) -> Answer {
 
 fn select(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     let index = args.integer()?;
+    if i32::try_from(index).is_err() {
+        return Err(CommandError::text(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
     let known = u8::try_from(index)
         .ok()
         .filter(|index| usize::from(*index) < DATABASES);

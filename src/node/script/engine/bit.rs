@@ -6,8 +6,11 @@ use mlua::{Lua, MultiValue, Table};
 /// The table `bit`.
 pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
     let bit = lua.create_table()?;
-    let single: [(&str, fn(u32) -> u32); 3] =
-        [("tobit", |bits| bits), ("bnot", |bits| !bits), ("bswap", u32::swap_bytes)];
+    let single: [(&str, fn(u32) -> u32); 3] = [
+        ("tobit", |bits| bits),
+        ("bnot", |bits| !bits),
+        ("bswap", u32::swap_bytes),
+    ];
     for (name, operation) in single {
         let function = lua.create_function(move |lua, values: MultiValue| {
             Ok(signed(operation(bits(&Args::new(lua, values), 1)?)))
@@ -24,7 +27,9 @@ pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
             let args = Args::new(lua, values);
             let first = bits(&args, 1)?;
             let others = (2..=args.count()).rev().map(|number| bits(&args, number));
-            others.fold(Ok(first), |whole, next| Ok(operation(whole?, next?))).map(signed)
+            others
+                .fold(Ok(first), |whole, next| Ok(operation(whole?, next?)))
+                .map(signed)
         })?;
         bit.raw_set(name, function)?;
     }
@@ -59,8 +64,16 @@ fn bits(args: &Args<'_>, number: usize) -> mlua::Result<u32> {
 fn to_hex(lua: &Lua, values: MultiValue) -> mlua::Result<String> {
     let args = Args::new(lua, values);
     let number = bits(&args, 1)?;
-    let digits = if args.count() < 2 { 8 } else { signed(bits(&args, 2)?) };
+    let digits = if args.count() < 2 {
+        8
+    } else {
+        signed(bits(&args, 2)?)
+    };
     let shown = usize::try_from(digits.unsigned_abs()).unwrap_or(8).min(8);
-    let all = if digits < 0 { format!("{number:08X}") } else { format!("{number:08x}") };
+    let all = if digits < 0 {
+        format!("{number:08X}")
+    } else {
+        format!("{number:08x}")
+    };
     Ok(all[8 - shown..].to_owned())
 }

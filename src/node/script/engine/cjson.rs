@@ -123,7 +123,8 @@ fn add_settings(lua: &Lua, table: &Table, settings: &Rc<Settings>) -> mlua::Resu
     let at = Rc::clone(settings);
     let invalid = lua.create_function(move |lua, values| {
         let args = at_most(lua, values, 1)?;
-        at.encode_invalid.set(option(&args, at.encode_invalid.get(), &INVALID)?);
+        at.encode_invalid
+            .set(option(&args, at.encode_invalid.get(), &INVALID)?);
         match at.encode_invalid.get() {
             INVALID_NULL => INVALID[INVALID_NULL].into_lua(lua),
             other => (other != INVALID_OFF).into_lua(lua),
@@ -140,7 +141,13 @@ fn at_most(lua: &Lua, values: MultiValue, count: usize) -> mlua::Result<Args<'_>
     Ok(args)
 }
 
-fn integer(args: &Args<'_>, number: usize, setting: &Cell<i32>, least: i32, greatest: i32) -> mlua::Result<i32> {
+fn integer(
+    args: &Args<'_>,
+    number: usize,
+    setting: &Cell<i32>,
+    least: i32,
+    greatest: i32,
+) -> mlua::Result<i32> {
     if !args.is_none_or_nil(number) {
         let value = low(args.integer(number)?);
         if !(least..=greatest).contains(&value) {
@@ -179,7 +186,12 @@ fn one<'a>(args: &'a Args<'_>) -> mlua::Result<&'a Value> {
 fn encode(lua: &Lua, settings: &Settings, shared: &Shared, values: MultiValue) -> mlua::Result<LuaString> {
     let args = Args::new(lua, values);
     let value = one(&args)?;
-    let mut encoder = Encoder { lua, settings, shared, out: Vec::new() };
+    let mut encoder = Encoder {
+        lua,
+        settings,
+        shared,
+        out: Vec::new(),
+    };
     encoder.value(value, 0)?;
     lua.create_string(encoder.out)
 }
@@ -254,7 +266,10 @@ impl Encoder<'_> {
 
     fn table(&mut self, value: &Value, table: &Table, depth: i32) -> mlua::Result<()> {
         if depth > self.settings.encode_depth.get().min(DEPTH) {
-            return Err(error(self.lua, format!("Cannot serialise, excessive nesting ({depth})")));
+            return Err(error(
+                self.lua,
+                format!("Cannot serialise, excessive nesting ({depth})"),
+            ));
         }
         match self.array_length(value, table)? {
             Some(length) if length > 0 => self.array(table, length, depth),
@@ -331,7 +346,14 @@ fn decode(lua: &Lua, settings: &Settings, shared: &Shared, values: MultiValue) -
     if text.len() >= 2 && text[..2].contains(&0) {
         return Err(error(lua, "JSON parser does not support UTF-16 or UTF-32"));
     }
-    let mut decoder = Decoder { lua, settings, shared, text: &text, at: 0, depth: 0 };
+    let mut decoder = Decoder {
+        lua,
+        settings,
+        shared,
+        text: &text,
+        at: 0,
+        depth: 0,
+    };
     let token = decoder.next()?;
     let value = decoder.value(token)?;
     let end = decoder.next()?;
@@ -402,7 +424,11 @@ impl Decoder<'_> {
     }
 
     fn unexpected(&self, wanted: &str, found: &Token) -> mlua::Error {
-        let text = format!("Expected {wanted} but found {} at character {}", found.kind.name(), found.at + 1);
+        let text = format!(
+            "Expected {wanted} but found {} at character {}",
+            found.kind.name(),
+            found.at + 1
+        );
         error(self.lua, text)
     }
 
@@ -439,7 +465,11 @@ impl Decoder<'_> {
             }
             _ => Kind::Wrong("invalid token"),
         };
-        let at = if matches!(kind, Kind::Wrong(_)) { self.at } else { at };
+        let at = if matches!(kind, Kind::Wrong(_)) {
+            self.at
+        } else {
+            at
+        };
         Ok(Token { kind, at })
     }
 
@@ -509,7 +539,10 @@ impl Decoder<'_> {
         if low & 0xfc00 != 0xdc00 {
             return None;
         }
-        Some((12, char::from_u32(((high & 0x3ff) << 10 | low & 0x3ff) + 0x10000)?))
+        Some((
+            12,
+            char::from_u32(((high & 0x3ff) << 10 | low & 0x3ff) + 0x10000)?,
+        ))
     }
 
     /// What C reads as a number and JSON does not.
@@ -550,8 +583,10 @@ impl Decoder<'_> {
     fn descend(&mut self) -> mlua::Result<()> {
         self.depth += 1;
         if self.depth > self.settings.decode_depth.get().min(DEPTH) {
-            let text =
-                format!("Found too many nested data structures ({}) at character {}", self.depth, self.at);
+            let text = format!(
+                "Found too many nested data structures ({}) at character {}",
+                self.depth, self.at
+            );
             return Err(error(self.lua, text));
         }
         Ok(())

@@ -20,7 +20,10 @@ const TOO_MANY: &str =
 pub(super) fn table(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     let with = shared.clone();
-    table.raw_set("pack", lua.create_function(move |lua, values| pack(lua, &with, values))?)?;
+    table.raw_set(
+        "pack",
+        lua.create_function(move |lua, values| pack(lua, &with, values))?,
+    )?;
     let meter = shared.meter.clone();
     let unpack = lua.create_function(move |lua, values| {
         unpack(&Args::new(lua, values), &meter, Limit { count: 0, offset: 0 })
@@ -52,7 +55,10 @@ fn pack(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<LuaStrin
     if args.count() == 0 {
         return Err(args.bad(0, "MessagePack pack needs input."));
     }
-    let mut packer = Packer { shared, out: Vec::new() };
+    let mut packer = Packer {
+        shared,
+        out: Vec::new(),
+    };
     for value in args.values() {
         packer.value(value, 0)?;
     }
@@ -202,7 +208,11 @@ fn unpack(args: &Args<'_>, meter: &Meter, limit: Limit) -> mlua::Result<MultiVal
         );
         return Err(error(lua, text));
     };
-    let most = if all { usize::MAX } else { usize::try_from(limit.count).unwrap_or(usize::MAX) };
+    let most = if all {
+        usize::MAX
+    } else {
+        usize::try_from(limit.count).unwrap_or(usize::MAX)
+    };
     let mut unpacker = Unpacker { lua, meter, rest };
     let mut results = Vec::new();
     while !unpacker.rest.is_empty() && results.len() < most {
@@ -218,7 +228,11 @@ fn unpack(args: &Args<'_>, meter: &Meter, limit: Limit) -> mlua::Result<MultiVal
     }
     if !all {
         let next = data.len() - unpacker.rest.len();
-        let next = if unpacker.rest.is_empty() { -1 } else { i64::try_from(next).unwrap_or(-1) };
+        let next = if unpacker.rest.is_empty() {
+            -1
+        } else {
+            i64::try_from(next).unwrap_or(-1)
+        };
         results.insert(0, Value::Integer(next));
     }
     Ok(MultiValue::from_vec(results))
@@ -251,11 +265,15 @@ impl<'a> Unpacker<'a> {
 
     /// A number of up to eight bytes, the greatest first.
     fn unsigned(&mut self, bytes: usize) -> Result<u64, Fault> {
-        Ok(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        Ok(self
+            .take(bytes)?
+            .iter()
+            .fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     fn length(&mut self, bytes: usize) -> Result<usize, Fault> {
-        self.unsigned(bytes).map(|length| usize::try_from(length).expect("at most four bytes"))
+        self.unsigned(bytes)
+            .map(|length| usize::try_from(length).expect("at most four bytes"))
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, Fault> {

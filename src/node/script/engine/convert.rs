@@ -23,7 +23,10 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        Reply::Nil | Reply::NilArray => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
+        // A script waits for nothing.
+        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => {
+            Ok(if resp3 { Value::Nil } else { Value::Boolean(false) })
+        }
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
             let set = lua.create_table_with_capacity(0, items.len())?;
@@ -89,7 +92,11 @@ fn array(lua: &Lua, items: &[Reply], resp3: bool) -> mlua::Result<Table> {
 pub(super) fn error_text(error: &CommandError) -> String {
     let text = error.to_string();
     let text = text.trim_matches(['\r', '\n']);
-    if text.contains(' ') { text.to_owned() } else { format!("ERR {text}") }
+    if text.contains(' ') {
+        text.to_owned()
+    } else {
+        format!("ERR {text}")
+    }
 }
 
 /// What a script answers, as its client gets it.
@@ -131,7 +138,10 @@ fn of_table(lua: &Lua, table: &Table, resp3: bool, depth: usize) -> Reply {
         return Reply::bulk(digits.to_string_lossy().replace(['\r', '\n'], " "));
     }
     if let Value::Table(verbatim) = field("verbatim_string") {
-        let parts = (verbatim.raw_get::<Value>("format"), verbatim.raw_get::<Value>("string"));
+        let parts = (
+            verbatim.raw_get::<Value>("format"),
+            verbatim.raw_get::<Value>("string"),
+        );
         if let (Ok(Value::String(_)), Ok(Value::String(text))) = parts {
             return Reply::Verbatim(Bytes::copy_from_slice(&text.as_bytes()));
         }

@@ -74,8 +74,14 @@ pub(super) fn load(
             flags: function.flags,
         })
         .collect();
-    let callbacks = registered.into_iter().map(|function| (text(&function.name), function.callback));
-    let library = Library { name: header.name, engine: header.engine, functions };
+    let callbacks = registered
+        .into_iter()
+        .map(|function| (text(&function.name), function.callback));
+    let library = Library {
+        name: header.name,
+        engine: header.engine,
+        functions,
+    };
     Ok((library, callbacks.collect()))
 }
 
@@ -95,7 +101,9 @@ fn run(
     let list = Rc::clone(&open);
     let register = lua.create_function(move |lua, values| match &*list.borrow() {
         Some(registered) => register(&Args::new(lua, values), &mut registered.borrow_mut()),
-        None => Err(refusal("redis.register_function can only be called on FUNCTION LOAD command")),
+        None => Err(refusal(
+            "redis.register_function can only be called on FUNCTION LOAD command",
+        )),
     })?;
     redis.raw_set("register_function", register)?;
     vm.strict(&redis)?;
@@ -103,7 +111,8 @@ fn run(
     globals.raw_set("redis", vm.front(&redis)?)?;
     vm.strict(&globals)?;
 
-    vm.meter.start(lua, Duration::MAX, limits.load, Default::default())?;
+    vm.meter
+        .start(lua, Duration::MAX, limits.load, Default::default())?;
     vm.show_only(Some(&globals))?;
     let result = vm.run(chunk, None);
     vm.show_only(None)?;
@@ -148,12 +157,21 @@ fn text(value: &Value) -> Option<Vec<u8>> {
 
 fn positional(args: &Args<'_>) -> mlua::Result<Registered> {
     let Some(name) = text(args.get(1)) else {
-        return Err(refusal("first argument to redis.register_function must be a string"));
+        return Err(refusal(
+            "first argument to redis.register_function must be a string",
+        ));
     };
     let Value::Function(callback) = args.get(2) else {
-        return Err(refusal("second argument to redis.register_function must be a function"));
+        return Err(refusal(
+            "second argument to redis.register_function must be a function",
+        ));
     };
-    Ok(Registered { name, description: None, callback: callback.clone(), flags: ScriptFlags::default() })
+    Ok(Registered {
+        name,
+        description: None,
+        callback: callback.clone(),
+        flags: ScriptFlags::default(),
+    })
 }
 
 fn named(args: &Args<'_>) -> mlua::Result<Registered> {
@@ -167,11 +185,15 @@ fn named(args: &Args<'_>) -> mlua::Result<Registered> {
     for pair in table.pairs::<Value, Value>() {
         let (key, value) = pair?;
         let Some(key) = text(&key) else {
-            return Err(refusal("named argument key given to redis.register_function is not a string"));
+            return Err(refusal(
+                "named argument key given to redis.register_function is not a string",
+            ));
         };
         let must_be_text = |what: &str| {
             text(&value).ok_or_else(|| {
-                refusal(&format!("{what} argument given to redis.register_function must be a string"))
+                refusal(&format!(
+                    "{what} argument given to redis.register_function must be a string"
+                ))
             })
         };
         match key.to_ascii_lowercase().as_slice() {
@@ -187,8 +209,7 @@ fn named(args: &Args<'_>) -> mlua::Result<Registered> {
             b"flags" => match value {
                 Value::Table(list) => flags = read_flags(&list)?,
                 _ => {
-                    let text =
-                        "flags argument to redis.register_function must be a table representing function flags";
+                    let text = "flags argument to redis.register_function must be a table representing function flags";
                     return Err(refusal(text));
                 }
             },
@@ -196,12 +217,19 @@ fn named(args: &Args<'_>) -> mlua::Result<Registered> {
         }
     }
     let Some(name) = name else {
-        return Err(refusal("redis.register_function must get a function name argument"));
+        return Err(refusal(
+            "redis.register_function must get a function name argument",
+        ));
     };
     let Some(callback) = callback else {
         return Err(refusal("redis.register_function must get a callback argument"));
     };
-    Ok(Registered { name, description, callback, flags })
+    Ok(Registered {
+        name,
+        description,
+        callback,
+        flags,
+    })
 }
 
 fn read_flags(list: &Table) -> mlua::Result<ScriptFlags> {

@@ -131,10 +131,12 @@ struct Kept {
 
 /// SHA-1 in lower-case hexadecimal digits: the name of a script.
 pub(crate) fn sha1_hex(text: &[u8]) -> String {
-    Sha1::digest(text).iter().fold(String::with_capacity(40), |mut hex, byte| {
-        write!(hex, "{byte:02x}").expect("a String takes whatever is written");
-        hex
-    })
+    Sha1::digest(text)
+        .iter()
+        .fold(String::with_capacity(40), |mut hex, byte| {
+            write!(hex, "{byte:02x}").expect("a String takes whatever is written");
+            hex
+        })
 }
 
 impl Engine {
@@ -168,7 +170,9 @@ impl Engine {
         let reply = vm.start(run).and_then(|()| {
             vm.set_global("KEYS", Value::Table(vm.strings(run.keys)?))?;
             vm.set_global("ARGV", Value::Table(vm.strings(run.args)?))?;
-            vm.desk.lend(&vm.lua, host, || vm.run(&function, None)).map(|result| vm.reply(result, &sha))
+            vm.desk
+                .lend(&vm.lua, host, || vm.run(&function, None))
+                .map(|result| vm.reply(result, &sha))
         });
         let reply = reply.unwrap_or_else(|error| failed(&error, &sha));
         self.scripts.tidy(&self.limits);
@@ -220,7 +224,10 @@ impl Engine {
 
     /// Memory of Lua in bytes: of scripts, and of functions.
     pub(crate) fn memory_bytes(&self) -> (usize, usize) {
-        (self.scripts.vm.lua.used_memory(), self.functions.vm.lua.used_memory())
+        (
+            self.scripts.vm.lua.used_memory(),
+            self.functions.vm.lua.used_memory(),
+        )
     }
 
     fn script(&mut self, text: &[u8], sha: &str) -> Result<mlua::Function, CommandError> {
@@ -228,10 +235,17 @@ impl Engine {
             return Ok(function);
         }
         let (_, begin) = script_flags(text)?;
-        let function = self.scripts.vm.compile(&text[begin..], "@user_script").map_err(|message| {
-            let text = format!("ERR Error compiling script (new function): {}", one_line(&message));
-            CommandError::Other(Cow::Owned(text))
-        })?;
+        let function = self
+            .scripts
+            .vm
+            .compile(&text[begin..], "@user_script")
+            .map_err(|message| {
+                let text = format!(
+                    "ERR Error compiling script (new function): {}",
+                    one_line(&message)
+                );
+                CommandError::Other(Cow::Owned(text))
+            })?;
         let functions = HashMap::from([(String::new(), function.clone())]);
         self.scripts.keep(sha.to_owned(), functions, &self.limits);
         Ok(function)
@@ -242,7 +256,9 @@ impl Engine {
         if !self.functions.kept.contains_key(&sha) {
             self.load_library(code)?;
         }
-        self.functions.kept(&sha, name).ok_or(CommandError::text("ERR Function not found"))
+        self.functions
+            .kept(&sha, name)
+            .ok_or(CommandError::text("ERR Function not found"))
     }
 }
 
@@ -252,7 +268,12 @@ impl State {
             let text = format!("ERR Lua could not be started: {}", one_line(&error.to_string()));
             CommandError::Other(Cow::Owned(text))
         })?;
-        Ok(Self { purpose, vm, kept: HashMap::new(), uses: 0 })
+        Ok(Self {
+            purpose,
+            vm,
+            kept: HashMap::new(),
+            uses: 0,
+        })
     }
 
     fn kept(&mut self, key: &str, name: &str) -> Option<mlua::Function> {
@@ -264,12 +285,22 @@ impl State {
 
     fn keep(&mut self, key: String, functions: HashMap<String, mlua::Function>, limits: &Limits) {
         while self.kept.len() >= limits.kept {
-            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| key.clone());
+            let oldest = self
+                .kept
+                .iter()
+                .min_by_key(|(_, kept)| kept.used)
+                .map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { break };
             self.kept.remove(&oldest);
         }
         self.uses += 1;
-        self.kept.insert(key, Kept { functions, used: self.uses });
+        self.kept.insert(
+            key,
+            Kept {
+                functions,
+                used: self.uses,
+            },
+        );
     }
 
     /// Collects what a run left, where that is much; where it cannot be collected, begins anew.
@@ -296,7 +327,12 @@ impl State {
 
 impl Vm {
     fn start(&self, run: &Run<'_>) -> mlua::Result<()> {
-        self.meter.start(&self.lua, run.busy_after, run.ends_after, Arc::clone(&run.signals))
+        self.meter.start(
+            &self.lua,
+            run.busy_after,
+            run.ends_after,
+            Arc::clone(&run.signals),
+        )
     }
 
     fn strings(&self, items: &[Bytes]) -> mlua::Result<Table> {
@@ -325,9 +361,7 @@ impl Vm {
         let text = convert::text_field(&error, "err").unwrap_or_else(|| "ERR unknown error".to_owned());
         let source = convert::text_field(&error, "source").zip(convert::text_field(&error, "line"));
         match source {
-            Some((source, line)) => {
-                convert::refused(&format!("{text} script: {name}, on {source}:{line}."))
-            }
+            Some((source, line)) => convert::refused(&format!("{text} script: {name}, on {source}:{line}.")),
             None => convert::refused(&text),
         }
     }
@@ -338,7 +372,9 @@ fn stopped(stop: Stop, at: Option<(String, usize)>, name: &str) -> Reply {
         Stop::Killed => "ERR Script killed by user with SCRIPT KILL...",
         Stop::OutOfTime => "ERR Script ended: it ran for longer than a script may.",
     };
-    let at = at.map(|(source, line)| format!(" script: {name}, on {source}:{line}.")).unwrap_or_default();
+    let at = at
+        .map(|(source, line)| format!(" script: {name}, on {source}:{line}."))
+        .unwrap_or_default();
     convert::refused(&format!("{text}{at}"))
 }
 

@@ -64,13 +64,22 @@ pub(super) fn read_float(text: &[u8]) -> Option<(f64, usize)> {
 }
 
 fn magnitude(text: &[u8]) -> Option<(f64, usize)> {
-    let is_word = |word: &[u8]| text.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word));
+    let is_word = |word: &[u8]| {
+        text.get(..word.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(word))
+    };
     if is_word(b"inf") {
         return Some((f64::INFINITY, if is_word(b"infinity") { 8 } else { 3 }));
     }
     if is_word(b"nan") {
-        let inside = text.get(4..).filter(|_| text.get(3) == Some(&b'(')).unwrap_or_default();
-        let length = inside.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+        let inside = text
+            .get(4..)
+            .filter(|_| text.get(3) == Some(&b'('))
+            .unwrap_or_default();
+        let length = inside
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_')
+            .count();
         let closed = inside.get(length) == Some(&b')');
         return Some((f64::NAN, if closed { length + 5 } else { 3 }));
     }
@@ -98,10 +107,18 @@ fn number_length(text: &[u8], is_digit: impl Fn(&u8) -> bool, mark: u8) -> Optio
     if length == 0 {
         return None;
     }
-    if text.get(length).is_some_and(|byte| byte.eq_ignore_ascii_case(&mark)) {
+    if text
+        .get(length)
+        .is_some_and(|byte| byte.eq_ignore_ascii_case(&mark))
+    {
         let sign = usize::from(matches!(text.get(length + 1), Some(b'+' | b'-')));
         let from = length + 1 + sign;
-        let digits = text.get(from..).unwrap_or_default().iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = text
+            .get(from..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if digits > 0 {
             length = from + digits;
         }
@@ -117,7 +134,10 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
         None => (number, &b"0"[..]),
     };
     let exponent = std::str::from_utf8(exponent).ok()?.trim_start_matches('+');
-    let mut exponent = exponent.parse::<i32>().unwrap_or(if exponent.starts_with('-') { -9_999 } else { 9_999 });
+    let mut exponent =
+        exponent
+            .parse::<i32>()
+            .unwrap_or(if exponent.starts_with('-') { -9_999 } else { 9_999 });
     let mut value = 0.0;
     let mut past_point = false;
     for byte in digits {

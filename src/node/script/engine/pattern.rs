@@ -65,9 +65,19 @@ impl<'a> Matcher<'a> {
     }
 
     pub(super) fn new(subject: &'a [u8], pattern: &'a [u8], meter: &'a Meter) -> Self {
-        let end = pattern.iter().position(|byte| *byte == 0).unwrap_or(pattern.len());
+        let end = pattern
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(pattern.len());
         let captures = [(0, Length::Unfinished); CAPTURES];
-        Self { subject, pattern: &pattern[..end], meter, captures, level: 0, depth: 0 }
+        Self {
+            subject,
+            pattern: &pattern[..end],
+            meter,
+            captures,
+            level: 0,
+            depth: 0,
+        }
     }
 
     /// Where a match that begins at `start` ends.
@@ -127,15 +137,21 @@ impl<'a> Matcher<'a> {
                 b')' => return self.close(at, item + 1),
                 b'$' if self.item(item + 1) == 0 => return Ok((at == self.subject.len()).then_some(at)),
                 b'%' if self.item(item + 1) == b'b' => {
-                    let Some(end) = self.balanced(at, item + 2)? else { return Ok(None) };
+                    let Some(end) = self.balanced(at, item + 2)? else {
+                        return Ok(None);
+                    };
                     (at, item) = (end, item + 4);
                 }
                 b'%' if self.item(item + 1) == b'f' => {
-                    let Some(next) = self.frontier(at, item + 2)? else { return Ok(None) };
+                    let Some(next) = self.frontier(at, item + 2)? else {
+                        return Ok(None);
+                    };
                     item = next;
                 }
                 b'%' if self.item(item + 1).is_ascii_digit() => {
-                    let Some(end) = self.again(at, self.item(item + 1))? else { return Ok(None) };
+                    let Some(end) = self.again(at, self.item(item + 1))? else {
+                        return Ok(None);
+                    };
                     (at, item) = (end, item + 2);
                 }
                 _ => {
@@ -204,7 +220,9 @@ impl<'a> Matcher<'a> {
     }
 
     fn close(&mut self, at: usize, item: usize) -> Found<Option<usize>> {
-        let open = (0..self.level).rev().find(|index| self.captures[*index].1 == Length::Unfinished);
+        let open = (0..self.level)
+            .rev()
+            .find(|index| self.captures[*index].1 == Length::Unfinished);
         let Some(index) = open else {
             return Err(Fault::Pattern("invalid pattern capture"));
         };
@@ -218,7 +236,9 @@ impl<'a> Matcher<'a> {
 
     /// `%1`: what a capture holds, once more.
     fn again(&mut self, at: usize, digit: u8) -> Found<Option<usize>> {
-        let index = usize::from(digit).checked_sub(usize::from(b'1')).filter(|index| *index < self.level);
+        let index = usize::from(digit)
+            .checked_sub(usize::from(b'1'))
+            .filter(|index| *index < self.level);
         let captured = match index.map(|index| self.captures[index]) {
             None | Some((_, Length::Unfinished)) => return Err(Fault::Pattern("invalid capture index")),
             // A position has no length that anything could have.
@@ -226,7 +246,9 @@ impl<'a> Matcher<'a> {
             Some((start, Length::Bytes(length))) => &self.subject[start..start + length],
         };
         self.meter.steps(captured.len() / 16)?;
-        Ok(self.subject[at..].starts_with(captured).then_some(at + captured.len()))
+        Ok(self.subject[at..]
+            .starts_with(captured)
+            .then_some(at + captured.len()))
     }
 
     /// `%bxy`: from an x to the y that balances it.
@@ -292,7 +314,9 @@ impl<'a> Matcher<'a> {
     }
 
     fn fits(&self, at: usize, item: usize, end: usize) -> bool {
-        let Some(&byte) = self.subject.get(at) else { return false };
+        let Some(&byte) = self.subject.get(at) else {
+            return false;
+        };
         match self.item(item) {
             b'.' => true,
             b'%' => in_class(byte, self.item(item + 1)),
@@ -303,7 +327,11 @@ impl<'a> Matcher<'a> {
 
     /// Whether the set from the `[` at `item` to the `]` at `last` has this byte.
     fn in_set(&self, byte: u8, item: usize, last: usize) -> bool {
-        let (mut at, has) = if self.item(item + 1) == b'^' { (item + 2, false) } else { (item + 1, true) };
+        let (mut at, has) = if self.item(item + 1) == b'^' {
+            (item + 2, false)
+        } else {
+            (item + 1, true)
+        };
         while at < last {
             if self.item(at) == b'%' {
                 at += 1;
@@ -344,12 +372,20 @@ fn in_class(byte: u8, class: u8) -> bool {
 
 /// Where `wanted` begins in `text`.
 pub(super) fn plain(text: &[u8], wanted: &[u8], meter: &Meter) -> Result<Option<usize>, Stopped> {
-    let Some((first, others)) = wanted.split_first() else { return Ok(Some(0)) };
+    let Some((first, others)) = wanted.split_first() else {
+        return Ok(Some(0));
+    };
     let mut from = 0;
     while let Some(rest) = text.get(from..text.len().saturating_sub(others.len())) {
-        let Some(found) = rest.iter().position(|byte| byte == first) else { return Ok(None) };
+        let Some(found) = rest.iter().position(|byte| byte == first) else {
+            return Ok(None);
+        };
         let start = from + found;
-        let same = text[start + 1..].iter().zip(others).take_while(|(left, right)| left == right).count();
+        let same = text[start + 1..]
+            .iter()
+            .zip(others)
+            .take_while(|(left, right)| left == right)
+            .count();
         if same == others.len() {
             return Ok(Some(start));
         }
@@ -361,5 +397,8 @@ pub(super) fn plain(text: &[u8], wanted: &[u8], meter: &Meter) -> Result<Option<
 
 /// Whether the text has a character that means something in a pattern, up to its first NUL.
 pub(super) fn is_special(pattern: &[u8]) -> bool {
-    pattern.iter().take_while(|byte| **byte != 0).any(|byte| b"^$*+?.([%-".contains(byte))
+    pattern
+        .iter()
+        .take_while(|byte| **byte != 0)
+        .any(|byte| b"^$*+?.([%-".contains(byte))
 }

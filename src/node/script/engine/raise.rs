@@ -218,7 +218,10 @@ pub(super) struct Args<'lua> {
 
 impl<'lua> Args<'lua> {
     pub(super) fn new(lua: &'lua Lua, values: MultiValue) -> Self {
-        Self { lua, values: values.into_vec() }
+        Self {
+            lua,
+            values: values.into_vec(),
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -264,7 +267,11 @@ impl<'lua> Args<'lua> {
     }
 
     pub(super) fn integer_or(&self, number: usize, default: i64) -> mlua::Result<i64> {
-        if self.is_none_or_nil(number) { Ok(default) } else { self.integer(number) }
+        if self.is_none_or_nil(number) {
+            Ok(default)
+        } else {
+            self.integer(number)
+        }
     }
 
     pub(super) fn table(&self, number: usize) -> mlua::Result<Table> {
@@ -281,6 +288,8 @@ impl<'lua> Args<'lua> {
 
     /// Whether the argument was given, be it nil: C's `luaL_checkany`.
     pub(super) fn any(&self, number: usize) -> mlua::Result<&Value> {
-        self.values.get(number - 1).ok_or_else(|| self.bad(number, "value expected"))
+        self.values
+            .get(number - 1)
+            .ok_or_else(|| self.bad(number, "value expected"))
     }
 }

@@ -87,6 +87,9 @@ mod tests {
     fn the_numbers_are_those_of_lrand48() {
         // glibc: srand48(0), then lrand48() three times.
         let generator = Generator::new(0);
-        assert_eq!([generator.next(), generator.next(), generator.next()], [366850414, 1610402240, 206956554]);
+        assert_eq!(
+            [generator.next(), generator.next(), generator.next()],
+            [366850414, 1610402240, 206956554]
+        );
     }
 }

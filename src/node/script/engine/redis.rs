@@ -13,8 +13,13 @@ use std::rc::Rc;
 const LEVELS: [&str; 4] = ["LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING"];
 
 /// Where commands of a script would go in Redis. Here all go everywhere.
-const REPLICATION: [(&str, u8); 5] =
-    [("REPL_NONE", 0), ("REPL_AOF", 1), ("REPL_SLAVE", 2), ("REPL_REPLICA", 2), ("REPL_ALL", 3)];
+const REPLICATION: [(&str, u8); 5] = [
+    ("REPL_NONE", 0),
+    ("REPL_AOF", 1),
+    ("REPL_SLAVE", 2),
+    ("REPL_REPLICA", 2),
+    ("REPL_ALL", 3),
+];
 
 /// Passes what a script asks to the host of its run and the answer back. The functions of `redis` live as long as the Lua state, the
 /// host is only lent to one run: `door` is the function that reaches it, there while the run lasts.
@@ -74,7 +79,9 @@ impl Desk {
     fn ask(&self, function: &str, asked: Asked) -> mlua::Result<Reply> {
         let door = self.door.borrow().clone();
         let Some(door) = door else {
-            return Err(refusal(&format!("{function} can only be called inside a script invocation")));
+            return Err(refusal(&format!(
+                "{function} can only be called inside a script invocation"
+            )));
         };
         self.asked.replace(Some(asked));
         door.call::<()>(())?;
@@ -92,7 +99,9 @@ impl Desk {
 
     fn running(&self, function: &str) -> mlua::Result<()> {
         if self.door.borrow().is_none() {
-            return Err(refusal(&format!("{function} can only be called inside a script invocation")));
+            return Err(refusal(&format!(
+                "{function} can only be called inside a script invocation"
+            )));
         }
         Ok(())
     }
@@ -107,15 +116,30 @@ pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, version: &str) -> mlua::Result<T
         redis.raw_set(name, flag)?;
     }
     let at = Rc::clone(desk);
-    redis.raw_set("call", lua.create_function(move |lua, values| call(lua, &at, values, true))?)?;
+    redis.raw_set(
+        "call",
+        lua.create_function(move |lua, values| call(lua, &at, values, true))?,
+    )?;
     let at = Rc::clone(desk);
-    redis.raw_set("pcall", lua.create_function(move |lua, values| call(lua, &at, values, false))?)?;
+    redis.raw_set(
+        "pcall",
+        lua.create_function(move |lua, values| call(lua, &at, values, false))?,
+    )?;
     let at = Rc::clone(desk);
-    redis.raw_set("acl_check_cmd", lua.create_function(move |lua, values| may_run(lua, &at, values))?)?;
+    redis.raw_set(
+        "acl_check_cmd",
+        lua.create_function(move |lua, values| may_run(lua, &at, values))?,
+    )?;
     let at = Rc::clone(desk);
-    redis.raw_set("setresp", lua.create_function(move |lua, values| set_resp(lua, &at, values))?)?;
+    redis.raw_set(
+        "setresp",
+        lua.create_function(move |lua, values| set_resp(lua, &at, values))?,
+    )?;
     let at = Rc::clone(desk);
-    redis.raw_set("set_repl", lua.create_function(move |lua, values| set_repl(lua, &at, values))?)?;
+    redis.raw_set(
+        "set_repl",
+        lua.create_function(move |lua, values| set_repl(lua, &at, values))?,
+    )?;
     redis.raw_set("sha1hex", lua.create_function(sha1)?)?;
     redis.raw_set("error_reply", lua.create_function(error_reply)?)?;
     redis.raw_set("status_reply", lua.create_function(status_reply)?)?;
@@ -126,7 +150,10 @@ pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, version: &str) -> mlua::Result<T
 pub(super) fn add_eval_only(lua: &Lua, redis: &Table) -> mlua::Result<()> {
     redis.raw_set("breakpoint", lua.create_function(|_, _: MultiValue| Ok(false))?)?;
     redis.raw_set("debug", lua.create_function(|_, _: MultiValue| Ok(()))?)?;
-    redis.raw_set("replicate_commands", lua.create_function(|_, _: MultiValue| Ok(true))?)
+    redis.raw_set(
+        "replicate_commands",
+        lua.create_function(|_, _: MultiValue| Ok(true))?,
+    )
 }
 
 /// `redis.log` and its levels.
@@ -135,7 +162,10 @@ pub(super) fn add_log(lua: &Lua, redis: &Table, desk: &Rc<Desk>) -> mlua::Result
         redis.raw_set(name, level)?;
     }
     let at = Rc::clone(desk);
-    redis.raw_set("log", lua.create_function(move |lua, values| log(lua, &at, values))?)
+    redis.raw_set(
+        "log",
+        lua.create_function(move |lua, values| log(lua, &at, values))?,
+    )
 }
 
 /// The version this endpoint reports, as text and as a number of three bytes.
@@ -264,10 +294,21 @@ fn error_reply(lua: &Lua, values: MultiValue) -> mlua::Result<Table> {
         return raise::refusal_table(lua, WRONG_ARGUMENTS, false);
     };
     let text = text.strip_prefix(b"-").unwrap_or(&text);
-    let end = text.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |at| at + 1);
-    let start = text.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0).min(end);
+    let end = text
+        .iter()
+        .rposition(|byte| !matches!(byte, b'\r' | b'\n'))
+        .map_or(0, |at| at + 1);
+    let start = text
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'))
+        .unwrap_or(0)
+        .min(end);
     let text = &text[start..end];
-    let whole = if text.contains(&b' ') { text.to_vec() } else { [b"ERR ", text].concat() };
+    let whole = if text.contains(&b' ') {
+        text.to_vec()
+    } else {
+        [b"ERR ", text].concat()
+    };
     raise::refusal_table(lua, &whole, false)
 }
 

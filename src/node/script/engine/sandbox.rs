@@ -106,7 +106,11 @@ impl Shared {
 
     /// Whether so many bytes may be built.
     pub(super) fn fits(&self, bytes: usize) -> mlua::Result<()> {
-        if bytes > self.bytes_max { Err(Raised::Memory.into()) } else { Ok(()) }
+        if bytes > self.bytes_max {
+            Err(Raised::Memory.into())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -150,7 +154,18 @@ impl Vm {
 
         let (globals, globals_meta) = protect(&lua, &behind, &real)?;
         lua.set_memory_limit(limits.memory_bytes)?;
-        Ok(Self { lua, meter, desk, globals, globals_meta, real, run, run_script, handler, cjson: cjson_settings })
+        Ok(Self {
+            lua,
+            meter,
+            desk,
+            globals,
+            globals_meta,
+            real,
+            run,
+            run_script,
+            handler,
+            cjson: cjson_settings,
+        })
     }
 
     /// Compiles a script's text; the error is Lua's.
@@ -159,7 +174,11 @@ impl Vm {
     }
 
     /// Runs a function of the script's: whether it came to its end, and what it gave or raised.
-    pub(super) fn run(&self, function: &Function, arguments: Option<(Table, Table)>) -> mlua::Result<(bool, Value)> {
+    pub(super) fn run(
+        &self,
+        function: &Function,
+        arguments: Option<(Table, Table)>,
+    ) -> mlua::Result<(bool, Value)> {
         self.lua.set_globals(self.globals.clone())?;
         self.cjson.reset();
         match arguments {
@@ -235,10 +254,19 @@ fn replace_base(lua: &Lua, real: &Table, parts: &Table, shared: &Shared) -> mlua
     real.raw_set("setmetatable", set_metatable(lua, shared)?)?;
     real.raw_set("loadstring", lua.create_function(load_string)?)?;
     let with = shared.clone();
-    real.raw_set("load", lua.create_function(move |lua, values| load(lua, &with, values))?)?;
+    real.raw_set(
+        "load",
+        lua.create_function(move |lua, values| load(lua, &with, values))?,
+    )?;
     let with = shared.clone();
-    real.raw_set("collectgarbage", lua.create_function(move |lua, values| collect(lua, &with, values))?)?;
-    real.raw_set("gcinfo", lua.create_function(|lua, _: MultiValue| Ok(lua.used_memory() / 1024))?)
+    real.raw_set(
+        "collectgarbage",
+        lua.create_function(move |lua, values| collect(lua, &with, values))?,
+    )?;
+    real.raw_set(
+        "gcinfo",
+        lua.create_function(|lua, _: MultiValue| Ok(lua.used_memory() / 1024))?,
+    )
 }
 
 fn set_metatable(lua: &Lua, shared: &Shared) -> mlua::Result<Function> {
@@ -276,12 +304,14 @@ fn compile(lua: &Lua, text: &[u8], name: &str) -> Result<Function, Vec<u8>> {
 }
 
 fn compile_text(lua: &Lua, text: &[u8], name: &str) -> Result<Function, Vec<u8>> {
-    lua.load(text).set_name(name).set_mode(ChunkMode::Text).into_function().map_err(|error| {
-        match raise::read_error(lua, &error) {
+    lua.load(text)
+        .set_name(name)
+        .set_mode(ChunkMode::Text)
+        .into_function()
+        .map_err(|error| match raise::read_error(lua, &error) {
             Ok(Value::String(message)) => message.as_bytes().to_vec(),
             _ => raise::NO_MEMORY.into(),
-        }
-    })
+        })
 }
 
 fn compiled(lua: &Lua, text: &[u8], name: &str) -> mlua::Result<(Value, Value)> {
@@ -294,7 +324,11 @@ fn compiled(lua: &Lua, text: &[u8], name: &str) -> mlua::Result<(Value, Value)> 
 fn load_string(lua: &Lua, values: MultiValue) -> mlua::Result<MultiValue> {
     let args = Args::new(lua, values);
     let text = args.string(1)?;
-    let name = if args.is_none_or_nil(2) { text.clone() } else { args.string(2)? };
+    let name = if args.is_none_or_nil(2) {
+        text.clone()
+    } else {
+        args.string(2)?
+    };
     one_or_two(compiled(lua, &text.as_bytes(), &name.to_string_lossy())?)
 }
 
@@ -312,7 +346,11 @@ fn load(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<MultiVal
     let Value::Function(reader) = args.get(1) else {
         return Err(raise::wrong_type(lua, 1, "function", args.values().first()));
     };
-    let name = if args.is_none_or_nil(2) { None } else { Some(args.string(2)?.to_string_lossy()) };
+    let name = if args.is_none_or_nil(2) {
+        None
+    } else {
+        Some(args.string(2)?.to_string_lossy())
+    };
     let mut text = Vec::new();
     loop {
         shared.meter.look()?;
@@ -343,7 +381,11 @@ fn load(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<MultiVal
 /// `collectgarbage`: counts and collects. A script cannot turn the collector off or slow it down for those that come after it.
 fn collect(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<Value> {
     let args = Args::new(lua, values);
-    let option = if args.is_none_or_nil(1) { lua.create_string("collect")? } else { args.string(1)? };
+    let option = if args.is_none_or_nil(1) {
+        lua.create_string("collect")?
+    } else {
+        args.string(1)?
+    };
     shared.meter.look()?;
     match &*option.as_bytes() {
         b"collect" => {
@@ -372,8 +414,10 @@ fn clock(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
 
 /// Makes the globals and every library read-only. Gives the table that scripts see as `_G`, and its metatable.
 fn protect(lua: &Lua, behind: &Table, real: &Table) -> mlua::Result<(Table, Table)> {
-    let names: Vec<LuaString> =
-        real.pairs::<LuaString, Value>().filter_map(|pair| pair.ok().map(|(name, _)| name)).collect();
+    let names: Vec<LuaString> = real
+        .pairs::<LuaString, Value>()
+        .filter_map(|pair| pair.ok().map(|(name, _)| name))
+        .collect();
     let mut string_front = None;
     for name in names {
         if let Value::Table(library) = real.raw_get(&name)?
@@ -407,7 +451,10 @@ fn protect(lua: &Lua, behind: &Table, real: &Table) -> mlua::Result<(Table, Tabl
 fn front(lua: &Lua, behind: Option<&Table>, real: &Table) -> mlua::Result<(Table, Table)> {
     let (front, meta) = (lua.create_table()?, lua.create_table()?);
     meta.raw_set("__index", real)?;
-    meta.raw_set("__newindex", lua.create_function(|lua, _: MultiValue| Err::<(), _>(error(lua, READ_ONLY)))?)?;
+    meta.raw_set(
+        "__newindex",
+        lua.create_function(|lua, _: MultiValue| Err::<(), _>(error(lua, READ_ONLY)))?,
+    )?;
     meta.raw_set("__metatable", false)?;
     front.set_metatable(Some(meta.clone()))?;
     if let Some(behind) = behind {
@@ -460,8 +507,18 @@ fn where_raised(lua: &Lua) -> Option<(String, i64)> {
     for level in 1.. {
         let (what, source, line) = lua.inspect_stack(level, |frame| {
             let source = frame.source();
-            let line = frame.current_line().and_then(|line| i64::try_from(line).ok()).unwrap_or(-1);
-            (source.what, source.source.map(|source| source.into_owned()).unwrap_or_default(), line)
+            let line = frame
+                .current_line()
+                .and_then(|line| i64::try_from(line).ok())
+                .unwrap_or(-1);
+            (
+                source.what,
+                source
+                    .source
+                    .map(|source| source.into_owned())
+                    .unwrap_or_default(),
+                line,
+            )
         })?;
         if source == raise::SANDBOX {
             continue;

@@ -22,8 +22,13 @@ pub(crate) struct ScriptFlags {
 
 impl ScriptFlags {
     /// The names, in Redis' order.
-    pub(crate) const NAMES: [&'static str; 5] =
-        ["no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys"];
+    pub(crate) const NAMES: [&'static str; 5] = [
+        "no-writes",
+        "allow-oom",
+        "allow-stale",
+        "no-cluster",
+        "allow-cross-slot-keys",
+    ];
 
     /// The names of those that are set, in Redis' order.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
@@ -34,7 +39,10 @@ impl ScriptFlags {
             self.no_cluster,
             self.allow_cross_slot_keys,
         ];
-        Self::NAMES.into_iter().zip(set).filter_map(|(name, set)| set.then_some(name))
+        Self::NAMES
+            .into_iter()
+            .zip(set)
+            .filter_map(|(name, set)| set.then_some(name))
     }
 
     /// Sets the flag with this name, if there is one.
@@ -72,7 +80,13 @@ fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 /// The flags of a script, and where its code begins: at the end of the first line, so that lines keep their numbers.
 pub(crate) fn script(text: &[u8]) -> Result<(ScriptFlags, usize), CommandError> {
     if !text.starts_with(b"#!") {
-        return Ok((ScriptFlags { undeclared: true, ..ScriptFlags::default() }, 0));
+        return Ok((
+            ScriptFlags {
+                undeclared: true,
+                ..ScriptFlags::default()
+            },
+            0,
+        ));
     }
     let Some(end) = first_line(text) else {
         return Err(refused("ERR Invalid script shebang"));
@@ -82,17 +96,26 @@ pub(crate) fn script(text: &[u8]) -> Result<(ScriptFlags, usize), CommandError> 
         return Err(refused("ERR Invalid engine in script shebang"));
     };
     if parts[0] != b"#!lua" {
-        return Err(refused(format!("ERR Unexpected engine in script shebang: {}", lossy(&parts[0]))));
+        return Err(refused(format!(
+            "ERR Unexpected engine in script shebang: {}",
+            lossy(&parts[0])
+        )));
     }
     let mut flags = ScriptFlags::default();
     for part in &parts[1..] {
         let Some(list) = part.strip_prefix(b"flags=") else {
-            return Err(refused(format!("ERR Unknown lua shebang option: {}", lossy(part))));
+            return Err(refused(format!(
+                "ERR Unknown lua shebang option: {}",
+                lossy(part)
+            )));
         };
         // Redis splits nothing into nothing.
         for flag in list.split(|byte| *byte == b',').filter(|_| !list.is_empty()) {
             if !flags.set(flag) {
-                return Err(refused(format!("ERR Unexpected flag in script shebang: {}", lossy(flag))));
+                return Err(refused(format!(
+                    "ERR Unexpected flag in script shebang: {}",
+                    lossy(flag)
+                )));
             }
         }
     }
@@ -106,7 +129,9 @@ pub(crate) fn library(text: &[u8]) -> Result<(Header, usize), CommandError> {
     }
     let invalid = || refused("ERR Invalid library metadata");
     let end = first_line(text).ok_or_else(invalid)?;
-    let parts = words(&text[..end]).filter(|parts| !parts.is_empty()).ok_or_else(invalid)?;
+    let parts = words(&text[..end])
+        .filter(|parts| !parts.is_empty())
+        .ok_or_else(invalid)?;
     let mut name = None;
     for part in &parts[1..] {
         match part.split_at_checked(5) {
@@ -116,7 +141,12 @@ pub(crate) fn library(text: &[u8]) -> Result<(Header, usize), CommandError> {
                     return Err(refused(text));
                 }
             }
-            _ => return Err(refused(format!("ERR Invalid metadata value given: {}", lossy(part)))),
+            _ => {
+                return Err(refused(format!(
+                    "ERR Invalid metadata value given: {}",
+                    lossy(part)
+                )));
+            }
         }
     }
     let name = name.ok_or_else(|| refused("ERR Library name was not given"))?;
@@ -127,7 +157,13 @@ pub(crate) fn library(text: &[u8]) -> Result<(Header, usize), CommandError> {
     if !engine.eq_ignore_ascii_case("lua") {
         return Err(refused(format!("ERR Engine '{engine}' not found")));
     }
-    Ok((Header { name: lossy(name).into_owned(), engine: "LUA".to_owned() }, end))
+    Ok((
+        Header {
+            name: lossy(name).into_owned(),
+            engine: "LUA".to_owned(),
+        },
+        end,
+    ))
 }
 
 /// What a name must be, in Redis' words.
@@ -136,7 +172,10 @@ pub(super) const NAME_RULE: &str =
 
 /// Whether this may name a library or a function.
 pub(super) fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    !name.is_empty()
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
 /// The length of the first line, if it ends; a NUL ends the text for Redis.
@@ -185,7 +224,9 @@ fn quoted<'text>(quote: u8, text: &'text [u8], word: &mut Vec<u8>) -> Option<&'t
             (b'\\', Some(&next)) if quote == b'"' => {
                 let hex = text.get(at + 1..at + 3).and_then(|digits| {
                     let digits = std::str::from_utf8(digits).ok()?;
-                    u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+                    u8::from_str_radix(digits, 16)
+                        .ok()
+                        .filter(|_| !digits.starts_with('+'))
                 });
                 match (next, hex) {
                     (b'x', Some(value)) => {
@@ -229,10 +270,19 @@ mod tests {
         assert_eq!(flags("return 1"), Ok(vec![]));
         assert_eq!(flags("#!lua\nreturn 1"), Ok(vec![]));
         assert_eq!(flags("#!lua flags=\nreturn 1"), Ok(vec![]));
-        assert_eq!(flags("#!lua flags=allow-oom,no-writes\n"), Ok(vec!["no-writes", "allow-oom"]));
+        assert_eq!(
+            flags("#!lua flags=allow-oom,no-writes\n"),
+            Ok(vec!["no-writes", "allow-oom"])
+        );
         assert_eq!(flags("#!lua"), Err("ERR Invalid script shebang".to_owned()));
-        assert_eq!(flags("#!lua \"\n"), Err("ERR Invalid engine in script shebang".to_owned()));
-        assert_eq!(flags("#!not-lua\n"), Err("ERR Unexpected engine in script shebang: #!not-lua".to_owned()));
+        assert_eq!(
+            flags("#!lua \"\n"),
+            Err("ERR Invalid engine in script shebang".to_owned())
+        );
+        assert_eq!(
+            flags("#!not-lua\n"),
+            Err("ERR Unexpected engine in script shebang: #!not-lua".to_owned())
+        );
         assert_eq!(
             flags("#!lua badger=data\n"),
             Err("ERR Unknown lua shebang option: badger=data".to_owned())
@@ -252,7 +302,10 @@ mod tests {
             ("#!lua name=x", "ERR Invalid library metadata"),
             ("#!lua \"\n", "ERR Invalid library metadata"),
             ("#!lua\n", "ERR Library name was not given"),
-            ("#!lua name=a name=b\n", "ERR Invalid metadata value, name argument was given multiple times"),
+            (
+                "#!lua name=a name=b\n",
+                "ERR Invalid metadata value, name argument was given multiple times",
+            ),
             ("#!lua name=a foo=b\n", "ERR Invalid metadata value given: foo=b"),
             ("#!js name=a\n", "ERR Engine 'js' not found"),
             (
@@ -261,7 +314,11 @@ mod tests {
                  character long",
             ),
         ] {
-            assert_eq!(header(text).map_err(|error| error.to_string()), Err(refusal.to_owned()), "{text}");
+            assert_eq!(
+                header(text).map_err(|error| error.to_string()),
+                Err(refusal.to_owned()),
+                "{text}"
+            );
         }
     }
 }

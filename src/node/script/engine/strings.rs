@@ -11,17 +11,29 @@ use std::cell::Cell;
 /// Replaces the functions in the table `string`.
 pub(super) fn replace(lua: &Lua, string: &Table, shared: &Shared) -> mlua::Result<()> {
     let with = shared.clone();
-    string.raw_set("find", lua.create_function(move |lua, values| find(lua, &with, values, true))?)?;
+    string.raw_set(
+        "find",
+        lua.create_function(move |lua, values| find(lua, &with, values, true))?,
+    )?;
     let with = shared.clone();
-    string.raw_set("match", lua.create_function(move |lua, values| find(lua, &with, values, false))?)?;
+    string.raw_set(
+        "match",
+        lua.create_function(move |lua, values| find(lua, &with, values, false))?,
+    )?;
     let with = shared.clone();
     let gmatch = lua.create_function(move |lua, values| gmatch(lua, &with, values))?;
     string.raw_set("gfind", &gmatch)?;
     string.raw_set("gmatch", gmatch)?;
     let with = shared.clone();
-    string.raw_set("gsub", lua.create_function(move |lua, values| gsub(lua, &with, values))?)?;
+    string.raw_set(
+        "gsub",
+        lua.create_function(move |lua, values| gsub(lua, &with, values))?,
+    )?;
     let with = shared.clone();
-    string.raw_set("rep", lua.create_function(move |lua, values| rep(lua, &with, values))?)
+    string.raw_set(
+        "rep",
+        lua.create_function(move |lua, values| rep(lua, &with, values))?,
+    )
 }
 
 fn fault(lua: &Lua, fault: Fault) -> mlua::Error {
@@ -39,11 +51,23 @@ fn captured(lua: &Lua, capture: Capture<'_>) -> mlua::Result<Value> {
 }
 
 /// All captures of a match; the whole match where there are none, if `whole`.
-fn captures(lua: &Lua, matcher: &Matcher<'_>, start: usize, end: usize, whole: bool) -> mlua::Result<Vec<Value>> {
-    let count = if whole { matcher.captures().max(1) } else { matcher.captures() };
+fn captures(
+    lua: &Lua,
+    matcher: &Matcher<'_>,
+    start: usize,
+    end: usize,
+    whole: bool,
+) -> mlua::Result<Vec<Value>> {
+    let count = if whole {
+        matcher.captures().max(1)
+    } else {
+        matcher.captures()
+    };
     (0..count)
         .map(|index| {
-            let capture = matcher.capture(index, start, end).map_err(|wrong| fault(lua, wrong))?;
+            let capture = matcher
+                .capture(index, start, end)
+                .map_err(|wrong| fault(lua, wrong))?;
             captured(lua, capture)
         })
         .collect()
@@ -82,7 +106,11 @@ fn find(lua: &Lua, shared: &Shared, values: MultiValue, find: bool) -> mlua::Res
 /// Where a search begins: positions count from 1, negative ones from the end.
 fn from(init: i64, length: usize) -> usize {
     let length = i64::try_from(length).expect("nothing in memory has 2^63 bytes");
-    let position = if init < 0 { init.saturating_add(length).saturating_add(1) } else { init };
+    let position = if init < 0 {
+        init.saturating_add(length).saturating_add(1)
+    } else {
+        init
+    };
     usize::try_from(position.saturating_sub(1).clamp(0, length)).expect("clamped to what is there")
 }
 
@@ -114,7 +142,11 @@ fn gsub(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<(mlua::L
     };
     let (subject, pattern) = (&*subject.as_bytes(), &*pattern.as_bytes());
     let all = i64::try_from(subject.len()).expect("nothing in memory has 2^63 bytes") + 1;
-    let most = if args.is_none_or_nil(4) { all } else { i64::from(low(args.integer(4)?)) };
+    let most = if args.is_none_or_nil(4) {
+        all
+    } else {
+        i64::from(low(args.integer(4)?))
+    };
     let (anchored, mut matcher) = Matcher::anchored(subject, pattern, &shared.meter);
     let (mut out, mut at, mut count) = (Vec::new(), 0, 0);
     while count < most {
@@ -157,13 +189,20 @@ impl Replacement {
         (start, end): (usize, usize),
         out: &mut Vec<u8>,
     ) -> mlua::Result<()> {
-        let capture = |index| matcher.capture(index, start, end).map_err(|wrong| fault(lua, wrong));
+        let capture = |index| {
+            matcher
+                .capture(index, start, end)
+                .map_err(|wrong| fault(lua, wrong))
+        };
         let whole = || &matcher.subject()[start..end];
         let value = match self {
             Self::Text(text) => return template(&text.as_bytes(), whole(), capture, out, &shared.meter),
             Self::Value(Value::Function(function)) => {
                 let arguments = MultiValue::from_vec(captures(lua, matcher, start, end, true)?);
-                shared.call(lua, function, arguments)?.pop_front().unwrap_or(Value::Nil)
+                shared
+                    .call(lua, function, arguments)?
+                    .pop_front()
+                    .unwrap_or(Value::Nil)
             }
             Self::Value(Value::Table(table)) => {
                 let key = captured(lua, capture(0)?)?;

@@ -19,11 +19,20 @@ const RESULTS: usize = 7_900;
 pub(super) fn table(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     let with = shared.clone();
-    table.raw_set("pack", lua.create_function(move |lua, values| pack(lua, &with, values))?)?;
+    table.raw_set(
+        "pack",
+        lua.create_function(move |lua, values| pack(lua, &with, values))?,
+    )?;
     let meter = shared.meter.clone();
-    table.raw_set("unpack", lua.create_function(move |lua, values| unpack(lua, &meter, values))?)?;
+    table.raw_set(
+        "unpack",
+        lua.create_function(move |lua, values| unpack(lua, &meter, values))?,
+    )?;
     let meter = shared.meter.clone();
-    table.raw_set("size", lua.create_function(move |lua, values| size(lua, &meter, values))?)?;
+    table.raw_set(
+        "size",
+        lua.create_function(move |lua, values| size(lua, &meter, values))?,
+    )?;
     Ok(table)
 }
 
@@ -45,12 +54,21 @@ struct Item {
 impl<'a> Format<'a> {
     fn new(lua: &'a Lua, meter: &'a Meter, text: &'a [u8]) -> Self {
         let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-        Self { lua, meter, text: &text[..end], at: 0, big: false, align: 1 }
+        Self {
+            lua,
+            meter,
+            text: &text[..end],
+            at: 0,
+            big: false,
+            align: 1,
+        }
     }
 
     fn next(&mut self) -> mlua::Result<Option<Item>> {
         self.meter.step()?;
-        let Some(&option) = self.text.get(self.at) else { return Ok(None) };
+        let Some(&option) = self.text.get(self.at) else {
+            return Ok(None);
+        };
         self.at += 1;
         let size = match option {
             b'B' | b'b' | b'x' => 1,
@@ -150,7 +168,9 @@ fn pack(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<LuaStrin
                 next += 1;
                 let value = value.as_bytes();
                 let size = if item.size == 0 { value.len() } else { item.size };
-                let part = value.get(..size).ok_or_else(|| args.bad(next, "string too short"))?;
+                let part = value
+                    .get(..size)
+                    .ok_or_else(|| args.bad(next, "string too short"))?;
                 out.extend_from_slice(part);
                 if item.option == b's' {
                     out.push(0);
@@ -164,9 +184,19 @@ fn pack(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<LuaStrin
 }
 
 fn put_integer(number: f64, size: usize, big: bool, out: &mut Vec<u8>) {
-    let value = if number < 0.0 { truncate(number).cast_unsigned() } else { number as u64 };
+    let value = if number < 0.0 {
+        truncate(number).cast_unsigned()
+    } else {
+        number as u64
+    };
     let start = out.len();
-    out.extend(value.to_le_bytes().into_iter().chain(std::iter::repeat(0)).take(size));
+    out.extend(
+        value
+            .to_le_bytes()
+            .into_iter()
+            .chain(std::iter::repeat(0))
+            .take(size),
+    );
     if big {
         out[start..].reverse();
     }
@@ -174,7 +204,11 @@ fn put_integer(number: f64, size: usize, big: bool, out: &mut Vec<u8>) {
 
 fn get_integer(bytes: &[u8], signed: bool, big: bool) -> f64 {
     let add = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
-    let value = if big { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) };
+    let value = if big {
+        bytes.iter().fold(0, add)
+    } else {
+        bytes.iter().rev().fold(0, add)
+    };
     if !signed {
         return value as f64;
     }
@@ -200,7 +234,10 @@ fn unpack(lua: &Lua, meter: &Meter, values: MultiValue) -> mlua::Result<MultiVal
     let short = || args.bad(2, "data string too short");
     while let Some(item) = format.next()? {
         at += format.padding(at, &item);
-        let end = at.checked_add(item.size).filter(|end| *end <= data.len()).ok_or_else(short)?;
+        let end = at
+            .checked_add(item.size)
+            .filter(|end| *end <= data.len())
+            .ok_or_else(short)?;
         if results.len() >= RESULTS {
             return Err(error(lua, "stack overflow (too many results)"));
         }
@@ -225,7 +262,10 @@ fn unpack(lua: &Lua, meter: &Meter, values: MultiValue) -> mlua::Result<MultiVal
                 let size = size.ok_or_else(|| error(lua, "format 'c0' needs a previous size"))?;
                 results.pop();
                 let size = usize::try_from(truncate(size)).map_err(|_| short())?;
-                next = at.checked_add(size).filter(|end| *end <= data.len()).ok_or_else(short)?;
+                next = at
+                    .checked_add(size)
+                    .filter(|end| *end <= data.len())
+                    .ok_or_else(short)?;
                 results.push(Value::String(lua.create_string(&data[at..next])?));
             }
             b'c' => results.push(Value::String(lua.create_string(bytes)?)),

@@ -8,9 +8,15 @@ use mlua::{Function, Lua, MultiValue, Table, Value};
 /// Replaces the functions in the table `table`.
 pub(super) fn replace(lua: &Lua, table: &Table, shared: &Shared) -> mlua::Result<()> {
     let with = shared.clone();
-    table.raw_set("insert", lua.create_function(move |lua, values| insert(lua, &with, values))?)?;
+    table.raw_set(
+        "insert",
+        lua.create_function(move |lua, values| insert(lua, &with, values))?,
+    )?;
     let with = shared.clone();
-    table.raw_set("sort", lua.create_function(move |lua, values| sort(lua, &with, values))?)
+    table.raw_set(
+        "sort",
+        lua.create_function(move |lua, values| sort(lua, &with, values))?,
+    )
 }
 
 fn insert(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<()> {
@@ -47,7 +53,13 @@ fn sort(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<()> {
     if length > 0 {
         shared.writable(&table)?;
     }
-    Sort { lua, shared, table, comparator }.range(1, length)
+    Sort {
+        lua,
+        shared,
+        table,
+        comparator,
+    }
+    .range(1, length)
 }
 
 /// Lua's quicksort, step by step: an order that contradicts itself must come to the same result or the same error.
@@ -71,7 +83,10 @@ impl Sort<'_> {
         self.shared.meter.step()?;
         if let Some(comparator) = &self.comparator {
             let results = self.shared.call(self.lua, comparator, (left, right))?;
-            return Ok(!matches!(results.front(), None | Some(Value::Nil | Value::Boolean(false))));
+            return Ok(!matches!(
+                results.front(),
+                None | Some(Value::Nil | Value::Boolean(false))
+            ));
         }
         match (left, right) {
             (Value::Integer(left), Value::Integer(right)) => Ok(left < right),

@@ -70,10 +70,17 @@ const KINDS: [&Kind; 13] = [
     &connection::KIND,
 ];
 
-/// A key of any type.
+/// A key of any type but one whose bytes differ on purpose.
 fn any_key(chance: &mut Chance) -> &'static str {
     let kind = KINDS[chance.below(KINDS.len())];
-    pick(chance, kind.keys)
+    pick(
+        chance,
+        if kind.name == hll::KIND.name {
+            &["k1"]
+        } else {
+            kind.keys
+        },
+    )
 }
 
 fn setting(name: &str) -> Option<u64> {

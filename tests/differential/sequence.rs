@@ -148,6 +148,10 @@ fn spoil(argv: &mut Argv, chance: &mut Chance) {
     ]) {
         return;
     }
+    // Ranges of members mean something only where all have one score.
+    if argv.get(1).is_some_and(|key| key.starts_with(b"y")) {
+        return;
+    }
     let timed = is_one_of(&[b"EX", b"SET", b"RESTORE"]);
     let at = 1 + chance.below(argv.len());
     match chance.below(5) {

@@ -3,7 +3,7 @@
 use super::grammar::Judged;
 use super::oracle::{self, Answer, Connection, Request, Server};
 use super::sequence::{Argv, Step};
-use super::stream;
+use super::{hll, stream};
 use plenary::machine::Machine;
 
 /// Commands that are on their way at once.
@@ -166,7 +166,7 @@ impl Sides {
 }
 
 fn comparable(judged: Judged, commands: &[Argv], answer: Answer) -> Answer {
-    let answer = stream::without_times(commands, answer);
+    let answer = hll::without_estimate(stream::without_times(commands, answer));
     match judged {
         Judged::Whole => answer,
         Judged::Sorted => answer.sorted(),

@@ -7,7 +7,9 @@ pub const KIND: Kind = Kind {
     keys: &["z1", "z2", "z3"],
     shapes: &[
         "4 ZADD key ( score member )+",
-        "2 ZADD key 0 member 0 member 0 member",
+        "3 ZADD lexical 0 member 0 member 0 member",
+        "ZADD lexical 0 value",
+        "ZREM lexical member",
         "ZADD key ( NX | XX | GT | LT | CH | INCR | nonsense )* ( score member )+",
         "ZADD key [ ( NX | XX | GT | LT ) ] [ CH ] score member",
         "ZADD key [ ( NX | XX | GT | LT ) ] INCR score member",
@@ -25,23 +27,23 @@ pub const KIND: Kind = Kind {
         "2 ZRANK key member",
         "ZREVRANK key member",
         "ZCOUNT key bound bound",
-        "ZLEXCOUNT key lex lex",
+        "ZLEXCOUNT lexical lex lex",
         "3 ZRANGE key 0 -1 WITHSCORES",
         "2 ZRANGE key index index [ REV ] [ WITHSCORES ]",
         "2 ZRANGE key bound bound BYSCORE [ REV ] [ LIMIT index index ] [ WITHSCORES ]",
-        "2 ZRANGE key lex lex BYLEX [ REV ] [ LIMIT index index ]",
+        "2 ZRANGE lexical lex lex BYLEX [ REV ] [ LIMIT index index ]",
         "ZRANGE key index index ( BYSCORE | BYLEX | REV | LIMIT 0 1 | LIMIT 0 | WITHSCORES | nonsense )*",
         "ZRANGESTORE key key index index [ REV ]",
         "ZRANGESTORE key key bound bound BYSCORE [ REV ] [ LIMIT index index ]",
-        "ZRANGESTORE key key lex lex BYLEX [ REV ] [ LIMIT index index ]",
+        "ZRANGESTORE key lexical lex lex BYLEX [ REV ] [ LIMIT index index ]",
         "ZREVRANGE key index index [ WITHSCORES ]",
         "ZRANGEBYSCORE key bound bound [ WITHSCORES ] [ LIMIT index index ]",
         "ZREVRANGEBYSCORE key bound bound [ WITHSCORES ] [ LIMIT index index ]",
-        "ZRANGEBYLEX key lex lex [ LIMIT index index ]",
-        "ZREVRANGEBYLEX key lex lex [ LIMIT index index ]",
+        "ZRANGEBYLEX lexical lex lex [ LIMIT index index ]",
+        "ZREVRANGEBYLEX lexical lex lex [ LIMIT index index ]",
         "ZREMRANGEBYRANK key index index",
         "ZREMRANGEBYSCORE key bound bound",
-        "ZREMRANGEBYLEX key lex lex",
+        "ZREMRANGEBYLEX lexical lex lex",
         "ZPOPMIN key",
         "ZPOPMAX key",
         "ZPOPMIN key count",
@@ -70,6 +72,8 @@ pub const KIND: Kind = Kind {
 
 fn words(word: &str) -> Option<Pool> {
     let (usual, odd): (&[&str], &[&str]) = match word {
+        // Of one score: what a range of members is where scores differ, nobody says.
+        "lexical" => (&["y1", "y2"], &["nokey", "s1"]),
         // Sets take part in what several sorted sets come to.
         "any" => (&["z1", "z2", "z3", "t1", "t2"], &["s1", "l1", "nokey"]),
         "score" => (

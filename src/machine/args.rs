@@ -1,5 +1,7 @@
 //! A cursor over a command's arguments: parse first, then change.
 
+use super::entry::Millis;
+use super::float::Float;
 use super::reply::CommandError;
 use bytes::Bytes;
 
@@ -68,12 +70,35 @@ impl<'a> Args<'a> {
         integer(self.bytes()?).ok_or(CommandError::NotAnInteger)
     }
 
+    /// The next argument as an integer from `least` on.
+    ///
+    /// # Errors
+    /// This refusal, whatever else it is.
+    pub fn integer_from(&mut self, least: i64, refusal: &'static str) -> Result<i64, CommandError> {
+        let number = integer(self.bytes()?).filter(|number| *number >= least);
+        number.ok_or(CommandError::text(refusal))
+    }
+
     /// The next argument as the cursor of a scan, as leniently as Redis reads it: a sign and leading zeros may be, nothing is 0.
     ///
     /// # Errors
     /// `ERR invalid cursor`.
     pub fn cursor(&mut self) -> Result<u64, CommandError> {
         cursor(self.bytes()?).ok_or(CommandError::text("ERR invalid cursor"))
+    }
+
+    /// The next argument as how long a command waits, in seconds: when it gives up, counted from `now`; none: never.
+    ///
+    /// # Errors
+    /// As Redis refuses it: no number, or a negative one. What is too great for it is negative to it.
+    pub fn deadline(&mut self, now: Millis) -> Result<Option<Millis>, CommandError> {
+        let seconds = Float::parse(self.bytes()?)
+            .ok_or(CommandError::text("ERR timeout is not a float or out of range"))?;
+        let millis = seconds
+            .to_millis()
+            .and_then(|millis| Millis::try_from(millis).ok());
+        let millis = millis.ok_or(CommandError::text("ERR timeout is negative"))?;
+        Ok((millis > 0).then(|| now.saturating_add(millis)))
     }
 
     /// The next `count` arguments.
@@ -105,6 +130,11 @@ impl<'a> Args<'a> {
             Err(CommandError::Syntax)
         }
     }
+}
+
+/// A count that is not negative; what no memory could hold so many of is all the same.
+pub fn at_most_usize(count: i64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// Bytes as a signed 64-bit integer, strictly as Redis' `string2ll`.

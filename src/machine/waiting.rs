@@ -152,7 +152,7 @@ impl Waiting {
     }
 
     /// The first deadline of all.
-    pub(super) fn next_deadline(&self) -> Option<Millis> {
+    pub fn next_deadline(&self) -> Option<Millis> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 

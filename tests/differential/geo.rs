@@ -19,12 +19,15 @@ pub const KIND: Kind = Kind {
         "GEOSEARCH key FROMMEMBER place BYRADIUS radius unit COUNT count [ WITHDIST ]",
         "form GEOSEARCH key FROMLONLAT lon lat BYRADIUS radius unit COUNT count ANY",
         "GEOSEARCH key ( FROMMEMBER place | FROMLONLAT lon lat | BYRADIUS radius unit | BYBOX radius radius unit | ASC | COUNT count | ANY | nonsense )+",
-        "2 GEOSEARCHSTORE key key ( FROMMEMBER place | FROMLONLAT lon lat ) ( BYRADIUS radius unit | BYBOX radius radius unit ) [ STOREDIST ]",
-        "GEOSEARCHSTORE key key FROMLONLAT lon lat BYRADIUS radius unit COUNT count ASC [ STOREDIST ] [ WITHDIST ]",
+        "2 GEOSEARCHSTORE key key ( FROMMEMBER place | FROMLONLAT lon lat ) ( BYRADIUS radius unit | BYBOX radius radius unit )",
+        // Without scores: their last digit may be another one than that of the C library.
+        "GEOSEARCHSTORE distances key FROMMEMBER place BYRADIUS radius unit STOREDIST",
+        "ZCARD distances",
+        "GEOSEARCHSTORE key key FROMLONLAT lon lat BYRADIUS radius unit COUNT count ASC [ WITHDIST ]",
         "GEORADIUS key lon lat radius unit ASC [ WITHCOORD ] [ WITHDIST ] [ WITHHASH ] [ COUNT count ]",
-        "GEORADIUS key lon lat radius unit ( STORE key | STOREDIST key | WITHDIST | nonsense )+",
+        "GEORADIUS key lon lat radius unit ( STORE key | STOREDIST distances | WITHDIST | nonsense )+",
         "GEORADIUSBYMEMBER key place radius unit DESC [ WITHCOORD ] [ WITHDIST ] [ COUNT count ]",
-        "GEORADIUSBYMEMBER key place radius unit ( STORE key | STOREDIST key )",
+        "GEORADIUSBYMEMBER key place radius unit ( STORE key | STOREDIST distances )",
         "GEORADIUS_RO key lon lat radius unit ASC [ WITHDIST ]",
         "GEORADIUS_RO key lon lat radius unit STORE key",
         "GEORADIUSBYMEMBER_RO key place radius unit ASC [ WITHDIST ]",
@@ -40,6 +43,7 @@ fn words(word: &str) -> Option<Pool> {
             &["Palermo", "Catania", "rome", "pole", "date-line", "m1", "m2"],
             &["", "nowhere"],
         ),
+        "distances" => (&["d1"], &[]),
         "lon" => (
             &[
                 "13.361389",

@@ -16,7 +16,7 @@ const REPLAYS: usize = 400;
 const TOLD: usize = 2_000;
 
 /// Any `at` will do as long as past and future are those of a real clock.
-const AT: u64 = 1_700_000_000_000;
+pub const AT: u64 = 1_700_000_000_000;
 
 /// What is compared with Redis.
 pub enum Subject {

@@ -9,7 +9,7 @@
 
 use plenary::machine::Machine;
 use plenary::machine::entry::{Command as LogCommand, Entry, Millis, Origin};
-use plenary::machine::reply::Reply;
+use plenary::machine::reply::{Reply, coordinate_text, double_text};
 use plenary::machine::table::{self, Run};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,7 +38,8 @@ impl From<Reply> for Answer {
             Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())
             }
-            Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
+            Reply::Double(number) => Self::Bulk(double_text(number).into_bytes()),
+            Reply::Coordinate(number) => Self::Bulk(coordinate_text(number).into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
             Reply::Error(error) => Self::Error(error.to_string().into_bytes()),
             Reply::Waiting(number) => Self::Simple(format!("waiting {number}").into_bytes()),
@@ -169,6 +170,17 @@ pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>
         }
         other => panic!("a group without callers is never passed over: {other:?}"),
     }
+}
+
+/// Runs what only a node writes into the log.
+pub fn run_internal(machine: &mut Machine, at: Millis, command: LogCommand) {
+    let entry = Entry {
+        at,
+        seed: 0,
+        origin: Origin::default(),
+        commands: vec![command],
+    };
+    machine.apply(&entry);
 }
 
 /// What is sent at once: one command, or several whose answers belong together (a transaction with its MULTI and EXEC).
@@ -322,11 +334,20 @@ fn encode(request: &mut Vec<u8>, argv: &[Vec<u8>]) {
     }
 }
 
+/// Where a Redis of our own listens, in its folder.
+const SOCKET: &str = "redis.sock";
+
+/// The channel on which the end of a case is told.
+const END: &str = "the end";
+
+/// A connection that hears what a Redis tells of its keys.
+pub struct Listener(Connection);
+
 /// A Redis of our own: it keeps nothing, listens on a socket in a fresh folder, and ends with this value.
 pub struct Server {
     child: Child,
     pub connection: Connection,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -340,7 +361,7 @@ impl Server {
             return None;
         };
         let folder = tempfile::tempdir().expect("a folder for the socket");
-        let socket = folder.path().join("redis.sock");
+        let socket = folder.path().join(SOCKET);
         let mut child = Command::new(&program)
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
             .arg(&socket)
@@ -357,11 +378,10 @@ impl Server {
         }
         // It writes little after this; whoever reads on keeps its pipe from filling up.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let stream = UnixStream::connect(&socket).expect("it said it was ready");
         Some(Self {
             child,
-            connection: Connection::new(stream),
-            _folder: folder,
+            connection: connect(&socket),
+            folder,
         })
     }
 
@@ -374,6 +394,42 @@ impl Server {
     pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
         self.connection.run(db, argv)
     }
+
+    /// Has it tell of keys by event, and a connection that hears it.
+    pub fn listen(&mut self, classes: &str) -> Listener {
+        let set = ["CONFIG", "SET", "notify-keyspace-events", classes];
+        let answer = self.run(0, &set.map(|word| word.as_bytes().to_vec()));
+        assert_eq!(answer, Answer::Simple(b"OK".to_vec()));
+        let mut connection = connect(&self.folder.path().join(SOCKET));
+        connection.run(
+            0,
+            &["PSUBSCRIBE", "__keyevent@*", END].map(|word| word.as_bytes().to_vec()),
+        );
+        connection.answer();
+        Listener(connection)
+    }
+
+    /// What was told since the last call: channel and message.
+    pub fn told(&mut self, listener: &mut Listener) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.run(0, &["PUBLISH", END, ""].map(|word| word.as_bytes().to_vec()));
+        let mut told = Vec::new();
+        loop {
+            let Answer::Array(message) = listener.0.answer() else {
+                panic!("a message")
+            };
+            match &message[..] {
+                [_, _, Answer::Bulk(channel), _] if channel == END.as_bytes() => return told,
+                [_, _, Answer::Bulk(channel), Answer::Bulk(message)] => {
+                    told.push((channel.clone(), message.clone()));
+                }
+                other => panic!("a message: {other:?}"),
+            }
+        }
+    }
+}
+
+fn connect(socket: &std::path::Path) -> Connection {
+    Connection::new(UnixStream::connect(socket).expect("it said it was ready"))
 }
 
 impl Drop for Server {

@@ -105,6 +105,11 @@ impl Caller {
         }
     }
 
+    /// The user in whose name it speaks.
+    pub(super) fn user(&self) -> Bytes {
+        Bytes::from_static(b"default")
+    }
+
     /// `RESET`: as if it had just connected.
     pub(super) fn reset(&mut self) {
         let seen = self.seen;

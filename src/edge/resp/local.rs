@@ -5,7 +5,7 @@
 
 use super::connection::{Caller, authenticate};
 use super::encode::Protocol;
-use super::{REDIS_VERSION, catalogue, client, config, info, members};
+use super::{REDIS_VERSION, catalogue, client, config, info, members, script};
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
@@ -59,6 +59,19 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CONFIG|RESETSTAT",  Now(config::resetstat)),
     ("CONFIG|SET",        Later(config::set)),
     ("ECHO",              Now(echo)),
+    ("EVAL",              Later(script::eval)),
+    ("EVALSHA",           Later(script::evalsha)),
+    ("EVALSHA_RO",        Later(script::evalsha_ro)),
+    ("EVAL_RO",           Later(script::eval_ro)),
+    ("FCALL",             Later(script::fcall)),
+    ("FCALL_RO",          Later(script::fcall_ro)),
+    ("FUNCTION|DELETE",   Later(script::function_delete)),
+    ("FUNCTION|FLUSH",    Later(script::function_flush)),
+    ("FUNCTION|HELP",     Now(script::function_help)),
+    ("FUNCTION|KILL",     Now(script::kill)),
+    ("FUNCTION|LIST",     Now(script::function_list)),
+    ("FUNCTION|LOAD",     Later(script::function_load)),
+    ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
     ("PING",              Now(ping)),
@@ -74,6 +87,12 @@ const COMMANDS: &[(&str, Local)] = &[
     ("READWRITE",         Now(no_cluster)),
     ("RESET",             Now(reset)),
     ("ROLE",              Now(role)),
+    ("SCRIPT|DEBUG",      Now(script::script_debug)),
+    ("SCRIPT|EXISTS",     Now(script::script_exists)),
+    ("SCRIPT|FLUSH",      Later(script::script_flush)),
+    ("SCRIPT|HELP",       Now(script::script_help)),
+    ("SCRIPT|KILL",       Now(script::kill)),
+    ("SCRIPT|LOAD",       Later(script::script_load)),
     ("SELECT",            Now(select)),
     ("TIME",              Now(time)),
 ];

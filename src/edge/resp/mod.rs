@@ -40,6 +40,7 @@ mod info;
 mod listener;
 mod local;
 mod members;
+mod script;
 mod stats;
 
 use crate::config::RespConfig;
@@ -58,8 +59,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The version of Redis that `INFO` and `HELLO` name: clients choose by it what they send.
-pub const REDIS_VERSION: &str = "7.4.0";
+pub use crate::config::REDIS_VERSION;
 
 /// A running endpoint. Dropping it stops it without waiting for the connections.
 #[derive(Debug)]

@@ -3,21 +3,14 @@
 //! Follows Redis 7.0. Where a row differs on purpose, the row says so. The order of fields is that of [`Hash`]: as in Redis while the
 //! hash is small, any afterwards, and the same on every node.
 
+use super::scan;
 use crate::machine::args::{self, Args};
 use crate::machine::float::Float;
-use crate::machine::glob;
 use crate::machine::keyspace::{Chance, Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
 use crate::machine::value::Hash;
 use bytes::Bytes;
-use std::collections::BTreeSet;
-
-/// Fields that `HRANDFIELD` with a negative count answers at most: such a count may ask for more than the memory of the node.
-const RANDOM_FIELDS_MAX: u64 = 1 << 20;
-
-/// Fields that one `HSCAN` looks at where no `COUNT` is given.
-const SCAN_COUNT: usize = 10;
 
 pub(super) const COMMANDS: &[Spec] = &[
     write("HDEL", "key field [field ...]", hdel)
@@ -58,7 +51,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .since("2.0.0")
         .flags("denyoom fast")
         .summary("Sets fields: the old name of HSET, answering OK."),
-    // Differs: a negative count beyond RANDOM_FIELDS_MAX is refused.
+    // Differs: a negative count beyond what `scan` allows is refused.
     read("HRANDFIELD", "key [count [WITHVALUES]]", hrandfield)
         .since("6.2.0")
         .summary("Fields by chance: different ones, or with repeats for a negative count."),
@@ -218,23 +211,17 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
             hash.at(position).map(|(name, _)| name.clone()),
         ));
     }
-    let count = args.integer()?;
-    if count == i64::MIN {
-        return Err(CommandError::text(
-            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
-        ));
-    }
+    let count = scan::count(args)?;
     let with_values = args.keyword("WITHVALUES");
     args.end()?;
-    // Redis' bounds with WITHVALUES, and ours for what is answered with repeats.
-    let too_many = with_values && count.unsigned_abs() > (i64::MAX / 2).unsigned_abs();
-    if too_many || (count < 0 && count.unsigned_abs() > RANDOM_FIELDS_MAX) {
+    if with_values && count.unsigned_abs() > (i64::MAX / 2).unsigned_abs() {
         return Err(CommandError::text("ERR value is out of range"));
     }
+    scan::bounded(count)?;
     let Some(hash) = view.hash(key)? else {
         return Ok(Reply::Array(Vec::new()));
     };
-    let positions = positions_by_chance(hash.len(), count, Chance::new(view.chance()));
+    let positions = scan::positions_by_chance(hash.len(), count, Chance::new(view.chance()));
     let chosen = positions.into_iter().filter_map(|position| hash.at(position));
     Ok(if with_values {
         Reply::Pairs(chosen.map(pair).collect())
@@ -243,71 +230,15 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
     })
 }
 
-/// So many different positions below `len` in ascending order; for a negative count so many, repeats allowed, in the order they were drawn.
-fn positions_by_chance(len: usize, count: i64, mut chance: Chance) -> Vec<usize> {
-    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-    if count < 0 {
-        return (0..wanted).map(|_| chance.below(len)).collect();
-    }
-    if wanted >= len {
-        return (0..len).collect();
-    }
-    // Floyd's way: as many draws as positions wanted, and every choice of them is equally likely.
-    let mut chosen = BTreeSet::new();
-    for last in len - wanted..len {
-        let drawn = chance.below(last + 1);
-        if !chosen.insert(drawn) {
-            chosen.insert(last);
-        }
-    }
-    chosen.into_iter().collect()
-}
-
-/// A small hash is answered whole. A large one is walked from its end, and a removal moves only its last field, which was seen
-/// already: so every field that is there from the first call to the last is seen. The cursor is how many are still to see.
 fn hscan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, cursor) = (args.key()?, args.cursor()?);
-    let page = |next: usize, found: Vec<Reply>| {
-        Reply::Array(vec![Reply::bulk(next.to_string()), Reply::Array(found)])
-    };
-    // As in Redis, options of a scan of nothing are not read.
     let Some(hash) = view.hash(key)? else {
-        return Ok(page(0, Vec::new()));
+        return Ok(scan::nothing());
     };
-    let (mut pattern, mut count) = (None, SCAN_COUNT);
-    while !args.is_empty() {
-        if args.keyword("COUNT") {
-            let asked = args.integer()?;
-            count = usize::try_from(asked)
-                .ok()
-                .filter(|count| *count > 0)
-                .ok_or(CommandError::Syntax)?;
-        } else if args.keyword("MATCH") {
-            pattern = Some(args.bytes()?);
-        } else {
-            return Err(CommandError::Syntax);
-        }
-    }
-    let (from, to) = if hash.is_large() {
-        let left = usize::try_from(cursor).unwrap_or(usize::MAX);
-        let left = if left == 0 {
-            hash.len()
-        } else {
-            left.min(hash.len())
-        };
-        (left, left.saturating_sub(count))
-    } else {
-        (hash.len(), 0)
-    };
-    let positions: &mut dyn Iterator<Item = usize> = if hash.is_large() {
-        &mut (to..from).rev()
-    } else {
-        &mut (to..from)
-    };
-    let seen = positions.filter_map(|position| hash.at(position));
-    let found = seen.filter(|(name, _)| pattern.is_none_or(|pattern| glob::matches(pattern, name)));
-    let found = found.flat_map(|(name, value)| [Reply::Bulk(name.clone()), Reply::Bulk(value.clone())]);
-    Ok(page(to, found.collect()))
+    scan::walk(args, cursor, (hash.len(), hash.is_large()), |position| {
+        let (name, value) = hash.at(position)?;
+        Some((name.clone(), Some(Reply::Bulk(value.clone()))))
+    })
 }
 
 /// The fields of a hash that may be absent, in order.
@@ -322,36 +253,7 @@ fn pair((name, value): (&Bytes, &Bytes)) -> (Reply, Reply) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_choice_has_as_many_different_positions_as_asked() {
-        for seed in 0..200 {
-            for count in 0..=7 {
-                let chosen = positions_by_chance(5, count, Chance::new(seed));
-                assert_eq!(chosen.len() as i64, count.min(5));
-                assert!(
-                    chosen.is_sorted_by(|one, next| one < next)
-                        && chosen.iter().all(|position| *position < 5)
-                );
-            }
-            let repeated = positions_by_chance(2, -9, Chance::new(seed));
-            assert!(repeated.len() == 9 && repeated.iter().all(|position| *position < 2));
-        }
-    }
-
-    #[test]
-    fn every_position_is_chosen_about_equally_often() {
-        let mut times = [0; 6];
-        for seed in 0..6_000 {
-            for position in positions_by_chance(6, 2, Chance::new(seed)) {
-                times[position] += 1;
-            }
-        }
-        assert!(
-            times.iter().all(|times| (1_800..2_200).contains(times)),
-            "2,000 each: {times:?}"
-        );
-    }
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_scan_sees_every_field_that_stays_whatever_is_removed_and_added_meanwhile() {

@@ -12,6 +12,7 @@ mod hyperloglog;
 mod key;
 mod list;
 mod pubsub;
+mod scan;
 mod script;
 mod session;
 mod set;
@@ -19,6 +20,7 @@ mod sort;
 mod stream;
 mod string;
 mod zset;
+mod zset_combine;
 
 use super::table::Spec;
 
@@ -30,6 +32,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),
+    ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),

@@ -146,7 +146,7 @@ fn text(reply: &Reply) -> String {
         Reply::Error(error) => error.to_string(),
         Reply::Nil | Reply::NilArray => "(nil)".to_owned(),
         Reply::Array(items) | Reply::Set(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
-        Reply::Map(pairs) | Reply::Pairs(pairs) => pairs
+        Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Streams(pairs) => pairs
             .iter()
             .map(|(key, value)| format!("{}={}", text(key), text(value)))
             .collect::<Vec<_>>()

@@ -40,7 +40,13 @@ pub struct Spec {
     pub categories: &'static str,
     /// Where the keys stand, for a command whose other arguments say so: positions in argv. Redis' flag `movablekeys`.
     pub finder: Option<Finder>,
+    /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
+    /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
+    pub waits: Option<Waits>,
 }
+
+/// What a row that reads runs inside the log when it can wait.
+pub type Waits = fn(&mut Keyspace<'_>, &mut Args<'_>) -> Result<Reply, CommandError>;
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
 pub type Finder = fn(&[Bytes]) -> Vec<usize>;
@@ -67,6 +73,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         flags: "",
         categories: "",
         finder: None,
+        waits: None,
     }
 }
 
@@ -113,6 +120,14 @@ impl Spec {
     pub const fn finder(self, finder: Finder) -> Self {
         Self {
             finder: Some(finder),
+            ..self
+        }
+    }
+
+    /// It reads, and inside the log it can wait by this.
+    pub const fn waits(self, waits: Waits) -> Self {
+        Self {
+            waits: Some(waits),
             ..self
         }
     }

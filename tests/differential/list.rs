@@ -28,8 +28,8 @@ pub const KIND: Kind = Kind {
         "LINSERT key nonsense member member",
         "2 LREM key index member",
         "LTRIM key index index",
-        "2 LPOS key member [ RANK index ] [ COUNT count ] [ MAXLEN count ]",
-        "LPOS key member ( RANK index | COUNT count | MAXLEN count | RANK | nonsense )*",
+        "2 LPOS key member [ RANK rank ] [ COUNT count ] [ MAXLEN count ]",
+        "LPOS key member ( RANK rank | COUNT count | MAXLEN count | RANK | nonsense )*",
         "2 LMOVE key key ( LEFT | RIGHT ) ( LEFT | RIGHT | 'right | nonsense )",
         "RPOPLPUSH key key",
         "LMPOP #key+ ( LEFT | RIGHT | nonsense ) [ COUNT count ] [ nonsense ]",
@@ -43,6 +43,14 @@ pub const KIND: Kind = Kind {
     words,
 };
 
-fn words(_: &str) -> Option<Pool> {
-    None
+fn words(word: &str) -> Option<Pool> {
+    let (usual, odd): (&[&str], &[&str]) = match word {
+        // Not the least number there is: with it Redis counts what wraps around.
+        "rank" => (
+            &["1", "2", "-1", "-2"],
+            &["0", "x", "", "9223372036854775807", "-9223372036854775807"],
+        ),
+        _ => return None,
+    };
+    Some(Pool { usual, odd })
 }

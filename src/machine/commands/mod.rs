@@ -18,6 +18,9 @@ mod session;
 mod set;
 mod sort;
 mod stream;
+mod stream_group;
+mod stream_info;
+mod stream_read;
 mod string;
 mod zset;
 mod zset_combine;
@@ -34,6 +37,9 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::COMMANDS),
     ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
+    ("stream", stream_read::COMMANDS),
+    ("stream", stream_group::COMMANDS),
+    ("stream", stream_info::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),

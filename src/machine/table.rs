@@ -385,6 +385,12 @@ impl Name {
     }
 }
 
+/// As much of a word as Redis quotes: 128 bytes, and nothing from a NUL on.
+fn quoted(word: &[u8], room: usize) -> String {
+    let end = word.iter().position(|byte| *byte == 0).unwrap_or(word.len());
+    String::from_utf8_lossy(&word[..end.min(room)]).into_owned()
+}
+
 /// Redis quotes at most 128 bytes of the name and 128 of the arguments.
 fn unknown(argv: &[Bytes]) -> CommandError {
     let mut arguments = String::new();
@@ -393,17 +399,14 @@ fn unknown(argv: &[Bytes]) -> CommandError {
             break;
         }
         let room = 128 - arguments.len();
-        arguments.push_str(&format!(
-            "'{}' ",
-            String::from_utf8_lossy(&argument[..argument.len().min(room)])
-        ));
+        arguments.push_str(&format!("'{}' ", quoted(argument, room)));
     }
-    let name = String::from_utf8_lossy(&argv[0][..argv[0].len().min(128)]).into_owned();
+    let name = quoted(&argv[0], 128);
     CommandError::Unknown { name, arguments }
 }
 
 fn unknown_subcommand(container: &str, subcommand: &[u8]) -> CommandError {
-    let subcommand = String::from_utf8_lossy(&subcommand[..subcommand.len().min(128)]).into_owned();
+    let subcommand = quoted(subcommand, 128);
     CommandError::UnknownSubcommand {
         subcommand,
         command: container.to_owned(),

@@ -62,6 +62,15 @@ impl Answer {
         Self::Array(answers)
     }
 
+    /// What is left when what it holds is up to chance: how many and of which kind.
+    pub fn form(self) -> Self {
+        match self {
+            Self::Bulk(_) => Self::Bulk(Vec::new()),
+            Self::Array(answers) => Self::Array(answers.into_iter().map(Self::form).collect()),
+            other => other,
+        }
+    }
+
     /// As redis-cli prints it to a terminal.
     pub fn render(&self) -> String {
         match self {
@@ -178,24 +187,172 @@ pub fn run_internal(machine: &mut Machine, at: Millis, command: LogCommand) {
     machine.apply(&entry);
 }
 
-/// Where it listens, in its folder.
+/// What is sent at once: one command, or several whose answers belong together (a transaction with its MULTI and EXEC).
+pub struct Request<'a> {
+    pub db: u8,
+    pub commands: &'a [Vec<Vec<u8>>],
+}
+
+/// A connection to a server, whichever it is, that speaks RESP2.
+pub struct Connection {
+    stream: BufReader<Box<dyn Stream>>,
+    db: u8,
+}
+
+/// What a connection runs over.
+pub trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
+
+/// What comes back for something that was sent.
+pub enum Expected {
+    /// The `OK` of a SELECT of ours.
+    Nothing,
+    /// The answers of this many commands.
+    Answers(usize),
+    /// `OK`, `QUEUED` or an error, and what EXEC says: a transaction of ours around one command.
+    Transaction,
+}
+
+impl Connection {
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        Self {
+            stream: BufReader::new(Box::new(stream)),
+            db: 0,
+        }
+    }
+
+    /// Empties every database and forgets what the connection watched.
+    pub fn reset(&mut self) {
+        for name in ["UNWATCH", "FLUSHALL"] {
+            if table::by_name(name).is_some() {
+                let answer = self.run(self.db, &[name.as_bytes().to_vec()]);
+                assert_eq!(answer.render(), "OK", "{name}");
+            }
+        }
+    }
+
+    /// Runs a command in this database.
+    pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
+        let commands = [argv.to_vec()];
+        let request = Request {
+            db,
+            commands: &commands,
+        };
+        let expected = self.send([request].iter());
+        self.receive(expected).pop().expect("one command, one answer")
+    }
+
+    /// Sends all at once, each to its database; the answers are fetched by [`Self::receive`]. A server keeps answers that nobody reads yet.
+    pub fn send<'a>(&mut self, requests: impl Iterator<Item = &'a Request<'a>>) -> Vec<Expected> {
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        for Request { db, commands } in requests {
+            if *db != self.db {
+                encode(&mut bytes, &[b"SELECT".to_vec(), db.to_string().into_bytes()]);
+                self.db = *db;
+                expected.push(Expected::Nothing);
+            }
+            match commands {
+                // On a machine a group without a caller waits for nothing; here a transaction does not.
+                [argv] if waits(argv) => {
+                    encode(&mut bytes, &[b"MULTI".to_vec()]);
+                    encode(&mut bytes, argv);
+                    encode(&mut bytes, &[b"EXEC".to_vec()]);
+                    expected.push(Expected::Transaction);
+                }
+                several => {
+                    several.iter().for_each(|argv| encode(&mut bytes, argv));
+                    expected.push(Expected::Answers(several.len()));
+                }
+            }
+        }
+        let stream = self.stream.get_mut();
+        stream.write_all(&bytes).expect("the server takes commands");
+        expected
+    }
+
+    /// The answers to what was sent, one for each request.
+    pub fn receive(&mut self, expected: Vec<Expected>) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        for expected in expected {
+            match expected {
+                Expected::Nothing => drop(self.answer()),
+                Expected::Answers(1) => answers.push(self.answer()),
+                Expected::Answers(several) => {
+                    answers.push(Answer::Array((0..several).map(|_| self.answer()).collect()));
+                }
+                Expected::Transaction => {
+                    let (_, queued, executed) = (self.answer(), self.answer(), self.answer());
+                    answers.push(match executed {
+                        Answer::Array(mut answers) => answers.pop().expect("one command, one answer"),
+                        _ => queued,
+                    });
+                }
+            }
+        }
+        answers
+    }
+
+    fn answer(&mut self) -> Answer {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line).expect("an answer");
+        let line = line.strip_suffix(b"\r\n").expect("a whole line");
+        let (kind, rest) = line.split_first().expect("a kind");
+        let number = || -> i64 {
+            std::str::from_utf8(rest)
+                .expect("digits")
+                .parse()
+                .expect("a number")
+        };
+        match kind {
+            b'+' => Answer::Simple(rest.to_vec()),
+            b'-' => Answer::Error(rest.to_vec()),
+            b':' => Answer::Integer(number()),
+            b'$' | b'*' if number() < 0 => Answer::Nil,
+            b'$' => {
+                let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
+                self.stream.read_exact(&mut bytes).expect("the whole bulk");
+                bytes.truncate(bytes.len() - 2);
+                Answer::Bulk(bytes)
+            }
+            b'*' => Answer::Array((0..number()).map(|_| self.answer()).collect()),
+            other => panic!("no RESP2: {}", char::from(*other)),
+        }
+    }
+}
+
+fn waits(argv: &[Vec<u8>]) -> bool {
+    let row = argv
+        .first()
+        .map(|name| String::from_utf8_lossy(name).to_ascii_uppercase());
+    row.and_then(|name| table::by_name(&name))
+        .is_some_and(|spec| spec.flags.split(' ').any(|flag| flag == "blocking"))
+}
+
+fn encode(request: &mut Vec<u8>, argv: &[Vec<u8>]) {
+    request.extend(format!("*{}\r\n", argv.len()).into_bytes());
+    for argument in argv {
+        request.extend(format!("${}\r\n", argument.len()).into_bytes());
+        request.extend(argument);
+        request.extend(b"\r\n");
+    }
+}
+
+/// Where a Redis of our own listens, in its folder.
 const SOCKET: &str = "redis.sock";
 
 /// The channel on which the end of a case is told.
 const END: &str = "the end";
 
+/// A connection that hears what a Redis tells of its keys.
+pub struct Listener(Connection);
+
 /// A Redis of our own: it keeps nothing, listens on a socket in a fresh folder, and ends with this value.
 pub struct Server {
     child: Child,
-    wire: Wire,
-    db: u8,
+    pub connection: Connection,
     folder: tempfile::TempDir,
 }
-
-/// A connection that hears what a Redis tells of its keys.
-pub struct Listener(Wire);
-
-struct Wire(BufReader<UnixStream>);
 
 impl Server {
     /// The variable that names the program. CI sets it.
@@ -225,50 +382,40 @@ impl Server {
         }
         // It writes little after this; whoever reads on keeps its pipe from filling up.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let wire = Wire::connect(folder.path());
         Some(Self {
             child,
-            wire,
-            db: 0,
+            connection: connect(&socket),
             folder,
         })
     }
 
-    /// Empties every database and returns to the first.
+    /// Empties every database.
     pub fn reset(&mut self) {
-        assert_eq!(self.ask(&[b"FLUSHALL".to_vec()]), Answer::Simple(b"OK".to_vec()));
+        self.connection.reset();
     }
 
     /// Runs a command in this database.
     pub fn run(&mut self, db: u8, argv: &[Vec<u8>]) -> Answer {
-        if db != self.db {
-            assert_eq!(
-                self.ask(&[b"SELECT".to_vec(), db.to_string().into_bytes()]),
-                Answer::Simple(b"OK".to_vec())
-            );
-            self.db = db;
-        }
-        self.ask(argv)
-    }
-
-    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
-        self.wire.ask(argv)
+        self.connection.run(db, argv)
     }
 
     /// Has it tell of keys by event, and a connection that hears it.
     pub fn listen(&mut self, classes: &str) -> Listener {
-        let ok = Answer::Simple(b"OK".to_vec());
         let set = ["CONFIG", "SET", "notify-keyspace-events", classes];
-        assert_eq!(self.ask(&set.map(|word| word.as_bytes().to_vec())), ok);
-        let mut wire = Wire::connect(self.folder.path());
-        wire.ask(&["PSUBSCRIBE", "__keyevent@*", END].map(|word| word.as_bytes().to_vec()));
-        wire.answer();
-        Listener(wire)
+        let answer = self.run(0, &set.map(|word| word.as_bytes().to_vec()));
+        assert_eq!(answer, Answer::Simple(b"OK".to_vec()));
+        let mut connection = connect(&self.folder.path().join(SOCKET));
+        connection.run(
+            0,
+            &["PSUBSCRIBE", "__keyevent@*", END].map(|word| word.as_bytes().to_vec()),
+        );
+        connection.answer();
+        Listener(connection)
     }
 
     /// What was told since the last call: channel and message.
     pub fn told(&mut self, listener: &mut Listener) -> Vec<(Vec<u8>, Vec<u8>)> {
-        self.ask(&["PUBLISH", END, ""].map(|word| word.as_bytes().to_vec()));
+        self.run(0, &["PUBLISH", END, ""].map(|word| word.as_bytes().to_vec()));
         let mut told = Vec::new();
         loop {
             let Answer::Array(message) = listener.0.answer() else {
@@ -285,52 +432,8 @@ impl Server {
     }
 }
 
-impl Wire {
-    fn connect(folder: &std::path::Path) -> Self {
-        let stream = UnixStream::connect(folder.join(SOCKET)).expect("it said it was ready");
-        Self(BufReader::new(stream))
-    }
-
-    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
-        let mut request = format!("*{}\r\n", argv.len()).into_bytes();
-        for argument in argv {
-            request.extend(format!("${}\r\n", argument.len()).into_bytes());
-            request.extend(argument);
-            request.extend(b"\r\n");
-        }
-        self.0
-            .get_mut()
-            .write_all(&request)
-            .expect("the server takes a command");
-        self.answer()
-    }
-
-    fn answer(&mut self) -> Answer {
-        let mut line = Vec::new();
-        self.0.read_until(b'\n', &mut line).expect("an answer");
-        let line = line.strip_suffix(b"\r\n").expect("a whole line");
-        let (kind, rest) = line.split_first().expect("a kind");
-        let number = || -> i64 {
-            std::str::from_utf8(rest)
-                .expect("digits")
-                .parse()
-                .expect("a number")
-        };
-        match kind {
-            b'+' => Answer::Simple(rest.to_vec()),
-            b'-' => Answer::Error(rest.to_vec()),
-            b':' => Answer::Integer(number()),
-            b'$' | b'*' if number() < 0 => Answer::Nil,
-            b'$' => {
-                let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
-                self.0.read_exact(&mut bytes).expect("the whole bulk");
-                bytes.truncate(bytes.len() - 2);
-                Answer::Bulk(bytes)
-            }
-            b'*' => Answer::Array((0..number()).map(|_| self.answer()).collect()),
-            other => panic!("no RESP2: {}", char::from(*other)),
-        }
-    }
+fn connect(socket: &std::path::Path) -> Connection {
+    Connection::new(UnixStream::connect(socket).expect("it said it was ready"))
 }
 
 impl Drop for Server {

@@ -6,13 +6,13 @@
 use super::connection::{Answers, Caller, Connection, End};
 use super::encode::{self, encode};
 use super::local::{self, Answer, Local, Waiting};
-use super::{pubsub, trouble};
+use super::{pubsub, script, trouble};
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Run, Spec};
-use crate::node::Freshness;
+use crate::node::{Call, Freshness, Request};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
@@ -187,14 +187,74 @@ impl Connection {
                 CommandError::text("EXECABORT Transaction discarded because of previous errors.");
             return self.refuse(ABORTED).await;
         }
+        if transaction
+            .queued
+            .iter()
+            .any(|queued| script::is_script(queued.spec))
+        {
+            let outcome = self.with_scripts(watches, &transaction.queued).await;
+            return self.answer_exec(transaction.queued, outcome).await;
+        }
         let planned = plan(self.caller.db, &transaction.queued);
         for (spec, command) in &planned {
             self.caller.note_reads(spec, &command.argv);
         }
-        match self.together(&watches, planned).await {
-            Ok(Some(replies)) => self.answer_all(transaction.queued, replies).await,
+        let outcome = self.together(&watches, planned).await;
+        self.answer_exec(transaction.queued, outcome).await
+    }
+
+    async fn answer_exec(
+        &mut self,
+        queued: Vec<Queued>,
+        outcome: Result<Option<Vec<Reply>>, CommandError>,
+    ) -> Result<(), End> {
+        match outcome {
+            Ok(Some(replies)) => self.answer_all(queued, replies).await,
             Ok(None) => self.answer(Reply::NilArray).await,
             Err(error) => self.answer(Reply::Error(error)).await,
+        }
+    }
+
+    /// Runs a transaction that has scripts in it where scripts are run, as one. A script that cannot be is an error in its place.
+    async fn with_scripts(
+        &mut self,
+        watches: Vec<Watch>,
+        queued: &[Queued],
+    ) -> Result<Option<Vec<Reply>>, CommandError> {
+        let (mut db, mut calls, mut refused) = (self.caller.db, Vec::new(), Vec::new());
+        for Queued { spec, argv } in queued {
+            let call = match spec.run {
+                Run::Read(_) | Run::Write(_) => Ok(Call::Command(argv.clone())),
+                Run::Local if script::is_script(spec) => script::queued(&mut self.caller, spec, argv).await,
+                Run::Local => {
+                    if spec.name == "SELECT" {
+                        db = local::database(&argv[1]).unwrap_or(db);
+                    }
+                    continue;
+                }
+            };
+            match call {
+                Ok(call) => calls.push((db, call)),
+                Err(error) => refused.push((calls.len() + refused.len(), error)),
+            }
+        }
+        let request = Request {
+            user: self.caller.user(),
+            watches,
+            calls,
+            transaction: true,
+        };
+        let written = self.caller.shared.node.script(request).await.map_err(trouble)?;
+        self.caller.seen = self.caller.seen.max(written.token);
+        match written.replies.into_iter().next() {
+            Some(Reply::Array(mut replies)) => {
+                for (place, error) in refused {
+                    replies.insert(place.min(replies.len()), Reply::Error(error));
+                }
+                Ok(Some(replies))
+            }
+            Some(Reply::Error(refusal)) => Err(refusal),
+            _ => Ok(None),
         }
     }
 
@@ -263,13 +323,13 @@ impl Connection {
         self.caller.executing = true;
         for Queued { spec, argv } in queued {
             let reply = match spec.run {
-                Run::Local => {
+                Run::Local if !script::is_script(spec) => {
                     self.local_into(spec, &argv, &mut out).await;
                     self.caller.show(spec, &argv);
                     continue;
                 }
                 // The log answers all that was sent to it, or nothing.
-                Run::Read(_) | Run::Write(_) => replies.next().unwrap_or(Reply::Nil),
+                Run::Read(_) | Run::Write(_) | Run::Local => replies.next().unwrap_or(Reply::Nil),
             };
             self.caller.show(spec, &argv);
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);

@@ -8,6 +8,7 @@ use crate::machine::entry::Command;
 use crate::machine::glob;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::scripts::{self, Function, Library, Policy, Scripts};
+use crate::machine::table::Spec;
 use crate::node::{Call, Request, script_flags};
 use bytes::Bytes;
 
@@ -55,7 +56,31 @@ fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> W
     })
 }
 
-/// What is to be run, for `EXEC` too; a script that no node knows is made known first.
+/// Whether a row runs a script or function.
+pub(super) fn is_script(spec: &Spec) -> bool {
+    by_name(spec).is_some()
+}
+
+/// By what a row runs a script, and whether it may not write.
+fn by_name(spec: &Spec) -> Option<(By, bool)> {
+    Some(match spec.name {
+        "EVAL" => (By::Text, false),
+        "EVAL_RO" => (By::Text, true),
+        "EVALSHA" => (By::Sha, false),
+        "EVALSHA_RO" => (By::Sha, true),
+        "FCALL" => (By::Function, false),
+        "FCALL_RO" => (By::Function, true),
+        _ => return None,
+    })
+}
+
+/// A script that was queued in a transaction.
+pub(super) async fn queued(caller: &mut Caller, spec: &Spec, argv: &[Bytes]) -> Result<Call, CommandError> {
+    let (by, read_only) = by_name(spec).ok_or(CommandError::Syntax)?;
+    call(caller, Args::new(argv, 1), by, read_only).await
+}
+
+/// What is to be run; a script that no node knows is made known first.
 async fn call(
     caller: &mut Caller,
     mut args: Args<'_>,

@@ -35,7 +35,9 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Integer(number) => Ok(Value::Number(*number as f64)),
         Reply::Bulk(bytes) => lua.create_string(bytes)?.into_lua(lua),
-        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => Ok(if resp3 { Value::Nil } else { Value::Boolean(false) }),
+        Reply::Nil | Reply::NilArray | Reply::Waiting(_) => {
+            Ok(if resp3 { Value::Nil } else { Value::Boolean(false) })
+        }
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
             // Grown step by step as Redis does it: the order in which `pairs` walks a table depends on that.

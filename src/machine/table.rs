@@ -40,7 +40,15 @@ pub struct Spec {
     pub categories: &'static str,
     /// Where the keys stand, for a command whose other arguments say so: positions in argv. Redis' flag `movablekeys`.
     pub finder: Option<Finder>,
+    /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
+    /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
+    pub waits: Option<Waits>,
+    /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
+    pub id: usize,
 }
+
+/// What a row that reads runs inside the log when it can wait.
+pub type Waits = fn(&mut Keyspace<'_>, &mut Args<'_>) -> Result<Reply, CommandError>;
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
 pub type Finder = fn(&[Bytes]) -> Vec<usize>;
@@ -67,6 +75,8 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         flags: "",
         categories: "",
         finder: None,
+        waits: None,
+        id: 0,
     }
 }
 
@@ -117,6 +127,14 @@ impl Spec {
         }
     }
 
+    /// It reads, and inside the log it can wait by this.
+    pub const fn waits(self, waits: Waits) -> Self {
+        Self {
+            waits: Some(waits),
+            ..self
+        }
+    }
+
     /// One sentence about it.
     pub const fn summary(self, summary: &'static str) -> Self {
         Self { summary, ..self }
@@ -124,6 +142,11 @@ impl Spec {
 
     const fn of(self, group: &'static str) -> Self {
         Self { group, ..self }
+    }
+
+    /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_)) && self.group != "pubsub"
     }
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
@@ -200,22 +223,26 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> Vec<&'a Bytes> {
+        self.keys_at(argv)
+            .into_iter()
+            .filter_map(|at| argv.get(at))
+            .collect()
+    }
+
+    /// The positions of the keys among a command's arguments.
+    pub fn keys_at(&self, argv: &[Bytes]) -> Vec<usize> {
         if let Some(finder) = self.finder {
-            return finder(argv).into_iter().filter_map(|at| argv.get(at)).collect();
+            return finder(argv).into_iter().filter(|at| *at < argv.len()).collect();
         }
         let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
         if first == 0 {
             return Vec::new();
         }
         let end = match usize::try_from(last) {
-            Ok(last) => last + 1,
-            Err(_) => argv
-                .len()
-                .saturating_add_signed(isize::try_from(last + 1).unwrap_or(0)),
+            Ok(last) => argv.len().min(last + 1),
+            Err(_) => usize::try_from(last + 1 + i64::try_from(argv.len()).unwrap_or(i64::MAX)).unwrap_or(0),
         };
-        argv.iter()
-            .take(end)
-            .skip(usize::try_from(first).unwrap_or(0))
+        (usize::try_from(first).unwrap_or(0)..end)
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .collect()
     }
@@ -269,6 +296,8 @@ pub fn all() -> impl Iterator<Item = Spec> {
     commands::GROUPS
         .iter()
         .flat_map(|(group, rows)| rows.iter().map(move |spec| spec.of(group)))
+        .enumerate()
+        .map(|(id, spec)| Spec { id, ..spec })
 }
 
 /// The row of a name in upper case, `CONTAINER|SUB` included.
@@ -391,8 +420,8 @@ mod tests {
             Run::Read(_) if !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST" => {
                 drop(flags.insert("readonly"))
             }
-            Run::Write(_) => drop(flags.insert("write")),
-            Run::Read(_) | Run::Local => {}
+            Run::Write(_) if spec.is_write() => drop(flags.insert("write")),
+            Run::Read(_) | Run::Write(_) | Run::Local => {}
         }
         flags
     }

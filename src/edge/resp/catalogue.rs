@@ -241,8 +241,8 @@ fn arguments(spec: &Spec) -> Vec<Reply> {
 fn flags(spec: &Spec) -> impl Iterator<Item = &'static str> {
     let first = match spec.run {
         Run::Read(_) => Some("readonly"),
-        Run::Write(_) => Some("write"),
-        Run::Local => None,
+        Run::Write(_) if spec.is_write() => Some("write"),
+        Run::Write(_) | Run::Local => None,
     };
     first.into_iter().chain(spec.flags.split_whitespace())
 }
@@ -256,7 +256,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         // What sorts is of its types.
         "keyspace" => spec.group == "generic" && !spec.name.starts_with("SORT"),
         "read" => matches!(spec.run, Run::Read(_)),
-        "write" => matches!(spec.run, Run::Write(_)),
+        "write" => spec.is_write(),
         "sortedset" => spec.group == "sorted-set",
         "set" | "list" | "hash" | "string" | "bitmap" | "hyperloglog" | "geo" | "stream" | "session"
         | "pubsub" | "connection" => spec.group == category,

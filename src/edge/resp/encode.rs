@@ -48,6 +48,16 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
                 encode(right, protocol, out);
             }
         }
+        Reply::Streams(pairs) => {
+            count(if resp3 { b'%' } else { b'*' }, pairs.len(), out);
+            for (key, value) in pairs {
+                if !resp3 {
+                    count(b'*', 2, out);
+                }
+                encode(key, protocol, out);
+                encode(value, protocol, out);
+            }
+        }
         Reply::Double(number) => float(&double_text(*number), resp3, out),
         Reply::Coordinate(number) => float(&coordinate_text(*number), resp3, out),
         Reply::Boolean(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
@@ -60,6 +70,17 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         }
         Reply::Verbatim(text) => bulk(text, out),
     }
+}
+
+/// Begins an array of so many replies.
+pub(super) fn array(items: usize, out: &mut BytesMut) {
+    count(b'*', items, out);
+}
+
+/// Begins what is told without being asked for: an array in RESP2.
+pub(super) fn push(items: usize, protocol: Protocol, out: &mut BytesMut) {
+    let kind = if protocol == Protocol::Resp3 { b'>' } else { b'*' };
+    count(kind, items, out);
 }
 
 fn list(kind: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
@@ -77,7 +98,8 @@ fn float(text: &str, resp3: bool, out: &mut BytesMut) {
     }
 }
 
-fn bulk(bytes: &[u8], out: &mut BytesMut) {
+/// Bytes.
+pub(super) fn bulk(bytes: &[u8], out: &mut BytesMut) {
     count(b'$', bytes.len(), out);
     out.reserve(bytes.len() + 2);
     out.put_slice(bytes);

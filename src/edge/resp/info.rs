@@ -4,6 +4,7 @@
 //! Missing: `Commandstats` and `Latencystats` are empty.
 
 use super::connection::Caller;
+use super::hub::Kind;
 use super::local::Answer;
 use super::{REDIS_VERSION, Shared};
 use crate::machine::args::Args;
@@ -119,9 +120,10 @@ fn clients(fields: &mut Fields, shared: &Shared, _: &Status) {
     fields.zeros(&[
         "client_recent_max_input_buffer",
         "client_recent_max_output_buffer",
-        "blocked_clients",
     ]);
-    fields.zeros(&["tracking_clients", "clients_in_timeout_table"]);
+    fields.add("blocked_clients", shared.blocked.load(Relaxed));
+    fields.add("tracking_clients", shared.hub.tracking.counts().clients);
+    fields.zeros(&["clients_in_timeout_table"]);
 }
 
 fn memory(fields: &mut Fields, _: &Shared, status: &Status) {
@@ -202,14 +204,14 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
         "keyspace_hits",
         "keyspace_misses",
     ]);
-    fields.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
-        "latest_fork_usec",
-        "total_forks",
-    ]);
-    fields.zeros(&["migrate_cached_sockets", "tracking_total_keys"]);
+    let (hub, tracked) = (&shared.hub, shared.hub.tracking.counts());
+    fields.add("pubsub_channels", hub.count(Kind::Channel));
+    fields.add("pubsub_patterns", hub.count(Kind::Pattern));
+    fields.add("pubsubshard_channels", hub.count(Kind::Shard));
+    fields.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    fields.add("tracking_total_keys", tracked.keys);
+    fields.add("tracking_total_items", tracked.items);
+    fields.add("tracking_total_prefixes", tracked.prefixes);
     fields.add("total_error_replies", stats.errors.get());
     fields.add("total_reads_processed", stats.reads.get());
     fields.add("total_writes_processed", stats.writes.get());

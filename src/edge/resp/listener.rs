@@ -41,7 +41,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopp
             _ = tick.tick() => counted = count(&shared, counted),
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => match admit(&shared, &stream, peer) {
-                    Ok(entered) => { connections.spawn(connection::serve(stream, shared.clone(), entered)); }
+                    Ok(entered) => { connections.spawn(connection::serve(stream.into(), shared.clone(), entered)); }
                     Err(why) if refusals.len() < REFUSALS => { refusals.spawn(refuse(stream, why)); }
                     Err(_) => {}
                 },
@@ -69,7 +69,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopp
 }
 
 /// A place among the clients, or why there is none.
-fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
+fn admit(shared: &Arc<Shared>, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
     shared.stats.connections.add(1);
     let refusal = if !access::serves(peer.ip(), shared.config.access_key.as_ref()) {
         Some(access::DENIED)
@@ -84,9 +84,8 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entere
     }
     // Replies leave when they are written, not when there are enough of them. A socket that refuses this is closing anyway.
     let _ = stream.set_nodelay(true);
-    Ok(shared
-        .clients
-        .enter(peer, stream.local_addr().unwrap_or(shared.address)))
+    let local = stream.local_addr().unwrap_or(shared.address);
+    Ok(Entered::new(shared.clone(), peer, local))
 }
 
 async fn refuse(mut stream: TcpStream, why: &'static str) {

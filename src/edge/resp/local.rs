@@ -5,10 +5,15 @@
 
 use super::connection::{Caller, authenticate};
 use super::encode::Protocol;
-use super::{REDIS_VERSION, catalogue, client, config, info, members, script};
+use super::{
+    REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, script,
+    tracking,
+};
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::Spec;
+use bytes::BytesMut;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -27,15 +32,21 @@ pub(super) enum Local {
     Now(fn(&mut Caller, &mut Args<'_>) -> Answer),
     /// After asking the node; the connection waits.
     Later(for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>),
+    /// At once, answering by messages instead of one reply.
+    Pushing(fn(&mut Caller, &mut Args<'_>, &mut BytesMut) -> Result<(), CommandError>),
+    /// `EXEC`, which runs others.
+    Exec,
 }
 
-use Local::{Later, Now};
+use Local::{Exec, Later, Now, Pushing};
 
 #[rustfmt::skip]
 const COMMANDS: &[(&str, Local)] = &[
     ("ASKING",            Now(no_cluster)),
     ("AUTH",              Now(auth)),
+    ("CLIENT|CACHING",    Now(tracking::caching)),
     ("CLIENT|GETNAME",    Now(client::getname)),
+    ("CLIENT|GETREDIR",   Now(tracking::getredir)),
     ("CLIENT|HELP",       Now(client::help)),
     ("CLIENT|ID",         Now(client::id)),
     ("CLIENT|INFO",       Now(client::info)),
@@ -43,9 +54,14 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CLIENT|LIST",       Now(client::list)),
     ("CLIENT|NO-EVICT",   Now(client::no_evict)),
     ("CLIENT|NO-TOUCH",   Now(client::no_touch)),
+    ("CLIENT|PAUSE",      Now(blocking::pause)),
     ("CLIENT|REPLY",      Now(client::reply)),
     ("CLIENT|SETINFO",    Now(client::setinfo)),
     ("CLIENT|SETNAME",    Now(client::setname)),
+    ("CLIENT|TRACKING",   Now(tracking::tracking)),
+    ("CLIENT|TRACKINGINFO", Now(tracking::trackinginfo)),
+    ("CLIENT|UNBLOCK",    Now(blocking::unblock)),
+    ("CLIENT|UNPAUSE",    Now(blocking::unpause)),
     ("CLUSTER",           Now(no_cluster)),
     ("COMMAND",           Now(catalogue::all)),
     ("COMMAND|COUNT",     Now(catalogue::count)),
@@ -58,7 +74,9 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CONFIG|HELP",       Now(config::help)),
     ("CONFIG|RESETSTAT",  Now(config::resetstat)),
     ("CONFIG|SET",        Now(config::set)),
+    ("DISCARD",           Now(multi::discard)),
     ("ECHO",              Now(echo)),
+    ("EXEC",              Exec),
     ("EVAL",              Later(script::eval)),
     ("EVALSHA",           Later(script::evalsha)),
     ("EVALSHA_RO",        Later(script::evalsha_ro)),
@@ -74,6 +92,8 @@ const COMMANDS: &[(&str, Local)] = &[
     ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
+    ("MONITOR",           Pushing(monitor::monitor)),
+    ("MULTI",             Now(multi::multi)),
     ("PING",              Now(ping)),
     ("PLENARY|DIGEST",    Later(members::digest)),
     ("PLENARY|FRESH",     Now(members::fresh)),
@@ -82,6 +102,14 @@ const COMMANDS: &[(&str, Local)] = &[
     ("PLENARY|STATUS",    Later(members::status)),
     ("PLENARY|TOKEN",     Later(members::token)),
     ("PLENARY|WAITFOR",   Later(members::waitfor)),
+    ("PSUBSCRIBE",        Pushing(pubsub::psubscribe)),
+    ("PUBSUB|CHANNELS",   Now(pubsub::channels)),
+    ("PUBSUB|HELP",       Now(pubsub::help)),
+    ("PUBSUB|NUMPAT",     Now(pubsub::numpat)),
+    ("PUBSUB|NUMSUB",     Now(pubsub::numsub)),
+    ("PUBSUB|SHARDCHANNELS", Now(pubsub::shardchannels)),
+    ("PUBSUB|SHARDNUMSUB", Now(pubsub::shardnumsub)),
+    ("PUNSUBSCRIBE",      Pushing(pubsub::punsubscribe)),
     ("QUIT",              Now(quit)),
     ("READONLY",          Now(no_cluster)),
     ("READWRITE",         Now(no_cluster)),
@@ -94,7 +122,13 @@ const COMMANDS: &[(&str, Local)] = &[
     ("SCRIPT|KILL",       Now(script::kill)),
     ("SCRIPT|LOAD",       Later(script::script_load)),
     ("SELECT",            Now(select)),
+    ("SSUBSCRIBE",        Pushing(pubsub::ssubscribe)),
+    ("SUBSCRIBE",         Pushing(pubsub::subscribe)),
+    ("SUNSUBSCRIBE",      Pushing(pubsub::sunsubscribe)),
     ("TIME",              Now(time)),
+    ("UNSUBSCRIBE",       Pushing(pubsub::unsubscribe)),
+    ("UNWATCH",           Now(multi::unwatch)),
+    ("WATCH",             Later(multi::watch)),
 ];
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
@@ -102,6 +136,11 @@ static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().
 /// The function of a row, by the row's name.
 pub(super) fn by_name(name: &str) -> Option<Local> {
     TABLE.get(name).copied()
+}
+
+/// What a row without a function answers.
+pub(super) fn unknown(spec: &Spec) -> CommandError {
+    refusal(format!("ERR this endpoint does not run '{}'", spec.name))
 }
 
 /// The reply of a `HELP` subcommand, as Redis lays it out.
@@ -129,8 +168,14 @@ pub(super) fn refusal(text: String) -> CommandError {
     CommandError::Other(Cow::Owned(text))
 }
 
-fn ping(_: &mut Caller, args: &mut Args<'_>) -> Answer {
+/// A subscriber that speaks RESP2 could not tell the plain answer from a message.
+fn ping(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let subscriber = caller.subscribed > 0 && caller.protocol == Protocol::Resp2;
     match args.rest() {
+        message @ ([] | [_]) if subscriber => {
+            let message = message.first().cloned().unwrap_or_default();
+            Ok(Reply::Array(vec![Reply::bulk("pong"), Reply::Bulk(message)]))
+        }
         [] => Ok(Reply::Simple(Cow::Borrowed("PONG"))),
         [message] => Ok(Reply::Bulk(message.clone())),
         _ => Err(CommandError::Arity("ping".to_owned())),
@@ -142,13 +187,18 @@ fn echo(_: &mut Caller, args: &mut Args<'_>) -> Answer {
 }
 
 fn select(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
-    let index = args.integer()?;
+    caller.db = database(args.bytes()?)?;
+    caller.client.shown.lock().db = caller.db;
+    Ok(Reply::OK)
+}
+
+/// The database that `SELECT` means.
+pub(super) fn database(index: &[u8]) -> Result<u8, CommandError> {
+    let index = integer(index).ok_or(CommandError::NotAnInteger)?;
     let known = u8::try_from(index)
         .ok()
         .filter(|index| usize::from(*index) < DATABASES);
-    caller.db = known.ok_or(CommandError::text("ERR DB index is out of range"))?;
-    caller.client.shown.lock().db = caller.db;
-    Ok(Reply::OK)
+    known.ok_or(CommandError::text("ERR DB index is out of range"))
 }
 
 fn quit(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
@@ -208,8 +258,7 @@ fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     if !caller.known {
         return Err(STRANGER);
     }
-    caller.protocol = protocol;
-    caller.client.shown.lock().protocol = protocol;
+    caller.speak(protocol);
     let id = i64::try_from(caller.client.id).expect("nobody connects 2^63 times");
     let pairs = [
         ("server", Reply::bulk("redis")),

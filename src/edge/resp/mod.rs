@@ -28,6 +28,7 @@
 //! without reading is cut off at the limit.
 
 mod access;
+mod blocking;
 mod catalogue;
 mod client;
 mod clients;
@@ -36,18 +37,28 @@ pub mod connection;
 pub mod decode;
 pub mod encode;
 pub mod frame;
+mod hub;
 mod info;
 mod listener;
 mod local;
 mod members;
+mod monitor;
+mod multi;
+mod outbox;
+mod pubsub;
 mod script;
 mod stats;
+mod stream;
+mod tracking;
 
 use crate::config::RespConfig;
 use crate::error::Error;
 use crate::machine::reply::CommandError;
 use crate::node::Node;
+use blocking::Pause;
 use clients::Clients;
+use hub::Hub;
+use monitor::Monitors;
 use parking_lot::Mutex;
 use stats::Stats;
 use std::borrow::Cow;
@@ -80,7 +91,13 @@ struct Shared {
     /// `CONFIG SET maxclients`.
     max_clients: AtomicUsize,
     address: SocketAddr,
-    clients: Arc<Clients>,
+    clients: Clients,
+    /// Who is told what; shared with the node, which tells it.
+    hub: Arc<Hub>,
+    monitors: Monitors,
+    pause: Pause,
+    /// How many clients wait, for a key or for the end of a pause.
+    blocked: AtomicUsize,
     stats: Stats,
     started: Instant,
 }
@@ -108,6 +125,8 @@ impl Resp {
             source,
         };
         let address = listener.local_addr().map_err(refused)?;
+        let hub = Arc::<Hub>::default();
+        node.listen(hub.clone());
         let shared = Shared {
             node,
             idle_timeout_ms: AtomicU64::new(
@@ -116,7 +135,11 @@ impl Resp {
             max_clients: AtomicUsize::new(config.max_clients),
             config,
             address,
-            clients: Arc::default(),
+            clients: Clients::default(),
+            hub,
+            monitors: Monitors::default(),
+            pause: Pause::default(),
+            blocked: AtomicUsize::new(0),
             stats: Stats::default(),
             started: Instant::now(),
         };

@@ -18,7 +18,11 @@ mod session;
 mod set;
 mod sort;
 mod stream;
+mod stream_group;
+mod stream_info;
+mod stream_read;
 mod string;
+mod transaction;
 mod zset;
 mod zset_combine;
 
@@ -34,6 +38,9 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::COMMANDS),
     ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
+    ("stream", stream_read::COMMANDS),
+    ("stream", stream_group::COMMANDS),
+    ("stream", stream_info::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),
@@ -42,6 +49,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("scripting", script::COMMANDS),
+    ("transactions", transaction::COMMANDS),
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),

@@ -75,11 +75,6 @@ impl Zset {
         self.scores.is_empty()
     }
 
-    /// All members with their scores, in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&Bytes, f64)> + ExactSizeIterator {
-        self.scores.iter().map(|(member, score)| (member, *score))
-    }
-
     /// Bytes of all members and scores.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -248,6 +248,10 @@ impl Maker<'_> {
         if word == "encoding" {
             return self.one_of(&[b"u1", b"u8", b"i5", b"i64", b"u63"]);
         }
+        if word == "serialized-value" {
+            // What DUMP gives of the string 12.
+            return Bytes::from_static(b"\x00\xc0\x0c\x0a\x00<*\xf8Q\\\x04\xbc\xd5");
+        }
         if word == "numfields" {
             return self.one_of(&[b"1", b"1", b"2", b"3"]);
         }

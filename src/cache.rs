@@ -389,7 +389,7 @@ fn kind(reply: &Reply) -> &'static str {
         Reply::Nil | Reply::NilArray => "nil",
         Reply::Array(_) | Reply::Set(_) => "array",
         Reply::Map(_) | Reply::Pairs(_) => "map",
-        Reply::Double(_) => "double",
+        Reply::Double(_) | Reply::Coordinate(_) => "double",
         Reply::Boolean(_) => "boolean",
         Reply::Error(_) => "error",
         Reply::Waiting(_) => "waiting",

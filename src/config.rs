@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+/// The version of Redis that `INFO`, `HELLO` and scripts name: clients choose by it what they send.
+pub const REDIS_VERSION: &str = "7.4.0";
+
 /// How a node is set up. `Config::new(data)` is a cluster of one on loopback.
 #[derive(Debug)]
 pub struct Config {

@@ -149,6 +149,94 @@ const SHAPES: &[&str] = &[
     "sort SSCAN key 0 COUNT 10000",
     "sort SSCAN key 0 COUNT 10000 MATCH pattern",
     "SPOP key key",
+    // Sorted sets.
+    "ZADD key score member",
+    "ZADD key score member score member score member",
+    "ZADD key zadd? zadd? zadd? score member score member*",
+    "ZADD key zadd? INCR score member",
+    "ZINCRBY key score member",
+    "ZREM key member member*",
+    "ZSCORE key member",
+    "ZMSCORE key member member*",
+    "ZCARD key",
+    "ZRANK key member",
+    "ZREVRANK key member",
+    "ZCOUNT key scores scores",
+    "ZADD lexical 0 member 0 member",
+    "ZREM lexical member",
+    "ZLEXCOUNT lexical members members",
+    "ZRANGE key index index WITHSCORES?",
+    "ZRANGE key index index REV",
+    "ZRANGE key scores scores BYSCORE zrange? zrange? zrange?",
+    "ZRANGE lexical members members BYLEX zrange? zrange?",
+    "ZRANGE key index index zrange? zrange?",
+    "ZRANGESTORE key key index index REV?",
+    "ZRANGESTORE key key scores scores BYSCORE zrange? zrange?",
+    "ZREVRANGE key index index WITHSCORES?",
+    "ZRANGEBYSCORE key scores scores WITHSCORES? zrange?",
+    "ZREVRANGEBYSCORE key scores scores WITHSCORES? zrange?",
+    "ZRANGEBYLEX lexical members members zrange?",
+    "ZREVRANGEBYLEX lexical members members zrange?",
+    "ZREMRANGEBYRANK key index index",
+    "ZREMRANGEBYSCORE key scores scores",
+    "ZREMRANGEBYLEX lexical members members",
+    "ZPOPMIN key small?",
+    "ZPOPMAX key small?",
+    "ZMPOP 1 key MIN",
+    "ZMPOP 2 key key MAX COUNT small",
+    "BZPOPMIN key key 0.01",
+    "sort ZSCAN key 0 COUNT 10000",
+    "sort ZSCAN key 0 MATCH pattern COUNT 10000",
+    "ZUNION 2 key key combine? combine? WITHSCORES?",
+    "ZINTER 2 key key combine? combine? WITHSCORES?",
+    "ZDIFF 2 key key WITHSCORES?",
+    "ZUNIONSTORE key 2 key key combine? combine?",
+    "ZINTERSTORE key 2 key key combine? combine?",
+    "ZDIFFSTORE key small key key",
+    "ZINTERCARD small key key LIMIT small",
+    // Places.
+    "GEOADD places longitude latitude place",
+    "GEOADD places longitude latitude place longitude latitude place",
+    "GEOADD places zadd? longitude latitude place",
+    "GEOPOS places place place",
+    "GEOHASH places place place",
+    "GEODIST places place place unit?",
+    "GEORADIUS places longitude latitude radius unit geo? geo? geo? geo?",
+    "GEORADIUS places longitude latitude radius unit STORE found geo?",
+    "GEORADIUS places longitude latitude radius unit STOREDIST distances geo?",
+    "GEORADIUS_RO places longitude latitude radius unit geo? geo?",
+    "GEORADIUSBYMEMBER places place radius unit geo? geo? geo? geo?",
+    "GEORADIUSBYMEMBER_RO places place radius unit geo? geo?",
+    "GEOSEARCH places FROMMEMBER place BYRADIUS radius unit geo? geo?",
+    "GEOSEARCH places FROMLONLAT longitude latitude BYRADIUS radius unit geo? geo? geo?",
+    "GEOSEARCH places FROMMEMBER place BYBOX radius radius unit geo? geo?",
+    "GEOSEARCH places FROMLONLAT longitude latitude BYBOX radius radius unit geo? geo? geo?",
+    "GEOSEARCHSTORE found places FROMLONLAT longitude latitude BYBOX radius radius unit ASC COUNT small",
+    "GEOSEARCHSTORE distances places FROMMEMBER place BYRADIUS radius unit STOREDIST",
+    // Without scores: their last digit may be another one than that of the C library.
+    "ZRANGE distances 0 -1",
+    "ZRANGE found 0 -1 WITHSCORES",
+    "ZRANGE places 0 -1 WITHSCORES",
+    "ZREM places place",
+    "DEL places found distances",
+    // Bitmaps.
+    "SETBIT key bit number",
+    "SETBIT key bit 1",
+    "GETBIT key bit",
+    "BITCOUNT key",
+    "BITCOUNT key index index",
+    "BITCOUNT key index index unit",
+    "BITPOS key number index?",
+    "BITPOS key 0 index index unit?",
+    "BITPOS key 1 index index unit?",
+    "BITOP operation key key key*",
+    "BITFIELD key field_op field_op? field_op? field_op?",
+    "BITFIELD_RO key field_op field_op?",
+    // HyperLogLogs. PFCOUNT of one key writes in Redis.
+    "PFADD key value value*",
+    "PFMERGE key key key*",
+    "PFCOUNT key key",
+    "PFDEBUG DECODE key",
 ];
 
 /// What a word in lower case stands for.
@@ -253,6 +341,119 @@ fn choices(word: &str) -> &'static [&'static str] {
             "MINMATCHLEN",
             "nonsense",
         ],
+        // Of one score: what a range of members is where scores differ, Redis does not say.
+        "lexical" => &["l", "m"],
+        "score" => &[
+            "0",
+            "-0",
+            "1",
+            "2",
+            "3",
+            "-1.5",
+            "0.1",
+            "inf",
+            "-inf",
+            "nan",
+            "1e18",
+            "1e19",
+            "-1e300",
+            "1e400",
+            "x",
+            "",
+            "0x10",
+            "5e-324",
+            "3.14159265358979",
+        ],
+        "scores" => &[
+            "-inf", "+inf", "0", "(0", "1", "(1", "2", "(3", "-2", "(-inf", "(inf", "1e400", "x", "(", "",
+            "nan", " 1", "1 ",
+        ],
+        "members" => &[
+            "-", "+", "[1", "(1", "[2", "(4", "[x", "[", "(", "1", "-x", "+x", "", "[1000",
+        ],
+        "places" => &["p", "q"],
+        "found" => &["found"],
+        "distances" => &["distances"],
+        "place" => &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"],
+        "longitude" => &[
+            "13.361389",
+            "15.087269",
+            "-180",
+            "180",
+            "0",
+            "-0.1275",
+            "179.9",
+            "-179.9",
+            "2.3488",
+            "-122.27652",
+            "139.6917",
+            "x",
+            "180.1",
+            "1e-7",
+            "37.5",
+            "-73.9733487",
+            "100",
+        ],
+        "latitude" => &[
+            "38.115556",
+            "37.502669",
+            "0",
+            "85.05112878",
+            "-85.05112878",
+            "51.507",
+            "-33.8688",
+            "48.8534",
+            "66.5",
+            "-80.3",
+            "x",
+            "85.1",
+            "1e-7",
+            "37.80574",
+            "40.7648057",
+            "84.9",
+        ],
+        "radius" => &[
+            "0", "1", "10", "200", "500", "3000", "12000", "30000", "100000", "1e9", "0.5", "-1", "x", "inf",
+        ],
+        "unit" => &["m", "km", "KM", "mi", "ft", "parsec"],
+        "geo" => &[
+            "WITHDIST",
+            "WITHHASH",
+            "WITHCOORD",
+            "withdist",
+            "ASC",
+            "DESC",
+            "COUNT 2",
+            "COUNT 5",
+            "COUNT 3 ANY",
+            "COUNT 0",
+            "COUNT",
+            "ANY",
+            "STORE found",
+            "nonsense",
+        ],
+        "zadd" => &["NX", "XX", "GT", "LT", "CH", "ch", "INCR", "nonsense"],
+        "zrange" => &[
+            "WITHSCORES",
+            "REV",
+            "LIMIT 1 2",
+            "LIMIT 0 -1",
+            "LIMIT -1 5",
+            "LIMIT 2 0",
+            "LIMIT 0",
+            "nonsense",
+        ],
+        "small" => &["0", "1", "2", "3", "-1", "x", "100"],
+        "combine" => &[
+            "WEIGHTS 2 3",
+            "WEIGHTS 0 inf",
+            "WEIGHTS x 1",
+            "WEIGHTS 1",
+            "AGGREGATE MIN",
+            "AGGREGATE MAX",
+            "AGGREGATE SUM",
+            "AGGREGATE x",
+        ],
         "index" => &[
             "0",
             "1",
@@ -264,6 +465,29 @@ fn choices(word: &str) -> &'static [&'static str] {
             "9223372036854775807",
             "-9223372036854775808",
             "x",
+        ],
+        "bit" => &["0", "1", "7", "8", "13", "100", "-1", "4294967296", "x"],
+        "unit" => &["BIT", "BYTE", "bit", "nonsense"],
+        "operation" => &["AND", "OR", "XOR", "NOT", "nonsense"],
+        "field_op" => &[
+            "GET u8 0",
+            "GET i5 3",
+            "GET u63 #1",
+            "GET i64 40",
+            "SET u8 4 300",
+            "SET i7 #3 -70",
+            "SET i64 1 9223372036854775807",
+            "SET u63 5 -1",
+            "INCRBY u8 0 100",
+            "INCRBY i8 2 100",
+            "INCRBY i64 1 9223372036854775807",
+            "INCRBY u63 9 -9223372036854775808",
+            "INCRBY u3 #2 -3",
+            "OVERFLOW SAT",
+            "OVERFLOW FAIL",
+            "OVERFLOW WRAP",
+            "GET u64 0",
+            "nonsense",
         ],
         "offset" => &["0", "1", "7", "50", "-1", "536870912", "x"],
         "db" => &["0", "1", "2", "16", "-1", "x"],
@@ -282,7 +506,22 @@ fn choices(word: &str) -> &'static [&'static str] {
             "COUNT",
             "nonsense",
         ],
-        "member" => &["1", "2", "3", "4", "5", "-7", "1000", "x", "y", "", "01"],
+        "member" => &[
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            "-7",
+            "1000",
+            "x",
+            "y",
+            "",
+            "01",
+            "[",
+            "a\0",
+            "1234567890123456789012345678901234567890123456789012345678901234567890",
+        ],
         "limit" => &["LIMIT 0", "LIMIT 1", "LIMIT 2", "LIMIT -1", "LIMIT", "nonsense"],
         "pattern" => &["*", "?", "[a-c]", "[^a]", "a*", "", "\\a", "*[", "**"],
         "type" => &["string", "hash", "HASH", "list", "set"],
@@ -317,7 +556,7 @@ fn generate(chance: &mut Chance) -> (u8, bool, Vec<Vec<u8>>) {
             };
             // An option brings its number along.
             match word {
-                "option" | "lcs" | "lpos" | "mpop" | "limit" => {
+                "option" | "lcs" | "lpos" | "mpop" | "limit" | "zrange" | "combine" | "geo" | "field_op" => {
                     argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec()))
                 }
                 _ => argv.push(text.as_bytes().to_vec()),
@@ -370,11 +609,18 @@ fn compare(redis: &mut Server, seed: u64, commands: usize) -> Result<(), String>
 fn same_state(machine: &mut Machine, redis: &mut Server) -> Result<(), String> {
     for db in 0..3 {
         for key in choices("key") {
-            for ask in ["GET", "HGETALL", "LRANGE", "SMEMBERS", "PEXPIRETIME", "TYPE"] {
-                let mut argv = vec![ask.as_bytes().to_vec(), key.as_bytes().to_vec()];
-                if ask == "LRANGE" {
-                    argv.extend([b"0".to_vec(), b"-1".to_vec()]);
-                }
+            for ask in [
+                "GET _",
+                "HGETALL _",
+                "LRANGE _ 0 -1",
+                "SMEMBERS _",
+                "ZRANGE _ 0 -1 WITHSCORES",
+                "PEXPIRETIME _",
+                "TYPE _",
+                "OBJECT ENCODING _",
+            ] {
+                let argv = ask.split(' ').map(|word| if word == "_" { key } else { word });
+                let argv: Vec<Vec<u8>> = argv.map(|word| word.as_bytes().to_vec()).collect();
                 let [ours, theirs] =
                     [oracle::run(machine, AT, 0, db, &argv), redis.run(db, &argv)].map(Answer::sorted);
                 if ours != theirs {
@@ -389,6 +635,38 @@ fn same_state(machine: &mut Machine, redis: &mut Server) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// As more and more is added, sparse, turning dense and dense, the bytes are the same after every step, and so is the estimate.
+#[test]
+fn hyperloglogs_have_the_bytes_of_redis() {
+    let Some(mut redis) = Server::from_environment() else {
+        return;
+    };
+    for seed in 1..=8 {
+        redis.reset();
+        let (mut machine, mut chance) = (Machine::default(), Chance::new(seed));
+        let mut both = |words: &[String]| {
+            let argv: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let (ours, theirs) = (oracle::run(&mut machine, AT, seed, 0, &argv), redis.run(0, &argv));
+            assert_eq!(ours.render(), theirs.render(), "seed {seed}: {words:?}");
+        };
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let mut batch = 1;
+        for step in 0..60 {
+            let mut add = words(&format!("PFADD h{}", chance.below(3)));
+            add.extend((0..batch).map(|_| chance.below(200_000).to_string()));
+            both(&add);
+            if step % 7 == 3 {
+                both(&words("PFMERGE h0 h1 h2"));
+            }
+            for key in 0..3 {
+                both(&words(&format!("GET h{key}")));
+                both(&words(&format!("PFCOUNT h{key} h{}", chance.below(3))));
+            }
+            batch = batch * 6 / 5 + 1;
+        }
+    }
 }
 
 #[test]

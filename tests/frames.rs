@@ -202,6 +202,11 @@ fn normal(reply: &Reply, protocol: Protocol) -> String {
             encode(&Reply::Double(*number), Protocol::Resp3, &mut bytes);
             format!("${:?}", Bytes::copy_from_slice(&bytes[1..bytes.len() - 2]))
         }
+        Reply::Coordinate(number) => {
+            let mut bytes = BytesMut::new();
+            encode(&Reply::Coordinate(*number), protocol, &mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
         Reply::Boolean(yes) if resp3 => format!("#{yes}"),
         Reply::Boolean(yes) => format!(":{}", i64::from(*yes)),
         Reply::Verbatim(text) if resp3 => format!("={text:?}"),
@@ -380,6 +385,24 @@ fn doubles_are_printed_as_c_prints_them() {
         let mut bytes = BytesMut::new();
         encode(&Reply::Double(number), Protocol::Resp3, &mut bytes);
         assert_eq!(bytes, format!(",{text}\r\n"));
+    }
+}
+
+#[test]
+fn coordinates_are_printed_without_exponent() {
+    for (number, text) in [
+        (13.361389338970184, "13.36138933897018433"),
+        (-0.0, "0"),
+        (1e-18, "0"),
+        (0.000001, "0.000001"),
+        (180.0, "180"),
+    ] {
+        let mut bytes = BytesMut::new();
+        encode(&Reply::Coordinate(number), Protocol::Resp3, &mut bytes);
+        assert_eq!(bytes, format!(",{text}\r\n"));
+        bytes.clear();
+        encode(&Reply::Coordinate(number), Protocol::Resp2, &mut bytes);
+        assert_eq!(bytes, format!("${}\r\n{text}\r\n", text.len()));
     }
 }
 

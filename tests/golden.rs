@@ -8,11 +8,19 @@ mod oracle;
 use oracle::{Answer, Server};
 use plenary::machine::Machine;
 use plenary::machine::entry::Millis;
+use plenary::machine::event::Event;
+use plenary::machine::internal;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The log's clock where a script does not say: some day in 2023, so that past and future mean the same to a real Redis.
 const DEFAULT_AT: Millis = 1_700_000_000_000;
+
+/// Scripts whose commands must tell of keys what Redis tells.
+const TELLING: &[&str] = &["blocking", "list", "set"];
+
+/// Of which classes.
+const CLASSES: &str = "Elsg";
 
 /// One command of a case.
 struct Line {
@@ -60,6 +68,20 @@ impl Case {
             writeln!(answers, "{}", answer.render()).expect("a String takes everything");
         }
         answers
+    }
+
+    /// What a machine tells of keys meanwhile, as [`oracle::Server::told`] says it.
+    fn told(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut machine = Machine::default();
+        let classes = ("notify-keyspace-events".to_owned(), CLASSES.to_owned());
+        oracle::run_internal(&mut machine, DEFAULT_AT, internal::set(&[classes]));
+        self.replay(|at, line| oracle::run(&mut machine, at, 1, line.db, &line.argv));
+        let events = machine.store_mut().take_events().into_iter();
+        let messages = events.filter_map(|event| match event {
+            Event::Message { channel, message, .. } => Some((channel.to_vec(), message.to_vec())),
+            _ => None,
+        });
+        messages.collect()
     }
 
     fn ours(&self) -> String {
@@ -228,4 +250,58 @@ fn redis_answers_the_same() {
         faults.len(),
         faults.join("\n")
     );
+}
+
+#[test]
+fn redis_tells_the_same_of_keys() {
+    let Some(mut redis) = Server::from_environment() else {
+        return;
+    };
+    let mut listener = redis.listen(CLASSES);
+    // Commands for any type are told of elsewhere.
+    let concerns = |(channel, _): &(Vec<u8>, Vec<u8>)| {
+        let others = [
+            "expire",
+            "rename_from",
+            "rename_to",
+            "copy_to",
+            "move_from",
+            "move_to",
+        ];
+        !others
+            .iter()
+            .any(|other| channel.ends_with(format!("__:{other}").as_bytes()))
+    };
+    let show = |told: Vec<(Vec<u8>, Vec<u8>)>| {
+        let lines = told.iter().filter(|event| concerns(event));
+        let lines =
+            lines.map(|(channel, key)| format!("{} {}\n", oracle::quote(channel), oracle::quote(key)));
+        lines.collect::<String>()
+    };
+    let mut faults = Vec::new();
+    let mut compared = 0;
+    for (path, cases) in scripts() {
+        let name = path.file_stem().and_then(|name| name.to_str());
+        if !name.is_some_and(|name| TELLING.contains(&name)) {
+            continue;
+        }
+        for case in cases.iter().filter(|case| case.is_for_redis()) {
+            redis.reset();
+            redis.told(&mut listener);
+            case.replay(|_, line| redis.run(line.db, &line.argv));
+            let (theirs, ours) = (show(redis.told(&mut listener)), show(case.told()));
+            compared += ours.lines().count();
+            if ours != theirs {
+                faults.push(format!(
+                    "{}:{}: {}\n--- told\n{ours}--- redis\n{theirs}",
+                    path.display(),
+                    case.line,
+                    case.comments[0]
+                ));
+            }
+        }
+    }
+    println!("{compared} events compared with Redis");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(compared > 100, "only {compared} events");
 }

@@ -1,10 +1,10 @@
 //! Floating-point numbers as `INCRBYFLOAT` and `HINCRBYFLOAT` mean them: the 80-bit `long double` of x86, in software.
 //!
 //! Redis reads with `strtold`, adds, and prints with `%.17Lf` less trailing zeros. Doing the same in software makes every node
-//! agree with every other and with Redis, whatever its processor and C library. Not for scores of sorted sets: those are doubles.
+//! agree with every other and with Redis, whatever its processor and C library. Scores of sorted sets are doubles: those are only read here.
 
-use rustc_apfloat::ieee::X87DoubleExtended;
-use rustc_apfloat::{Float as _, Round, Status};
+use rustc_apfloat::ieee::{Double, X87DoubleExtended};
+use rustc_apfloat::{Float as Number, Round, Status};
 
 /// The longest text that is read as a number, in bytes. Redis' `MAX_LONG_DOUBLE_CHARS`, less its final NUL.
 const TEXT_MAX: usize = 5 * 1024 - 1;
@@ -30,15 +30,12 @@ impl Float {
         if text.len() > TEXT_MAX {
             return None;
         }
-        let (negative, unsigned) = match text {
-            [b'-', rest @ ..] => (true, rest),
-            [b'+', rest @ ..] => (false, rest),
-            _ => (false, text),
-        };
-        let value = if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") {
+        let (negative, unsigned) = signed(text);
+        let value = if is_infinity(unsigned) {
             X87DoubleExtended::INFINITY
         } else {
-            magnitude(unsigned)?
+            let (value, in_range) = magnitude(unsigned)?;
+            in_range.then_some(value)?
         };
         Some(Float(if negative { -value } else { value }))
     }
@@ -81,8 +78,65 @@ impl Float {
     }
 }
 
-/// A number without sign: `12`, `1.5`, `.5e-3`, `0x1.8p3`.
-fn magnitude(text: &[u8]) -> Option<X87DoubleExtended> {
+/// Reads a double as Redis reads a score, a weight or a place: as `strtod` does in the C locale. None for anything else: other bytes before or
+/// after it, NaN, a number too great, and one so small that it would become zero.
+pub(super) fn double(text: &[u8]) -> Option<f64> {
+    let (value, in_range) = any_double(text)?;
+    in_range.then_some(value)
+}
+
+/// Reads a double as Redis reads the end of a range of scores: what [`double`] reads, spaces before it, nothing at all (zero), what is out
+/// of range (infinite or zero), and only up to the first NUL.
+pub(super) fn range_end(text: &[u8]) -> Option<f64> {
+    let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    // What `isspace` knows in the C locale.
+    let is_space = |byte: &u8| matches!(*byte, b' ' | b'\t'..=b'\r');
+    let spaces = text.iter().take_while(|byte| is_space(byte)).count();
+    any_double(&text[spaces..]).map(|(value, _)| value)
+}
+
+/// A double, and whether it is in range; what is not is infinite or zero.
+fn any_double(text: &[u8]) -> Option<(f64, bool)> {
+    let (negative, unsigned) = signed(text);
+    let (value, in_range) = match unsigned {
+        [b'0', b'x' | b'X', ..] => {
+            let (value, in_range) = magnitude::<Double>(unsigned)?;
+            let bits = u64::try_from(value.to_bits()).expect("a double has 64 bits");
+            (f64::from_bits(bits), in_range)
+        }
+        // Rust reads what C reads, if it begins with a digit or a point, and rounds as well.
+        [b'0'..=b'9' | b'.', ..] => {
+            let value: f64 = std::str::from_utf8(unsigned).ok()?.parse().ok()?;
+            let mut significand = unsigned
+                .iter()
+                .take_while(|byte| !byte.eq_ignore_ascii_case(&b'e'));
+            let vanished = value == 0.0 && significand.any(|byte| matches!(*byte, b'1'..=b'9'));
+            (value, value.is_finite() && !vanished)
+        }
+        _ if is_infinity(unsigned) => (f64::INFINITY, true),
+        _ => return None,
+    };
+    Some((if negative { -value } else { value }, in_range))
+}
+
+/// Whether there is a minus, and what follows the sign.
+fn signed(text: &[u8]) -> (bool, &[u8]) {
+    match text {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        _ => (false, text),
+    }
+}
+
+fn is_infinity(unsigned: &[u8]) -> bool {
+    unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity")
+}
+
+/// A number without sign: `12`, `1.5`, `.5e-3`, `0x1.8p3`; and whether it is in range: neither infinite nor a zero that should not be one.
+fn magnitude<F: Number>(text: &[u8]) -> Option<(F, bool)> {
     let (hexadecimal, digits) = match text {
         [b'0', b'x' | b'X', rest @ ..] => (true, rest),
         _ => (false, text),
@@ -103,7 +157,7 @@ fn magnitude(text: &[u8]) -> Option<X87DoubleExtended> {
         return None;
     }
     if significand.iter().all(|byte| matches!(byte, b'0' | b'.')) {
-        return Some(X87DoubleExtended::ZERO);
+        return Some((F::ZERO, true));
     }
     let significand = std::str::from_utf8(significand).ok()?;
     let canonical = if hexadecimal {
@@ -111,10 +165,8 @@ fn magnitude(text: &[u8]) -> Option<X87DoubleExtended> {
     } else {
         format!("{significand}e{exponent}")
     };
-    let value = X87DoubleExtended::from_str_r(&canonical, Round::NearestTiesToEven)
-        .ok()?
-        .value;
-    (value.is_finite() && !value.is_zero()).then_some(value)
+    let value = F::from_str_r(&canonical, Round::NearestTiesToEven).ok()?.value;
+    Some((value, value.is_finite() && !value.is_zero()))
 }
 
 /// An exponent's digits with their sign, brought into ±[`EXPONENT_MAX`].
@@ -243,6 +295,69 @@ mod tests {
             assert_eq!(text(read), None, "{read}");
         }
         assert_eq!(text(&"1".repeat(TEXT_MAX + 1)), None);
+    }
+
+    #[test]
+    fn doubles_are_read_as_c_reads_them() {
+        for (text, read) in [
+            ("0", Some(0.0)),
+            ("-0", Some(-0.0)),
+            ("+1.5", Some(1.5)),
+            (".5", Some(0.5)),
+            ("5.", Some(5.0)),
+            ("5.e1", Some(50.0)),
+            ("1E2", Some(100.0)),
+            ("0x1.8p3", Some(12.0)),
+            ("-0XAp0", Some(-10.0)),
+            ("0x0.0000000000001p-1022", Some(f64::from_bits(1))),
+            ("0x1.00000000000008p0", Some(1.0)),
+            ("4.9e-324", Some(f64::from_bits(1))),
+            ("0e999999999999999999999", Some(0.0)),
+            ("9007199254740993", Some(9007199254740992.0)),
+            ("inf", Some(f64::INFINITY)),
+            ("-INFinity", Some(f64::NEG_INFINITY)),
+            ("", None),
+            (".", None),
+            ("e5", None),
+            ("1e", None),
+            ("1e+", None),
+            ("+-1", None),
+            ("1_0", None),
+            (" 1", None),
+            ("1 ", None),
+            ("nan", None),
+            ("infx", None),
+            ("0x", None),
+            ("1e400", None),
+            ("-1e400", None),
+            ("1e-400", None),
+            ("0x1p5000", None),
+            ("0x1p-5000", None),
+        ] {
+            let bits = |number: Option<f64>| number.map(f64::to_bits);
+            assert_eq!(bits(double(text.as_bytes())), bits(read), "{text}");
+        }
+    }
+
+    #[test]
+    fn ends_of_ranges_are_read_with_more_patience() {
+        for (text, read) in [
+            ("", Some(0.0)),
+            ("\0x", Some(0.0)),
+            ("1\0x", Some(1.0)),
+            (" \t\n1", Some(1.0)),
+            ("1e400", Some(f64::INFINITY)),
+            ("-0x1p5000", Some(f64::NEG_INFINITY)),
+            ("1e-400", Some(0.0)),
+            ("+inf", Some(f64::INFINITY)),
+            (" ", None),
+            ("1 ", None),
+            ("nan", None),
+            ("x", None),
+            ("- 1", None),
+        ] {
+            assert_eq!(range_end(text.as_bytes()), read, "{text:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `.exec` | a transaction: commands applied together, if what they watch is unchanged |
 //! | `.scripts` | what scripts came to: see [`super::effects`] |
-//! | `.script`, `.flush-scripts`, `.library`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
+//! | `.script`, `.flush-scripts`, `.libraries`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
 //! | `.set` | changes settings that all nodes share |
 //! | `.unwait` | takes a command back that waits |
 
@@ -124,7 +124,7 @@ impl Machine {
             b".scripts" => self.apply_scripts(&effects::decode(&mut args)?),
             b".script" => self.store.scripts_mut().add(&mut args),
             b".flush-scripts" => self.store.scripts_mut().flush(),
-            b".library" => self.store.scripts_mut().add_library(&mut args),
+            b".libraries" => self.store.scripts_mut().add_libraries(&mut args),
             b".delete-library" => self.store.scripts_mut().delete_library(&mut args),
             b".flush-libraries" => self.store.scripts_mut().flush_libraries(),
             b".set" => self.set(&mut args),

@@ -8,6 +8,7 @@ pub mod effects;
 pub mod entry;
 pub mod event;
 mod float;
+mod geohash;
 pub mod glob;
 pub mod interface;
 pub mod internal;

@@ -97,9 +97,14 @@ impl Overlay {
         self.written.clear();
     }
 
-    /// Whether the script that runs has written anything.
-    pub fn has_written(&self) -> bool {
-        !self.written.is_empty()
+    /// A key's version where it comes from, which the script then relies on; none where a script before it has changed it.
+    pub fn version(&mut self, db: u8, key: &Bytes, fetch: Fetch<'_>) -> Option<u64> {
+        if self.whole {
+            return Some(self.scratch.view(self.call.now.unwrap_or(0), db).version(key));
+        }
+        self.know(db, key, fetch);
+        let known = self.known.get(&(db, key.clone()))?;
+        (!known.own).then_some(known.version)
     }
 
     /// Runs a command of the script.

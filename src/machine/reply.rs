@@ -25,8 +25,10 @@ pub enum Reply {
     Pairs(Vec<(Reply, Reply)>),
     /// A list without order or doubles; an array in RESP2.
     Set(Vec<Reply>),
-    /// A floating-point number; a bulk in RESP2.
+    /// A floating-point number, printed by [`double_text`]; a bulk in RESP2.
     Double(f64),
+    /// A floating-point number, printed by [`coordinate_text`]; a bulk in RESP2.
+    Coordinate(f64),
     /// Yes or no; 1 or 0 in RESP2.
     Boolean(bool),
     /// Text for a person (`INFO`): a verbatim string `txt` in RESP3, a bulk in RESP2.
@@ -61,6 +63,7 @@ impl Reply {
             Self::Error(error) => bytes(4, error.to_string().as_bytes()),
             Self::Integer(number) => bytes(5, &number.to_le_bytes()),
             Self::Double(number) => bytes(6, &number.to_bits().to_le_bytes()),
+            Self::Coordinate(number) => bytes(0, &number.to_bits().to_le_bytes()),
             Self::Boolean(yes) => bytes(7, &[u8::from(*yes)]),
             Self::Nil | Self::Waiting(_) => bytes(8, &[]),
             Self::NilArray => bytes(9, &[]),
@@ -132,6 +135,7 @@ impl Reply {
         let text = || String::from_utf8_lossy(&content).into_owned();
         let number = || Some(<[u8; 8]>::try_from(&content[..]).ok().map(u64::from_le_bytes)?);
         Some(match kind {
+            0 => Self::Coordinate(f64::from_bits(number()?)),
             1 => Self::Simple(Cow::Owned(text())),
             2 => Self::Bulk(content),
             3 => Self::Verbatim(content),
@@ -177,6 +181,43 @@ impl Reply {
 impl From<Result<Reply, CommandError>> for Reply {
     fn from(result: Result<Reply, CommandError>) -> Self {
         result.unwrap_or_else(Reply::Error)
+    }
+}
+
+/// A double as Redis 7.0 prints it: C's `%.17g`, and `inf`, `-inf`, `nan`.
+pub fn double_text(number: f64) -> String {
+    const DIGITS: i32 = 17;
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    if number.is_infinite() {
+        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{number:.16e}");
+    let (mantissa, exponent) = scientific.split_once('e').expect("{:e} writes an e");
+    let exponent: i32 = exponent.parse().expect("{:e} writes an integer after the e");
+    if (-4..DIGITS).contains(&exponent) {
+        let decimals = usize::try_from(DIGITS - 1 - exponent).expect("exponent is below 17: checked above");
+        return without_trailing_zeros(&format!("{number:.decimals$}")).to_owned();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", without_trailing_zeros(mantissa), exponent.abs())
+}
+
+/// A number as Redis prints degrees: up to 17 digits after the point, no exponent, no zero with a sign.
+pub fn coordinate_text(number: f64) -> String {
+    let text = format!("{number:.17}");
+    match without_trailing_zeros(&text) {
+        "-0" => "0".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+fn without_trailing_zeros(number: &str) -> &str {
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
     }
 }
 
@@ -271,6 +312,7 @@ mod tests {
             Reply::Set(vec![Reply::Boolean(true), Reply::Boolean(false)]),
             Reply::Map(vec![pair()]),
             Reply::Pairs(vec![pair(), pair()]),
+            Reply::Coordinate(-0.5),
             Reply::Verbatim(Bytes::from_static(b"text")),
             Reply::Error(CommandError::text("ERR no")),
             Reply::Array(Vec::new()),

@@ -56,23 +56,40 @@ pub fn flush_scripts() -> Command {
     Command::new(0, [".flush-scripts"])
 }
 
-/// A library to be known, in the place of one of the same name if `replace`.
-pub fn library(library: Library, replace: bool) -> Command {
-    let replace = Bytes::from_static(if replace { b"replace" } else { b"new" });
-    let mut argv = vec![
-        Bytes::from_static(b".library"),
-        replace,
-        library.name,
-        library.code,
-    ];
-    argv.push(decimal(library.functions.len() as u64));
-    for function in library.functions {
-        argv.extend([function.name, decimal(function.description.is_some().into())]);
+/// What becomes of the libraries that are known when others come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// They stay; none of the same name may come.
+    Append,
+    /// They stay, but for those of the same name.
+    Replace,
+    /// They go.
+    Flush,
+}
+
+/// Libraries to be known: all of them, or none where one is refused.
+pub fn libraries(libraries: Vec<Library>, policy: Policy) -> Command {
+    let policy: &[u8] = match policy {
+        Policy::Append => b"append",
+        Policy::Replace => b"replace",
+        Policy::Flush => b"flush",
+    };
+    let mut argv = vec![Bytes::from_static(b".libraries"), Bytes::from_static(policy)];
+    argv.push(decimal(libraries.len() as u64));
+    for library in libraries {
         argv.extend([
-            function.description.unwrap_or_default(),
-            decimal(function.flags.len() as u64),
+            library.name,
+            library.code,
+            decimal(library.functions.len() as u64),
         ]);
-        argv.extend(function.flags);
+        for function in library.functions {
+            argv.extend([function.name, decimal(function.description.is_some().into())]);
+            argv.extend([
+                function.description.unwrap_or_default(),
+                decimal(function.flags.len() as u64),
+            ]);
+            argv.extend(function.flags);
+        }
     }
     Command { db: 0, argv }
 }
@@ -85,6 +102,36 @@ pub fn delete_library(name: Bytes) -> Command {
 /// Forgets every library.
 pub fn flush_libraries() -> Command {
     Command::new(0, [".flush-libraries"])
+}
+
+fn read_library(args: &mut Args<'_>) -> Result<Library, CommandError> {
+    let (name, code) = (
+        Bytes::copy_from_slice(args.bytes()?),
+        Bytes::copy_from_slice(args.bytes()?),
+    );
+    let mut functions = Vec::new();
+    for _ in 0..count(args)? {
+        let name = Bytes::copy_from_slice(args.bytes()?);
+        let described = args.bytes()? == "1";
+        let description = Bytes::copy_from_slice(args.bytes()?);
+        let flags = count(args)?;
+        let flags = args
+            .many(flags)?
+            .iter()
+            .map(|flag| Bytes::copy_from_slice(flag))
+            .collect();
+        let description = described.then_some(description);
+        functions.push(Function {
+            name,
+            description,
+            flags,
+        });
+    }
+    Ok(Library {
+        name,
+        code,
+        functions,
+    })
 }
 
 impl Scripts {
@@ -143,48 +190,39 @@ impl Scripts {
         Ok(Reply::OK)
     }
 
-    pub(super) fn add_library(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-        let replace = args.bytes()? == "replace";
-        let (name, code) = (
-            Bytes::copy_from_slice(args.bytes()?),
-            Bytes::copy_from_slice(args.bytes()?),
-        );
-        let mut functions = Vec::new();
-        for _ in 0..count(args)? {
-            let name = Bytes::copy_from_slice(args.bytes()?);
-            let described = args.bytes()? == "1";
-            let description = Bytes::copy_from_slice(args.bytes()?);
-            let flags = count(args)?;
-            let flags = args
-                .many(flags)?
-                .iter()
-                .map(|flag| Bytes::copy_from_slice(flag))
-                .collect();
-            functions.push(Function {
-                name,
-                description: described.then_some(description),
-                flags,
-            });
-        }
-        if !replace && self.libraries.contains_key(&name) {
-            let text = format!("ERR Library '{}' already exists", name.escape_ascii());
-            return Err(CommandError::Other(text.into()));
-        }
-        let taken = functions.iter().find(|function| {
-            self.function(&function.name)
-                .is_some_and(|(library, _)| library.name != name)
-        });
-        if let Some(taken) = taken {
-            let text = format!("ERR Function {} already exists", taken.name.escape_ascii());
-            return Err(CommandError::Other(text.into()));
-        }
-        let library = Library {
-            name: name.clone(),
-            code,
-            functions,
+    /// Takes libraries in: all, or none where a name is taken. Replies the last one's name.
+    pub(super) fn add_libraries(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let policy = args.bytes()?;
+        let (replace, flush) = (policy == "replace", policy == "flush");
+        let mut known = if flush {
+            BTreeMap::new()
+        } else {
+            self.libraries.clone()
         };
-        self.libraries.insert(name.clone(), library);
-        Ok(Reply::Bulk(name))
+        let mut last = Reply::OK;
+        for _ in 0..count(args)? {
+            let library = read_library(args)?;
+            if !replace && known.contains_key(&library.name) {
+                let text = format!("ERR Library '{}' already exists", library.name.escape_ascii());
+                return Err(CommandError::Other(text.into()));
+            }
+            known.remove(&library.name);
+            let taken = |name: &Bytes| {
+                known
+                    .values()
+                    .flat_map(|library| &library.functions)
+                    .any(|other| other.name == name)
+            };
+            if let Some(function) = library.functions.iter().find(|function| taken(&function.name)) {
+                let text = format!("ERR Function {} already exists", function.name.escape_ascii());
+                return Err(CommandError::Other(text.into()));
+            }
+            last = Reply::Bulk(library.name.clone());
+            known.insert(library.name.clone(), library);
+        }
+        args.end()?;
+        self.libraries = known;
+        Ok(last)
     }
 
     pub(super) fn delete_library(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {

@@ -32,8 +32,10 @@ use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::{self, Unwait, Watch};
 use crate::machine::keyspace::View;
 use crate::machine::reply::Reply;
+#[cfg(feature = "lua")]
+use crate::machine::scripts;
 use crate::machine::settings::Settings;
-use crate::raft::client::{Hello, MemberChange, Peers};
+use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 use crate::raft::fault::Fault;
 use crate::raft::meta::{self, Meta};
 use crate::raft::replica::{self, Replica};
@@ -50,6 +52,10 @@ use members::Members;
 use parking_lot::Mutex;
 use propose::{Courier, Flights, Outbound, Proposer};
 use query::Query;
+#[cfg(feature = "lua")]
+pub use script::{Call, Request};
+#[cfg(feature = "lua")]
+pub(crate) use script::{script_flags, script_sha};
 use status::{MemberStatus, Status};
 use std::path::Path;
 use std::sync::Arc;
@@ -113,6 +119,8 @@ struct Inner {
     started: Instant,
     state: State,
     hearing: Arc<Hearing>,
+    #[cfg(feature = "lua")]
+    scripts: Arc<script::Scripts>,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
     meta: Meta,
@@ -205,6 +213,66 @@ impl Node {
     pub async fn unwait(&self, number: u64, how: Unwait) -> Result<bool> {
         let written = self.write(vec![internal::unwait(number, how)]).await?;
         Ok(written.replies == [Reply::Integer(1)])
+    }
+
+    /// Runs a script, a function, or a transaction that has some in it. One reply.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    #[cfg(feature = "lua")]
+    pub async fn script(&self, request: Request) -> Result<Written> {
+        if let Some(why) = self.inner.fault.get() {
+            return Err(Error::Stopped { why });
+        }
+        self.inner.scripts.run(request).await
+    }
+
+    /// Compiles a script and lets all nodes know it; its SHA-1. `keep` it, or only among the last that were run.
+    ///
+    /// # Errors
+    /// As [`Node::write`], and why it is no script.
+    #[cfg(feature = "lua")]
+    pub async fn load_script(&self, text: Bytes, keep: bool) -> Result<Bytes> {
+        let sha = Bytes::from(self.inner.scripts.compile(text.clone()).await?);
+        self.write(vec![scripts::script(sha.clone(), text, keep)]).await?;
+        Ok(sha)
+    }
+
+    /// Loads libraries of functions and lets all nodes know them, all or none; replies the last one's name.
+    ///
+    /// # Errors
+    /// As [`Node::write`], and why one is no library or may not come.
+    #[cfg(feature = "lua")]
+    pub async fn load_libraries(&self, codes: Vec<Bytes>, policy: scripts::Policy) -> Result<Reply> {
+        let mut libraries = Vec::new();
+        for code in codes {
+            let loaded = self.inner.scripts.load_library(code.clone()).await?;
+            let functions = loaded.functions.into_iter().map(|function| scripts::Function {
+                name: function.name.into(),
+                description: function.description.map(Bytes::from),
+                flags: function
+                    .flags
+                    .names()
+                    .map(|flag| Bytes::from_static(flag.as_bytes()))
+                    .collect(),
+            });
+            libraries.push(scripts::Library {
+                name: loaded.name.into(),
+                code,
+                functions: functions.collect(),
+            });
+        }
+        let written = self.write(vec![scripts::libraries(libraries, policy)]).await?;
+        match written.replies.into_iter().next() {
+            Some(Reply::Error(refusal)) => Err(refusal.into()),
+            reply => Ok(reply.unwrap_or(Reply::Nil)),
+        }
+    }
+
+    /// Ends the script that runs here for longer than the busy limit. Whether there is one.
+    #[cfg(feature = "lua")]
+    pub fn kill_script(&self) -> bool {
+        self.inner.scripts.kill()
     }
 
     /// Settings that all nodes share.
@@ -541,6 +609,8 @@ impl Node {
 
     async fn shut_down(&self) -> Result<()> {
         let inner = &self.inner;
+        #[cfg(feature = "lua")]
+        inner.scripts.stop();
         inner.replica.shutdown().await;
         inner.stop_service.send_replace(true);
         let mut tasks = std::mem::take(&mut *inner.tasks.lock());
@@ -619,13 +689,25 @@ impl Opened {
             replica: replica.clone(),
             peers: peers.clone(),
             clock,
+            gate: Arc::default(),
         };
+        #[cfg(feature = "lua")]
+        let scripts = Arc::new(script::Scripts::start(
+            (id, start),
+            state.clone(),
+            flights.hearing().clone(),
+            outbound.clone(),
+            config.timing,
+            config.limits.command_bytes,
+        ));
         let members = Members::new(replica.clone(), peers.clone());
         let doorway = Arc::new(Doorway {
             me: me.clone(),
             founders: founders.clone(),
             meta: disk.meta.clone(),
             members: members.clone(),
+            #[cfg(feature = "lua")]
+            scripts: scripts.clone(),
             outbound,
         });
         // A node that never belonged to a cluster has given no lease, and nothing to forget.
@@ -644,6 +726,8 @@ impl Opened {
             started: Instant::now(),
             state,
             hearing: flights.hearing().clone(),
+            #[cfg(feature = "lua")]
+            scripts,
             replica,
             peers,
             meta: disk.meta,
@@ -872,6 +956,8 @@ struct Doorway {
     founders: Vec<String>,
     meta: Meta,
     members: Arc<Members>,
+    #[cfg(feature = "lua")]
+    scripts: Arc<script::Scripts>,
     outbound: Outbound,
 }
 
@@ -922,6 +1008,22 @@ impl Inbound for Doorway {
 
     async fn propose(&self, group: Bytes) -> Option<String> {
         self.outbound.propose(group).await
+    }
+
+    #[cfg(feature = "lua")]
+    async fn evaluate(&self, from: u64, script: &Bytes) -> Evaluated {
+        use script::Verdict;
+        match self.scripts.evaluate_for(from, script).await {
+            Verdict::Direct(reply, index) => Evaluated::Direct(reply, index),
+            Verdict::Proposed => Evaluated::Proposed,
+            Verdict::Writes => Evaluated::Refused("it may not write here".to_owned()),
+            Verdict::Refused(why) => Evaluated::Refused(why),
+        }
+    }
+
+    #[cfg(not(feature = "lua"))]
+    async fn evaluate(&self, _: u64, _: &Bytes) -> Evaluated {
+        Evaluated::Refused("this node was built without scripts".to_owned())
     }
 }
 

@@ -24,7 +24,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot};
+#[cfg(feature = "lua")]
+use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::{Notify, RwLock, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// A group that was not applied for this long is sent again, in case it was lost where nobody noticed.
@@ -313,11 +315,28 @@ pub(super) struct Outbound {
     pub(super) replica: Arc<Replica>,
     pub(super) peers: Arc<Peers>,
     pub(super) clock: Arc<Clock>,
+    /// Open to all who propose; closed by a script that must run alone. Held until what was proposed is applied.
+    pub(super) gate: Arc<RwLock<()>>,
 }
 
 impl Outbound {
     /// Stamps a group with this leader's time and chance and hands it to Raft. `Some`: why it was not applied.
     pub(super) async fn propose(&self, group: Bytes) -> Option<String> {
+        let _open = self.gate.read().await;
+        self.hand_over(group).await
+    }
+
+    /// The same for whoever has closed the gate.
+    #[cfg(feature = "lua")]
+    pub(super) async fn propose_through(
+        &self,
+        _closed: &OwnedRwLockWriteGuard<()>,
+        group: Bytes,
+    ) -> Option<String> {
+        self.hand_over(group).await
+    }
+
+    async fn hand_over(&self, group: Bytes) -> Option<String> {
         let group = entry::stamp(group, self.clock.now(), self.clock.chance());
         self.replica.propose(group).await.err()
     }

@@ -5,6 +5,7 @@ use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
 use super::{Member, Types, pb, wire};
 use crate::config::Secret;
+use crate::machine::reply::Reply;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
@@ -64,6 +65,17 @@ pub(crate) struct Hello {
     /// 0: it belongs to no cluster yet.
     pub(crate) cluster: u64,
     pub(crate) leader: u64,
+}
+
+/// What a leader made of a script.
+#[derive(Debug)]
+pub(crate) enum Evaluated {
+    /// It wrote nothing: the answer, and the index that its reader must have applied.
+    Direct(Reply, u64),
+    /// What it wrote is proposed: the answer comes with it.
+    Proposed,
+    /// It was not evaluated, and why.
+    Refused(String),
 }
 
 /// A change of the members, asked of any node.
@@ -212,6 +224,18 @@ impl Peers {
             .await?
             .into_inner()
             .index)
+    }
+
+    /// Asks the leader to evaluate a script.
+    pub(crate) async fn evaluate(
+        &self,
+        leader: u64,
+        address: &str,
+        script: Bytes,
+    ) -> Result<Evaluated, Status> {
+        let request = self.request(leader, pb::EvaluateRequest { script });
+        let answer = client(self.channels(address)?.bulk).evaluate(request).await?;
+        wire::evaluated_from(answer.into_inner())
     }
 
     /// What a member knows of itself: role, term, applied index.

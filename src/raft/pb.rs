@@ -126,6 +126,24 @@ pub struct ReadIndexResponse {
     pub index: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvaluateRequest {
+    /// A script, as src/node/script/request.rs writes it.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub script: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvaluateResponse {
+    /// Empty: it was evaluated. Else why not: ask again, or another leader.
+    #[prost(string, tag = "1")]
+    pub refused: ::prost::alloc::string::String,
+    /// The answer of a script that wrote nothing, as src/machine/reply.rs writes it; empty: what it wrote is proposed.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub reply: ::prost::bytes::Bytes,
+    /// Whoever has applied this index has applied what it read.
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloRequest {
     #[prost(uint64, tag = "1")]
     pub node: u64,
@@ -442,6 +460,27 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "ReadIndex"));
             self.inner.unary(req, path, codec).await
         }
+        pub async fn evaluate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EvaluateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EvaluateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Evaluate");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Evaluate"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Finding each other, forming a cluster, changing its members.
         pub async fn hello(
             &mut self,
@@ -591,6 +630,13 @@ pub mod peer_server {
             request: tonic::Request<super::ReadIndexRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ReadIndexResponse>,
+            tonic::Status,
+        >;
+        async fn evaluate(
+            &self,
+            request: tonic::Request<super::EvaluateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EvaluateResponse>,
             tonic::Status,
         >;
         /// Finding each other, forming a cluster, changing its members.
@@ -988,6 +1034,49 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plenary.v1.Peer/Evaluate" => {
+                    #[allow(non_camel_case_types)]
+                    struct EvaluateSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::EvaluateRequest>
+                    for EvaluateSvc<T> {
+                        type Response = super::EvaluateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EvaluateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::evaluate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EvaluateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

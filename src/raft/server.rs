@@ -1,7 +1,7 @@
 //! Inbound calls. Checks who calls, turns bytes into our types, and hands on: Raft's calls to Raft, the rest to node/.
 
 use super::caller::Caller;
-use super::client::{CONNECTION_WINDOW, Hello, MESSAGE_BYTES, MemberChange, Peers, STREAM_WINDOW};
+use super::client::{CONNECTION_WINDOW, Evaluated, Hello, MESSAGE_BYTES, MemberChange, Peers, STREAM_WINDOW};
 use super::pb::peer_server::{Peer, PeerServer};
 use super::replica::Replica;
 use super::{Member, pb, wire};
@@ -32,6 +32,8 @@ pub(crate) trait Inbound: Send + Sync + 'static {
     fn promise(&self, members: Vec<(u64, Member)>) -> impl Future<Output = Option<String>> + Send;
     /// Changes the members, here or through the leader. The cluster's id.
     fn change_member(&self, change: MemberChange) -> impl Future<Output = Result<u64, String>> + Send;
+    /// Evaluates a script that another node asks this leader for.
+    fn evaluate(&self, from: u64, script: &Bytes) -> impl Future<Output = Evaluated> + Send;
     /// Proposes a follower's group. `Some`: why not.
     fn propose(&self, group: Bytes) -> impl Future<Output = Option<String>> + Send;
 }
@@ -264,6 +266,18 @@ impl<I: Inbound> Peer for Service<I> {
         self.admit_member(&request)?;
         let index = self.replica.read_index().await.map_err(internal)?;
         Ok(Response::new(pb::ReadIndexResponse { index }))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<pb::EvaluateRequest>,
+    ) -> Result<Response<pb::EvaluateResponse>, Status> {
+        let caller = self.admit_member(&request)?;
+        let evaluated = self
+            .inbound
+            .evaluate(caller.from, &request.into_inner().script)
+            .await;
+        Ok(Response::new(wire::evaluated_to(evaluated)))
     }
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {

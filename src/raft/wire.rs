@@ -1,7 +1,9 @@
 //! Protobuf to our types and back, both directions side by side. Refuses what is malformed; knows nothing of who may call.
 
+use super::client::Evaluated;
 use super::log::record;
 use super::{LogId, Member, Types, Vote, pb};
+use crate::machine::reply::Reply;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
     VoteResponse,
@@ -12,6 +14,30 @@ use tonic::Status;
 /// A message from a peer lacks a part that it must have.
 fn missing(part: &'static str) -> Status {
     Status::invalid_argument(format!("a message without its {part}"))
+}
+
+pub(super) fn evaluated_to(evaluated: Evaluated) -> pb::EvaluateResponse {
+    let none = pb::EvaluateResponse::default();
+    match evaluated {
+        Evaluated::Direct(reply, index) => pb::EvaluateResponse {
+            reply: reply.to_bytes(),
+            index,
+            ..none
+        },
+        Evaluated::Proposed => none,
+        Evaluated::Refused(why) => pb::EvaluateResponse { refused: why, ..none },
+    }
+}
+
+pub(super) fn evaluated_from(answer: pb::EvaluateResponse) -> Result<Evaluated, Status> {
+    if !answer.refused.is_empty() {
+        return Ok(Evaluated::Refused(answer.refused));
+    }
+    if answer.reply.is_empty() {
+        return Ok(Evaluated::Proposed);
+    }
+    let reply = Reply::from_bytes(&answer.reply).ok_or_else(|| missing("reply"))?;
+    Ok(Evaluated::Direct(reply, answer.index))
 }
 
 pub(super) fn log_id_to(id: LogId) -> pb::LogId {

@@ -9,7 +9,7 @@
 
 use plenary::machine::Machine;
 use plenary::machine::entry::{Command as LogCommand, Entry, Millis, Origin};
-use plenary::machine::reply::Reply;
+use plenary::machine::reply::{Reply, coordinate_text, double_text};
 use plenary::machine::table::{self, Run};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,7 +38,8 @@ impl From<Reply> for Answer {
             Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())
             }
-            Reply::Double(number) => Self::Bulk(number.to_string().into_bytes()),
+            Reply::Double(number) => Self::Bulk(double_text(number).into_bytes()),
+            Reply::Coordinate(number) => Self::Bulk(coordinate_text(number).into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
             Reply::Error(error) => Self::Error(error.to_string().into_bytes()),
             Reply::Waiting(number) => Self::Simple(format!("waiting {number}").into_bytes()),
@@ -162,13 +163,35 @@ pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>
     }
 }
 
+/// Runs what only a node writes into the log.
+pub fn run_internal(machine: &mut Machine, at: Millis, command: LogCommand) {
+    let entry = Entry {
+        at,
+        seed: 0,
+        origin: Origin::default(),
+        commands: vec![command],
+    };
+    machine.apply(&entry);
+}
+
+/// Where it listens, in its folder.
+const SOCKET: &str = "redis.sock";
+
+/// The channel on which the end of a case is told.
+const END: &str = "the end";
+
 /// A Redis of our own: it keeps nothing, listens on a socket in a fresh folder, and ends with this value.
 pub struct Server {
     child: Child,
-    stream: BufReader<UnixStream>,
+    wire: Wire,
     db: u8,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
+
+/// A connection that hears what a Redis tells of its keys.
+pub struct Listener(Wire);
+
+struct Wire(BufReader<UnixStream>);
 
 impl Server {
     /// The variable that names the program. CI sets it.
@@ -181,7 +204,7 @@ impl Server {
             return None;
         };
         let folder = tempfile::tempdir().expect("a folder for the socket");
-        let socket = folder.path().join("redis.sock");
+        let socket = folder.path().join(SOCKET);
         let mut child = Command::new(&program)
             .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
             .arg(&socket)
@@ -198,12 +221,12 @@ impl Server {
         }
         // It writes little after this; whoever reads on keeps its pipe from filling up.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let stream = UnixStream::connect(&socket).expect("it said it was ready");
+        let wire = Wire::connect(folder.path());
         Some(Self {
             child,
-            stream: BufReader::new(stream),
+            wire,
             db: 0,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -225,13 +248,53 @@ impl Server {
     }
 
     fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
+        self.wire.ask(argv)
+    }
+
+    /// Has it tell of keys by event, and a connection that hears it.
+    pub fn listen(&mut self, classes: &str) -> Listener {
+        let ok = Answer::Simple(b"OK".to_vec());
+        let set = ["CONFIG", "SET", "notify-keyspace-events", classes];
+        assert_eq!(self.ask(&set.map(|word| word.as_bytes().to_vec())), ok);
+        let mut wire = Wire::connect(self.folder.path());
+        wire.ask(&["PSUBSCRIBE", "__keyevent@*", END].map(|word| word.as_bytes().to_vec()));
+        wire.answer();
+        Listener(wire)
+    }
+
+    /// What was told since the last call: channel and message.
+    pub fn told(&mut self, listener: &mut Listener) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.ask(&["PUBLISH", END, ""].map(|word| word.as_bytes().to_vec()));
+        let mut told = Vec::new();
+        loop {
+            let Answer::Array(message) = listener.0.answer() else {
+                panic!("a message")
+            };
+            match &message[..] {
+                [_, _, Answer::Bulk(channel), _] if channel == END.as_bytes() => return told,
+                [_, _, Answer::Bulk(channel), Answer::Bulk(message)] => {
+                    told.push((channel.clone(), message.clone()));
+                }
+                other => panic!("a message: {other:?}"),
+            }
+        }
+    }
+}
+
+impl Wire {
+    fn connect(folder: &std::path::Path) -> Self {
+        let stream = UnixStream::connect(folder.join(SOCKET)).expect("it said it was ready");
+        Self(BufReader::new(stream))
+    }
+
+    fn ask(&mut self, argv: &[Vec<u8>]) -> Answer {
         let mut request = format!("*{}\r\n", argv.len()).into_bytes();
         for argument in argv {
             request.extend(format!("${}\r\n", argument.len()).into_bytes());
             request.extend(argument);
             request.extend(b"\r\n");
         }
-        self.stream
+        self.0
             .get_mut()
             .write_all(&request)
             .expect("the server takes a command");
@@ -240,7 +303,7 @@ impl Server {
 
     fn answer(&mut self) -> Answer {
         let mut line = Vec::new();
-        self.stream.read_until(b'\n', &mut line).expect("an answer");
+        self.0.read_until(b'\n', &mut line).expect("an answer");
         let line = line.strip_suffix(b"\r\n").expect("a whole line");
         let (kind, rest) = line.split_first().expect("a kind");
         let number = || -> i64 {
@@ -256,7 +319,7 @@ impl Server {
             b'$' | b'*' if number() < 0 => Answer::Nil,
             b'$' => {
                 let mut bytes = vec![0; usize::try_from(number()).expect("a length") + 2];
-                self.stream.read_exact(&mut bytes).expect("the whole bulk");
+                self.0.read_exact(&mut bytes).expect("the whole bulk");
                 bytes.truncate(bytes.len() - 2);
                 Answer::Bulk(bytes)
             }

@@ -12,21 +12,28 @@ use bytes::Bytes;
 use std::borrow::Cow;
 
 /// Redis' ACL categories that our rows can have, in the order in which Redis names them.
-const CATEGORIES: [&str; 15] = [
+const CATEGORIES: [&str; 22] = [
     "keyspace",
     "read",
     "write",
     "set",
+    "sortedset",
     "list",
     "hash",
     "string",
+    "bitmap",
+    "hyperloglog",
+    "geo",
+    "stream",
     "session",
+    "pubsub",
     "admin",
     "fast",
     "slow",
     "blocking",
     "dangerous",
     "connection",
+    "transaction",
     "scripting",
 ];
 
@@ -246,10 +253,13 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     let container = spec.flags.is_empty() && !subcommands(spec).is_empty();
     let has = |flag: &str| spec.flags.split_whitespace().any(|other| other == flag);
     let belongs = |category: &str| match category {
-        "keyspace" => spec.group == "generic",
+        // What sorts is of its types.
+        "keyspace" => spec.group == "generic" && !spec.name.starts_with("SORT"),
         "read" => matches!(spec.run, Run::Read(_)),
         "write" => spec.is_write(),
-        "set" | "list" | "hash" | "string" | "session" | "connection" => spec.group == category,
+        "sortedset" => spec.group == "sorted-set",
+        "set" | "list" | "hash" | "string" | "bitmap" | "hyperloglog" | "geo" | "stream" | "session"
+        | "pubsub" | "connection" => spec.group == category,
         "admin" | "dangerous" => has("admin"),
         "fast" | "blocking" => has(category),
         "slow" => !has("fast"),

@@ -175,6 +175,11 @@ impl Caller {
         refused.then(|| pubsub::not_for_subscribers(spec))
     }
 
+    /// The user in whose name it speaks.
+    pub(super) fn user(&self) -> Bytes {
+        Bytes::from_static(b"default")
+    }
+
     /// `RESET`: as if it had just connected.
     pub(super) fn reset(&mut self) {
         self.unsubscribe_all();
@@ -384,7 +389,7 @@ impl Connection {
         if let Some(refusal) = self.caller.refuses(spec) {
             return self.reject(spec.name == "EXEC", refusal).await;
         }
-        self.sit_out_pause(spec).await?;
+        self.sit_out_pause(spec, &argv).await?;
         if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
             return self.queue(spec, argv).await;
         }

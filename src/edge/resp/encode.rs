@@ -1,6 +1,6 @@
 //! Replies as bytes, in RESP2 or RESP3: `HELLO` chooses. Pure; knows nothing of connections.
 
-use crate::machine::reply::Reply;
+use crate::machine::reply::{Reply, coordinate_text, double_text};
 use bytes::{BufMut, BytesMut};
 
 /// The version of the protocol a connection speaks.
@@ -48,8 +48,8 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
                 encode(right, protocol, out);
             }
         }
-        Reply::Double(number) if resp3 => line(b',', double(*number).as_bytes(), out),
-        Reply::Double(number) => bulk(double(*number).as_bytes(), out),
+        Reply::Double(number) => float(&double_text(*number), resp3, out),
+        Reply::Coordinate(number) => float(&coordinate_text(*number), resp3, out),
         Reply::Boolean(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),
         Reply::Boolean(yes) => header(b':', i64::from(*yes), out),
         Reply::Verbatim(text) if resp3 => {
@@ -77,6 +77,14 @@ fn list(kind: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
     count(kind, items.len(), out);
     for item in items {
         encode(item, protocol, out);
+    }
+}
+
+fn float(text: &str, resp3: bool, out: &mut BytesMut) {
+    if resp3 {
+        line(b',', text.as_bytes(), out);
+    } else {
+        bulk(text.as_bytes(), out);
     }
 }
 
@@ -132,32 +140,4 @@ fn header(kind: u8, number: i64, out: &mut BytesMut) {
     at -= 1;
     text[at] = kind;
     out.put_slice(&text[at..]);
-}
-
-/// A double as Redis 7.0 prints it: C's `%.17g`, and `inf`, `-inf`, `nan`.
-fn double(number: f64) -> String {
-    const DIGITS: i32 = 17;
-    if number.is_nan() {
-        return "nan".to_owned();
-    }
-    if number.is_infinite() {
-        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
-    }
-    let scientific = format!("{number:.16e}");
-    let (mantissa, exponent) = scientific.split_once('e').expect("{:e} writes an e");
-    let exponent: i32 = exponent.parse().expect("{:e} writes an integer after the e");
-    if (-4..DIGITS).contains(&exponent) {
-        let decimals = usize::try_from(DIGITS - 1 - exponent).expect("exponent is below 17: checked above");
-        return without_trailing_zeros(&format!("{number:.decimals$}")).to_owned();
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{}e{sign}{:02}", without_trailing_zeros(mantissa), exponent.abs())
-}
-
-fn without_trailing_zeros(number: &str) -> &str {
-    if number.contains('.') {
-        number.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        number
-    }
 }

@@ -6,7 +6,8 @@
 use super::connection::{Caller, authenticate};
 use super::encode::Protocol;
 use super::{
-    REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, tracking,
+    REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, script,
+    tracking,
 };
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
@@ -75,7 +76,20 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CONFIG|SET",        Now(config::set)),
     ("DISCARD",           Now(multi::discard)),
     ("ECHO",              Now(echo)),
+    ("EVAL",              Later(script::eval)),
+    ("EVALSHA",           Later(script::evalsha)),
+    ("EVALSHA_RO",        Later(script::evalsha_ro)),
+    ("EVAL_RO",           Later(script::eval_ro)),
     ("EXEC",              Exec),
+    ("FCALL",             Later(script::fcall)),
+    ("FCALL_RO",          Later(script::fcall_ro)),
+    ("FUNCTION|DELETE",   Later(script::function_delete)),
+    ("FUNCTION|FLUSH",    Later(script::function_flush)),
+    ("FUNCTION|HELP",     Now(script::function_help)),
+    ("FUNCTION|KILL",     Now(script::kill)),
+    ("FUNCTION|LIST",     Now(script::function_list)),
+    ("FUNCTION|LOAD",     Later(script::function_load)),
+    ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
     ("MONITOR",           Pushing(monitor::monitor)),
@@ -101,6 +115,12 @@ const COMMANDS: &[(&str, Local)] = &[
     ("READWRITE",         Now(no_cluster)),
     ("RESET",             Now(reset)),
     ("ROLE",              Now(role)),
+    ("SCRIPT|DEBUG",      Now(script::script_debug)),
+    ("SCRIPT|EXISTS",     Now(script::script_exists)),
+    ("SCRIPT|FLUSH",      Later(script::script_flush)),
+    ("SCRIPT|HELP",       Now(script::script_help)),
+    ("SCRIPT|KILL",       Now(script::kill)),
+    ("SCRIPT|LOAD",       Later(script::script_load)),
     ("SELECT",            Now(select)),
     ("SSUBSCRIBE",        Pushing(pubsub::ssubscribe)),
     ("SUBSCRIBE",         Pushing(pubsub::subscribe)),

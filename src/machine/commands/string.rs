@@ -72,7 +72,7 @@ pub(super) const COMMANDS: &[Spec] = &[
 ];
 
 /// The longest string, in bytes: Redis' `proto-max-bulk-len`.
-const STRING_MAX: usize = 512 << 20;
+pub(super) const STRING_MAX: usize = 512 << 20;
 
 fn get(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     content(view, args.key()?)

@@ -2,6 +2,7 @@
 
 mod hash;
 mod list;
+mod order;
 mod session;
 mod set;
 mod stream;
@@ -136,13 +137,12 @@ impl Value {
     /// After a change: takes on the encoding that Redis would change to now. Constant time, unless it changes.
     pub(super) fn settle(&mut self, settings: &Settings) {
         match self {
-            Self::String(_) | Self::Session(_) | Self::List(_) | Self::Stream(_) => {}
+            // A sorted set settles at each addition.
+            Self::String(_) | Self::Session(_) | Self::List(_) | Self::Zset(_) | Self::Stream(_) => {}
             Self::Hash(hash) if hash.is_settled(settings) => {}
             Self::Hash(hash) => Arc::make_mut(hash).settle(settings),
             Self::Set(set) if set.is_settled(settings) => {}
             Self::Set(set) => Arc::make_mut(set).settle(settings),
-            Self::Zset(zset) if zset.is_settled(settings) => {}
-            Self::Zset(zset) => Arc::make_mut(zset).settle(settings),
         }
     }
 

@@ -1,3 +1,308 @@
-//! Scripts: Lua, run on the leader on a thread of its own; what they come to is replicated, they themselves are not.
+//! Scripts: evaluated once, on the leader, on a thread of their own; what they come to goes through the log, they themselves do not.
+//!
+//! ```text
+//! caller ─► Scripts::run ─► leader: evaluator thread: scratch machine ─► effects ─► log ─► every node applies them
+//!    ▲                                                                                        │
+//!    └──────────────────── answer, from this node's own apply ◄───────────────────────────────┘
+//! ```
+//!
+//! Whoever asks numbers its request, and the machine applies a number once: so a request whose leader was lost is simply sent to the next.
+//! A script that writes nothing puts nothing into the log; one that is known to only read runs on the node that was asked.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `request.rs` | what is asked, and its bytes between nodes |
+//! | `evaluator.rs` | the thread: queue, batches, what is under way |
+//! | `desk.rs` | what a running script may ask of the world |
+//! | `engine/` | Lua |
 
+mod desk;
 pub(crate) mod engine;
+mod evaluator;
+mod request;
+
+pub use request::{Call, Request};
+
+/// What a script's first line says of it.
+pub(crate) use engine::{script_flags, sha1_hex as script_sha};
+
+use super::hearing::Hearing;
+use super::propose::Outbound;
+use super::{Token, Written};
+use crate::config::Timing;
+use crate::error::{Error, Result};
+use crate::machine::event::Waiter;
+use crate::machine::reply::{CommandError, Reply};
+use crate::raft::client::Evaluated;
+use crate::raft::replica::Role;
+use crate::raft::state_store::State;
+use bytes::Bytes;
+use engine::Library;
+use evaluator::{Evaluator, Job, Place};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How long to wait before a request is sent again that no leader took.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// A request whose effects were proposed but not seen here for this long is sent again, in case they were lost where nobody noticed.
+const RESEND_AFTER: Duration = Duration::from_secs(1);
+
+/// Scripts of which this node remembers whether they write.
+const REMEMBERED: usize = 10_000;
+
+/// What the leader makes of a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It wrote nothing: the answer, and the index that its reader must have applied.
+    Direct(Reply, u64),
+    /// What it wrote is in the log, or soon will be: the answer comes with it.
+    Proposed,
+    /// It writes, and here it may not: ask the leader.
+    Writes,
+    /// It was not evaluated, and why.
+    Refused(String),
+}
+
+/// The door for scripts.
+pub(super) struct Scripts {
+    own: (u64, u64),
+    numbers: AtomicU64,
+    hearing: Arc<Hearing>,
+    outbound: Outbound,
+    evaluator: Arc<Evaluator>,
+    applied: watch::Receiver<u64>,
+    timing: Timing,
+    /// SHA-1s of scripts that wrote when they ran: they go to the leader at once. Held to look or put in.
+    writers: Mutex<HashSet<Bytes>>,
+}
+
+impl Scripts {
+    /// The door; starts the evaluator's thread.
+    pub(super) fn start(
+        own: (u64, u64),
+        state: State,
+        hearing: Arc<Hearing>,
+        outbound: Outbound,
+        timing: Timing,
+        command_bytes: usize,
+    ) -> Self {
+        let applied = state.applied();
+        let evaluator = Evaluator::start(state, outbound.clone(), command_bytes);
+        hearing.evaluate_with(evaluator.clone());
+        Self {
+            own,
+            numbers: AtomicU64::new(0),
+            hearing,
+            outbound,
+            evaluator,
+            applied,
+            timing,
+            writers: Mutex::default(),
+        }
+    }
+
+    /// Runs a request: here if it only reads, else on the leader; the answer comes when what it wrote is applied here.
+    pub(super) async fn run(&self, request: Request) -> Result<Written> {
+        let request = Arc::new(request);
+        let name = request.name();
+        if request.only_reads() || !self.writers.lock().contains(&name) {
+            match self.evaluate(self.job(&request, 0, Place::Here)).await {
+                Verdict::Direct(reply, index) => return Ok(written(reply, index)),
+                Verdict::Refused(why) if request.only_reads() => {
+                    return Err(Error::Stopped { why });
+                }
+                _ => {
+                    let mut writers = self.writers.lock();
+                    if writers.len() >= REMEMBERED {
+                        writers.clear();
+                    }
+                    writers.insert(name);
+                }
+            }
+        }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let answered = self.hearing.ask(number);
+        let asked = Asked {
+            number,
+            hearing: &self.hearing,
+        };
+        let outcome = self.ask_leaders(&request, number, answered).await;
+        drop(asked);
+        outcome
+    }
+
+    fn job(&self, request: &Arc<Request>, number: u64, place: Place) -> Job {
+        let (node, start) = self.own;
+        let caller = Waiter { node, start, number };
+        let finished = self.hearing.first_asked().unwrap_or(number);
+        Job::new(caller, finished, request.clone(), place)
+    }
+
+    /// Hands the request to one leader after the other until its answer is here or its time is over.
+    async fn ask_leaders(
+        &self,
+        request: &Arc<Request>,
+        number: u64,
+        mut answered: tokio::sync::oneshot::Receiver<Reply>,
+    ) -> Result<Written> {
+        let began = Instant::now();
+        // Beside the wait for a leader, a script may take its time.
+        let deadline = began + self.timing.write_deadline + evaluator::ENDS_AFTER;
+        let leaderless = began + self.timing.write_deadline;
+        let mut perhaps = false;
+        let mut watch = self.outbound.replica.watch_leader();
+        loop {
+            let (role, _, leader) = watch.now();
+            let verdict = async {
+                match leader {
+                    Some(leader) if leader == self.own.0 && role == Role::Leader => {
+                        self.evaluate(self.job(request, number, Place::Leader)).await
+                    }
+                    Some(leader) if leader != self.own.0 => match watch.address(leader) {
+                        Some(address) => self.ask_peer(leader, &address, request, number).await,
+                        None => Verdict::Refused("the leader's address is not known".to_owned()),
+                    },
+                    _ => Verdict::Refused("there is no leader".to_owned()),
+                }
+            };
+            let verdict = tokio::select! {
+                biased;
+                reply = &mut answered => return self.answer(reply),
+                verdict = verdict => verdict,
+                () = tokio::time::sleep_until(deadline.into()) => return Err(unknown(began)),
+            };
+            let pause = match verdict {
+                Verdict::Direct(reply, index) => {
+                    self.wait_for(index, deadline).await?;
+                    return Ok(written(reply, index));
+                }
+                Verdict::Proposed => {
+                    perhaps = true;
+                    RESEND_AFTER
+                }
+                Verdict::Writes => AGAIN,
+                Verdict::Refused(why) => {
+                    if Instant::now() >= leaderless {
+                        let waited = began.elapsed();
+                        return Err(if perhaps {
+                            unknown(began)
+                        } else {
+                            Error::NoLeader { waited, why }
+                        });
+                    }
+                    AGAIN
+                }
+            };
+            tokio::select! {
+                biased;
+                reply = &mut answered => return self.answer(reply),
+                () = tokio::time::sleep(pause) => {}
+                _ = watch.changed(), if pause == RESEND_AFTER => {}
+            }
+        }
+    }
+
+    fn answer(&self, reply: std::result::Result<Reply, impl std::fmt::Debug>) -> Result<Written> {
+        let reply = reply.map_err(|_| Error::Stopped {
+            why: "it was asked to".to_owned(),
+        })?;
+        Ok(written(reply, *self.applied.borrow()))
+    }
+
+    async fn wait_for(&self, index: u64, deadline: Instant) -> Result<()> {
+        let mut applied = self.applied.clone();
+        let reached = applied.wait_for(|applied| *applied >= index);
+        match tokio::time::timeout_at(deadline.into(), reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::NotFresh {
+                waited: self.timing.write_deadline,
+                why: "this node has not applied what the script read".to_owned(),
+            }),
+        }
+    }
+
+    async fn evaluate(&self, job: Job) -> Verdict {
+        self.evaluator.evaluate(job).await
+    }
+
+    async fn ask_peer(&self, leader: u64, address: &str, request: &Request, number: u64) -> Verdict {
+        let (node, start) = self.own;
+        let finished = self.hearing.first_asked().unwrap_or(number);
+        let bytes = request.to_bytes(Waiter { node, start, number }, finished);
+        match self.outbound.peers.evaluate(leader, address, bytes).await {
+            Ok(Evaluated::Direct(reply, index)) => Verdict::Direct(reply, index),
+            Ok(Evaluated::Proposed) => Verdict::Proposed,
+            Ok(Evaluated::Refused(why)) => Verdict::Refused(why),
+            Err(status) => Verdict::Refused(status.message().to_owned()),
+        }
+    }
+
+    /// Evaluates what another node asks this leader for.
+    pub(super) async fn evaluate_for(&self, from: u64, bytes: &Bytes) -> Verdict {
+        match Request::from_bytes(bytes) {
+            Some((caller, _, _)) if caller.node != from => {
+                Verdict::Refused("a script that another node asks for".to_owned())
+            }
+            Some(_) if self.outbound.replica.state().role != Role::Leader => {
+                Verdict::Refused("this node does not lead".to_owned())
+            }
+            Some((caller, finished, request)) => {
+                self.evaluate(Job::new(caller, finished, Arc::new(request), Place::Leader))
+                    .await
+            }
+            None => Verdict::Refused("a script in a format that a later version may know".to_owned()),
+        }
+    }
+
+    /// Compiles a script; its SHA-1.
+    pub(super) async fn compile(&self, text: Bytes) -> std::result::Result<String, CommandError> {
+        self.evaluator.compile(text).await
+    }
+
+    /// Loads a library for the list of its functions.
+    pub(super) async fn load_library(&self, code: Bytes) -> std::result::Result<Library, CommandError> {
+        self.evaluator.load_library(code).await
+    }
+
+    /// Ends the evaluator's thread.
+    pub(super) fn stop(&self) {
+        self.evaluator.stop();
+    }
+
+    /// Ends the script that runs on this node and has taken longer than the busy limit. Whether there is one.
+    pub(super) fn kill(&self) -> bool {
+        self.evaluator.kill()
+    }
+}
+
+/// A request somebody waits for; it is no more when this is dropped.
+struct Asked<'a> {
+    number: u64,
+    hearing: &'a Hearing,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.hearing.ask_no_more(self.number);
+    }
+}
+
+fn written(reply: Reply, index: u64) -> Written {
+    Written {
+        replies: vec![reply],
+        token: Token(index),
+        waits: Vec::new(),
+    }
+}
+
+fn unknown(began: Instant) -> Error {
+    Error::Unknown {
+        waited: began.elapsed(),
+        why: "no majority has confirmed what the script wrote".to_owned(),
+    }
+}

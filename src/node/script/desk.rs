@@ -1,0 +1,141 @@
+//! What a running script may ask of the world: commands on the scratch machine, the time, its database.
+
+use super::engine::{Host, Signals};
+use crate::machine::args::{Args, integer};
+use crate::machine::entry::{Command, Millis};
+use crate::machine::internal::Watch;
+use crate::machine::keyspace::DATABASES;
+use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay};
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{self, Run, Spec};
+use crate::raft::state_store::State;
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Why a run is given up, to be begun again elsewhere or otherwise. What it did so far counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GivenUp {
+    /// It looks at more than the keys it names.
+    NeedsAll,
+    /// It writes, and here it may not.
+    Writes,
+}
+
+/// The world of one run.
+pub(super) struct Desk<'a> {
+    pub(super) overlay: &'a mut Overlay,
+    pub(super) state: &'a State,
+    /// The time that the script sees.
+    pub(super) now: Millis,
+    pub(super) db: u8,
+    /// The script has said that it writes nothing: a write is an error of its own.
+    pub(super) read_only: bool,
+    /// Whether what it writes can go into the log.
+    pub(super) may_write: bool,
+    pub(super) given_up: Option<GivenUp>,
+    pub(super) signals: Arc<Signals>,
+}
+
+impl Desk<'_> {
+    /// Runs a command as part of a transaction, or a script's call after its checks.
+    pub(super) fn command(&mut self, spec: &Spec, argv: &[Bytes]) -> Reply {
+        if matches!(spec.run, Run::Local) {
+            return self.local(spec, argv).unwrap_or_else(Reply::Error);
+        }
+        if matches!(spec.run, Run::Write(_)) && !self.may_write {
+            return self.give_up(GivenUp::Writes);
+        }
+        let command = Command {
+            db: self.db,
+            argv: argv.to_vec(),
+        };
+        let (state, now) = (self.state, self.now);
+        let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).slot(key).cloned();
+        match self.overlay.run(spec, command, &fetch) {
+            Ok(reply) => reply,
+            Err(_) => self.give_up(GivenUp::NeedsAll),
+        }
+    }
+
+    /// Whether the keys a transaction watches are what they were; nothing, where that hangs on a script that is not in the log yet.
+    pub(super) fn watches_hold(&mut self, watches: &[Watch]) -> Option<bool> {
+        let (state, now) = (self.state, self.now);
+        let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).slot(key).cloned();
+        let mut hold = true;
+        for watch in watches {
+            hold &= self.overlay.version(watch.db, &watch.key, &fetch)? == watch.version;
+        }
+        Some(hold)
+    }
+
+    /// Stops the run so that the script cannot go on: its outcome is thrown away.
+    fn give_up(&mut self, why: GivenUp) -> Reply {
+        self.given_up.get_or_insert(why);
+        self.signals.kill.store(true, Ordering::Relaxed);
+        Reply::Error(CommandError::text("ERR this run is given up"))
+    }
+
+    /// The few commands of a connection that make sense in a script.
+    fn local(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<Reply, CommandError> {
+        let mut args = Args::new(argv, 1);
+        match spec.name {
+            "PING" => Ok(args.peek().map_or(Reply::Simple(Cow::Borrowed("PONG")), |word| {
+                Reply::Bulk(word.clone())
+            })),
+            "ECHO" => Ok(Reply::Bulk(args.bytes()?.clone())),
+            "TIME" => Ok(Reply::bulks([
+                (self.now / 1000).to_string(),
+                (self.now % 1000 * 1000).to_string(),
+            ])),
+            "SELECT" => {
+                let index = integer(args.bytes()?).ok_or(CommandError::NotAnInteger)?;
+                let known = u8::try_from(index)
+                    .ok()
+                    .filter(|index| usize::from(*index) < DATABASES);
+                self.db = known.ok_or(CommandError::text("ERR DB index is out of range"))?;
+                Ok(Reply::OK)
+            }
+            _ => Err(NOT_FROM_SCRIPT),
+        }
+    }
+}
+
+impl Host for Desk<'_> {
+    fn call(&mut self, argv: &[Bytes]) -> Reply {
+        const ARITY: CommandError =
+            CommandError::text("ERR Wrong number of args calling Redis command from script");
+        const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
+        const READ_ONLY: CommandError =
+            CommandError::text("ERR Write commands are not allowed from read-only scripts.");
+        if self.given_up.is_some() {
+            return Reply::Error(CommandError::text("ERR this run is given up"));
+        }
+        let spec = match table::lookup(argv) {
+            Ok(spec) => spec,
+            Err(CommandError::Arity(_)) => return Reply::Error(ARITY),
+            Err(_) => return Reply::Error(UNKNOWN),
+        };
+        if spec.flags.split(' ').any(|flag| flag == "noscript") {
+            return Reply::Error(NOT_FROM_SCRIPT);
+        }
+        if self.read_only && matches!(spec.run, Run::Write(_)) {
+            return Reply::Error(READ_ONLY);
+        }
+        self.command(spec, argv)
+    }
+
+    fn may_run(&mut self, argv: &[Bytes]) -> Option<bool> {
+        table::lookup(argv).ok().map(|_| true)
+    }
+
+    fn log(&mut self, level: u8, message: &[u8]) {
+        let message = String::from_utf8_lossy(message);
+        match level {
+            0 => tracing::debug!(%message, "a script says"),
+            1 | 2 => tracing::info!(%message, "a script says"),
+            _ => tracing::warn!(%message, "a script says"),
+        }
+    }
+}

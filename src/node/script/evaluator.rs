@@ -1,0 +1,656 @@
+//! The thread that evaluates: a queue, batches of scripts on top of each other, and what of them is under way in the log.
+//!
+//! Scripts whose keys are under way wait for their outcome; others go on. So scripts on one key follow each other without a retry, in the
+//! order they came, and scripts on different keys share an entry of the log. A script whose keys were changed meanwhile by plain writes is evaluated
+//! again; after [`TRIES`] in vain, and at once if it looks at all keys, it runs while nothing else is proposed.
+
+use super::desk::{Desk, GivenUp};
+use super::engine::{self, Engine, Library, Run, Signals};
+use super::request::{Call, Request};
+use super::{Outbound, Verdict};
+use crate::config::REDIS_VERSION;
+use crate::machine::effects::{self, Effects, Expected};
+use crate::machine::entry::{self, Command, Millis, Origin};
+use crate::machine::event::{Event, Waiter};
+use crate::machine::overlay::{Outcome, Overlay};
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table;
+use crate::node::hearing::Listener;
+use crate::raft::state_store::State;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Requests that wait or are under way on one node, at most.
+const QUEUE: usize = 16 << 10;
+
+/// Scripts of one batch, at most.
+const BATCH: usize = 256;
+
+/// Batches under way, at most.
+const UNDER_WAY: usize = 4;
+
+/// Evaluations of one script before it runs alone.
+const TRIES: u32 = 3;
+
+/// After this a run counts as busy and can be killed. Redis: `lua-time-limit`.
+const BUSY_AFTER: Duration = Duration::from_secs(5);
+
+/// After this a run is ended.
+pub(super) const ENDS_AFTER: Duration = Duration::from_secs(30);
+
+/// The same for a run during which nobody else can write.
+const ALONE_ENDS_AFTER: Duration = Duration::from_secs(1);
+
+/// Where a request is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On the node that was asked: it may only read.
+    Here,
+    /// On the leader.
+    Leader,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Job {
+    caller: Waiter,
+    finished: u64,
+    request: Arc<Request>,
+    place: Place,
+    /// The keys it is known to touch.
+    keys: BTreeSet<(u8, Bytes)>,
+    tries: u32,
+    needs_all: bool,
+    answer: Option<oneshot::Sender<Verdict>>,
+}
+
+impl Job {
+    pub(super) fn new(caller: Waiter, finished: u64, request: Arc<Request>, place: Place) -> Self {
+        Self {
+            caller,
+            finished,
+            keys: request.keys().into_iter().collect(),
+            request,
+            place,
+            tries: 0,
+            needs_all: false,
+            answer: None,
+        }
+    }
+
+    fn answer(&mut self, verdict: Verdict) {
+        // Whoever asked may have given up; the answer of what is proposed comes with the log.
+        let _ = self.answer.take().map(|answer| answer.send(verdict));
+    }
+}
+
+/// What the thread is told.
+enum Message {
+    Evaluate(Job),
+    Compile(Bytes, oneshot::Sender<Result<String, CommandError>>),
+    Load(Bytes, oneshot::Sender<Result<Library, CommandError>>),
+    /// What became of a script's effects.
+    Evaluated(Waiter, bool),
+    /// A batch was applied, or not taken.
+    Proposed(u64, Result<(), String>),
+    Stop,
+}
+
+/// The way to the thread, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Evaluator {
+    sender: mpsc::Sender<Message>,
+    /// Requests that were sent and not answered.
+    waiting: Arc<AtomicUsize>,
+    running: Arc<Mutex<Option<Arc<Signals>>>>,
+}
+
+impl Listener for Evaluator {
+    fn event(&self, event: &Event) {
+        if let Event::Evaluated { caller, reply } = event {
+            // A thread that has ended needs no news.
+            let _ = self.sender.send(Message::Evaluated(*caller, reply.is_some()));
+        }
+    }
+}
+
+impl Evaluator {
+    pub(super) fn start(state: State, outbound: Outbound, command_bytes: usize) -> Arc<Self> {
+        let (sender, messages) = mpsc::channel();
+        let running = Arc::<Mutex<Option<Arc<Signals>>>>::default();
+        let (shown, runtime, back) = (running.clone(), tokio::runtime::Handle::current(), sender.clone());
+        let work = move || {
+            let seed = i32::from_le_bytes(
+                outbound.clock.chance().to_le_bytes()[..4]
+                    .try_into()
+                    .expect("4 bytes"),
+            );
+            match Engine::new(engine::Limits::new(REDIS_VERSION, seed)) {
+                Ok(engine) => {
+                    Thread::new(engine, state, outbound, runtime, shown, back, command_bytes).run(&messages)
+                }
+                Err(error) => tracing::error!(%error, "scripts cannot run on this node"),
+            }
+        };
+        let thread = std::thread::Builder::new().name("plenary-scripts".to_owned());
+        if let Err(error) = thread.stack_size(engine::STACK_BYTES).spawn(work) {
+            tracing::error!(%error, "scripts cannot run on this node");
+        }
+        Arc::new(Self {
+            sender,
+            waiting: Arc::default(),
+            running,
+        })
+    }
+
+    /// What becomes of a request.
+    pub(super) async fn evaluate(&self, mut job: Job) -> Verdict {
+        if self.waiting.load(Ordering::Relaxed) >= QUEUE {
+            return Verdict::Refused(format!("{QUEUE} scripts wait already"));
+        }
+        let (answer, answered) = oneshot::channel();
+        job.answer = Some(answer);
+        let _waiting = Counted::one(&self.waiting);
+        if self.sender.send(Message::Evaluate(job)).is_err() {
+            return Verdict::Refused("scripts cannot run on this node".to_owned());
+        }
+        answered
+            .await
+            .unwrap_or_else(|_| Verdict::Refused("the script was not evaluated".to_owned()))
+    }
+
+    pub(super) async fn compile(&self, text: Bytes) -> Result<String, CommandError> {
+        self.ask(|answer| Message::Compile(text, answer)).await
+    }
+
+    pub(super) async fn load_library(&self, code: Bytes) -> Result<Library, CommandError> {
+        self.ask(|answer| Message::Load(code, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Message,
+    ) -> Result<T, CommandError> {
+        const GONE: CommandError = CommandError::text("ERR scripts cannot run on this node");
+        let (answer, answered) = oneshot::channel();
+        self.sender.send(message(answer)).map_err(|_| GONE)?;
+        answered.await.map_err(|_| GONE)?
+    }
+
+    /// Ends the run that has taken longer than [`BUSY_AFTER`]; whether there is one.
+    pub(super) fn kill(&self) -> bool {
+        let running = self.running.lock();
+        let busy = running
+            .as_ref()
+            .filter(|signals| signals.busy.load(Ordering::Relaxed));
+        busy.map(|signals| signals.kill.store(true, Ordering::Relaxed))
+            .is_some()
+    }
+}
+
+impl Evaluator {
+    /// Ends the thread after what it does now; who waits is refused.
+    pub(super) fn stop(&self) {
+        // A thread that has ended needs not be told.
+        let _ = self.sender.send(Message::Stop);
+    }
+}
+
+impl Drop for Evaluator {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// One more, as long as it lives.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn one(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Scripts whose effects are proposed as one command.
+struct Batch {
+    jobs: Vec<Job>,
+    keys: BTreeSet<(u8, Bytes)>,
+    /// Those that are to be evaluated again.
+    failed: BTreeSet<Waiter>,
+}
+
+/// What one evaluation came to.
+enum Evaluation {
+    /// The answer, and what is to go into the log with it.
+    Done(Reply, Outcome),
+    GivenUp(GivenUp),
+    /// A watched key was changed by a script before it that is not in the log yet.
+    TooEarly,
+}
+
+/// The thread itself.
+struct Thread {
+    engine: Engine,
+    state: State,
+    outbound: Outbound,
+    runtime: tokio::runtime::Handle,
+    running: Arc<Mutex<Option<Arc<Signals>>>>,
+    sender: mpsc::Sender<Message>,
+    command_bytes: usize,
+    overlay: Overlay,
+    queue: VecDeque<Job>,
+    under_way: BTreeMap<u64, Batch>,
+    batches: u64,
+}
+
+impl Thread {
+    #[allow(clippy::too_many_arguments, reason = "called once, from the line above")]
+    fn new(
+        engine: Engine,
+        state: State,
+        outbound: Outbound,
+        runtime: tokio::runtime::Handle,
+        running: Arc<Mutex<Option<Arc<Signals>>>>,
+        sender: mpsc::Sender<Message>,
+        command_bytes: usize,
+    ) -> Self {
+        Self {
+            engine,
+            state,
+            outbound,
+            runtime,
+            running,
+            sender,
+            command_bytes,
+            overlay: Overlay::default(),
+            queue: VecDeque::new(),
+            under_way: BTreeMap::new(),
+            batches: 0,
+        }
+    }
+
+    /// Until it is told to stop.
+    fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        while let Ok(first) = messages.recv() {
+            if matches!(first, Message::Stop) {
+                return;
+            }
+            self.take(first);
+            loop {
+                while let Ok(next) = messages.try_recv() {
+                    if matches!(next, Message::Stop) {
+                        return;
+                    }
+                    self.take(next);
+                }
+                if !self.step() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Evaluate(job) if job.place == Place::Leader => self.enqueue(job),
+            Message::Evaluate(job) => self.read_here(job),
+            Message::Compile(text, answer) => drop(answer.send(self.engine.compile(&text))),
+            Message::Load(code, answer) => drop(answer.send(self.engine.load_library(&code))),
+            Message::Evaluated(caller, applied) => {
+                if !applied {
+                    let of = |batch: &&mut Batch| batch.jobs.iter().any(|job| job.caller == caller);
+                    let batch = self.under_way.values_mut().find(of);
+                    batch.map(|batch| batch.failed.insert(caller));
+                }
+            }
+            Message::Proposed(number, outcome) => self.settle(number, outcome),
+            Message::Stop => {}
+        }
+    }
+
+    /// Takes a request in, unless it is known: then its answer comes with the log.
+    fn enqueue(&mut self, mut job: Job) {
+        let known = self.state.machine().read().scripts().contains(job.caller)
+            || self.queue.iter().any(|waiting| waiting.caller == job.caller)
+            || self
+                .under_way
+                .values()
+                .any(|batch| batch.jobs.iter().any(|other| other.caller == job.caller));
+        if known {
+            job.answer(Verdict::Proposed);
+        } else {
+            self.queue.push_back(job);
+        }
+    }
+
+    /// A batch is out of the way: what did not hold is evaluated again, before all others.
+    fn settle(&mut self, number: u64, outcome: Result<(), String>) {
+        let Some(mut batch) = self.under_way.remove(&number) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => {
+                batch.jobs.retain(|job| batch.failed.contains(&job.caller));
+                for mut job in batch.jobs.into_iter().rev() {
+                    job.tries += 1;
+                    self.queue.push_front(job);
+                }
+            }
+            // Another leads: it will be asked.
+            Err(why) => {
+                for mut job in batch.jobs.into_iter().chain(self.queue.drain(..)) {
+                    job.answer(Verdict::Refused(why.clone()));
+                }
+            }
+        }
+    }
+
+    /// Evaluates a batch, if there is one to evaluate now. Whether there was.
+    fn step(&mut self) -> bool {
+        if self.under_way.len() >= UNDER_WAY {
+            return false;
+        }
+        if self
+            .queue
+            .front()
+            .is_some_and(|job| job.needs_all || job.tries >= TRIES)
+        {
+            return self.under_way.is_empty() && self.alone();
+        }
+        let mut jobs = self.ready();
+        if jobs.is_empty() {
+            return false;
+        }
+        let settings = self.state.machine().read().store().settings().clone();
+        self.overlay.reset(&settings);
+        let at = self.outbound.clock.now();
+        let (mut batch, mut effects, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut keys = BTreeSet::new();
+        while let Some(mut job) = jobs.pop_front() {
+            let seed = self.outbound.clock.chance();
+            match self.evaluate(&job, at, seed, ENDS_AFTER, true) {
+                Evaluation::Done(reply, outcome) => {
+                    let touched = outcome.relied_on.iter().map(|(db, key, _)| (*db, key.clone()));
+                    let touched: BTreeSet<_> = touched.collect();
+                    if self.is_under_way(&touched) {
+                        job.keys.extend(touched);
+                        jobs.push_front(job);
+                        break;
+                    }
+                    if let Some(index) = self.read_only_at(&outcome, at) {
+                        job.answer(Verdict::Direct(reply, index));
+                        continue;
+                    }
+                    let written: usize = outcome.commands.iter().map(Command::encoded_len).sum();
+                    let size = written + reply.to_bytes().len();
+                    if size > self.command_bytes {
+                        const LARGE: CommandError = CommandError::text(
+                            "ERR what the script writes is too large for one entry of the log",
+                        );
+                        job.answer(Verdict::Direct(Reply::Error(LARGE), 0));
+                        break;
+                    }
+                    bytes += size;
+                    keys.extend(touched);
+                    effects.push(effects_of(&job, at, seed, None, outcome, reply));
+                    batch.push(job);
+                    if bytes > self.command_bytes / 2 {
+                        break;
+                    }
+                }
+                Evaluation::GivenUp(why) => {
+                    debug_assert_eq!(why, GivenUp::NeedsAll, "here it may write");
+                    job.needs_all = true;
+                    jobs.push_front(job);
+                    break;
+                }
+                Evaluation::TooEarly => {
+                    jobs.push_front(job);
+                    break;
+                }
+            }
+        }
+        for job in jobs.into_iter().rev() {
+            self.queue.push_front(job);
+        }
+        if !batch.is_empty() {
+            self.propose(batch, keys, effects);
+        }
+        true
+    }
+
+    /// The requests to evaluate next: in order, none whose keys are under way or are wanted by one that waits before it.
+    fn ready(&mut self) -> VecDeque<Job> {
+        let (mut ready, mut waiting) = (VecDeque::new(), VecDeque::new());
+        let mut wanted = BTreeSet::new();
+        while let Some(job) = self.queue.pop_front() {
+            let blocked = job.needs_all
+                || job.tries >= TRIES
+                || ready.len() >= BATCH
+                || self.is_under_way(&job.keys)
+                || job.keys.iter().any(|key| wanted.contains(key));
+            if blocked {
+                wanted.extend(job.keys.iter().cloned());
+                waiting.push_back(job);
+            } else {
+                ready.push_back(job);
+            }
+        }
+        self.queue = waiting;
+        ready
+    }
+
+    fn is_under_way(&self, keys: &BTreeSet<(u8, Bytes)>) -> bool {
+        self.under_way
+            .values()
+            .any(|batch| keys.iter().any(|key| batch.keys.contains(key)))
+    }
+
+    /// If the script only read what is in the log, and all of that is as it was: the index it is true at.
+    fn read_only_at(&self, outcome: &Outcome, at: u64) -> Option<u64> {
+        if !outcome.commands.is_empty() {
+            return None;
+        }
+        let applied = self.state.applied();
+        let machine = self.state.machine().read();
+        let same = |(db, key, expected): &(u8, Bytes, Expected)| {
+            *expected == Expected::Version(machine.view(at, *db).version(key))
+        };
+        let index = *applied.borrow();
+        outcome.relied_on.iter().all(same).then_some(index)
+    }
+
+    fn propose(&mut self, jobs: Vec<Job>, keys: BTreeSet<(u8, Bytes)>, effects: Vec<Effects>) {
+        self.batches += 1;
+        let number = self.batches;
+        let mut jobs = jobs;
+        jobs.iter_mut().for_each(|job| job.answer(Verdict::Proposed));
+        let group = entry::encode(Origin::default(), &[effects::encode(effects)]);
+        let failed = BTreeSet::new();
+        self.under_way.insert(number, Batch { jobs, keys, failed });
+        let (outbound, sender) = (self.outbound.clone(), self.sender.clone());
+        self.runtime.spawn(async move {
+            let outcome = outbound.propose(group).await.map_or(Ok(()), Err);
+            // A thread that has ended needs no news.
+            let _ = sender.send(Message::Proposed(number, outcome));
+        });
+    }
+
+    /// Runs the first request while nothing else is proposed, so that nothing can change under it.
+    fn alone(&mut self) -> bool {
+        let Some(mut job) = self.queue.pop_front() else {
+            return false;
+        };
+        let closed = self.runtime.block_on(self.outbound.gate.clone().write_owned());
+        let (frozen, revision) = {
+            let machine = self.state.machine().read();
+            (machine.freeze(), machine.store().revision())
+        };
+        let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen));
+        let (at, seed) = (self.outbound.clock.now(), self.outbound.clock.chance());
+        let evaluation = self.evaluate(&job, at, seed, ALONE_ENDS_AFTER, true);
+        self.overlay = scratch;
+        let Evaluation::Done(reply, outcome) = evaluation else {
+            job.answer(Verdict::Refused("the script could not be evaluated".to_owned()));
+            return true;
+        };
+        if outcome.commands.is_empty() {
+            let index = *self.state.applied().borrow();
+            job.answer(Verdict::Direct(reply, index));
+            return true;
+        }
+        job.answer(Verdict::Proposed);
+        let effects = effects_of(&job, at, seed, Some(revision), outcome, reply);
+        let group = entry::encode(Origin::default(), &[effects::encode(vec![effects])]);
+        if let Some(why) = self
+            .runtime
+            .block_on(self.outbound.propose_through(&closed, group))
+        {
+            tracing::debug!(why, "the effects of a script were refused");
+        }
+        true
+    }
+
+    /// Runs what may only read, on what this node has applied: at one index, if need be on a copy of everything.
+    fn read_here(&mut self, mut job: Job) {
+        let settings = self.state.machine().read().store().settings().clone();
+        self.overlay.reset(&settings);
+        let (at, seed) = (self.state.now(), self.outbound.clock.chance());
+        match self.evaluate(&job, at, seed, ENDS_AFTER, false) {
+            Evaluation::GivenUp(GivenUp::Writes) => return job.answer(Verdict::Writes),
+            Evaluation::Done(reply, outcome) => {
+                if let Some(index) = self.read_only_at(&outcome, at) {
+                    return job.answer(Verdict::Direct(reply, index));
+                }
+            }
+            Evaluation::GivenUp(GivenUp::NeedsAll) | Evaluation::TooEarly => {}
+        }
+        let (frozen, index) = {
+            let applied = self.state.applied();
+            let machine = self.state.machine().read();
+            let index = *applied.borrow();
+            (machine.freeze(), index)
+        };
+        let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen));
+        let evaluation = self.evaluate(&job, at, seed, ENDS_AFTER, false);
+        self.overlay = scratch;
+        job.answer(match evaluation {
+            Evaluation::Done(reply, _) => Verdict::Direct(reply, index),
+            Evaluation::GivenUp(_) | Evaluation::TooEarly => Verdict::Writes,
+        });
+    }
+
+    /// Runs a request on the scratch machine as it is.
+    fn evaluate(
+        &mut self,
+        job: &Job,
+        at: Millis,
+        seed: u64,
+        ends_after: Duration,
+        may_write: bool,
+    ) -> Evaluation {
+        let signals = Arc::<Signals>::default();
+        *self.running.lock() = Some(signals.clone());
+        self.overlay.begin(at, seed);
+        let mut desk = Desk {
+            overlay: &mut self.overlay,
+            state: &self.state,
+            now: at,
+            db: 0,
+            read_only: false,
+            may_write,
+            given_up: None,
+            signals: signals.clone(),
+        };
+        let unchanged = desk.watches_hold(&job.request.watches);
+        let mut replies = Vec::new();
+        for (db, call) in job.request.calls.iter().filter(|_| unchanged == Some(true)) {
+            desk.db = *db;
+            let run = |keys, args| Run {
+                keys,
+                args,
+                signals: signals.clone(),
+                busy_after: BUSY_AFTER,
+                ends_after,
+            };
+            replies.push(match call {
+                Call::Script {
+                    text,
+                    keys,
+                    args,
+                    read_only,
+                } => {
+                    desk.read_only = *read_only;
+                    self.engine.run(text, &run(keys, args), &mut desk)
+                }
+                Call::Function {
+                    code,
+                    name,
+                    keys,
+                    args,
+                    read_only,
+                } => {
+                    desk.read_only = *read_only;
+                    let name = String::from_utf8_lossy(name);
+                    self.engine
+                        .call_function(code, &name, &run(keys, args), &mut desk)
+                }
+                Call::Command(argv) => match table::lookup(argv) {
+                    Ok(spec) => desk.command(spec, argv),
+                    Err(error) => Reply::Error(error),
+                },
+            });
+            if desk.given_up.is_some() {
+                break;
+            }
+        }
+        let given_up = desk.given_up;
+        *self.running.lock() = None;
+        match (given_up, unchanged) {
+            (Some(why), _) => Evaluation::GivenUp(why),
+            (None, None) => Evaluation::TooEarly,
+            (None, Some(false)) => Evaluation::Done(Reply::NilArray, self.overlay.finish()),
+            (None, Some(true)) => {
+                let reply = if job.request.transaction {
+                    Reply::Array(replies)
+                } else {
+                    replies.pop().unwrap_or(Reply::Nil)
+                };
+                Evaluation::Done(reply, self.overlay.finish())
+            }
+        }
+    }
+}
+
+fn effects_of(
+    job: &Job,
+    at: Millis,
+    seed: u64,
+    revision: Option<u64>,
+    outcome: Outcome,
+    reply: Reply,
+) -> Effects {
+    Effects {
+        caller: job.caller,
+        finished: job.finished,
+        at,
+        seed,
+        relied_on: outcome.relied_on,
+        revision,
+        commands: outcome.commands,
+        reply,
+    }
+}

@@ -1,0 +1,258 @@
+//! What is asked of an evaluator: one script, or a transaction that has scripts in it; and its bytes between nodes.
+
+use crate::machine::entry::{self, Command, Origin};
+use crate::machine::event::Waiter;
+use crate::machine::internal::Watch;
+use bytes::Bytes;
+
+/// What to evaluate, as one unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Request {
+    /// The user in whose name it runs.
+    pub user: Bytes,
+    /// Keys that must not have changed since they were looked at: a transaction's.
+    pub watches: Vec<Watch>,
+    /// What to run, in order. One: the answer is its answer. Several, or in a transaction: an array of them.
+    pub calls: Vec<(u8, Call)>,
+    /// Whether it is a transaction.
+    pub transaction: bool,
+}
+
+/// One thing to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// `EVAL`: the script's text.
+    Script {
+        /// The text.
+        text: Bytes,
+        /// `KEYS`.
+        keys: Vec<Bytes>,
+        /// `ARGV`.
+        args: Vec<Bytes>,
+        /// It may not write: `EVAL_RO`, or a first line that says so.
+        read_only: bool,
+    },
+    /// `FCALL`: a function, and the text of its library.
+    Function {
+        /// The library's text.
+        code: Bytes,
+        /// The function's name.
+        name: Bytes,
+        /// `KEYS`.
+        keys: Vec<Bytes>,
+        /// `ARGV`.
+        args: Vec<Bytes>,
+        /// It may not write.
+        read_only: bool,
+    },
+    /// A command between scripts of a transaction.
+    Command(Vec<Bytes>),
+}
+
+impl Request {
+    /// One script or function, for this user in this database.
+    pub fn one(user: Bytes, db: u8, call: Call) -> Self {
+        Self {
+            user,
+            calls: vec![(db, call)],
+            ..Self::default()
+        }
+    }
+
+    /// Whether it may write nothing.
+    pub(super) fn only_reads(&self) -> bool {
+        let reads = |call: &Call| {
+            matches!(
+                call,
+                Call::Script { read_only: true, .. } | Call::Function { read_only: true, .. }
+            )
+        };
+        !self.transaction && self.calls.iter().all(|(_, call)| reads(call))
+    }
+
+    /// What the request is remembered by: the texts it runs. Transactions are not told apart.
+    pub(super) fn name(&self) -> Bytes {
+        match &self.calls[..] {
+            [(_, Call::Script { text, .. })] if !self.transaction => super::engine::sha1_hex(text).into(),
+            [(_, Call::Function { name, .. })] if !self.transaction => name.clone(),
+            _ => Bytes::from_static(b"EXEC"),
+        }
+    }
+
+    /// The keys it names.
+    pub(super) fn keys(&self) -> Vec<(u8, Bytes)> {
+        let watched = self.watches.iter().map(|watch| (watch.db, watch.key.clone()));
+        let called = self.calls.iter().flat_map(|(db, call)| {
+            let keys: Vec<Bytes> = match call {
+                Call::Script { keys, .. } | Call::Function { keys, .. } => keys.clone(),
+                Call::Command(argv) => crate::machine::table::lookup(argv)
+                    .map(|spec| spec.keys_of(argv).into_iter().cloned().collect())
+                    .unwrap_or_default(),
+            };
+            keys.into_iter().map(|key| (*db, key))
+        });
+        watched.chain(called).collect()
+    }
+
+    /// Its bytes: those of a group whose commands are its parts.
+    pub(super) fn to_bytes(&self, caller: Waiter, finished: u64) -> Bytes {
+        let origin = Origin {
+            node: caller.node,
+            start: caller.start,
+            number: caller.number,
+        };
+        let word = Bytes::from_static;
+        let mut parts = vec![
+            Command::new(0, [word(b"finished"), finished.to_string().into()]),
+            Command::new(0, [word(b"user"), self.user.clone()]),
+        ];
+        if self.transaction {
+            parts.push(Command::new(0, [word(b"transaction")]));
+        }
+        for watch in &self.watches {
+            let version = watch.version.to_string().into();
+            parts.push(Command::new(
+                watch.db,
+                [word(b"watch"), watch.key.clone(), version],
+            ));
+        }
+        for (db, call) in &self.calls {
+            let mut argv = Vec::new();
+            let mut put =
+                |kind: &'static [u8], texts: &[&Bytes], read_only: bool, keys: &[Bytes], args: &[Bytes]| {
+                    argv.push(word(kind));
+                    argv.extend(texts.iter().map(|text| (*text).clone()));
+                    argv.push(word(if read_only { b"ro" } else { b"rw" }));
+                    argv.push(keys.len().to_string().into());
+                    argv.extend(keys.iter().chain(args).cloned());
+                };
+            match call {
+                Call::Script {
+                    text,
+                    keys,
+                    args,
+                    read_only,
+                } => put(b"script", &[text], *read_only, keys, args),
+                Call::Function {
+                    code,
+                    name,
+                    keys,
+                    args,
+                    read_only,
+                } => {
+                    put(b"function", &[code, name], *read_only, keys, args);
+                }
+                Call::Command(words) => {
+                    argv.push(word(b"command"));
+                    argv.extend(words.iter().cloned());
+                }
+            }
+            parts.push(Command { db: *db, argv });
+        }
+        entry::encode(origin, &parts)
+    }
+
+    /// What [`Request::to_bytes`] wrote; none where it is anything else.
+    pub(super) fn from_bytes(bytes: &Bytes) -> Option<(Waiter, u64, Self)> {
+        let entry = entry::decode(bytes).ok()?;
+        let number = |bytes: &Bytes| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
+        let (mut request, mut finished) = (Self::default(), 0);
+        for Command { db, argv } in entry.commands {
+            let (kind, rest) = argv.split_first()?;
+            match (&kind[..], rest) {
+                (b"finished", [count]) => finished = number(count)?,
+                (b"user", [user]) => request.user = user.clone(),
+                (b"transaction", []) => request.transaction = true,
+                (b"watch", [key, version]) => request.watches.push(Watch {
+                    db,
+                    key: key.clone(),
+                    version: number(version)?,
+                }),
+                (b"script", [text, mode, count, rest @ ..]) => {
+                    let (keys, args) = split(rest, number(count)?)?;
+                    let (text, read_only) = (text.clone(), mode == "ro");
+                    request.calls.push((
+                        db,
+                        Call::Script {
+                            text,
+                            keys,
+                            args,
+                            read_only,
+                        },
+                    ));
+                }
+                (b"function", [code, name, mode, count, rest @ ..]) => {
+                    let (keys, args) = split(rest, number(count)?)?;
+                    let (code, name, read_only) = (code.clone(), name.clone(), mode == "ro");
+                    request.calls.push((
+                        db,
+                        Call::Function {
+                            code,
+                            name,
+                            keys,
+                            args,
+                            read_only,
+                        },
+                    ));
+                }
+                (b"command", [_, ..]) => request.calls.push((db, Call::Command(rest.to_vec()))),
+                _ => return None,
+            }
+        }
+        let Origin { node, start, number } = entry.origin;
+        Some((Waiter { node, start, number }, finished, request))
+    }
+}
+
+/// Keys and arguments out of one list.
+fn split(words: &[Bytes], keys: u64) -> Option<(Vec<Bytes>, Vec<Bytes>)> {
+    let (keys, args) = words.split_at_checked(usize::try_from(keys).ok()?)?;
+    Some((keys.to_vec(), args.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_what_its_bytes_say() {
+        let words = |text: &str| {
+            text.split(' ')
+                .map(|word| Bytes::from(word.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let script = Call::Script {
+            text: "return 1".into(),
+            keys: words("a b"),
+            args: words("c"),
+            read_only: false,
+        };
+        let function = Call::Function {
+            code: "#!lua name=l".into(),
+            name: "f".into(),
+            keys: Vec::new(),
+            args: words("x"),
+            read_only: true,
+        };
+        let request = Request {
+            user: "default".into(),
+            watches: vec![Watch {
+                db: 3,
+                key: "w".into(),
+                version: 9,
+            }],
+            calls: vec![(0, script), (1, function), (2, Call::Command(words("SET k v")))],
+            transaction: true,
+        };
+        let caller = Waiter {
+            node: 1,
+            start: 2,
+            number: 3,
+        };
+        let bytes = request.to_bytes(caller, 2);
+        assert_eq!(Request::from_bytes(&bytes), Some((caller, 2, request.clone())));
+        let keys: Vec<Bytes> = request.keys().into_iter().map(|(_, key)| key).collect();
+        assert_eq!(keys, words("w a b k"));
+        assert_eq!(Request::from_bytes(&bytes.slice(..bytes.len() - 1)), None);
+    }
+}

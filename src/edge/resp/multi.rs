@@ -46,11 +46,11 @@ impl Transaction {
         self.refused = true;
     }
 
-    /// Whether a queued command changes something.
-    pub(super) fn writes(&self) -> bool {
+    /// Whether a queued command changes something or tells somebody.
+    pub(super) fn writes(&self, caller: &Caller) -> bool {
         self.queued
             .iter()
-            .any(|queued| matches!(queued.spec.run, Run::Write(_)))
+            .any(|queued| writes(caller, queued.spec, &queued.argv))
     }
 
     fn push(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), CommandError> {

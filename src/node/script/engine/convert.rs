@@ -2,7 +2,7 @@
 
 use super::number::{general, to_text, truncate};
 use super::raise;
-use crate::machine::reply::{CommandError, Reply};
+use crate::machine::reply::{CommandError, Reply, coordinate_text};
 use bytes::Bytes;
 use mlua::{IntoLua, Lua, Table, Value};
 use std::borrow::Cow;
@@ -59,7 +59,8 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             }
             flat.into_lua(lua)
         }
-        Reply::Double(number) if resp3 => tagged(lua, "double", *number),
+        Reply::Double(number) | Reply::Coordinate(number) if resp3 => tagged(lua, "double", *number),
+        Reply::Coordinate(number) => lua.create_string(coordinate_text(*number))?.into_lua(lua),
         Reply::Double(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
         Reply::Boolean(yes) if resp3 => Ok(Value::Boolean(*yes)),
         Reply::Boolean(yes) => Ok(Value::Integer(i64::from(*yes))),

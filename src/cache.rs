@@ -388,7 +388,7 @@ fn kind(reply: &Reply) -> &'static str {
         Reply::Bulk(_) | Reply::Verbatim(_) => "bulk",
         Reply::Nil | Reply::NilArray => "nil",
         Reply::Array(_) | Reply::Set(_) => "array",
-        Reply::Map(_) | Reply::Pairs(_) => "map",
+        Reply::Map(_) | Reply::Pairs(_) | Reply::Streams(_) => "map",
         Reply::Double(_) | Reply::Coordinate(_) => "double",
         Reply::Boolean(_) => "boolean",
         Reply::Error(_) => "error",

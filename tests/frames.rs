@@ -147,6 +147,11 @@ fn reply() -> impl Strategy<Value = Reply> {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Reply::Array),
             vec((inner.clone(), inner.clone()), 0..4).prop_map(Reply::Pairs),
+            vec((key(), inner.clone()), 0..4).prop_map(|mut pairs| {
+                pairs.sort_by_key(|(key, _)| format!("{key:?}"));
+                pairs.dedup_by(|(left, _), (right, _)| left == right);
+                Reply::Streams(pairs)
+            }),
             prop::collection::btree_set("[a-z]{1,8}", 0..4)
                 .prop_map(|items| Reply::Set(items.iter().map(Reply::bulk).collect())),
             vec((key(), inner), 0..4).prop_map(|mut pairs| {
@@ -196,6 +201,11 @@ fn normal(reply: &Reply, protocol: Protocol) -> String {
             format!("{:?}", pairs.iter().map(pair).collect::<Vec<_>>())
         }
         Reply::Pairs(pairs) => normal(&Reply::Map(pairs.clone()), protocol),
+        Reply::Streams(pairs) if resp3 => normal(&Reply::Map(pairs.clone()), protocol),
+        Reply::Streams(pairs) => {
+            let pair = |(left, right): &(Reply, Reply)| Reply::Array(vec![left.clone(), right.clone()]);
+            normal(&Reply::Array(pairs.iter().map(pair).collect()), protocol)
+        }
         Reply::Double(number) if resp3 => format!(",{number:?}"),
         Reply::Double(number) => {
             let mut bytes = BytesMut::new();

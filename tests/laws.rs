@@ -81,9 +81,13 @@ const VALUES: &[&[u8]] = &[
 ];
 
 /// Groups of commands whose keys hold a type of their own.
-const GROUPS: &[&str] = &["string", "hash", "session", "list", "set"];
+const GROUPS: &[&str] = &["string", "hash", "session", "list", "set", "sorted-set", "stream"];
 
 const FIELDS: &[&[u8]] = &[b"f1", b"f2", b"f3", b"f4", b"f5", b"f6"];
+
+const IDS: &[&[u8]] = &[
+    b">", b">", b"0", b"1", b"5", b"17-2", b"100-*", b"1500", b"$", b"-", b"+",
+];
 
 const PATTERNS: &[&[u8]] = &[b"*", b"f*", b"?1", b"[a-z]*", b"string*"];
 
@@ -168,6 +172,8 @@ impl Maker<'_> {
                     ways,
                 } => {
                     let times = match (repeated, optional) {
+                        // Streams are read with as many ids as keys.
+                        (true, _) if self.group == "stream" => self.chance.below(2),
                         (true, _) => self.chance.below(4),
                         (false, true) => usize::from(self.percent(30)),
                         (false, false) => 1,
@@ -212,6 +218,13 @@ impl Maker<'_> {
         }
         if is_any(&["value", "element", "user", "message"]) {
             return self.one_of(VALUES);
+        }
+        if self.group == "stream" && matches!(word, "group" | "consumer") {
+            let names = if word == "group" { 1 } else { 3 };
+            return self.one_of(&FIELDS[..names]);
+        }
+        if self.group == "stream" && matches!(word, "id" | "last-id" | "max-deleted-id" | "start" | "end") {
+            return self.one_of(IDS);
         }
         if word == "version" {
             return self.one_of(&[b"*", b"*", b"1", b"2", b"3"]);

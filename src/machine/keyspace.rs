@@ -7,6 +7,7 @@
 //! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
 //! choice) follows from the log and never from a hasher.
 
+use super::access::Access;
 use super::entry::Millis;
 use super::event::{Classes, Event};
 use super::reply::{CommandError, Reply};
@@ -130,6 +131,8 @@ pub struct Store {
     expired: u64,
     /// What all nodes agreed on by `CONFIG SET`.
     settings: Settings,
+    /// Who may do what.
+    access: Arc<Access>,
     /// Scripts and functions that all nodes know.
     scripts: Scripts,
     /// Commands that wait for a key.
@@ -146,6 +149,10 @@ pub struct Store {
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
     draws: AtomicU64,
+    /// Keys that reads outside the log looked for and found; not state.
+    hits: AtomicU64,
+    /// Keys that they did not find; not state.
+    misses: AtomicU64,
 }
 
 impl Store {
@@ -159,6 +166,7 @@ impl Store {
             revision: 0,
             expired: 0,
             settings: Settings::default(),
+            access: Arc::default(),
             scripts: Scripts::default(),
             waiting: Waiting::default(),
             ready: VecDeque::new(),
@@ -167,6 +175,8 @@ impl Store {
             emptied: None,
             deadlines: BTreeSet::new(),
             draws: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
     }
 
@@ -177,6 +187,7 @@ impl Store {
         Store {
             databases: self.databases.clone(),
             settings: self.settings.clone(),
+            access: self.access.clone(),
             scripts: self.scripts.clone(),
             waiting: self.waiting.clone(),
             ready: VecDeque::new(),
@@ -184,6 +195,8 @@ impl Store {
             emptied: None,
             deadlines: BTreeSet::new(),
             draws,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             ..*self
         }
     }
@@ -201,6 +214,16 @@ impl Store {
     /// What all nodes agreed on.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// The same, to be changed by an entry of the log.
+    pub(super) fn access_mut(&mut self) -> &mut Access {
+        Arc::make_mut(&mut self.access)
     }
 
     /// The same, to be changed by an entry of the log.
@@ -313,6 +336,14 @@ impl Store {
     /// How many changes were made.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// How many keys reads outside the log have found, and how many they have missed, since this store is in memory.
+    pub fn lookups(&self) -> (u64, u64) {
+        (
+            self.hits.load(Ordering::Relaxed),
+            self.misses.load(Ordering::Relaxed),
+        )
     }
 
     /// Bytes of all keys, as counted where they change.
@@ -563,7 +594,16 @@ impl<'a> View<'a> {
 
     /// A key's slot, if it is there and has not ended.
     pub fn slot(&self, key: &[u8]) -> Option<&'a Slot> {
-        self.store.slot(self.db, key).filter(|slot| self.lives(slot))
+        let slot = self.store.slot(self.db, key).filter(|slot| self.lives(slot));
+        if self.seed.is_none() {
+            let lookups = if slot.is_some() {
+                &self.store.hits
+            } else {
+                &self.store.misses
+            };
+            lookups.fetch_add(1, Ordering::Relaxed);
+        }
+        slot
     }
 
     fn lives(&self, slot: &Slot) -> bool {
@@ -573,6 +613,17 @@ impl<'a> View<'a> {
     /// A key's value.
     pub fn get(&self, key: &[u8]) -> Option<&'a Value> {
         self.slot(key).map(|slot| &slot.value)
+    }
+
+    /// Bytes of a key: its name, its value and what they cost.
+    pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
+        self.slot(key)
+            .map(|slot| key.len() + slot.value.bytes() + OVERHEAD_BYTES)
+    }
+
+    /// 128 bits over what a key holds: equal for what a snapshot would write alike.
+    pub fn digest_of(&self, key: &[u8]) -> Option<u128> {
+        self.slot(key).map(|slot| super::snapshot::digest_of(&slot.value))
     }
 
     /// A key's version; 0 if it is absent.
@@ -794,6 +845,11 @@ impl Keyspace<'_> {
     /// What a reader of this database sees now.
     pub fn view(&self) -> View<'_> {
         self.store.view(self.db, self.now()).with_seed(self.call.seed)
+    }
+
+    /// Who may do what, to be changed.
+    pub(super) fn access_mut(&mut self) -> &mut Access {
+        self.store.access_mut()
     }
 
     /// What all nodes agreed on by `CONFIG SET`.

@@ -2,6 +2,7 @@
 //!
 //! Two machines that applied the same entries are equal, byte for byte of their snapshots; [`Machine::digest`] shows it.
 
+pub mod access;
 pub mod args;
 mod commands;
 pub mod effects;
@@ -74,6 +75,11 @@ impl Machine {
             self.store.watch_changes(watched);
         }
         self.store.advance(entry.at);
+        // Keys that have ended, for those who wait for that.
+        self.serve(&Call {
+            seed: entry.seed,
+            ..Call::default()
+        });
         match self.once.admit(entry.origin) {
             Turn::Next => {}
             Turn::Past => return Outcome::Past,
@@ -107,13 +113,15 @@ impl Machine {
         let spec = table::lookup(argv)?;
         let db = known_database(db)?;
         let mut args = Args::new(argv, spec.name.split('|').count());
-        match spec.run {
-            Run::Write(run) => run(&mut self.store.call(db, call.clone()), &mut args),
-            Run::Read(run) => {
+        match (spec.run, spec.waits) {
+            (Run::Write(run), _) | (Run::Read(_), Some(run)) => {
+                run(&mut self.store.call(db, call.clone()), &mut args)
+            }
+            (Run::Read(run), None) => {
                 let now = call.now.unwrap_or(self.store.clock());
                 run(&self.store.view(db, now).with_seed(call.seed), &mut args)
             }
-            Run::Local => Err(CommandError::text("ERR this command is not for the log")),
+            (Run::Local, _) => Err(CommandError::text("ERR this command is not for the log")),
         }
     }
 
@@ -143,7 +151,8 @@ impl Machine {
         }
     }
 
-    /// Answers a command that only reads, as of `now` on the log's clock (an earlier `now` counts as the clock).
+    /// Answers a command that only reads, as of `now` on the log's clock (an earlier `now` counts as the clock). `Waiting` where it is to
+    /// wait: only the log can make it do so.
     pub fn read(&self, now: Millis, db: u8, argv: &[Bytes]) -> Reply {
         let answer = || {
             let spec = table::lookup(argv)?;

@@ -23,6 +23,8 @@ pub enum Reply {
     Map(Vec<(Reply, Reply)>),
     /// A list of pairs in order, doubles allowed: an array of arrays of two in RESP3, a flat array in RESP2.
     Pairs(Vec<(Reply, Reply)>),
+    /// What keys hold, each key once or more: a map in RESP3, an array of arrays of two in RESP2.
+    Streams(Vec<(Reply, Reply)>),
     /// A list without order or doubles; an array in RESP2.
     Set(Vec<Reply>),
     /// A floating-point number, printed by [`double_text`]; a bulk in RESP2.
@@ -35,7 +37,8 @@ pub enum Reply {
     Verbatim(Bytes),
     /// A refusal, the same on every node.
     Error(CommandError),
-    /// None yet: the command waits in the log under this number, and [`super::event::Event::Answered`] brings its answer.
+    /// None yet: the command waits in the log under this number, and [`super::event::Event::Answered`] brings its answer. From a read
+    /// outside the log: it is to wait, which is for the log.
     Waiting(u64),
 }
 
@@ -71,6 +74,7 @@ impl Reply {
             Self::Set(items) => Self::put_all(11, items, out),
             Self::Map(pairs) => Self::put_pairs(12, pairs, out),
             Self::Pairs(pairs) => Self::put_pairs(13, pairs, out),
+            Self::Streams(pairs) => Self::put_pairs(14, pairs, out),
         }
     }
 
@@ -116,13 +120,13 @@ impl Reply {
                         Self::Set(parts)
                     })
                 }
-                12 | 13 => {
+                12..=14 => {
                     let mut pair = || Some((Self::take(from, depth + 1)?, Self::take(from, depth + 1)?));
                     let pairs = (0..length).map(|_| pair()).collect::<Option<_>>()?;
-                    Some(if kind == 12 {
-                        Self::Map(pairs)
-                    } else {
-                        Self::Pairs(pairs)
+                    Some(match kind {
+                        12 => Self::Map(pairs),
+                        13 => Self::Pairs(pairs),
+                        _ => Self::Streams(pairs),
                     })
                 }
                 _ => None,

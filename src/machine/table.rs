@@ -42,7 +42,15 @@ pub struct Spec {
     pub finder: Option<Finder>,
     /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
     pub id: usize,
+    /// It goes through the log but changes no key: neither the flag nor the category `write`.
+    pub keyless: bool,
+    /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
+    /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
+    pub waits: Option<Waits>,
 }
+
+/// What a row that reads runs inside the log when it can wait.
+pub type Waits = fn(&mut Keyspace<'_>, &mut Args<'_>) -> Result<Reply, CommandError>;
 
 /// Finds the positions of the keys in an argv; none where it makes no sense.
 pub type Finder = fn(&[Bytes]) -> Vec<usize>;
@@ -70,6 +78,8 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         categories: "",
         finder: None,
         id: 0,
+        keyless: false,
+        waits: None,
     }
 }
 
@@ -116,6 +126,22 @@ impl Spec {
     pub const fn finder(self, finder: Finder) -> Self {
         Self {
             finder: Some(finder),
+            ..self
+        }
+    }
+
+    /// It goes through the log but changes no key.
+    pub const fn keyless(self) -> Self {
+        Self {
+            keyless: true,
+            ..self
+        }
+    }
+
+    /// It reads, and inside the log it can wait by this.
+    pub const fn waits(self, waits: Waits) -> Self {
+        Self {
+            waits: Some(waits),
             ..self
         }
     }
@@ -227,7 +253,7 @@ impl Spec {
             Ok(last) => argv.len().min(last + 1),
             Err(_) => usize::try_from(last + 1 + i64::try_from(argv.len()).unwrap_or(i64::MAX)).unwrap_or(0),
         };
-        (usize::try_from(first).unwrap_or(0)..end)
+        (usize::try_from(first).unwrap_or(0)..end.min(argv.len()))
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .collect()
     }
@@ -439,16 +465,11 @@ mod tests {
                 "keys of {name}"
             );
             assert_eq!(flags(spec), words(redis_flags, ","), "flags of {name}");
-            let named: BTreeSet<String> = words(spec.categories, " ")
-                .iter()
-                .map(|word| format!("@{word}"))
+            let ours: BTreeSet<String> = super::super::access::categories(spec)
+                .map(|category| format!("@{category}"))
                 .collect();
-            assert!(
-                named
-                    .iter()
-                    .all(|word| words(categories, ",").contains(word.as_str())),
-                "categories of {name}: {named:?}"
-            );
+            let ours: BTreeSet<&str> = ours.iter().map(String::as_str).collect();
+            assert_eq!(ours, words(categories, ","), "categories of {name}");
             assert_eq!((spec.since, spec.group), (since, group), "origin of {name}");
             assert!(
                 !spec.summary.is_empty() || spec.name == "PING",

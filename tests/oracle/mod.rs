@@ -38,6 +38,10 @@ impl From<Reply> for Answer {
             Reply::Map(pairs) | Reply::Pairs(pairs) => {
                 all(pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())
             }
+            Reply::Streams(pairs) => {
+                let pair = |(key, value)| Reply::Array(vec![key, value]);
+                all(pairs.into_iter().map(pair).collect())
+            }
             Reply::Double(number) => Self::Bulk(double_text(number).into_bytes()),
             Reply::Coordinate(number) => Self::Bulk(coordinate_text(number).into_bytes()),
             Reply::Boolean(yes) => Self::Integer(i64::from(yes)),
@@ -145,7 +149,7 @@ pub fn words(line: &str) -> Result<Vec<Vec<u8>>, String> {
 /// Runs one command on a machine: rows that change through the log, rows that read beside it.
 pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>]) -> Answer {
     let command = LogCommand::new(db, argv.iter().cloned());
-    let reads = matches!(table::lookup(&command.argv), Ok(spec) if matches!(spec.run, Run::Read(_)));
+    let reads = matches!(table::lookup(&command.argv), Ok(spec) if matches!(spec.run, Run::Read(_)) && spec.waits.is_none());
     if reads {
         return machine.read(at, db, &command.argv).into();
     }

@@ -4,6 +4,7 @@
 use super::clients::Client;
 use super::connection::{Answers, Caller};
 use super::local::{Answer, help_of, quoted, refusal};
+use crate::machine::access::Access;
 use crate::machine::args::{Args, integer};
 use crate::machine::reply::{CommandError, Reply};
 use bytes::Bytes;
@@ -127,7 +128,7 @@ pub(super) fn kill(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
         end(caller, found.ok_or(CommandError::text("ERR No such client"))?);
         return Ok(Reply::OK);
     }
-    let filter = Filter::read(args)?;
+    let filter = Filter::read(args, &caller.shared.node.access())?;
     let own = caller.client.id;
     let mut clients = caller.shared.clients.all();
     clients.retain(|client| filter.fits(client) && !(filter.skip_me && client.id == own));
@@ -152,17 +153,19 @@ struct Filter {
     peer: Option<String>,
     local: Option<String>,
     kind: Option<Kind>,
+    user: Option<Bytes>,
     skip_me: bool,
 }
 
 impl Filter {
-    fn read(args: &mut Args<'_>) -> Result<Self, CommandError> {
+    fn read(args: &mut Args<'_>, access: &Access) -> Result<Self, CommandError> {
         const BAD_ID: CommandError = CommandError::text("ERR client-id should be greater than 0");
         let mut filter = Self {
             id: None,
             peer: None,
             local: None,
             kind: None,
+            user: None,
             skip_me: true,
         };
         while !args.is_empty() {
@@ -183,7 +186,7 @@ impl Filter {
                 b"addr" => filter.peer = Some(quoted(value).into_owned()),
                 b"laddr" => filter.local = Some(quoted(value).into_owned()),
                 b"type" => filter.kind = Some(kind(value)?),
-                b"user" if value.as_ref() == b"default" => {}
+                b"user" if access.user(value).is_some() => filter.user = Some(value.clone()),
                 b"user" => return Err(refusal(format!("ERR No such user '{}'", quoted(value)))),
                 b"skipme" => filter.skip_me = yes_or_no(value)?,
                 _ => return Err(CommandError::Syntax),
@@ -203,6 +206,10 @@ impl Filter {
                 .local
                 .as_ref()
                 .is_none_or(|local| *local == client.local.to_string())
+            && self
+                .user
+                .as_ref()
+                .is_none_or(|user| *user == client.shown.lock().user)
     }
 }
 

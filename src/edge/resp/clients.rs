@@ -6,6 +6,8 @@ use super::encode::Protocol;
 use super::hub::Subscriptions;
 use super::outbox::Outbox;
 use super::tracking::{self, Mode};
+use crate::machine::access::DEFAULT_USER;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -46,7 +48,7 @@ pub(super) struct Client {
 }
 
 /// What a connection says of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shown {
     pub(super) name: String,
     pub(super) library: String,
@@ -60,6 +62,27 @@ pub(super) struct Shown {
     pub(super) monitors: bool,
     pub(super) no_evict: bool,
     pub(super) no_touch: bool,
+    /// Who it is, and the revision at which that user was made.
+    pub(super) user: Bytes,
+    pub(super) user_born: u64,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            library: String::new(),
+            library_version: String::new(),
+            db: 0,
+            queued: None,
+            command: "",
+            monitors: false,
+            no_evict: false,
+            no_touch: false,
+            user: Bytes::from_static(DEFAULT_USER),
+            user_born: 0,
+        }
+    }
 }
 
 impl Client {
@@ -143,7 +166,7 @@ impl Client {
         format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} \
              multi={queued} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll={messages} omem={pushed} \
-             tot-mem={} events=r cmd={command} user=default redir={redirect} resp={resp} lib-name={} lib-ver={}",
+             tot-mem={} events=r cmd={command} user={} redir={redirect} resp={resp} lib-name={} lib-ver={}",
             self.id,
             self.peer,
             self.local,
@@ -151,6 +174,7 @@ impl Client {
             age.as_secs(),
             shown.db,
             input + output + pushed,
+            String::from_utf8_lossy(&shown.user),
             shown.library,
             shown.library_version
         )

@@ -8,12 +8,13 @@
 //! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
 //! off at `max_output_bytes`.
 
-use super::access;
+use super::acl_log::Context;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::{Limits, Parser};
 use super::local::{self, Local};
 use super::multi::{self, Transaction};
+use super::permit::{self, Permit};
 use super::pubsub;
 use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
@@ -26,7 +27,7 @@ use crate::node::{Freshness, Token, Written};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::yield_now;
@@ -63,8 +64,9 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(super) struct Caller {
     pub(super) shared: Arc<Shared>,
     pub(super) client: Arc<Client>,
-    /// Whether it has given the access key, or need not.
+    /// Whether it has proved who it is, or need not.
     pub(super) known: bool,
+    pub(super) permit: Permit,
     pub(super) db: u8,
     pub(super) protocol: Protocol,
     pub(super) freshness: Freshness,
@@ -118,11 +120,12 @@ impl Answers {
 
 impl Caller {
     fn new(shared: Arc<Shared>, client: Arc<Client>) -> Self {
-        let known = shared.config.access_key.is_none();
+        let (permit, known) = Permit::at_first(&shared);
         Self {
             shared,
             client,
             known,
+            permit,
             db: 0,
             protocol: Protocol::default(),
             freshness: Freshness::default(),
@@ -137,6 +140,11 @@ impl Caller {
             monitors: false,
             closing: false,
         }
+    }
+
+    /// The user in whose name it speaks.
+    pub(super) fn user(&self) -> Bytes {
+        self.permit.user.clone()
     }
 
     /// Whether its commands take the short way: nothing but to run them.
@@ -173,11 +181,6 @@ impl Caller {
         let two = self.protocol == Protocol::Resp2;
         let refused = two && self.subscribed > 0 && !pubsub::is_for_subscribers(spec);
         refused.then(|| pubsub::not_for_subscribers(spec))
-    }
-
-    /// The user in whose name it speaks.
-    pub(super) fn user(&self) -> Bytes {
-        Bytes::from_static(b"default")
     }
 
     /// `RESET`: as if it had just connected.
@@ -227,6 +230,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
         parser: Parser::new(limits),
         writes: Vec::new(),
+        said: Vec::new(),
         writes_bytes: 0,
         published: Vec::new(),
     };
@@ -262,6 +266,8 @@ pub(super) struct Connection {
     parser: Parser,
     /// Writes whose submission is being collected.
     writes: Vec<Command>,
+    /// The same as they were said, to note how they went.
+    said: Vec<(&'static Spec, Vec<Bytes>)>,
     writes_bytes: usize,
     /// Which of them publish, and where.
     published: Vec<Published>,
@@ -366,17 +372,33 @@ impl Connection {
         let spec = match table::lookup(&argv) {
             Ok(spec) if self.caller.known || spec.flags.contains("no_auth") => spec,
             Ok(spec) => {
-                let refusal = CommandError::text("NOAUTH Authentication required.");
-                return self.reject(spec.name == "EXEC", refusal).await;
+                const STRANGER: CommandError = CommandError::text("NOAUTH Authentication required.");
+                self.caller.refused(Some(spec), &argv, &STRANGER);
+                return self.reject(spec.name == "EXEC", STRANGER).await;
             }
             // What a browser sends to a port that is not HTTP, perhaps with commands of Redis in its body: not one of them is run.
             Err(_) if is_http(&argv[0]) => return Err(End::Gone),
             Err(error) => {
                 let exec = matches!(&error, CommandError::Arity(name) if name == "exec");
+                self.caller.refused(None, &argv, &error);
                 return self.reject(exec, error).await;
             }
         };
         self.caller.client.shown.lock().command = spec.name;
+        let context = if self.caller.transaction.is_some() {
+            Context::Multi
+        } else {
+            Context::TopLevel
+        };
+        if let Err(error) = self.caller.permits(context, spec, &argv) {
+            self.caller.refused(Some(spec), &argv, &error);
+            self.reject(spec.name == "EXEC", error).await?;
+            return if self.caller.closing {
+                Err(End::Ended)
+            } else {
+                Ok(())
+            };
+        }
         if self.caller.is_plain() {
             self.run_command(spec, argv).await
         } else {
@@ -424,7 +446,9 @@ impl Connection {
             }
             Run::Read(_) => {
                 self.submit().await?;
+                let began = Instant::now();
                 let reply = self.read(&argv).await;
+                self.caller.ran(spec, &argv, began.elapsed(), &reply);
                 self.answer(reply).await
             }
             Run::Local => {
@@ -459,11 +483,12 @@ impl Connection {
     }
 
     /// Adds a write to the submission, which goes when it is full.
-    async fn collect(&mut self, spec: &Spec, argv: Vec<Bytes>) -> Result<(), End> {
+    async fn collect(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
         let publishes = pubsub::is_publish(spec).map(|sharded| (argv[1].clone(), sharded));
+        let said = argv.clone();
         let command = Command {
             db: self.caller.db,
-            argv,
+            argv: permit::sealed(spec, argv),
         };
         let bytes = command.encoded_len();
         if self.writes.len() >= MAX_SUBMISSION_COMMANDS || self.writes_bytes + bytes > MAX_SUBMISSION_BYTES {
@@ -479,6 +504,7 @@ impl Connection {
         }
         self.writes_bytes += bytes;
         self.writes.push(command);
+        self.said.push((spec, said));
         Ok(())
     }
 
@@ -488,29 +514,37 @@ impl Connection {
             return Ok(());
         }
         let mut writes = std::mem::take(&mut self.writes);
-        let count = writes.len();
+        let said = std::mem::take(&mut self.said);
         self.writes_bytes = 0;
         let bracketed = self.caller.bracket(&mut writes);
+        let began = Instant::now();
         match self.caller.shared.node.write(writes).await {
             Ok(mut written) => {
                 if bracketed {
                     written.replies.drain(..1);
-                    written.replies.truncate(count);
+                    written.replies.truncate(said.len());
                 }
-                self.answer_written(written).await
+                self.answer_written(written, said, began.elapsed()).await
             }
             Err(error) => {
                 self.published.clear();
                 let refusal = trouble(error);
-                for _ in 0..count {
-                    self.answer(Reply::Error(refusal.clone())).await?;
+                for (spec, argv) in said {
+                    let reply = Reply::Error(refusal.clone());
+                    self.caller.ran(spec, &argv, began.elapsed(), &reply);
+                    self.answer(reply).await?;
                 }
                 Ok(())
             }
         }
     }
 
-    async fn answer_written(&mut self, written: Written) -> Result<(), End> {
+    async fn answer_written(
+        &mut self,
+        written: Written,
+        said: Vec<(&'static Spec, Vec<Bytes>)>,
+        took: Duration,
+    ) -> Result<(), End> {
         self.caller.seen = self.caller.seen.max(written.token);
         if self.caller.subscribed > 0 && !self.caller.tracks {
             // A client that publishes to itself has the message before the answer.
@@ -518,7 +552,7 @@ impl Connection {
         }
         let mut published = std::mem::take(&mut self.published).into_iter().peekable();
         let mut waits = written.waits.into_iter();
-        for (position, reply) in written.replies.into_iter().enumerate() {
+        for (position, (reply, (spec, argv))) in written.replies.into_iter().zip(said).enumerate() {
             let published = published.next_if(|published| published.position == position);
             let reply = match (reply, published) {
                 (Reply::Waiting(_), _) => match waits.next() {
@@ -530,6 +564,7 @@ impl Connection {
                 }
                 (reply, _) => reply,
             };
+            self.caller.ran(spec, &argv, took, &reply);
             self.answer(reply).await?;
         }
         Ok(())
@@ -549,6 +584,7 @@ impl Connection {
 
     /// Runs a command of the edge and answers it.
     async fn local(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Result<(), End> {
+        let began = Instant::now();
         let mut args = Args::new(argv, spec.name.split('|').count());
         let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
@@ -560,6 +596,7 @@ impl Connection {
             Some(Local::Exec) => return self.exec().await,
             None => Reply::Error(local::unknown(spec)),
         };
+        self.caller.ran(spec, argv, began.elapsed(), &reply);
         self.answer(reply).await
     }
 
@@ -636,20 +673,4 @@ async fn discard(reader: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()
 
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-/// Checks user and key, and lets the caller in if they are right.
-///
-/// # Errors
-/// `WRONGPASS`; the caller stays what it was.
-pub(super) fn authenticate(caller: &mut Caller, user: &[u8], key: &[u8]) -> Result<(), CommandError> {
-    if !access::admits(user, key, caller.shared.config.access_key.as_ref()) {
-        // Not louder: whoever can connect can repeat it. `errorstat_WRONGPASS` in INFO counts it.
-        tracing::debug!(client = caller.client.id, peer = %caller.client.peer, "a client gave a wrong user or access key");
-        return Err(CommandError::text(
-            "WRONGPASS invalid username-password pair or user is disabled.",
-        ));
-    }
-    caller.known = true;
-    Ok(())
 }

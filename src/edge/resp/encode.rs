@@ -48,6 +48,16 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
                 encode(right, protocol, out);
             }
         }
+        Reply::Streams(pairs) => {
+            count(if resp3 { b'%' } else { b'*' }, pairs.len(), out);
+            for (key, value) in pairs {
+                if !resp3 {
+                    count(b'*', 2, out);
+                }
+                encode(key, protocol, out);
+                encode(value, protocol, out);
+            }
+        }
         Reply::Double(number) => float(&double_text(*number), resp3, out),
         Reply::Coordinate(number) => float(&coordinate_text(*number), resp3, out),
         Reply::Boolean(yes) if resp3 => out.put_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" }),

@@ -3,11 +3,12 @@
 //! Here are the table and what a connection says of itself; `CLIENT`, `COMMAND`, `CONFIG`, `INFO` and `PLENARY` have files of their
 //! own. Replies and errors are those of Redis 7.0.15.
 
-use super::connection::{Caller, authenticate};
+use super::connection::Caller;
 use super::encode::Protocol;
+use super::permit::authenticate;
 use super::{
-    REDIS_VERSION, blocking, catalogue, client, config, info, members, monitor, multi, pubsub, script,
-    tracking,
+    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, monitor,
+    multi, pubsub, script, server, slowlog, tracking,
 };
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
@@ -42,9 +43,22 @@ use Local::{Exec, Later, Now, Pushing};
 
 #[rustfmt::skip]
 const COMMANDS: &[(&str, Local)] = &[
+    ("ACL|CAT",           Now(acl::cat)),
+    ("ACL|DRYRUN",        Now(acl::dryrun)),
+    ("ACL|GENPASS",       Now(acl::genpass)),
+    ("ACL|GETUSER",       Now(acl::getuser)),
+    ("ACL|HELP",          Now(acl::help)),
+    ("ACL|LIST",          Now(acl::list)),
+    ("ACL|LOAD",          Now(acl::no_file)),
+    ("ACL|LOG",           Now(acl::log)),
+    ("ACL|SAVE",          Now(acl::no_file)),
+    ("ACL|USERS",         Now(acl::users)),
+    ("ACL|WHOAMI",        Now(acl::whoami)),
     ("ASKING",            Now(no_cluster)),
     ("AUTH",              Now(auth)),
     ("CLIENT|CACHING",    Now(tracking::caching)),
+    ("BGREWRITEAOF",      Now(server::bgrewriteaof)),
+    ("BGSAVE",            Now(server::bgsave)),
     ("CLIENT|GETNAME",    Now(client::getname)),
     ("CLIENT|GETREDIR",   Now(tracking::getredir)),
     ("CLIENT|HELP",       Now(client::help)),
@@ -67,20 +81,23 @@ const COMMANDS: &[(&str, Local)] = &[
     ("COMMAND|COUNT",     Now(catalogue::count)),
     ("COMMAND|DOCS",      Now(catalogue::docs)),
     ("COMMAND|GETKEYS",   Now(catalogue::getkeys)),
+    ("COMMAND|GETKEYSANDFLAGS", Now(catalogue::getkeysandflags)),
     ("COMMAND|HELP",      Now(catalogue::help)),
     ("COMMAND|INFO",      Now(catalogue::info)),
     ("COMMAND|LIST",      Now(catalogue::list)),
     ("CONFIG|GET",        Now(config::get)),
     ("CONFIG|HELP",       Now(config::help)),
     ("CONFIG|RESETSTAT",  Now(config::resetstat)),
-    ("CONFIG|SET",        Now(config::set)),
+    ("CONFIG|REWRITE",    Now(config::rewrite)),
+    ("CONFIG|SET",        Later(config::set)),
+    ("DEBUG",             Later(server::debug)),
     ("DISCARD",           Now(multi::discard)),
     ("ECHO",              Now(echo)),
+    ("EXEC",              Exec),
     ("EVAL",              Later(script::eval)),
     ("EVALSHA",           Later(script::evalsha)),
     ("EVALSHA_RO",        Later(script::evalsha_ro)),
     ("EVAL_RO",           Later(script::eval_ro)),
-    ("EXEC",              Exec),
     ("FCALL",             Later(script::fcall)),
     ("FCALL_RO",          Later(script::fcall_ro)),
     ("FUNCTION|DELETE",   Later(script::function_delete)),
@@ -94,10 +111,27 @@ const COMMANDS: &[(&str, Local)] = &[
     ("INFO",              Now(info::info)),
     ("MONITOR",           Pushing(monitor::monitor)),
     ("MULTI",             Now(multi::multi)),
+    ("LASTSAVE",          Now(server::lastsave)),
+    ("LATENCY|DOCTOR",    Now(latency::doctor)),
+    ("LATENCY|GRAPH",     Now(latency::graph)),
+    ("LATENCY|HELP",      Now(latency::help)),
+    ("LATENCY|HISTOGRAM", Now(latency::histogram)),
+    ("LATENCY|HISTORY",   Now(latency::history)),
+    ("LATENCY|LATEST",    Now(latency::latest)),
+    ("LATENCY|RESET",     Now(latency::reset)),
+    ("LOLWUT",            Now(server::lolwut)),
+    ("MEMORY|DOCTOR",     Now(server::memory_doctor)),
+    ("MEMORY|HELP",       Now(server::memory_help)),
+    ("MEMORY|MALLOC-STATS", Now(server::memory_malloc_stats)),
+    ("MEMORY|PURGE",      Now(server::memory_purge)),
+    ("MEMORY|STATS",      Now(server::memory_stats)),
+    ("MODULE|LIST",       Now(server::no_modules)),
     ("PING",              Now(ping)),
+    ("PLENARY|COMPAT",    Now(compat::compat)),
     ("PLENARY|DIGEST",    Later(members::digest)),
     ("PLENARY|FRESH",     Now(members::fresh)),
     ("PLENARY|HELP",      Now(members::help)),
+    ("PLENARY|KEYS",      Later(keys::keys)),
     ("PLENARY|MEMBERS",   Later(members::members)),
     ("PLENARY|STATUS",    Later(members::status)),
     ("PLENARY|TOKEN",     Later(members::token)),
@@ -115,6 +149,7 @@ const COMMANDS: &[(&str, Local)] = &[
     ("READWRITE",         Now(no_cluster)),
     ("RESET",             Now(reset)),
     ("ROLE",              Now(role)),
+    ("SAVE",              Later(server::save)),
     ("SCRIPT|DEBUG",      Now(script::script_debug)),
     ("SCRIPT|EXISTS",     Now(script::script_exists)),
     ("SCRIPT|FLUSH",      Later(script::script_flush)),
@@ -129,6 +164,13 @@ const COMMANDS: &[(&str, Local)] = &[
     ("UNSUBSCRIBE",       Pushing(pubsub::unsubscribe)),
     ("UNWATCH",           Now(multi::unwatch)),
     ("WATCH",             Later(multi::watch)),
+    ("SHUTDOWN",          Now(server::shutdown)),
+    ("SLOWLOG|GET",       Now(slowlog::get)),
+    ("SLOWLOG|HELP",      Now(slowlog::help)),
+    ("SLOWLOG|LEN",       Now(slowlog::len)),
+    ("SLOWLOG|RESET",     Now(slowlog::reset)),
+    ("WAIT",              Later(server::wait)),
+    ("WAITAOF",           Later(server::waitaof)),
 ];
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
@@ -218,9 +260,9 @@ fn auth(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
          Are you sure your configuration is correct?",
     );
     match args.rest() {
-        [_] if caller.shared.config.access_key.is_none() => Err(NO_KEY),
-        [key] => authenticate(caller, b"default", key).map(|()| Reply::OK),
-        [user, key] => authenticate(caller, user, key).map(|()| Reply::OK),
+        [_] if caller.shared.access.open(&caller.shared) => Err(NO_KEY),
+        [password] => authenticate(caller, b"default", password, b"AUTH").map(|()| Reply::OK),
+        [user, password] => authenticate(caller, user, password, b"AUTH").map(|()| Reply::OK),
         _ => Err(CommandError::Syntax),
     }
 }
@@ -244,8 +286,8 @@ fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     }
     while let Some(option) = args.peek() {
         if args.remaining() >= 3 && args.keyword("AUTH") {
-            let (user, key) = (args.bytes()?, args.bytes()?);
-            authenticate(caller, user, key)?;
+            let (user, password) = (args.bytes()?, args.bytes()?);
+            authenticate(caller, user, password, b"HELLO")?;
         } else if args.remaining() >= 2 && args.keyword("SETNAME") {
             client::name(caller, args.bytes()?)?;
         } else {

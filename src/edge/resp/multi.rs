@@ -6,7 +6,7 @@
 use super::connection::{Answers, Caller, Connection, End};
 use super::encode::{self, encode};
 use super::local::{self, Answer, Local, Waiting};
-use super::{pubsub, script, trouble};
+use super::{permit, pubsub, script, trouble};
 use crate::error::Error;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
@@ -16,6 +16,7 @@ use crate::machine::table::{Run, Spec};
 use crate::node::{Call, Freshness, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
 /// Keys that one connection watches.
 pub(super) const MAX_WATCHED_KEYS: usize = 65_536;
@@ -164,7 +165,7 @@ enum Part {
     Node,
     /// The edge, when it is its turn.
     Edge,
-    /// Nobody runs it: there is no such script.
+    /// Nobody runs it: it is not permitted any more, or there is no such script.
     Refused(CommandError),
 }
 
@@ -172,9 +173,12 @@ enum Part {
 async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
     let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
     for Queued { spec, argv } in queued {
-        let call = match spec.run {
-            Run::Read(_) | Run::Write(_) => Some(Ok(Call::Command(argv.clone()))),
-            Run::Local => script::queued(caller, spec, argv).await,
+        let call = match (caller.still_permits(spec, argv), spec.run) {
+            (Err(refusal), _) => Some(Err(refusal)),
+            (Ok(()), Run::Read(_)) => Some(Ok(Call::Command(argv.clone()))),
+            // No password goes into the log as it was said.
+            (Ok(()), Run::Write(_)) => Some(Ok(Call::Command(permit::sealed(spec, argv.clone())))),
+            (Ok(()), Run::Local) => script::queued(caller, spec, argv).await,
         };
         parts.push(match call {
             Some(Ok(call)) => {
@@ -219,8 +223,12 @@ impl Connection {
             self.caller.note_reads(spec, argv);
         }
         let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
+        let began = Instant::now();
         match self.together(watches, steps).await {
-            Ok(Some(replies)) => self.answer_all(transaction.queued, parts, replies).await,
+            Ok(Some(replies)) => {
+                let took = began.elapsed();
+                self.answer_all(transaction.queued, parts, replies, took).await
+            }
             Ok(None) => self.answer(Reply::NilArray).await,
             Err(error) => self.answer(Reply::Error(error)).await,
         }
@@ -306,6 +314,7 @@ impl Connection {
         queued: Vec<Queued>,
         parts: Vec<Part>,
         replies: Vec<Reply>,
+        took: Duration,
     ) -> Result<(), End> {
         // Whether it is answered was said before it; what it says of answers is for what comes after it.
         let answered = self.caller.answers.next();
@@ -315,7 +324,11 @@ impl Connection {
         for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
             let reply = match part {
                 // The log answers all that was sent to it, or nothing.
-                Part::Node => replies.next().unwrap_or(Reply::Nil),
+                Part::Node => {
+                    let reply = replies.next().unwrap_or(Reply::Nil);
+                    self.caller.ran(spec, &argv, took, &reply);
+                    reply
+                }
                 Part::Refused(refusal) => Reply::Error(refusal),
                 Part::Edge => {
                     self.local_into(spec, &argv, &mut out).await;
@@ -341,6 +354,7 @@ impl Connection {
     /// Runs a command of the edge and writes its reply.
     async fn local_into(&mut self, spec: &'static Spec, argv: &[Bytes], out: &mut BytesMut) {
         let mut args = Args::new(argv, spec.name.split('|').count());
+        let began = Instant::now();
         let reply: Reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
@@ -350,6 +364,7 @@ impl Connection {
             },
             Some(Local::Exec) | None => Reply::Error(local::unknown(spec)),
         };
+        self.caller.ran(spec, argv, began.elapsed(), &reply);
         self.caller.count_error(&reply);
         encode(&reply, self.caller.protocol, out);
     }

@@ -17,7 +17,7 @@ pub(super) enum Stream {
     /// As it comes from the socket.
     Plain(TcpStream),
     /// What a layer over the socket gives.
-    #[allow(dead_code, reason = "TLS is the first such layer")]
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is the only such layer"))]
     Wrapped(Box<dyn Duplex>),
 }
 

@@ -14,10 +14,14 @@ mod list;
 mod pubsub;
 mod scan;
 mod script;
+mod server;
 mod session;
 mod set;
 mod sort;
 mod stream;
+mod stream_group;
+mod stream_info;
+mod stream_read;
 mod string;
 mod transaction;
 mod zset;
@@ -35,10 +39,14 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::COMMANDS),
     ("sorted-set", zset_combine::COMMANDS),
     ("stream", stream::COMMANDS),
+    ("stream", stream_read::COMMANDS),
+    ("stream", stream_group::COMMANDS),
+    ("stream", stream_info::COMMANDS),
     ("bitmap", bitmap::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),
     ("generic", key::COMMANDS),
+    ("generic", server::GENERIC),
     ("generic", sort::COMMANDS),
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
@@ -49,5 +57,6 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),
     ("server", acl::COMMANDS),
+    ("server", server::COMMANDS),
     ("server", key::SERVER),
 ];

@@ -5,7 +5,7 @@ mod list;
 mod order;
 mod session;
 mod set;
-mod stream;
+pub mod stream;
 mod string;
 mod zset;
 

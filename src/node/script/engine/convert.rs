@@ -14,6 +14,18 @@ const DEPTH: usize = 256;
 /// The most digits Redis prints of a double.
 const DOUBLE_DIGITS: usize = 17;
 
+/// A list of lists of two.
+fn pairs_in_list(lua: &Lua, pairs: &[(Reply, Reply)], resp3: bool) -> mlua::Result<Value> {
+    let list = lua.create_table_with_capacity(pairs.len(), 0)?;
+    for (index, (left, right)) in pairs.iter().enumerate() {
+        let pair = lua.create_table_with_capacity(2, 0)?;
+        pair.raw_set(1, to_lua(lua, left, resp3)?)?;
+        pair.raw_set(2, to_lua(lua, right, resp3)?)?;
+        list.raw_set(index + 1, pair)?;
+    }
+    list.into_lua(lua)
+}
+
 /// A command's reply as the script gets it.
 pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Value> {
     match reply {
@@ -35,23 +47,15 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             tagged(lua, "set", set)
         }
         Reply::Set(items) => array(lua, items, false).map(Value::Table),
-        Reply::Map(pairs) if resp3 => {
+        Reply::Map(pairs) | Reply::Streams(pairs) if resp3 => {
             let map = lua.create_table_with_capacity(0, pairs.len())?;
             for (key, value) in pairs {
                 map.raw_set(to_lua(lua, key, true)?, to_lua(lua, value, true)?)?;
             }
             tagged(lua, "map", map)
         }
-        Reply::Pairs(pairs) if resp3 => {
-            let list = lua.create_table_with_capacity(pairs.len(), 0)?;
-            for (index, (left, right)) in pairs.iter().enumerate() {
-                let pair = lua.create_table_with_capacity(2, 0)?;
-                pair.raw_set(1, to_lua(lua, left, true)?)?;
-                pair.raw_set(2, to_lua(lua, right, true)?)?;
-                list.raw_set(index + 1, pair)?;
-            }
-            list.into_lua(lua)
-        }
+        Reply::Streams(pairs) => pairs_in_list(lua, pairs, false),
+        Reply::Pairs(pairs) if resp3 => pairs_in_list(lua, pairs, true),
         Reply::Map(pairs) | Reply::Pairs(pairs) => {
             let flat = lua.create_table_with_capacity(pairs.len() * 2, 0)?;
             for (index, item) in pairs.iter().flat_map(|(left, right)| [left, right]).enumerate() {
@@ -59,9 +63,11 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             }
             flat.into_lua(lua)
         }
+        Reply::Coordinate(number) if !resp3 => lua.create_string(coordinate_text(*number))?.into_lua(lua),
         Reply::Double(number) | Reply::Coordinate(number) if resp3 => tagged(lua, "double", *number),
-        Reply::Coordinate(number) => lua.create_string(coordinate_text(*number))?.into_lua(lua),
-        Reply::Double(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
+        Reply::Double(number) | Reply::Coordinate(number) => {
+            lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua)
+        }
         Reply::Boolean(yes) if resp3 => Ok(Value::Boolean(*yes)),
         Reply::Boolean(yes) => Ok(Value::Integer(i64::from(*yes))),
         Reply::Verbatim(text) if resp3 => {

@@ -6,11 +6,13 @@ use super::Shared;
 use super::clients::Client;
 use super::connection::{Caller, Connection, End};
 use super::local::Answer;
+use super::multi;
 use crate::machine::args::{Args, integer};
 use crate::machine::internal::Unwait;
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::table::{Run, Spec};
+use crate::machine::table::Spec;
 use crate::node::Wait;
+use bytes::Bytes;
 use futures::FutureExt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -116,14 +118,14 @@ impl Connection {
     }
 
     /// Waits until this node's clients are not paused, or not as far as this command is concerned.
-    pub(super) async fn sit_out_pause(&mut self, spec: &Spec) -> Result<(), End> {
-        if !self.caller.is_paused(spec) {
+    pub(super) async fn sit_out_pause(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), End> {
+        if !self.caller.is_paused(spec, argv) {
             return Ok(());
         }
         // What was said before is answered first.
         self.submit().await?;
         let _waits = Waits::begin(&self.caller, false);
-        while self.caller.is_paused(spec) {
+        while self.caller.is_paused(spec, argv) {
             let shared = self.caller.shared.clone();
             self.attend(async move { shared.pause.changed().await }).await?;
         }
@@ -232,17 +234,16 @@ impl Pause {
 }
 
 impl Caller {
-    fn is_paused(&self, spec: &Spec) -> bool {
+    fn is_paused(&self, spec: &Spec, argv: &[Bytes]) -> bool {
         let Some(paused) = self.shared.pause.current() else {
             return false;
         };
         let queued = || {
             self.transaction
                 .as_ref()
-                .is_some_and(|transaction| transaction.writes())
+                .is_some_and(|transaction| transaction.writes(self))
         };
-        let writes = matches!(spec.run, Run::Write(_)) || (spec.name == "EXEC" && queued());
-        !paused.reads_run || writes
+        !paused.reads_run || multi::writes(self, spec, argv) || (spec.name == "EXEC" && queued())
     }
 }
 

@@ -411,7 +411,7 @@ impl Connection {
         if let Some(refusal) = self.caller.refuses(spec) {
             return self.reject(spec.name == "EXEC", refusal).await;
         }
-        self.sit_out_pause(spec).await?;
+        self.sit_out_pause(spec, &argv).await?;
         if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
             return self.queue(spec, argv).await;
         }

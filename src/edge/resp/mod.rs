@@ -2,7 +2,8 @@
 //!
 //! Every node answers as a standalone master (`role:master`, never `MOVED`): reads come from its own memory, writes go through
 //! the log, wherever its leader is. In reading order: [`frame`] (bytes to commands), [`connection`] (order, waiting, limits),
-//! `local` and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), `listener`
+//! `multi` (transactions), `blocking` (waiting), `local` and its neighbours (commands that concern a connection or this node), `hub`,
+//! `tracking`, `monitor` and `outbox` (what is told to clients without being asked for), [`encode`] (replies to bytes), `listener`
 //! (who may come in). What the cache's own commands mean is in `machine/`, not here.
 //!
 //! # When this node could not answer
@@ -25,7 +26,8 @@
 //!
 //! One connection holds at most: one unfinished command, one submission of writes ([`connection::MAX_SUBMISSION_COMMANDS`]), and
 //! `max_output_bytes` of replies with one reply more. When replies wait, nothing is read for a while; a client that goes on sending
-//! without reading is cut off at the limit.
+//! without reading is cut off at the limit. What is pushed to it waits in its outbox, bounded by `client-output-buffer-limit pubsub`; what
+//! it has queued since `MULTI` is bounded by `multi::MAX_QUEUED_BYTES`.
 
 mod access;
 mod acl;

@@ -6,15 +6,17 @@
 use super::connection::{Answers, Caller, Connection, End};
 use super::encode::{self, encode};
 use super::local::{self, Answer, Local, Waiting};
-use super::{pubsub, script, trouble};
+use super::{permit, pubsub, script, trouble};
+use crate::error::Error;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Run, Spec};
-use crate::node::{Call, Freshness, Request};
+use crate::node::{Call, Freshness, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
 /// Keys that one connection watches.
 pub(super) const MAX_WATCHED_KEYS: usize = 65_536;
@@ -45,11 +47,11 @@ impl Transaction {
         self.refused = true;
     }
 
-    /// Whether a queued command changes something.
-    pub(super) fn writes(&self) -> bool {
+    /// Whether a queued command changes something or tells somebody.
+    pub(super) fn writes(&self, caller: &Caller) -> bool {
         self.queued
             .iter()
-            .any(|queued| matches!(queued.spec.run, Run::Write(_)))
+            .any(|queued| writes(caller, queued.spec, &queued.argv))
     }
 
     fn push(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), CommandError> {
@@ -63,6 +65,12 @@ impl Transaction {
         self.queued.push(Queued { spec, argv });
         Ok(())
     }
+}
+
+/// Whether a command changes something or tells somebody: what `CLIENT PAUSE … WRITE` holds back.
+pub(super) fn writes(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
+    // Redis' PFCOUNT may note what it counted.
+    matches!(spec.run, Run::Write(_)) || spec.name == "PFCOUNT" || script::may_write(caller, spec, argv)
 }
 
 /// Whether a command is run at once, also inside a transaction.
@@ -144,23 +152,47 @@ impl Caller {
     }
 }
 
-/// Commands for the node, each with its row and its place among the replies.
-type Planned = Vec<(&'static Spec, Command)>;
+/// One command for the node: its row, its database, and what it runs.
+struct Step {
+    spec: &'static Spec,
+    db: u8,
+    call: Call,
+}
 
-/// The commands that are for the node, each in the database that the `SELECT`s before it chose.
-fn plan(db: u8, queued: &[Queued]) -> Planned {
-    let (mut db, mut planned) = (db, Vec::new());
+/// Who answers a command of a transaction.
+enum Part {
+    /// The node, with the others.
+    Node,
+    /// The edge, when it is its turn.
+    Edge,
+    /// Nobody runs it: it is not permitted any more, or there is no such script.
+    Refused(CommandError),
+}
+
+/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose.
+async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
+    let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
     for Queued { spec, argv } in queued {
-        match spec.run {
-            Run::Read(_) | Run::Write(_) => {
-                let argv = argv.clone();
-                planned.push((*spec, Command { db, argv }));
+        let call = match (caller.still_permits(spec, argv), spec.run) {
+            (Err(refusal), _) => Some(Err(refusal)),
+            (Ok(()), Run::Read(_)) => Some(Ok(Call::Command(argv.clone()))),
+            // No password goes into the log as it was said.
+            (Ok(()), Run::Write(_)) => Some(Ok(Call::Command(permit::sealed(spec, argv.clone())))),
+            (Ok(()), Run::Local) => script::queued(caller, spec, argv).await,
+        };
+        parts.push(match call {
+            Some(Ok(call)) => {
+                steps.push(Step { spec, db, call });
+                Part::Node
             }
-            Run::Local if spec.name == "SELECT" => db = local::database(&argv[1]).unwrap_or(db),
-            Run::Local => {}
+            Some(Err(refusal)) => Part::Refused(refusal),
+            None => Part::Edge,
+        });
+        if spec.name == "SELECT" {
+            db = local::database(&argv[1]).unwrap_or(db);
         }
     }
-    planned
+    (parts, steps)
 }
 
 impl Connection {
@@ -187,110 +219,72 @@ impl Connection {
                 CommandError::text("EXECABORT Transaction discarded because of previous errors.");
             return self.refuse(ABORTED).await;
         }
-        if transaction
-            .queued
-            .iter()
-            .any(|queued| script::is_script(queued.spec))
-        {
-            let outcome = self.with_scripts(watches, &transaction.queued).await;
-            return self.answer_exec(transaction.queued, outcome).await;
+        for Queued { spec, argv } in &transaction.queued {
+            self.caller.note_reads(spec, argv);
         }
-        let planned = plan(self.caller.db, &transaction.queued);
-        for (spec, command) in &planned {
-            self.caller.note_reads(spec, &command.argv);
-        }
-        let outcome = self.together(&watches, planned).await;
-        self.answer_exec(transaction.queued, outcome).await
-    }
-
-    async fn answer_exec(
-        &mut self,
-        queued: Vec<Queued>,
-        outcome: Result<Option<Vec<Reply>>, CommandError>,
-    ) -> Result<(), End> {
-        match outcome {
-            Ok(Some(replies)) => self.answer_all(queued, replies).await,
+        let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
+        let began = Instant::now();
+        match self.together(watches, steps).await {
+            Ok(Some(replies)) => {
+                let took = began.elapsed();
+                self.answer_all(transaction.queued, parts, replies, took).await
+            }
             Ok(None) => self.answer(Reply::NilArray).await,
             Err(error) => self.answer(Reply::Error(error)).await,
-        }
-    }
-
-    /// Runs a transaction that has scripts in it where scripts are run, as one. A script that cannot be is an error in its place.
-    async fn with_scripts(
-        &mut self,
-        watches: Vec<Watch>,
-        queued: &[Queued],
-    ) -> Result<Option<Vec<Reply>>, CommandError> {
-        let (mut db, mut calls, mut refused) = (self.caller.db, Vec::new(), Vec::new());
-        for Queued { spec, argv } in queued {
-            let call = match spec.run {
-                Run::Read(_) | Run::Write(_) => Ok(Call::Command(argv.clone())),
-                Run::Local if script::is_script(spec) => script::queued(&mut self.caller, spec, argv).await,
-                Run::Local => {
-                    if spec.name == "SELECT" {
-                        db = local::database(&argv[1]).unwrap_or(db);
-                    }
-                    continue;
-                }
-            };
-            match call {
-                Ok(call) => calls.push((db, call)),
-                Err(error) => refused.push((calls.len() + refused.len(), error)),
-            }
-        }
-        let request = Request {
-            user: self.caller.user(),
-            watches,
-            calls,
-            transaction: true,
-        };
-        let written = self.caller.shared.node.script(request).await.map_err(trouble)?;
-        self.caller.seen = self.caller.seen.max(written.token);
-        match written.replies.into_iter().next() {
-            Some(Reply::Array(mut replies)) => {
-                for (place, error) in refused {
-                    replies.insert(place.min(replies.len()), Reply::Error(error));
-                }
-                Ok(Some(replies))
-            }
-            Some(Reply::Error(refusal)) => Err(refusal),
-            _ => Ok(None),
         }
     }
 
     /// Runs the commands as one; none where something watched has changed.
     async fn together(
         &mut self,
-        watches: &[Watch],
-        planned: Planned,
+        watches: Vec<Watch>,
+        steps: Vec<Step>,
     ) -> Result<Option<Vec<Reply>>, CommandError> {
-        let writes = planned.iter().any(|(spec, _)| matches!(spec.run, Run::Write(_)));
+        let writes = steps.iter().any(|step| !matches!(step.spec.run, Run::Read(_)));
         if !writes && watches.is_empty() {
-            return self.read_together(&planned).await.map(Some);
+            return self.read_together(&steps).await.map(Some);
         }
-        let (mut commands, count) = (Vec::with_capacity(planned.len()), planned.len());
-        commands.extend(planned.into_iter().map(|(_, command)| command));
-        let bracketed = self.caller.bracket(&mut commands);
-        let written = self.caller.shared.node.transact(watches, commands).await;
+        let scripts = steps.iter().any(|step| !matches!(step.call, Call::Command(_)));
+        let written = if scripts {
+            let request = Request {
+                user: self.caller.user(),
+                watches,
+                calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
+                transaction: true,
+            };
+            self.caller.shared.node.script(request).await
+        } else {
+            self.transact(&watches, steps).await
+        };
         let written = written.map_err(trouble)?;
         self.caller.seen = self.caller.seen.max(written.token);
         match written.replies.into_iter().next() {
-            Some(Reply::Array(mut replies)) => {
-                if bracketed {
-                    replies.drain(..1);
-                    replies.truncate(count);
-                }
-                Ok(Some(replies))
-            }
+            Some(Reply::Array(replies)) => Ok(Some(replies)),
             Some(Reply::Error(refusal)) => Err(refusal),
             _ => Ok(None),
         }
     }
 
+    async fn transact(&mut self, watches: &[Watch], steps: Vec<Step>) -> Result<Written, Error> {
+        let command = |step: Step| match step.call {
+            Call::Command(argv) => Some(Command { db: step.db, argv }),
+            Call::Script { .. } | Call::Function { .. } => None,
+        };
+        let mut commands: Vec<Command> = steps.into_iter().filter_map(command).collect();
+        let count = commands.len();
+        let bracketed = self.caller.bracket(&mut commands);
+        let mut written = self.caller.shared.node.transact(watches, commands).await?;
+        if let (true, Some(Reply::Array(replies))) = (bracketed, written.replies.first_mut()) {
+            replies.drain(..1);
+            replies.truncate(count);
+        }
+        Ok(written)
+    }
+
     /// Reads at one applied index.
-    async fn read_together(&mut self, planned: &Planned) -> Result<Vec<Reply>, CommandError> {
+    async fn read_together(&mut self, steps: &[Step]) -> Result<Vec<Reply>, CommandError> {
         let caller = &mut self.caller;
-        if planned.is_empty() {
+        if steps.is_empty() {
             return Ok(Vec::new());
         }
         caller.read = true;
@@ -303,33 +297,44 @@ impl Connection {
                 .map_err(trouble)?;
         }
         Ok(caller.shared.node.view(0, |view| {
-            let read = |(spec, command): &(&'static Spec, Command)| match spec.run {
-                Run::Read(run) => {
-                    let mut args = Args::new(&command.argv, spec.name.split('|').count());
-                    run(&view.of(command.db), &mut args).into()
+            let read = |step: &Step| match (step.spec.run, &step.call) {
+                (Run::Read(run), Call::Command(argv)) => {
+                    let mut args = Args::new(argv, step.spec.name.split('|').count());
+                    run(&view.of(step.db), &mut args).into()
                 }
-                Run::Write(_) | Run::Local => Reply::Nil,
+                _ => Reply::Nil,
             };
-            planned.iter().map(read).collect()
+            steps.iter().map(read).collect()
         }))
     }
 
     /// Answers a transaction that was run: the replies of the node, and between them those of what the edge runs now.
-    async fn answer_all(&mut self, queued: Vec<Queued>, replies: Vec<Reply>) -> Result<(), End> {
+    async fn answer_all(
+        &mut self,
+        queued: Vec<Queued>,
+        parts: Vec<Part>,
+        replies: Vec<Reply>,
+        took: Duration,
+    ) -> Result<(), End> {
         // Whether it is answered was said before it; what it says of answers is for what comes after it.
         let answered = self.caller.answers.next();
         let (mut out, mut replies) = (BytesMut::new(), replies.into_iter());
         encode::array(queued.len(), &mut out);
         self.caller.executing = true;
-        for Queued { spec, argv } in queued {
-            let reply = match spec.run {
-                Run::Local if !script::is_script(spec) => {
+        for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
+            let reply = match part {
+                // The log answers all that was sent to it, or nothing.
+                Part::Node => {
+                    let reply = replies.next().unwrap_or(Reply::Nil);
+                    self.caller.ran(spec, &argv, took, &reply);
+                    reply
+                }
+                Part::Refused(refusal) => Reply::Error(refusal),
+                Part::Edge => {
                     self.local_into(spec, &argv, &mut out).await;
                     self.caller.show(spec, &argv);
                     continue;
                 }
-                // The log answers all that was sent to it, or nothing.
-                Run::Read(_) | Run::Write(_) | Run::Local => replies.next().unwrap_or(Reply::Nil),
             };
             self.caller.show(spec, &argv);
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
@@ -349,6 +354,7 @@ impl Connection {
     /// Runs a command of the edge and writes its reply.
     async fn local_into(&mut self, spec: &'static Spec, argv: &[Bytes], out: &mut BytesMut) {
         let mut args = Args::new(argv, spec.name.split('|').count());
+        let began = Instant::now();
         let reply: Reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
@@ -358,6 +364,7 @@ impl Connection {
             },
             Some(Local::Exec) | None => Reply::Error(local::unknown(spec)),
         };
+        self.caller.ran(spec, argv, began.elapsed(), &reply);
         self.caller.count_error(&reply);
         encode(&reply, self.caller.protocol, out);
     }
@@ -378,27 +385,10 @@ mod tests {
     }
 
     #[test]
-    fn each_command_has_the_database_that_was_selected_before_it() {
-        let queue = [
-            queued(&["SET", "a", "1"]),
-            queued(&["SELECT", "3"]),
-            queued(&["GET", "b"]),
-            queued(&["SELECT", "99"]),
-            queued(&["PING"]),
-            queued(&["DEL", "c"]),
-        ];
-        let planned: Vec<(&str, u8)> = plan(7, &queue)
-            .iter()
-            .map(|(spec, command)| (spec.name, command.db))
-            .collect();
-        assert_eq!(planned, [("SET", 7), ("GET", 3), ("DEL", 3)]);
-    }
-
-    #[test]
     fn a_transaction_that_is_too_large_is_refused_as_a_whole() {
         let mut transaction = Transaction::default();
         let Queued { spec, argv } = queued(&["SET", "a", "1"]);
-        assert!(transaction.push(spec, argv.clone()).is_ok() && transaction.writes());
+        assert!(transaction.push(spec, argv.clone()).is_ok() && transaction.queued.len() == 1);
         transaction.bytes = MAX_QUEUED_BYTES;
         assert!(transaction.push(spec, argv).is_err());
         assert!(transaction.refused && transaction.queued.is_empty());

@@ -38,6 +38,18 @@ impl Default for PushLimits {
     }
 }
 
+impl PushLimits {
+    /// Hard limit, soft limit and its seconds.
+    pub(super) fn set(&self, limits: &[u64]) {
+        let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+        if let [hard, soft, seconds] = *limits {
+            self.hard_bytes.store(bytes(hard), Ordering::Relaxed);
+            self.soft_bytes.store(bytes(soft), Ordering::Relaxed);
+            self.soft_seconds.store(seconds, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The messages that wait for one client.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {

@@ -239,6 +239,9 @@ fn save(_: &str, value: &str) -> Result<String, String> {
         .ok_or_else(|| "Invalid save parameters".to_owned())
 }
 
+/// `client-output-buffer-limit` at first. Only that of subscribers decides anything: see `outbox.rs`.
+const OUTPUT_LIMITS: &str = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
+
 /// `client-output-buffer-limit`: class, hard limit, soft limit and its seconds; classes that are not named stay as they are.
 fn output_limits(current: &str, value: &str) -> Result<String, String> {
     let words: Vec<&str> = value.split_whitespace().collect();
@@ -398,7 +401,13 @@ const PARAMETERS: &[Parameter] = &[
     kept(&["bind-source-addr"], Text, ""),
     fixed(&["bio_cpulist"], |_| String::new()),
     kept(&["busy-reply-threshold", "lua-time-limit"], Integer(0, I64_MAX), "5000"),
-    kept(&["client-output-buffer-limit"], Check::Special(output_limits), "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"),
+    own(&["client-output-buffer-limit"], Check::Special(output_limits), |shared| {
+        shared.kept.get("client-output-buffer-limit").unwrap_or_else(|| OUTPUT_LIMITS.to_owned())
+    }, |shared, value| {
+        let pushed: Vec<u64> = value.split(' ').skip(9).map(natural).collect();
+        shared.hub.limits.set(&pushed);
+        shared.kept.set("client-output-buffer-limit", value.to_owned());
+    }),
     kept(&["cluster-allow-pubsubshard-when-down"], YesNo, "yes"),
     kept(&["cluster-allow-reads-when-down"], YesNo, "no"),
     kept(&["cluster-allow-replica-migration"], YesNo, "yes"),
@@ -485,7 +494,10 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["syslog-ident"], |_| "redis".to_owned()),
     fixed(&["tcp-backlog"], |_| "511".to_owned()),
     kept(&["tcp-keepalive"], Integer(0, I32_MAX), "300"),
-    kept(&["tracking-table-max-keys"], Integer(0, I64_MAX), "1000000"),
+    own(&["tracking-table-max-keys"], Integer(0, I64_MAX), |shared| shared.hub.tracking.max_keys.load(Relaxed).to_string(), |shared, value| {
+        shared.hub.tracking.max_keys.store(value.parse().unwrap_or(usize::MAX), Relaxed);
+        shared.hub.tracking.keep_limit(&shared.hub);
+    }),
     fixed(&["unixsocket"], |_| String::new()),
     fixed(&["unixsocketperm"], |_| "0".to_owned()),
     hidden(&["key-load-delay"], Integer(I32_MIN, I32_MAX), "0"),

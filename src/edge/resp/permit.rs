@@ -110,6 +110,30 @@ impl Permit {
 }
 
 impl Caller {
+    /// Whether a command of a transaction may still run when it is its turn.
+    ///
+    /// # Errors
+    /// As [`Caller::permits`], in the words of `EXEC`.
+    pub(super) fn still_permits(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), CommandError> {
+        self.permits(Context::Multi, spec, argv).map_err(|refusal| {
+            let why = match self.permit.rights.permits(spec, argv) {
+                Err(Denied::Command) => "no permission to execute the command or subcommand",
+                Err(Denied::Key(_)) => "no permission to touch the specified keys",
+                Err(Denied::Channel(_)) => {
+                    "no permission to access one of the channels used as arguments"
+                }
+                Ok(()) => return refusal,
+            };
+            CommandError::Other(
+                format!(
+                    "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is \
+                     no longer allowed for the following reason: {why}"
+                )
+                .into(),
+            )
+        })
+    }
+
     /// Whether a command may run. What `AUTH` and `HELLO` allow anybody is for the caller of this to know.
     ///
     /// # Errors

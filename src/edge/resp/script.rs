@@ -56,31 +56,51 @@ fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> W
     })
 }
 
-/// Whether a row runs a script or function.
-pub(super) fn is_script(spec: &Spec) -> bool {
-    by_name(spec).is_some()
+/// How a command runs a script, and whether the script may only read; none for a command that runs none.
+fn how(spec: &Spec) -> Option<(By, bool)> {
+    match spec.name {
+        "EVAL" => Some((By::Text, false)),
+        "EVAL_RO" => Some((By::Text, true)),
+        "EVALSHA" => Some((By::Sha, false)),
+        "EVALSHA_RO" => Some((By::Sha, true)),
+        "FCALL" => Some((By::Function, false)),
+        "FCALL_RO" => Some((By::Function, true)),
+        _ => None,
+    }
 }
 
-/// By what a row runs a script, and whether it may not write.
-fn by_name(spec: &Spec) -> Option<(By, bool)> {
-    Some(match spec.name {
-        "EVAL" => (By::Text, false),
-        "EVAL_RO" => (By::Text, true),
-        "EVALSHA" => (By::Sha, false),
-        "EVALSHA_RO" => (By::Sha, true),
-        "FCALL" => (By::Function, false),
-        "FCALL_RO" => (By::Function, true),
-        _ => return None,
-    })
+/// Whether a command runs a script.
+pub(super) fn runs_one(spec: &Spec) -> bool {
+    how(spec).is_some()
 }
 
-/// A script that was queued in a transaction.
-pub(super) async fn queued(caller: &mut Caller, spec: &Spec, argv: &[Bytes]) -> Result<Call, CommandError> {
-    let (by, read_only) = by_name(spec).ok_or(CommandError::Syntax)?;
-    call(caller, Args::new(argv, 1), by, read_only).await
+/// What a command of a transaction is to run; none for a command that runs no script.
+pub(super) async fn queued(
+    caller: &mut Caller,
+    spec: &Spec,
+    argv: &[Bytes],
+) -> Option<Result<Call, CommandError>> {
+    let (by, read_only) = how(spec)?;
+    Some(call(caller, Args::new(argv, 1), by, read_only).await)
 }
 
-/// What is to be run; a script that no node knows is made known first.
+/// Whether a command runs a script that may write, as far as it says so itself.
+pub(super) fn may_write(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
+    let (Some((by, false)), Some(what)) = (how(spec), argv.get(1)) else {
+        return false;
+    };
+    let text_may = |text: &Bytes| script_flags(text).map_or(true, |(flags, _)| !flags.no_writes);
+    let found = match by {
+        By::Text => Ok(text_may(what)),
+        By::Sha => known(caller, |scripts| {
+            Ok(scripts.text(&what.to_ascii_lowercase()).is_none_or(text_may))
+        }),
+        By::Function => known(caller, |scripts| Ok(!function_of(scripts, what, false)?.1)),
+    };
+    found.unwrap_or(true)
+}
+
+/// What is to be run, for `EXEC` too; a script that no node knows is made known first.
 async fn call(
     caller: &mut Caller,
     mut args: Args<'_>,

@@ -9,6 +9,7 @@ use super::connection::Caller;
 use super::encode::{self, Protocol};
 use super::hub::Hub;
 use super::local::{Answer, quoted, refusal};
+use super::script;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::reply::{CommandError, Reply};
@@ -362,9 +363,9 @@ fn invalidation(protocol: Protocol, keys: Option<&[&Bytes]>) -> Bytes {
 }
 
 impl Caller {
-    /// Notes the keys that a command is about to read, if the connection tracks those.
+    /// Notes the keys that a command is about to read, if the connection tracks those. Of a script nobody knows what it reads: it names keys.
     pub(super) fn note_reads(&self, spec: &Spec, argv: &[Bytes]) {
-        if !self.tracks || !matches!(spec.run, Run::Read(_)) {
+        if !self.tracks || !(matches!(spec.run, Run::Read(_)) || script::runs_one(spec)) {
             return;
         }
         let remembered = self.client.tracking.lock().as_ref().is_some_and(|mode| {

@@ -351,14 +351,22 @@ async fn users_and_keys_are_those_of_all_nodes_and_of_a_restart() {
     for end in &ends {
         end.stop().await;
     }
+    drop((ends, admin));
     let listed = nodes[1].access().user(b"ann").unwrap().text(&[]);
     // A snapshot, and the log after it.
     nodes[1].snapshot().await.unwrap();
     nodes[1].stop().await.unwrap();
     drop(nodes.remove(1));
-    let node = Node::start(common::config(folder.path(), &addresses, 1))
-        .await
-        .unwrap();
+    // The folder is free when the last task of the node that has stopped is gone.
+    let mut started = None;
+    eventually("the node starts again", async || {
+        started = Node::start(common::config(folder.path(), &addresses, 1))
+            .await
+            .ok();
+        started.is_some()
+    })
+    .await;
+    let node = started.expect("it has started");
     node.ready(PATIENCE).await.unwrap();
     eventually("the user is there again", async || {
         node.access()

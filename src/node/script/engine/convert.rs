@@ -63,11 +63,11 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             }
             flat.into_lua(lua)
         }
-        Reply::Coordinate(number) if !resp3 => {
-            lua.create_string(coordinate_text(*number))?.into_lua(lua)
-        }
+        Reply::Coordinate(number) if !resp3 => lua.create_string(coordinate_text(*number))?.into_lua(lua),
         Reply::Double(number) | Reply::Coordinate(number) if resp3 => tagged(lua, "double", *number),
-        Reply::Double(number) | Reply::Coordinate(number) => lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua),
+        Reply::Double(number) | Reply::Coordinate(number) => {
+            lua.create_string(general(*number, DOUBLE_DIGITS))?.into_lua(lua)
+        }
         Reply::Boolean(yes) if resp3 => Ok(Value::Boolean(*yes)),
         Reply::Boolean(yes) => Ok(Value::Integer(i64::from(*yes))),
         Reply::Verbatim(text) if resp3 => {

@@ -155,6 +155,11 @@ impl Spec {
         Self { group, ..self }
     }
 
+    /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_)) && self.group != "pubsub"
+    }
+
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
     pub fn arity(&self) -> i64 {
         let mut count = self.name.split('|').count() as i64;
@@ -245,10 +250,8 @@ impl Spec {
             return Vec::new();
         }
         let end = match usize::try_from(last) {
-            Ok(last) => last + 1,
-            Err(_) => argv
-                .len()
-                .saturating_add_signed(isize::try_from(last + 1).unwrap_or(0)),
+            Ok(last) => argv.len().min(last + 1),
+            Err(_) => usize::try_from(last + 1 + i64::try_from(argv.len()).unwrap_or(i64::MAX)).unwrap_or(0),
         };
         (usize::try_from(first).unwrap_or(0)..end.min(argv.len()))
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
@@ -428,7 +431,7 @@ mod tests {
             Run::Read(_) if !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST" => {
                 drop(flags.insert("readonly"))
             }
-            Run::Write(_) if !spec.keyless => drop(flags.insert("write")),
+            Run::Write(_) if spec.is_write() => drop(flags.insert("write")),
             Run::Read(_) | Run::Write(_) | Run::Local => {}
         }
         flags

@@ -293,7 +293,7 @@ fn arguments(spec: &Spec) -> Vec<Reply> {
 fn flags(spec: &Spec) -> impl Iterator<Item = &'static str> {
     let first = match spec.run {
         Run::Read(_) => Some("readonly"),
-        Run::Write(_) if !spec.keyless => Some("write"),
+        Run::Write(_) if spec.is_write() => Some("write"),
         Run::Write(_) | Run::Local => None,
     };
     first.into_iter().chain(spec.flags.split_whitespace())

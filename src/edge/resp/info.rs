@@ -3,6 +3,7 @@
 //! What has no meaning here stands with the value that says so (`rdb_bgsave_in_progress:0`); what nobody reads is left out.
 
 use super::connection::Caller;
+use super::hub::Kind;
 use super::local::Answer;
 use super::{REDIS_VERSION, Shared};
 use crate::machine::args::Args;
@@ -123,9 +124,10 @@ fn clients(fields: &mut Fields, shared: &Shared, _: &Status) {
     fields.zeros(&[
         "client_recent_max_input_buffer",
         "client_recent_max_output_buffer",
-        "blocked_clients",
     ]);
-    fields.zeros(&["tracking_clients", "clients_in_timeout_table"]);
+    fields.add("blocked_clients", shared.blocked.load(Relaxed));
+    fields.add("tracking_clients", shared.hub.tracking.counts().clients);
+    fields.zeros(&["clients_in_timeout_table"]);
 }
 
 fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
@@ -310,15 +312,15 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
         "keyspace_misses",
         misses.saturating_sub(stats.lookups_before.1.get()),
     );
+    let (hub, tracked) = (&shared.hub, shared.hub.tracking.counts());
+    fields.add("pubsub_channels", hub.count(Kind::Channel));
+    fields.add("pubsub_patterns", hub.count(Kind::Pattern));
+    fields.add("pubsubshard_channels", hub.count(Kind::Shard));
+    fields.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    fields.add("tracking_total_keys", tracked.keys);
+    fields.add("tracking_total_items", tracked.items);
+    fields.add("tracking_total_prefixes", tracked.prefixes);
     fields.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
-        "latest_fork_usec",
-        "total_forks",
-    ]);
-    fields.zeros(&[
-        "migrate_cached_sockets",
         "slave_expires_tracked_keys",
         "active_defrag_hits",
         "active_defrag_misses",
@@ -326,9 +328,6 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
         "active_defrag_key_misses",
         "total_active_defrag_time",
         "current_active_defrag_time",
-        "tracking_total_keys",
-        "tracking_total_items",
-        "tracking_total_prefixes",
         "unexpected_error_replies",
     ]);
     fields.add("total_error_replies", stats.errors.get());

@@ -106,7 +106,7 @@ async fn serve_secure(stream: TcpStream, shared: Arc<Shared>, entered: Entered) 
 async fn serve_secure(_: TcpStream, _: Arc<Shared>, _: Entered) {}
 
 /// A place among the clients, or why there is none.
-fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
+fn admit(shared: &Arc<Shared>, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
     shared.stats.connections.add(1);
     let refusal = if !access::serves(peer.ip(), shared.access.open(shared)) {
         Some(access::DENIED)
@@ -121,9 +121,8 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entere
     }
     // Replies leave when they are written, not when there are enough of them. A socket that refuses this is closing anyway.
     let _ = stream.set_nodelay(true);
-    Ok(shared
-        .clients
-        .enter(peer, stream.local_addr().unwrap_or(shared.address)))
+    let local = stream.local_addr().unwrap_or(shared.address);
+    Ok(Entered::new(shared.clone(), peer, local))
 }
 
 async fn refuse(mut stream: TcpStream, why: &'static str) {

@@ -7,12 +7,14 @@ use super::connection::Caller;
 use super::encode::Protocol;
 use super::permit::authenticate;
 use super::{
-    REDIS_VERSION, acl, catalogue, client, compat, config, info, keys, latency, members, script, server,
-    slowlog,
+    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, monitor,
+    multi, pubsub, script, server, slowlog, tracking,
 };
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::Spec;
+use bytes::BytesMut;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -31,9 +33,13 @@ pub(super) enum Local {
     Now(fn(&mut Caller, &mut Args<'_>) -> Answer),
     /// After asking the node; the connection waits.
     Later(for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>),
+    /// At once, answering by messages instead of one reply.
+    Pushing(fn(&mut Caller, &mut Args<'_>, &mut BytesMut) -> Result<(), CommandError>),
+    /// `EXEC`, which runs others.
+    Exec,
 }
 
-use Local::{Later, Now};
+use Local::{Exec, Later, Now, Pushing};
 
 #[rustfmt::skip]
 const COMMANDS: &[(&str, Local)] = &[
@@ -50,9 +56,11 @@ const COMMANDS: &[(&str, Local)] = &[
     ("ACL|WHOAMI",        Now(acl::whoami)),
     ("ASKING",            Now(no_cluster)),
     ("AUTH",              Now(auth)),
+    ("CLIENT|CACHING",    Now(tracking::caching)),
     ("BGREWRITEAOF",      Now(server::bgrewriteaof)),
     ("BGSAVE",            Now(server::bgsave)),
     ("CLIENT|GETNAME",    Now(client::getname)),
+    ("CLIENT|GETREDIR",   Now(tracking::getredir)),
     ("CLIENT|HELP",       Now(client::help)),
     ("CLIENT|ID",         Now(client::id)),
     ("CLIENT|INFO",       Now(client::info)),
@@ -60,9 +68,14 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CLIENT|LIST",       Now(client::list)),
     ("CLIENT|NO-EVICT",   Now(client::no_evict)),
     ("CLIENT|NO-TOUCH",   Now(client::no_touch)),
+    ("CLIENT|PAUSE",      Now(blocking::pause)),
     ("CLIENT|REPLY",      Now(client::reply)),
     ("CLIENT|SETINFO",    Now(client::setinfo)),
     ("CLIENT|SETNAME",    Now(client::setname)),
+    ("CLIENT|TRACKING",   Now(tracking::tracking)),
+    ("CLIENT|TRACKINGINFO", Now(tracking::trackinginfo)),
+    ("CLIENT|UNBLOCK",    Now(blocking::unblock)),
+    ("CLIENT|UNPAUSE",    Now(blocking::unpause)),
     ("CLUSTER",           Now(no_cluster)),
     ("COMMAND",           Now(catalogue::all)),
     ("COMMAND|COUNT",     Now(catalogue::count)),
@@ -78,7 +91,9 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CONFIG|REWRITE",    Now(config::rewrite)),
     ("CONFIG|SET",        Later(config::set)),
     ("DEBUG",             Later(server::debug)),
+    ("DISCARD",           Now(multi::discard)),
     ("ECHO",              Now(echo)),
+    ("EXEC",              Exec),
     ("EVAL",              Later(script::eval)),
     ("EVALSHA",           Later(script::evalsha)),
     ("EVALSHA_RO",        Later(script::evalsha_ro)),
@@ -94,6 +109,8 @@ const COMMANDS: &[(&str, Local)] = &[
     ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
+    ("MONITOR",           Pushing(monitor::monitor)),
+    ("MULTI",             Now(multi::multi)),
     ("LASTSAVE",          Now(server::lastsave)),
     ("LATENCY|DOCTOR",    Now(latency::doctor)),
     ("LATENCY|GRAPH",     Now(latency::graph)),
@@ -119,6 +136,14 @@ const COMMANDS: &[(&str, Local)] = &[
     ("PLENARY|STATUS",    Later(members::status)),
     ("PLENARY|TOKEN",     Later(members::token)),
     ("PLENARY|WAITFOR",   Later(members::waitfor)),
+    ("PSUBSCRIBE",        Pushing(pubsub::psubscribe)),
+    ("PUBSUB|CHANNELS",   Now(pubsub::channels)),
+    ("PUBSUB|HELP",       Now(pubsub::help)),
+    ("PUBSUB|NUMPAT",     Now(pubsub::numpat)),
+    ("PUBSUB|NUMSUB",     Now(pubsub::numsub)),
+    ("PUBSUB|SHARDCHANNELS", Now(pubsub::shardchannels)),
+    ("PUBSUB|SHARDNUMSUB", Now(pubsub::shardnumsub)),
+    ("PUNSUBSCRIBE",      Pushing(pubsub::punsubscribe)),
     ("QUIT",              Now(quit)),
     ("READONLY",          Now(no_cluster)),
     ("READWRITE",         Now(no_cluster)),
@@ -132,12 +157,18 @@ const COMMANDS: &[(&str, Local)] = &[
     ("SCRIPT|KILL",       Now(script::kill)),
     ("SCRIPT|LOAD",       Later(script::script_load)),
     ("SELECT",            Now(select)),
+    ("SSUBSCRIBE",        Pushing(pubsub::ssubscribe)),
+    ("SUBSCRIBE",         Pushing(pubsub::subscribe)),
+    ("SUNSUBSCRIBE",      Pushing(pubsub::sunsubscribe)),
+    ("TIME",              Now(time)),
+    ("UNSUBSCRIBE",       Pushing(pubsub::unsubscribe)),
+    ("UNWATCH",           Now(multi::unwatch)),
+    ("WATCH",             Later(multi::watch)),
     ("SHUTDOWN",          Now(server::shutdown)),
     ("SLOWLOG|GET",       Now(slowlog::get)),
     ("SLOWLOG|HELP",      Now(slowlog::help)),
     ("SLOWLOG|LEN",       Now(slowlog::len)),
     ("SLOWLOG|RESET",     Now(slowlog::reset)),
-    ("TIME",              Now(time)),
     ("WAIT",              Later(server::wait)),
     ("WAITAOF",           Later(server::waitaof)),
 ];
@@ -147,6 +178,11 @@ static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().
 /// The function of a row, by the row's name.
 pub(super) fn by_name(name: &str) -> Option<Local> {
     TABLE.get(name).copied()
+}
+
+/// What a row without a function answers.
+pub(super) fn unknown(spec: &Spec) -> CommandError {
+    refusal(format!("ERR this endpoint does not run '{}'", spec.name))
 }
 
 /// The reply of a `HELP` subcommand, as Redis lays it out.
@@ -174,8 +210,14 @@ pub(super) fn refusal(text: String) -> CommandError {
     CommandError::Other(Cow::Owned(text))
 }
 
-fn ping(_: &mut Caller, args: &mut Args<'_>) -> Answer {
+/// A subscriber that speaks RESP2 could not tell the plain answer from a message.
+fn ping(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let subscriber = caller.subscribed > 0 && caller.protocol == Protocol::Resp2;
     match args.rest() {
+        message @ ([] | [_]) if subscriber => {
+            let message = message.first().cloned().unwrap_or_default();
+            Ok(Reply::Array(vec![Reply::bulk("pong"), Reply::Bulk(message)]))
+        }
         [] => Ok(Reply::Simple(Cow::Borrowed("PONG"))),
         [message] => Ok(Reply::Bulk(message.clone())),
         _ => Err(CommandError::Arity("ping".to_owned())),
@@ -187,13 +229,18 @@ fn echo(_: &mut Caller, args: &mut Args<'_>) -> Answer {
 }
 
 fn select(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
-    let index = args.integer()?;
+    caller.db = database(args.bytes()?)?;
+    caller.client.shown.lock().db = caller.db;
+    Ok(Reply::OK)
+}
+
+/// The database that `SELECT` means.
+pub(super) fn database(index: &[u8]) -> Result<u8, CommandError> {
+    let index = integer(index).ok_or(CommandError::NotAnInteger)?;
     let known = u8::try_from(index)
         .ok()
         .filter(|index| usize::from(*index) < DATABASES);
-    caller.db = known.ok_or(CommandError::text("ERR DB index is out of range"))?;
-    caller.client.shown.lock().db = caller.db;
-    Ok(Reply::OK)
+    known.ok_or(CommandError::text("ERR DB index is out of range"))
 }
 
 fn quit(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
@@ -253,8 +300,7 @@ fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     if !caller.known {
         return Err(STRANGER);
     }
-    caller.protocol = protocol;
-    caller.client.shown.lock().protocol = protocol;
+    caller.speak(protocol);
     let id = i64::try_from(caller.client.id).expect("nobody connects 2^63 times");
     let pairs = [
         ("server", Reply::bulk("redis")),

@@ -30,6 +30,7 @@
 mod access;
 mod acl;
 mod acl_log;
+mod blocking;
 mod calls;
 mod catalogue;
 mod client;
@@ -40,15 +41,20 @@ pub mod connection;
 pub mod decode;
 pub mod encode;
 pub mod frame;
+mod hub;
 mod info;
 mod keys;
 mod latency;
 mod listener;
 mod local;
 mod members;
+mod monitor;
+mod multi;
 mod observe;
+mod outbox;
 mod parameters;
 mod permit;
+mod pubsub;
 mod script;
 mod server;
 mod slowlog;
@@ -56,12 +62,16 @@ mod stats;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+mod tracking;
 
 use crate::config::RespConfig;
 use crate::error::Error;
 use crate::machine::reply::CommandError;
 use crate::node::Node;
+use blocking::Pause;
 use clients::Clients;
+use hub::Hub;
+use monitor::Monitors;
 use parking_lot::Mutex;
 use stats::Stats;
 use std::borrow::Cow;
@@ -94,7 +104,13 @@ struct Shared {
     /// `CONFIG SET maxclients`.
     max_clients: AtomicUsize,
     address: SocketAddr,
-    clients: Arc<Clients>,
+    clients: Clients,
+    /// Who is told what; shared with the node, which tells it.
+    hub: Arc<Hub>,
+    monitors: Monitors,
+    pause: Pause,
+    /// How many clients wait, for a key or for the end of a pause.
+    blocked: AtomicUsize,
     stats: Stats,
     started: Instant,
     /// Who comes in.
@@ -172,6 +188,8 @@ impl Resp {
             address: config.listen.clone(),
             source,
         };
+        let hub = Arc::<Hub>::default();
+        node.listen(hub.clone());
         let address =
             |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
         let (plain, secure) = (
@@ -200,7 +218,11 @@ impl Resp {
             tls_port: secure.map_or(0, |address| address.port()),
             config,
             address,
-            clients: Arc::default(),
+            clients: Clients::default(),
+            hub,
+            monitors: Monitors::default(),
+            pause: Pause::default(),
+            blocked: AtomicUsize::new(0),
             stats: Stats::default(),
             started: Instant::now(),
         };

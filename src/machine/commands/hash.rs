@@ -5,6 +5,7 @@
 
 use super::scan;
 use crate::machine::args::{self, Args};
+use crate::machine::event::Classes;
 use crate::machine::float::Float;
 use crate::machine::keyspace::{Chance, Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
@@ -89,12 +90,14 @@ fn set_pairs(keys: &mut Keyspace<'_>, args: &mut Args<'_>, name: &str) -> Result
     if !odd.is_empty() {
         return Err(CommandError::Arity(name.to_owned()));
     }
-    keys.change_hash(key, |hash| {
+    let new = keys.change_hash(key, |hash| {
         pairs
             .iter()
             .filter(|[field, value]| hash.set(field, value))
             .count()
-    })
+    })?;
+    keys.notify(Classes::HASH, "hset", key);
+    Ok(new)
 }
 
 fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -107,6 +110,7 @@ fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         return Ok(Reply::Integer(0));
     }
     keys.change_hash(key, |hash| hash.set(field, value))?;
+    keys.notify(Classes::HASH, "hset", key);
     Ok(Reply::Integer(1))
 }
 
@@ -168,6 +172,7 @@ fn hdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     let removed = keys.change_hash(key, |hash| {
         fields.iter().filter(|field| hash.remove(field).is_some()).count()
     })?;
+    keys.notify(Classes::HASH, "hdel", key);
     Ok(Reply::count(removed))
 }
 
@@ -179,6 +184,7 @@ fn hincrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comman
     };
     let sum = old.checked_add(increment).ok_or(CommandError::IntegerOverflow)?;
     keys.change_hash(key, |hash| hash.set(field, sum.to_string().as_bytes()))?;
+    keys.notify(Classes::HASH, "hincrby", key);
     Ok(Reply::Integer(sum))
 }
 
@@ -197,6 +203,7 @@ fn hincrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, C
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     let text = sum.to_text();
     keys.change_hash(key, |hash| hash.set(field, text.as_bytes()))?;
+    keys.notify(Classes::HASH, "hincrbyfloat", key);
     Ok(Reply::bulk(text))
 }
 

@@ -23,6 +23,7 @@ mod stream_group;
 mod stream_info;
 mod stream_read;
 mod string;
+mod transaction;
 mod zset;
 mod zset_combine;
 
@@ -50,6 +51,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("scripting", script::COMMANDS),
+    ("transactions", transaction::COMMANDS),
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),

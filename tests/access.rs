@@ -159,6 +159,41 @@ async fn the_connections_of_a_removed_user_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_hear_a_channel_any_more_is_closed() {
+    let server = Server::with(|_| {}).await;
+    let mut admin = server.client().await;
+    admin
+        .text(&[
+            "ACL", "SETUSER", "ann", "on", "nopass", "+@all", "&news*", "&talk",
+        ])
+        .await;
+    let (mut kept, mut closed) = (server.client().await, server.client().await);
+    for (client, channel) in [(&mut kept, "talk"), (&mut closed, "news")] {
+        assert_eq!(client.text(&["AUTH", "ann", "x"]).await, "OK");
+        assert!(
+            client
+                .text(&["SUBSCRIBE", "other"])
+                .await
+                .contains("one of the channels")
+        );
+        assert_eq!(
+            client.text(&["SUBSCRIBE", channel]).await,
+            format!("subscribe {channel} 1")
+        );
+    }
+    assert_eq!(
+        admin
+            .text(&["ACL", "SETUSER", "ann", "resetchannels", "&talk"])
+            .await,
+        "OK"
+    );
+    assert_eq!(closed.reply().await, None);
+    assert_eq!(admin.text(&["PUBLISH", "talk", "hi"]).await, "1");
+    assert_eq!(kept.reply().await.as_deref(), Some("message talk hi"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_user_of_the_same_name_does_not_inherit_connections() {
     let server = Server::with(|_| {}).await;
     let (mut admin, mut user) = (server.client().await, server.client().await);

@@ -159,6 +159,41 @@ async fn the_connections_of_a_removed_user_are_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_hear_a_channel_any_more_is_closed() {
+    let server = Server::with(|_| {}).await;
+    let mut admin = server.client().await;
+    admin
+        .text(&[
+            "ACL", "SETUSER", "ann", "on", "nopass", "+@all", "&news*", "&talk",
+        ])
+        .await;
+    let (mut kept, mut closed) = (server.client().await, server.client().await);
+    for (client, channel) in [(&mut kept, "talk"), (&mut closed, "news")] {
+        assert_eq!(client.text(&["AUTH", "ann", "x"]).await, "OK");
+        assert!(
+            client
+                .text(&["SUBSCRIBE", "other"])
+                .await
+                .contains("one of the channels")
+        );
+        assert_eq!(
+            client.text(&["SUBSCRIBE", channel]).await,
+            format!("subscribe {channel} 1")
+        );
+    }
+    assert_eq!(
+        admin
+            .text(&["ACL", "SETUSER", "ann", "resetchannels", "&talk"])
+            .await,
+        "OK"
+    );
+    assert_eq!(closed.reply().await, None);
+    assert_eq!(admin.text(&["PUBLISH", "talk", "hi"]).await, "1");
+    assert_eq!(kept.reply().await.as_deref(), Some("message talk hi"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_user_of_the_same_name_does_not_inherit_connections() {
     let server = Server::with(|_| {}).await;
     let (mut admin, mut user) = (server.client().await, server.client().await);
@@ -351,14 +386,22 @@ async fn users_and_keys_are_those_of_all_nodes_and_of_a_restart() {
     for end in &ends {
         end.stop().await;
     }
+    drop((ends, admin));
     let listed = nodes[1].access().user(b"ann").unwrap().text(&[]);
     // A snapshot, and the log after it.
     nodes[1].snapshot().await.unwrap();
     nodes[1].stop().await.unwrap();
     drop(nodes.remove(1));
-    let node = Node::start(common::config(folder.path(), &addresses, 1))
-        .await
-        .unwrap();
+    // The folder is free when the last task of the node that has stopped is gone.
+    let mut started = None;
+    eventually("the node starts again", async || {
+        started = Node::start(common::config(folder.path(), &addresses, 1))
+            .await
+            .ok();
+        started.is_some()
+    })
+    .await;
+    let node = started.expect("it has started");
     node.ready(PATIENCE).await.unwrap();
     eventually("the user is there again", async || {
         node.access()

@@ -138,6 +138,12 @@ pub fn key_specs(spec: &Spec) -> &'static [KeySpec] {
 
 /// Every key among a command's arguments, and what is done with it.
 pub fn key_uses(spec: &Spec, argv: &[Bytes]) -> Vec<KeyUse> {
+    let mut uses = uses_of(spec, argv);
+    uses.retain(|key| key.at < argv.len());
+    uses
+}
+
+fn uses_of(spec: &Spec, argv: &[Bytes]) -> Vec<KeyUse> {
     let said = |word: &str| {
         argv.iter()
             .any(|argument| argument.eq_ignore_ascii_case(word.as_bytes()))

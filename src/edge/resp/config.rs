@@ -81,9 +81,10 @@ impl Changes {
             if matches!(parameter.kind, Kind::Fixed(_)) && parameter.get(shared).as_bytes() != value {
                 return Err(failed(&quoted(name), "can't set immutable config"));
             }
+            // Another name of the same parameter is a parameter of its own here, as in Redis: the last one counts.
             if known[..nth]
                 .iter()
-                .any(|(other, _)| other.names == parameter.names)
+                .any(|(_, [other, _])| other.eq_ignore_ascii_case(name))
             {
                 return Err(failed(&quoted(name), "duplicate parameter"));
             }

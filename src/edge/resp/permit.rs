@@ -4,6 +4,7 @@
 //! costs a comparison of two numbers.
 
 use super::acl_log::{Context, Reason};
+use super::clients::Client;
 use super::connection::Caller;
 use super::local::refusal;
 use super::{Shared, trouble};
@@ -203,11 +204,6 @@ impl Caller {
         }
     }
 
-    /// Whether it may (still) be subscribed to a channel, or to a pattern.
-    pub(super) fn permits_channel(&self, channel: &[u8], pattern: bool) -> bool {
-        self.permit.unlimited || self.permit.rights.permits_channel(channel, pattern)
-    }
-
     /// Takes up what changed.
     fn renew(&mut self) -> Result<(), CommandError> {
         let access = self.shared.node.access();
@@ -350,18 +346,28 @@ pub(super) async fn set_password(caller: &mut Caller, password: &[u8]) -> Result
     Ok(())
 }
 
-/// Ends the connections of users who are gone.
+/// Ends the connections of users who are gone, and of those who are subscribed to what they may not hear any more.
 pub(super) fn end_removed(shared: &Shared) {
     let access = shared.node.access();
     for client in shared.clients.all() {
-        let gone = {
+        let user = {
             let shown = client.shown.lock();
-            access
-                .user(&shown.user)
-                .is_none_or(|user| user.born() != shown.user_born)
+            let user = access.user(&shown.user);
+            user.filter(|user| user.born() == shown.user_born)
         };
-        if gone {
+        if !user.is_some_and(|user| hears(user, &client)) {
             client.end();
         }
     }
+}
+
+/// Whether a user may hear all that a client is subscribed to.
+fn hears(user: &User, client: &Client) -> bool {
+    let subscriptions = client.subscriptions.lock();
+    let mut channels = subscriptions.channels.iter().chain(&subscriptions.shards);
+    channels.all(|channel| user.permits_channel(channel, false))
+        && subscriptions
+            .patterns
+            .iter()
+            .all(|pattern| user.permits_channel(pattern, true))
 }

@@ -48,8 +48,8 @@ fn follows(spec: &Spec, category: &str) -> bool {
         "keyspace" => {
             spec.group == "generic" && !spec.name.starts_with("SORT") && !matches!(spec.run, Run::Local)
         }
-        "read" => matches!(spec.run, Run::Read(_)),
-        "write" => matches!(spec.run, Run::Write(_)) && !spec.keyless,
+        "read" => matches!(spec.run, Run::Read(_)) || has("readonly"),
+        "write" => (matches!(spec.run, Run::Write(_)) && !spec.keyless) || has("write"),
         "sortedset" => spec.group == "sorted-set",
         "admin" | "dangerous" => has("admin"),
         "fast" => has("fast"),

@@ -173,6 +173,9 @@ impl Selector {
                 _ => return Err(RuleError::Syntax),
             }
         }
+        if !read && !write {
+            return Err(RuleError::Syntax);
+        }
         self.add_keys(&pattern[1..], read, write)
     }
 

@@ -463,6 +463,8 @@ mod tests {
         ending.set_deadline(b"63", Some(5_000));
         ending.set_deadline(b"0", Some(7_000));
         scores.insert(Bytes::from_static(b"inf"), f64::INFINITY);
+        // In the order in which they are dumped, which a restored one is walked in.
+        scores.sort_by(|_, one, _, other| other.total_cmp(one));
         let settings = Settings::default();
         let mut values = vec![
             Value::string(b""),

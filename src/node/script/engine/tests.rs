@@ -73,7 +73,7 @@ impl Host for Store {
                         .collect(),
                 ),
                 b"set" => Reply::Set((0..3).map(Reply::Integer).collect()),
-                b"double" => Reply::Double(3.141),
+                b"double" => Reply::Double("3.141".parse().unwrap()),
                 b"null" => Reply::Nil,
                 b"true" => Reply::Boolean(true),
                 b"false" => Reply::Boolean(false),

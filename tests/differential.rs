@@ -556,8 +556,7 @@ fn generate(chance: &mut Chance) -> (u8, bool, Vec<Vec<u8>>) {
             };
             // An option brings its number along.
             match word {
-                "option" | "lcs" | "lpos" | "mpop" | "limit" | "zrange" | "combine" | "geo" => {
-                "option" | "lcs" | "field_op" => {
+                "option" | "lcs" | "field_op" | "lpos" | "mpop" | "limit" | "zrange" | "combine" | "geo" => {
                     argv.extend(text.split(' ').map(|word| word.as_bytes().to_vec()))
                 }
                 _ => argv.push(text.as_bytes().to_vec()),

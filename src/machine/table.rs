@@ -157,7 +157,7 @@ impl Spec {
 
     /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
     pub fn is_write(&self) -> bool {
-        matches!(self.run, Run::Write(_)) && self.group != "pubsub"
+        matches!(self.run, Run::Write(_)) && !self.keyless && self.group != "pubsub"
     }
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
@@ -432,9 +432,11 @@ mod tests {
         match spec.run {
             // HELP of a container reads nothing, nor does a test of itself, whoever answers it.
             Run::Read(_) if !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST" => {
-                drop(flags.insert("readonly"))
+                flags.insert("readonly");
             }
-            Run::Write(_) if spec.is_write() => drop(flags.insert("write")),
+            Run::Write(_) if spec.is_write() => {
+                flags.insert("write");
+            }
             Run::Read(_) | Run::Write(_) | Run::Local => {}
         }
         flags

@@ -211,22 +211,22 @@ impl Engine {
         reply
     }
 
-    /// Forgets all scripts: `SCRIPT FLUSH`.
+    /// Forgets all scripts.
+    #[cfg(test)]
     pub(crate) fn flush_scripts(&mut self) {
         self.scripts.renew(&self.limits);
     }
 
-    /// Forgets all libraries: `FUNCTION FLUSH`.
+    /// Forgets all libraries.
+    #[cfg(test)]
     pub(crate) fn flush_libraries(&mut self) {
         self.functions.renew(&self.limits);
     }
 
     /// Memory of Lua in bytes: of scripts, and of functions.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> (usize, usize) {
-        (
-            self.scripts.vm.lua.used_memory(),
-            self.functions.vm.lua.used_memory(),
-        )
+        (self.scripts.vm.lua.used_memory(), self.functions.vm.lua.used_memory())
     }
 
     fn script(&mut self, text: &[u8], sha: &str) -> Result<mlua::Function, CommandError> {

@@ -226,7 +226,10 @@ impl Engine {
     /// Memory of Lua in bytes: of scripts, and of functions.
     #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> (usize, usize) {
-        (self.scripts.vm.lua.used_memory(), self.functions.vm.lua.used_memory())
+        (
+            self.scripts.vm.lua.used_memory(),
+            self.functions.vm.lua.used_memory(),
+        )
     }
 
     fn script(&mut self, text: &[u8], sha: &str) -> Result<mlua::Function, CommandError> {

@@ -157,7 +157,7 @@ impl Spec {
 
     /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
     pub fn is_write(&self) -> bool {
-        matches!(self.run, Run::Write(_)) && self.group != "pubsub"
+        matches!(self.run, Run::Write(_)) && self.group != "pubsub" && !self.keyless
     }
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.

@@ -162,10 +162,18 @@ pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
     Ok(help_of(
         "PLENARY",
         &[
+            "COMPAT",
+            "    Return what clients sent and this endpoint does not know.",
             "DIGEST",
             "    Return a log index and the digest of this node's state at it.",
             "FRESH (LOCAL|LINEARIZABLE)",
             "    How fresh reads of the current connection are from now on.",
+            "KEYS SHOW",
+            "    Return the access keys: fingerprint, since when, last use on this node.",
+            "KEYS ROTATE (PRIMARY|SECONDARY) [<key>]",
+            "    Set a new key, drawn if none is given, and return it.",
+            "KEYS REMOVE SECONDARY",
+            "    Take the secondary key away.",
             "MEMBERS LIST",
             "    Return the members this node knows.",
             "MEMBERS ADD <host:port>",

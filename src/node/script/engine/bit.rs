@@ -3,13 +3,14 @@
 use super::raise::Args;
 use mlua::{Lua, MultiValue, Table};
 
-/// An operation under the name a script calls it by.
-type Named<F> = (&'static str, F);
+/// Operations under the names a script calls them by.
+type OfOne = (&'static str, fn(u32) -> u32);
+type OfTwo = (&'static str, fn(u32, u32) -> u32);
 
 /// The table `bit`.
 pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
     let bit = lua.create_table()?;
-    let single: [Named<fn(u32) -> u32>; 3] = [
+    let single: [OfOne; 3] = [
         ("tobit", |bits| bits),
         ("bnot", |bits| !bits),
         ("bswap", u32::swap_bytes),
@@ -20,7 +21,7 @@ pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
         })?;
         bit.raw_set(name, function)?;
     }
-    let many: [Named<fn(u32, u32) -> u32>; 3] = [
+    let many: [OfTwo; 3] = [
         ("band", |left, right| left & right),
         ("bor", |left, right| left | right),
         ("bxor", |left, right| left ^ right),
@@ -36,7 +37,7 @@ pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
         })?;
         bit.raw_set(name, function)?;
     }
-    let shifts: [Named<fn(u32, u32) -> u32>; 5] = [
+    let shifts: [OfTwo; 5] = [
         ("lshift", |bits, by| bits << by),
         ("rshift", |bits, by| bits >> by),
         ("arshift", |bits, by| (bits.cast_signed() >> by).cast_unsigned()),

@@ -15,7 +15,7 @@ pub const KIND: Kind = Kind {
         "SORT own ALPHA STORE numbers",
         "SORT_RO own ALPHA ( GET get )*",
         "SORT_RO own STORE numbers",
-        "sort SORT own ( BY by | LIMIT 0 | GET get | ASC | ALPHA | nonsense )+ ALPHA",
+        "sort SORT own ( BY by | LIMIT 0 | ASC | ALPHA | nonsense )+ ALPHA",
         "2 SET weight number",
         "2 HSET fields name number",
         "2 RPUSH numbers number+",

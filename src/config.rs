@@ -101,11 +101,100 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Who may use `DEBUG`. Redis' `enable-debug-command`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DebugCommand {
+    /// Nobody.
+    #[default]
+    No,
+    /// Clients on the loopback interface.
+    Local,
+    /// Whoever may use it by the rules for users.
+    Yes,
+}
+
+impl fmt::Display for DebugCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "no",
+            Self::Local => "local",
+            Self::Yes => "yes",
+        })
+    }
+}
+
+impl FromStr for DebugCommand {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "no" => Ok(Self::No),
+            "local" => Ok(Self::Local),
+            "yes" => Ok(Self::Yes),
+            _ => Err("expected `no`, `local` or `yes`".to_owned()),
+        }
+    }
+}
+
+/// TLS for Redis clients, on a port of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// `host:port`. Port 0 takes a free one.
+    pub listen: String,
+    /// PEM file with this node's certificate, and those between it and the root. Read again when it changes.
+    pub cert_file: PathBuf,
+    /// PEM file with its key. Read again when it changes.
+    pub key_file: PathBuf,
+    /// PEM file with the certificates that sign those of clients.
+    pub ca_cert_file: Option<PathBuf>,
+    /// Whether clients must show a certificate.
+    pub clients: TlsClients,
+}
+
+/// Whether clients must show a certificate. Redis' `tls-auth-clients`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsClients {
+    /// Nobody is asked for one.
+    #[default]
+    No,
+    /// Who shows one must show a right one.
+    Optional,
+    /// Everybody must.
+    Yes,
+}
+
+impl fmt::Display for TlsClients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "no",
+            Self::Optional => "optional",
+            Self::Yes => "yes",
+        })
+    }
+}
+
+impl FromStr for TlsClients {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "no" => Ok(Self::No),
+            "optional" => Ok(Self::Optional),
+            "yes" => Ok(Self::Yes),
+            _ => Err("expected `no`, `optional` or `yes`".to_owned()),
+        }
+    }
+}
+
 /// The Redis endpoint.
 #[derive(Clone, Debug)]
 pub struct RespConfig {
-    /// `host:port`. Port 0 takes a free one.
+    /// `host:port` without TLS. Port 0 takes a free one; empty: none, which needs [`RespConfig::tls`].
     pub listen: String,
+    /// The port with TLS.
+    pub tls: Option<TlsConfig>,
     /// What clients give `AUTH` (user `default`). Without it only loopback is served, as Redis' protected mode does.
     pub access_key: Option<Secret>,
     /// Connections at once. Redis' `maxclients`.
@@ -118,6 +207,8 @@ pub struct RespConfig {
     pub max_output_bytes: usize,
     /// A connection that sent nothing for this long is closed; zero: never (Redis' `timeout 0`).
     pub idle_timeout: Duration,
+    /// Who may use `DEBUG`.
+    pub debug_command: DebugCommand,
 }
 
 impl RespConfig {
@@ -125,12 +216,14 @@ impl RespConfig {
     pub fn new(listen: impl Into<String>) -> Self {
         Self {
             listen: listen.into(),
+            tls: None,
             access_key: None,
             max_clients: 10_000,
             max_bulk_bytes: 16 << 20,
             max_arguments: 1 << 20,
             max_output_bytes: 64 << 20,
             idle_timeout: Duration::ZERO,
+            debug_command: DebugCommand::default(),
         }
     }
 }
@@ -193,9 +286,17 @@ impl Default for Limits {
 }
 
 impl RespConfig {
+    /// The settings and addresses of its ports: the plain one, the one with TLS.
+    fn listeners(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let plain = Some(("resp", self.listen.as_str())).filter(|(_, listen)| !listen.is_empty());
+        let secure = self.tls.as_ref().map(|tls| ("tls_listen", tls.listen.as_str()));
+        plain.into_iter().chain(secure)
+    }
+
     /// Where clients reach the endpoint of a node whose peers reach it at `advertise`; empty while the port is not known.
     pub(crate) fn advertised(&self, advertise: &str) -> String {
-        let (host, port) = self.listen.rsplit_once(':').unwrap_or((&self.listen, "0"));
+        let listen = self.listeners().next().map_or("", |(_, listen)| listen);
+        let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "0"));
         match (host, port) {
             (_, "0") => String::new(),
             ("0.0.0.0" | "[::]" | "", port) => {
@@ -204,7 +305,7 @@ impl RespConfig {
                     advertise.rsplit_once(':').map_or(advertise, |(host, _)| host)
                 )
             }
-            _ => self.listen.clone(),
+            _ => listen.to_owned(),
         }
     }
 }
@@ -268,13 +369,13 @@ impl Config {
     }
 
     fn check_addresses(&self, faults: &mut Faults) {
-        let resp = self.resp.as_ref().map(|resp| resp.listen.as_str());
-        let listeners = [
+        let of_resp = self.resp.iter().flat_map(RespConfig::listeners);
+        let mut listeners = vec![
             ("listen", Some(self.listen.as_str())),
-            ("resp", resp),
             ("http", self.http.as_deref()),
         ];
-        for (setting, address) in listeners {
+        listeners.splice(1..1, of_resp.map(|(setting, listen)| (setting, Some(listen))));
+        for (setting, address) in listeners.iter().copied() {
             if let Some(address) = address {
                 faults.address(setting, address, Use::Listen);
             }
@@ -350,12 +451,17 @@ impl Config {
             Some(key) if key.expose().is_empty() => {
                 faults.add("access_key is empty: give clients a key, or leave it out to serve loopback only");
             }
-            None if well_formed(&resp.listen) && !is_loopback(&resp.listen) => faults.add(format!(
-                "resp = {} without an access key. Without an access key it serves Redis clients on loopback only: set \
-                 access_key, or listen on 127.0.0.1",
-                resp.listen
-            )),
-            _ => {}
+            None => {
+                for (setting, listen) in resp.listeners() {
+                    if well_formed(listen) && !is_loopback(listen) {
+                        faults.add(format!(
+                            "{setting} = {listen} without an access key. Without an access key it serves Redis clients on loopback \
+                             only: set access_key, or listen on 127.0.0.1"
+                        ));
+                    }
+                }
+            }
+            Some(_) => {}
         }
     }
 }
@@ -427,6 +533,26 @@ impl RespConfig {
         faults.positive("max_bulk_bytes", self.max_bulk_bytes);
         faults.positive("max_arguments", self.max_arguments);
         faults.positive("max_output_bytes", self.max_output_bytes);
+        if self.listeners().next().is_none() {
+            faults.add(
+                "resp is empty and tls_listen is not set: give clients a port, or leave out what is for them",
+            );
+        }
+        let Some(tls) = &self.tls else { return };
+        for (setting, file) in [("tls_cert_file", &tls.cert_file), ("tls_key_file", &tls.key_file)] {
+            if file.as_os_str().is_empty() {
+                faults.add(format!(
+                    "{setting} is not set: tls_listen = {} needs it",
+                    tls.listen
+                ));
+            }
+        }
+        if tls.clients != TlsClients::No && tls.ca_cert_file.is_none() {
+            faults.add(format!(
+                "tls_auth_clients = {} without tls_ca_cert_file: set it to the certificates that sign those of clients",
+                tls.clients
+            ));
+        }
     }
 }
 

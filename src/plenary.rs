@@ -13,7 +13,6 @@ use crate::session::Sessions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 
 /// A running node with its edges. Clones are handles to the same.
 ///
@@ -24,6 +23,12 @@ pub struct Plenary {
     node: Node,
     edges: Arc<Edges>,
 }
+
+#[cfg(feature = "resp")]
+use crate::edge::resp::Listeners;
+/// Nobody, without the feature `resp`.
+#[cfg(not(feature = "resp"))]
+type Listeners = ();
 
 /// What listens for others than peers.
 #[derive(Debug, Default)]
@@ -119,7 +124,7 @@ impl Plenary {
 )]
 impl Edges {
     /// Takes the Redis endpoint's port before the node starts, and notes it in the settings: the node tells the others.
-    async fn bind(config: &mut Config) -> Result<Option<(TcpListener, RespConfig)>> {
+    async fn bind(config: &mut Config) -> Result<Option<(Listeners, RespConfig)>> {
         let Some(resp) = &mut config.resp else {
             return Ok(None);
         };
@@ -130,24 +135,12 @@ impl Edges {
         )]));
         #[cfg(feature = "resp")]
         {
-            let listener = crate::edge::resp::Resp::bind(&resp.listen).await?;
-            let bound = listener.local_addr();
-            let bound = bound.map_err(|source| crate::error::Error::Listen {
-                address: resp.listen.clone(),
-                source,
-            })?;
-            if let Some(host) = resp.listen.strip_suffix(":0") {
-                resp.listen = format!("{host}:{}", bound.port());
-            }
-            Ok(Some((listener, resp.clone())))
+            let listeners = crate::edge::resp::Resp::bind(resp).await?;
+            Ok(Some((listeners, resp.clone())))
         }
     }
 
-    async fn start(
-        node: &Node,
-        resp: Option<(TcpListener, RespConfig)>,
-        http: Option<String>,
-    ) -> Result<Self> {
+    async fn start(node: &Node, resp: Option<(Listeners, RespConfig)>, http: Option<String>) -> Result<Self> {
         #[cfg(not(feature = "http"))]
         if http.is_some() {
             return Err(Error::Config(vec![
@@ -157,7 +150,7 @@ impl Edges {
         Ok(Self {
             #[cfg(feature = "resp")]
             resp: resp
-                .map(|(listener, resp)| crate::edge::resp::Resp::start(listener, node.clone(), resp))
+                .map(|(listeners, resp)| crate::edge::resp::Resp::start(listeners, node.clone(), resp))
                 .transpose()?,
             #[cfg(feature = "http")]
             http: match http {

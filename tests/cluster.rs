@@ -212,3 +212,83 @@ async fn a_further_node_joins_gets_a_vote_and_can_be_taken_out() {
     assert_eq!(hset(&nodes[2], "k", "h", "1").await, Reply::Integer(1));
     assert_same_state(&nodes).await;
 }
+
+/// What a node told, message by message.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl plenary::node::Listener for Told {
+    fn event(&self, event: &plenary::machine::event::Event) {
+        if let plenary::machine::event::Event::Message { channel, message, .. } = event {
+            let text = format!("{} {}", channel.escape_ascii(), message.escape_ascii());
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_tells_of_the_same_events_in_the_same_order_also_when_a_key_ends_by_itself() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let told: Vec<_> = nodes
+        .iter()
+        .map(|_| std::sync::Arc::new(Told::default()))
+        .collect();
+    for (node, told) in nodes.iter().zip(&told) {
+        node.listen(told.clone());
+    }
+    let events = ("notify-keyspace-events".to_owned(), "AKEn".to_owned());
+    nodes[1].set_settings(&[events]).await.unwrap();
+    let commands: [&[&str]; 6] = [
+        &["SET", "k", "v", "PX", "3000"],
+        &["HSET", "h", "f", "v"],
+        &["HDEL", "h", "f"],
+        &["RENAME", "k", "l"],
+        &["PUBLISH", "c", "m"],
+        &["SET", "n", "1"],
+    ];
+    for (which, words) in commands.into_iter().enumerate() {
+        let words = words.iter().map(|word| Bytes::from_static(word.as_bytes()));
+        nodes[which % 3]
+            .write(vec![Command::new(0, words)])
+            .await
+            .unwrap();
+    }
+    // Nobody touches the key again: its end is an event of the log.
+    let ended = "__keyevent@0__:expired l".to_owned();
+    for told in &told {
+        eventually("the end of the key is told", async || {
+            told.0.lock().unwrap().contains(&ended)
+        })
+        .await;
+    }
+    let texts: Vec<Vec<String>> = told.iter().map(|told| told.0.lock().unwrap().clone()).collect();
+    let events = texts[0]
+        .iter()
+        .filter_map(|text| text.strip_prefix("__keyevent@0__:"));
+    let without_end: Vec<&str> = events.filter(|event| *event != "expired l").collect();
+    assert_eq!(
+        without_end,
+        [
+            "new k",
+            "set k",
+            "expire k",
+            "new h",
+            "hset h",
+            "hdel h",
+            "del h",
+            "new l",
+            "rename_from k",
+            "rename_to l",
+            "new n",
+            "set n"
+        ]
+    );
+    assert!(texts[0].contains(&"c m".to_owned()));
+    assert!(texts[0].contains(&"__keyspace@0__:h hdel".to_owned()));
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}

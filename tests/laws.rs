@@ -204,6 +204,7 @@ impl Maker<'_> {
         }
         if is_any(&["key", "source", "destination"]) {
             let group = match self.group {
+                "geo" => "sorted-set",
                 group if GROUPS.contains(&group) => group,
                 _ => GROUPS[self.chance.below(GROUPS.len())],
             };
@@ -232,17 +233,35 @@ impl Maker<'_> {
         if word == "count" || is_any(&["db", "cursor", "index"]) {
             return self.one_of(&NUMBERS[..4]);
         }
+        if matches!(word, "min" | "max") {
+            return self.one_of(&[b"1", b"(5", b"-inf", b"+inf", b"-", b"+", b"[f2", b"(f5"]);
+        }
+        if matches!(word, "score" | "increment" | "weight") && self.percent(30) {
+            return self.one_of(&[b"1.5", b"-0", b"inf", b"-inf"]);
+        }
+        if word == "unit" {
+            return self.one_of(&[b"m", b"km", b"ft", b"mi"]);
+        }
         if word == "operation" {
             return self.one_of(&[b"AND", b"OR", b"XOR", b"NOT"]);
         }
         if word == "encoding" {
             return self.one_of(&[b"u1", b"u8", b"i5", b"i64", b"u63"]);
         }
+        if word == "serialized-value" {
+            // What DUMP gives of the string 12.
+            return Bytes::from_static(b"\x00\xc0\x0c\x0a\x00<*\xf8Q\\\x04\xbc\xd5");
+        }
+        if word == "numfields" {
+            return self.one_of(&[b"1", b"1", b"2", b"3"]);
+        }
         if word == "subcommand" {
             return self.one_of(&[b"GETREG", b"DECODE", b"ENCODING", b"TODENSE"]);
         }
         if word == "type" {
-            return self.one_of(&[b"string", b"hash", b"session", b"list", b"set"]);
+            return self.one_of(&[
+                b"string", b"hash", b"session", b"list", b"set", b"zset", b"stream",
+            ]);
         }
         if is_any(&["unix-time"]) {
             return self.one_of(&[b"1", b"5000", b"99999999999"]);
@@ -446,8 +465,9 @@ proptest! {
         let slots: Vec<(u8, Bytes, Option<Millis>)> =
             machine.store().slots().map(|(db, key, slot)| (db, key.clone(), slot.deadline)).collect();
         let of_keys = slots.iter().filter_map(|(_, _, deadline)| *deadline);
+        let of_fields = machine.store().slots().filter_map(|(_, _, slot)| slot.value.first_deadline());
         let of_waiting = machine.store().waiting().next_deadline();
-        prop_assert_eq!(machine.next_deadline(), of_keys.chain(of_waiting).min());
+        prop_assert_eq!(machine.next_deadline(), of_keys.chain(of_fields).chain(of_waiting).min());
         for (db, key, deadline) in &slots {
             let lives = |now: Millis| machine.view(now, *db).slot(key).is_some();
             match deadline {

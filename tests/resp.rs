@@ -40,7 +40,7 @@ impl Server {
         let node = Node::start(Config::new(folder.path())).await.unwrap();
         let mut config = RespConfig::new("127.0.0.1:0");
         change(&mut config);
-        let listener = Resp::bind(&config.listen).await.unwrap();
+        let listener = Resp::bind(&mut config).await.unwrap();
         let resp = Resp::start(listener, node.clone(), config).unwrap();
         Self {
             node,
@@ -337,11 +337,13 @@ const ROWS_THAT_DIFFER: &[&str] = &[
     // Of Redis 7.2.
     "CLIENT|NO-TOUCH",
     "CLIENT|SETINFO",
+    "WAITAOF",
     // A row without subcommands: all of them are refused alike.
     "CLUSTER",
-    // It reads nothing, but is a row of the machine like its neighbours.
+    // They read nothing, but are rows of the machine like their neighbours.
     "OBJECT|HELP",
-    // The same.
+    "XGROUP|HELP",
+    "XINFO|HELP",
     "PFSELFTEST",
 ];
 
@@ -353,8 +355,11 @@ async fn rows_have_the_arity_flags_keys_and_categories_of_redis() {
     let server = Server::start().await;
     let (mut ours, mut theirs) = (server.client().await, Client::connect(redis.address).await);
     let own = |name: &str| name.starts_with("PLENARY") || name.starts_with("SESSION");
+    let later = |since: &str| since.starts_with("7.4");
     let (mut compared, mut differences) = (0, Vec::new());
-    for spec in table::all().filter(|spec| !own(spec.name) && !ROWS_THAT_DIFFER.contains(&spec.name)) {
+    for spec in table::all()
+        .filter(|spec| !own(spec.name) && !later(spec.since) && !ROWS_THAT_DIFFER.contains(&spec.name))
+    {
         let question = ["COMMAND", "INFO", spec.name];
         let (ours, theirs) = (row(&ours.ask(&question).await), row(&theirs.ask(&question).await));
         compared += 1;
@@ -589,12 +594,20 @@ async fn commands_describe_themselves() {
     let server = Server::start().await;
     let mut client = server.client().await;
     let count: usize = client.text(&["COMMAND", "COUNT"]).await.parse().unwrap();
-    for question in [&["COMMAND"][..], &["COMMAND", "INFO"], &["COMMAND", "LIST"]] {
+    for question in [&["COMMAND"][..], &["COMMAND", "INFO"]] {
         let Reply::Array(all) = client.ask(question).await else {
             panic!("an array")
         };
         assert_eq!(all.len(), count);
     }
+    let Reply::Array(listed) = client.ask(&["COMMAND", "LIST"]).await else {
+        panic!("an array")
+    };
+    assert_eq!(
+        listed.len(),
+        table::all().count(),
+        "subcommands are listed as well"
+    );
     let Reply::Array(docs) = client.ask(&["COMMAND", "DOCS"]).await else {
         panic!("an array")
     };
@@ -868,11 +881,10 @@ async fn a_stranger_sees_and_changes_nothing() {
         while (argv.len() as i64) < spec.arity().abs() {
             argv.push("k");
         }
-        assert_eq!(
-            stranger.text(&argv).await,
-            "NOAUTH Authentication required.",
-            "{argv:?}"
-        );
+        let answer = stranger.text(&argv).await;
+        let refusal = answer.strip_prefix("EXECABORT Transaction discarded because of: ");
+        let refusal = refusal.unwrap_or(&answer);
+        assert_eq!(refusal, "NOAUTH Authentication required.", "{argv:?}");
     }
     assert_eq!(known.text(&["GET", "k"]).await, "v");
     assert_eq!(
@@ -896,10 +908,405 @@ async fn stopping_closes_every_connection_and_the_port() {
 async fn an_address_in_use_is_a_clear_error() {
     let server = Server::start().await;
     let address = server.resp.address().to_string();
-    let error = Resp::bind(&address).await.unwrap_err().to_string();
+    let error = Resp::bind(&mut RespConfig::new(&address))
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with(&format!("cannot listen on {address}: ")),
         "{error}"
     );
+    server.stop().await;
+}
+
+// ---- what clients do to each other ----
+
+/// The next reply or message, as `text` tells it.
+async fn next(client: &mut Client) -> String {
+    text(&client.reply().await.expect("a message, not the end"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_reach_the_subscribers_of_channel_pattern_and_shard() {
+    let server = Server::start().await;
+    let (mut two, mut three, mut publisher) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    assert_eq!(two.text(&["SUBSCRIBE", "news"]).await, "subscribe news 1");
+    assert_eq!(two.text(&["PSUBSCRIBE", "n?ws"]).await, "psubscribe n?ws 2");
+    three.ask(&["HELLO", "3"]).await;
+    assert_eq!(three.text(&["SUBSCRIBE", "news"]).await, "subscribe news 1");
+    assert_eq!(three.text(&["SSUBSCRIBE", "news"]).await, "ssubscribe news 1");
+    // Subscribed twice, it is told twice, and counts twice.
+    assert_eq!(publisher.text(&["PUBLISH", "news", "hello"]).await, "3");
+    assert_eq!(next(&mut two).await, "message news hello");
+    assert_eq!(next(&mut two).await, "pmessage n?ws news hello");
+    assert_eq!(next(&mut three).await, "message news hello");
+    assert_eq!(publisher.text(&["SPUBLISH", "news", "shard"]).await, "1");
+    assert_eq!(next(&mut three).await, "smessage news shard");
+    // RESP3 tells messages from replies, so a subscriber may go on.
+    assert_eq!(three.text(&["SET", "k", "v"]).await, "OK");
+    let line = publisher.text(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+    assert_eq!(line.lines().count(), 2, "{line}");
+    assert!(line.contains("flags=P db=0 sub=1 psub=1 ssub=0 "), "{line}");
+    server.until("pubsub_channels", "1").await;
+    server.until("pubsub_patterns", "1").await;
+    server.until("pubsubshard_channels", "1").await;
+    drop((two, three));
+    server.until("pubsub_channels", "0").await;
+    server.until("pubsub_patterns", "0").await;
+    assert_eq!(publisher.text(&["PUBLISH", "news", "nobody"]).await, "0");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_seen_whole_and_its_watch_sees_others() {
+    let server = Server::start().await;
+    let (mut one, mut two) = (server.client().await, server.client().await);
+    for (other, answer) in [
+        ("", "OK 1"),
+        ("SET", "(nil)"),
+        ("EXPIRE", "(nil)"),
+        ("FLUSHALL", "(nil)"),
+    ] {
+        one.ask(&["SET", "k", "v"]).await;
+        assert_eq!(one.text(&["WATCH", "k"]).await, "OK");
+        match other {
+            "SET" => assert_eq!(two.text(&["SET", "k", "v"]).await, "OK"),
+            "EXPIRE" => assert_eq!(two.text(&["EXPIRE", "k", "100"]).await, "1"),
+            "FLUSHALL" => assert_eq!(two.text(&["FLUSHALL"]).await, "OK"),
+            _ => {}
+        }
+        assert_eq!(one.text(&["MULTI"]).await, "OK");
+        assert_eq!(one.text(&["SET", "k", "w"]).await, "QUEUED");
+        assert_eq!(one.text(&["DEL", "k"]).await, "QUEUED");
+        let line = two.text(&["CLIENT", "LIST"]).await;
+        assert!(line.contains("flags=x ") && line.contains("multi=2 "), "{line}");
+        assert_eq!(one.text(&["EXEC"]).await, answer, "{other}");
+        assert_eq!(
+            two.text(&["DEL", "k"]).await,
+            if other == "SET" || other == "EXPIRE" {
+                "1"
+            } else {
+                "0"
+            }
+        );
+    }
+    // A subscriber has the messages of a transaction in its order.
+    two.ask(&["SUBSCRIBE", "c"]).await;
+    for argv in [
+        &["MULTI"][..],
+        &["PUBLISH", "c", "1"],
+        &["SET", "k", "v"],
+        &["PUBLISH", "c", "2"],
+    ] {
+        one.ask(argv).await;
+    }
+    assert_eq!(one.text(&["EXEC"]).await, "1 OK 1");
+    assert_eq!(next(&mut two).await, "message c 1");
+    assert_eq!(next(&mut two).await, "message c 2");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_subscriber_is_cut_off_and_the_others_go_on() {
+    let server = Server::start().await;
+    let (mut slow, mut publisher) = (server.client().await, server.client().await);
+    slow.ask(&["SUBSCRIBE", "c"]).await;
+    // It reads nothing: 32 MB wait for it sooner or later.
+    let message = "m".repeat(1 << 20);
+    let deadline = Instant::now() + PATIENCE;
+    while publisher.text(&["PUBLISH", "c", &message]).await == "1" {
+        assert!(Instant::now() < deadline, "it is not cut off");
+    }
+    server
+        .until("client_output_buffer_limit_disconnections", "1")
+        .await;
+    assert_eq!(publisher.text(&["PING"]).await, "PONG");
+    drop(slow);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paused_clients_wait_and_go_on() {
+    let server = Server::start().await;
+    let (mut one, mut two) = (server.client().await, server.client().await);
+    assert_eq!(two.text(&["CLIENT", "PAUSE", "100000", "WRITE"]).await, "OK");
+    assert_eq!(one.text(&["GET", "k"]).await, "(nil)");
+    one.send(&request(["SET", "k", "v"])).await;
+    one.send(&request(["GET", "k"])).await;
+    server.until("blocked_clients", "1").await;
+    assert_eq!(two.text(&["GET", "k"]).await, "(nil)");
+    let id = two.text(&["CLIENT", "LIST"]).await;
+    assert!(id.contains("flags=b "), "{id}");
+    assert_eq!(two.text(&["CLIENT", "UNPAUSE"]).await, "OK");
+    assert_eq!(
+        (next(&mut one).await, next(&mut one).await),
+        ("OK".into(), "v".into())
+    );
+    server.until("blocked_clients", "0").await;
+    // A pause ends by itself, and one that is cut short does not outlast its client.
+    assert_eq!(two.text(&["CLIENT", "PAUSE", "50"]).await, "OK");
+    assert_eq!(one.text(&["SET", "k", "w"]).await, "OK");
+    assert_eq!(two.text(&["CLIENT", "PAUSE", "100000", "WRITE"]).await, "OK");
+    one.send(&request(["SET", "k", "x"])).await;
+    server.until("blocked_clients", "1").await;
+    drop(one);
+    server.until("blocked_clients", "0").await;
+    assert_eq!(two.text(&["CLIENT", "UNPAUSE"]).await, "OK");
+    assert_eq!(two.text(&["GET", "k"]).await, "w");
+    for (argv, refusal) in [
+        (
+            &["CLIENT", "PAUSE", "x"][..],
+            "ERR timeout is not an integer or out of range",
+        ),
+        (&["CLIENT", "PAUSE", "-1"], "ERR timeout is negative"),
+        (
+            &["CLIENT", "PAUSE", "1", "x"],
+            "ERR CLIENT PAUSE mode must be WRITE or ALL",
+        ),
+        (
+            &["CLIENT", "UNBLOCK", "x"],
+            "ERR value is not an integer or out of range",
+        ),
+        (
+            &["CLIENT", "UNBLOCK", "1", "x"],
+            "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+        ),
+    ] {
+        assert_eq!(two.text(argv).await, refusal);
+    }
+    assert_eq!(two.text(&["CLIENT", "UNBLOCK", "1"]).await, "0");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_cache_are_told_what_changed() {
+    let server = Server::start().await;
+    let (mut cache, mut writer) = (server.client().await, server.client().await);
+    cache.ask(&["HELLO", "3"]).await;
+    assert_eq!(cache.text(&["CLIENT", "TRACKING", "ON"]).await, "OK");
+    cache.ask(&["GET", "a"]).await;
+    cache.ask(&["MGET", "b", "c"]).await;
+    server.until("tracking_total_keys", "3").await;
+    writer.ask(&["SET", "a", "1"]).await;
+    writer.ask(&["SET", "a", "2"]).await;
+    writer.ask(&["DEL", "b"]).await;
+    writer.ask(&["SET", "d", "1"]).await;
+    writer.ask(&["SET", "c", "1"]).await;
+    // Told once, until it is read again; what was not read or did not change is not told.
+    assert_eq!(next(&mut cache).await, "invalidate a");
+    assert_eq!(next(&mut cache).await, "invalidate c");
+    // One's own change is told after its answer.
+    cache.ask(&["GET", "a"]).await;
+    assert_eq!(cache.text(&["SET", "a", "3"]).await, "OK");
+    assert_eq!(next(&mut cache).await, "invalidate a");
+    cache.ask(&["GET", "a"]).await;
+    writer.ask(&["FLUSHALL"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate (nil)");
+    server.until("tracking_total_keys", "0").await;
+    // A key that ends is told without anybody asking for it.
+    writer.ask(&["SET", "e", "1", "PX", "30"]).await;
+    cache.ask(&["GET", "e"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate e");
+    assert_eq!(cache.text(&["CLIENT", "TRACKING", "OFF"]).await, "OK");
+    server.until("tracking_clients", "0").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writes() {
+    let server = Server::start().await;
+    let (mut cache, mut listener, mut writer) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    let id = listener.text(&["CLIENT", "ID"]).await;
+    listener.ask(&["SUBSCRIBE", "__redis__:invalidate"]).await;
+    let on = |more: &[&'static str]| -> Vec<String> {
+        let words = ["CLIENT", "TRACKING", "ON", "REDIRECT", &id];
+        words.iter().chain(more).map(|word| (*word).to_string()).collect()
+    };
+    let ask = async |client: &mut Client, argv: Vec<String>| {
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        client.text(&argv).await
+    };
+    assert_eq!(ask(&mut cache, on(&["NOLOOP"])).await, "OK");
+    cache.ask(&["MGET", "a", "b", "c"]).await;
+    writer.ask(&["SET", "a", "1"]).await;
+    cache.ask(&["SET", "b", "1"]).await;
+    for argv in [&["MULTI"][..], &["SET", "b", "2"], &["EXEC"]] {
+        cache.ask(argv).await;
+    }
+    writer.ask(&["SET", "c", "1"]).await;
+    assert_eq!(next(&mut listener).await, "message __redis__:invalidate a");
+    assert_eq!(next(&mut listener).await, "message __redis__:invalidate c");
+
+    // All keys of one entry that have a prefix are told together.
+    cache.ask(&["CLIENT", "TRACKING", "OFF"]).await;
+    assert_eq!(
+        ask(&mut cache, on(&["BCAST", "PREFIX", "a:", "PREFIX", "b:"])).await,
+        "OK"
+    );
+    writer
+        .ask(&["MSET", "a:1", "1", "b:1", "1", "a:2", "1", "c:1", "1"])
+        .await;
+    assert_eq!(next(&mut listener).await, "message __redis__:invalidate a:1 a:2");
+    assert_eq!(next(&mut listener).await, "message __redis__:invalidate b:1");
+    let info = cache.text(&["CLIENT", "TRACKINGINFO"]).await;
+    assert_eq!(info, format!("flags on bcast redirect {id} prefixes a: b:"));
+    assert_eq!(cache.text(&["CLIENT", "GETREDIR"]).await, id);
+
+    // Chosen key by key.
+    cache.ask(&["CLIENT", "TRACKING", "OFF"]).await;
+    assert_eq!(ask(&mut cache, on(&["OPTIN"])).await, "OK");
+    cache.ask(&["GET", "quiet"]).await;
+    cache.ask(&["CLIENT", "CACHING", "YES"]).await;
+    cache.ask(&["GET", "told"]).await;
+    cache.ask(&["GET", "quiet"]).await;
+    writer.ask(&["MSET", "quiet", "1", "told", "1"]).await;
+    assert_eq!(next(&mut listener).await, "message __redis__:invalidate told");
+
+    // Who is told is gone: the one that caches is told of that, if it can be.
+    cache.ask(&["HELLO", "3"]).await;
+    cache.ask(&["CLIENT", "CACHING", "YES"]).await;
+    cache.ask(&["GET", "told"]).await;
+    assert_eq!(listener.text(&["QUIT"]).await, "OK");
+    drop(listener);
+    server.until("pubsub_channels", "0").await;
+    writer.ask(&["SET", "told", "2"]).await;
+    assert_eq!(next(&mut cache).await, format!("tracking-redir-broken {id}"));
+    assert!(
+        cache
+            .text(&["CLIENT", "TRACKINGINFO"])
+            .await
+            .contains("broken_redirect")
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn monitors_see_what_others_run_and_no_secrets() {
+    let server = Server::start().await;
+    let (mut monitor, mut one) = (server.client().await, server.client().await);
+    assert_eq!(monitor.text(&["MONITOR"]).await, "OK");
+    one.ask(&["SELECT", "3"]).await;
+    one.ask(&["SET", "k", "a \"b\"\n"]).await;
+    one.ask(&["CONFIG", "GET", "port"]).await;
+    one.ask(&["HELLO", "2", "AUTH", "default", "secret", "SETNAME", "me"])
+        .await;
+    one.ask(&["AUTH", "secret"]).await;
+    for argv in [&["MULTI"][..], &["GET", "k"], &["PING"], &["EXEC"]] {
+        one.ask(argv).await;
+    }
+    let peer = one.stream.local_addr().unwrap();
+    for (db, shown) in [
+        (3, r#""SELECT" "3""#),
+        (3, r#""SET" "k" "a \"b\"\n""#),
+        (
+            3,
+            r#""HELLO" "2" "AUTH" "(redacted)" "(redacted)" "SETNAME" "me""#,
+        ),
+        (3, r#""AUTH" "(redacted)""#),
+        (3, r#""MULTI""#),
+        (3, r#""GET" "k""#),
+        (3, r#""PING""#),
+        (3, r#""EXEC""#),
+    ] {
+        let line = next(&mut monitor).await;
+        let end = format!(" [{db} {peer}] {shown}");
+        assert!(line.ends_with(&end), "{line} is not {end}");
+    }
+    // It looks on, until it says so.
+    assert_eq!(
+        monitor.text(&["GET", "k"]).await,
+        "ERR Replica can't interact with the keyspace"
+    );
+    assert_eq!(monitor.text(&["RESET"]).await, "RESET");
+    one.ask(&["GET", "k"]).await;
+    assert_eq!(monitor.text(&["PING"]).await, "PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waits_holds_back_the_next_ones_and_nobody_else() {
+    let server = Server::start().await;
+    let (mut waiter, mut other) = (server.client().await, server.client().await);
+    let id = waiter.text(&["CLIENT", "ID"]).await;
+    // What stands before it is answered; what comes after it is run when it was answered.
+    waiter.send(&request(["SET", "k", "1"])).await;
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    waiter.send(&request(["INCR", "k"])).await;
+    assert_eq!(next(&mut waiter).await, "OK");
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["GET", "k"]).await, "1");
+    let line = other.text(&["CLIENT", "LIST", "ID", &id]).await;
+    assert!(line.contains("flags=b ") && line.contains("cmd=blpop "), "{line}");
+    assert_eq!(other.text(&["RPUSH", "list", "a"]).await, "1");
+    assert_eq!(next(&mut waiter).await, "list a");
+    assert_eq!(next(&mut waiter).await, "2");
+    server.until("blocked_clients", "0").await;
+
+    // Two that wait in one pipeline take what comes one after the other.
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    waiter.send(&request(["BRPOP", "list", "0"])).await;
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["RPUSH", "list", "a", "b", "c"]).await, "3");
+    assert_eq!(next(&mut waiter).await, "list a");
+    assert_eq!(next(&mut waiter).await, "list c");
+    assert_eq!(other.text(&["LRANGE", "list", "0", "-1"]).await, "b");
+    other.ask(&["DEL", "list"]).await;
+
+    // Its time is over.
+    assert_eq!(waiter.text(&["BLPOP", "list", "0.05"]).await, "(nil)");
+    // In a transaction nobody waits.
+    for argv in [&["MULTI"][..], &["BLPOP", "list", "0"], &["PING"]] {
+        waiter.ask(argv).await;
+    }
+    assert_eq!(waiter.text(&["EXEC"]).await, "(nil) PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_when_somebody_says_so_and_when_its_client_goes() {
+    let server = Server::start().await;
+    let (mut waiter, mut other) = (server.client().await, server.client().await);
+    let id = waiter.text(&["CLIENT", "ID"]).await;
+    for (how, answer) in [
+        (&[][..], "(nil)"),
+        (&["TIMEOUT"], "(nil)"),
+        (&["ERROR"], "UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+    ] {
+        waiter.send(&request(["BLPOP", "list", "0"])).await;
+        server.until("blocked_clients", "1").await;
+        let argv = [&["CLIENT", "UNBLOCK", &id][..], how].concat();
+        assert_eq!(other.text(&argv).await, "1");
+        assert_eq!(next(&mut waiter).await, answer);
+        server.until("blocked_clients", "0").await;
+        assert_eq!(other.text(&argv).await, "0");
+    }
+    // Gone without a word: what comes is for the next one.
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    server.until("blocked_clients", "1").await;
+    drop(waiter);
+    server.until("blocked_clients", "0").await;
+    let deadline = Instant::now() + PATIENCE;
+    while server.node.view(0, |view| view.store().waiting().len()) > 0 {
+        assert!(Instant::now() < deadline, "it still waits in the log");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(other.text(&["RPUSH", "list", "a"]).await, "1");
+    assert_eq!(other.text(&["BLPOP", "list", "0"]).await, "list a");
+    // Ended from outside while it waits.
+    let mut waiter = server.client().await;
+    let id = waiter.text(&["CLIENT", "ID"]).await;
+    waiter.send(&request(["BLPOP", "list", "0"])).await;
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["CLIENT", "KILL", "ID", &id]).await, "1");
+    assert_eq!(waiter.reply().await, None);
+    server.until("blocked_clients", "0").await;
     server.stop().await;
 }

@@ -51,6 +51,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("prost", &["src/raft/"]),
     ("sled", &["src/raft/log/sled.rs", "src/raft/meta.rs"]),
     ("bincode", &["src/raft/meta.rs"]),
+    ("mlua", &["src/node/script/engine/"]),
 ];
 
 /// One source file: its path below the project, with `/`, and its text.

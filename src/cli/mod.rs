@@ -56,6 +56,39 @@ enum Command {
     /// Show or change who is a member
     #[command(subcommand)]
     Members(Members),
+    /// Show or change the cluster's two access keys
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Show what clients sent and this node's endpoint does not know: commands, subcommands, options
+    Compat {
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Show of each key the beginning of its SHA-256, since when it is right, and when it was last given to this node
+    Show {
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Draw a new key and print it. The old one is wrong from then on, on every node; whoever is connected stays so
+    Rotate {
+        /// Which: `primary` or `secondary`
+        #[arg(value_parser = ["primary", "secondary"])]
+        which: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
+    /// Take the secondary key away
+    Remove {
+        /// Which: `secondary`
+        #[arg(value_parser = ["secondary"])]
+        which: String,
+        #[command(flatten)]
+        endpoint: Endpoint,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -239,6 +272,10 @@ fn execute(command: Command) -> Result<(), Failure> {
             })
         }
         Command::Members(change) => members(change),
+        Command::Keys(change) => keys(change),
+        Command::Compat { endpoint } => print(&report::compat(
+            &endpoint.connect()?.call(&["PLENARY", "COMPAT"])?,
+        )),
     }
 }
 
@@ -265,6 +302,21 @@ fn members(change: Members) -> Result<(), Failure> {
                 .connect()?
                 .call(&["PLENARY", "MEMBERS", "PROMOTE", &id.to_string()])?;
             format!("{id} votes now.\n")
+        }
+    };
+    print(&told)
+}
+
+fn keys(change: Keys) -> Result<(), Failure> {
+    let told = match change {
+        Keys::Show { endpoint } => report::keys(&endpoint.connect()?.call(&["PLENARY", "KEYS", "SHOW"])?),
+        Keys::Rotate { which, endpoint } => {
+            let reply = endpoint.connect()?.call(&["PLENARY", "KEYS", "ROTATE", &which])?;
+            format!("{}\n", client::text(&reply))
+        }
+        Keys::Remove { which, endpoint } => {
+            endpoint.connect()?.call(&["PLENARY", "KEYS", "REMOVE", &which])?;
+            format!("there is no {which} key any more\n")
         }
     };
     print(&told)

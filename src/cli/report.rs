@@ -1,9 +1,10 @@
 //! What `plenary status` and `plenary members list` print. Asks nobody but the one node.
 
-use super::client::{Client, Error};
+use super::client::{Client, Error, text};
 use crate::machine::reply::Reply;
 use crate::node::status::{MemberStatus, Role, Status};
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A node's answer to `PLENARY STATUS`: JSON, of this version or a later one.
 pub(super) struct Answer {
@@ -106,15 +107,20 @@ fn overview(status: &Status) -> String {
 fn table(status: &Status) -> String {
     let mut rows = vec![["MEMBER", "ROLE", "VOTES", "PEERS", "REDIS", "APPLIED", "LAG"].map(str::to_owned)];
     rows.extend(status.members.iter().map(row));
+    aligned(&rows)
+}
+
+/// Rows in columns that are as wide as they must be.
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         rows.iter()
             .map(|row| row[column].chars().count())
             .max()
             .unwrap_or(0)
     };
-    let widths: [usize; 7] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut out = String::new();
-    for row in &rows {
+    for row in rows {
         let cells = row
             .iter()
             .zip(widths)
@@ -123,6 +129,76 @@ fn table(status: &Status) -> String {
             .expect("a String takes every write");
     }
     out
+}
+
+/// The access keys, as `PLENARY KEYS SHOW` answers them.
+pub(super) fn keys(reply: &Reply) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ago = |at: &str| match at.parse::<u128>() {
+        Ok(at) => format!(
+            "{} ago",
+            age(u64::try_from(now.as_millis().saturating_sub(at)).unwrap_or(u64::MAX))
+        ),
+        Err(_) => "-".to_owned(),
+    };
+    let mut rows = vec![["KEY", "SHA-256", "SET", "USED HERE"].map(str::to_owned)];
+    for key in maps(reply) {
+        let [name, fingerprint, since, used] = ["key", "fingerprint", "since", "used"].map(|field| {
+            key.iter()
+                .find(|(known, _)| known == field)
+                .map(|(_, value)| value.as_str())
+                .unwrap_or_default()
+        });
+        let fingerprint = if fingerprint.is_empty() {
+            "none"
+        } else {
+            fingerprint
+        };
+        rows.push([name.to_owned(), fingerprint.to_owned(), ago(since), ago(used)]);
+    }
+    aligned(&rows)
+}
+
+/// What was refused, as `PLENARY COMPAT` answers it.
+pub(super) fn compat(reply: &Reply) -> String {
+    let mut rows = vec![["COUNT", "CLIENT", "WHAT"].map(str::to_owned)];
+    for refused in maps(reply) {
+        rows.push(["count", "client", "what"].map(|field| {
+            refused
+                .iter()
+                .find(|(known, _)| known == field)
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default()
+        }));
+    }
+    if rows.len() == 1 {
+        return "nothing was refused so far\n".to_owned();
+    }
+    aligned(&rows)
+}
+
+/// An array of maps, each as its pairs; nil is nothing.
+fn maps(reply: &Reply) -> Vec<Vec<(String, String)>> {
+    let said = |reply: &Reply| match reply {
+        Reply::Nil => String::new(),
+        other => text(other),
+    };
+    let Reply::Array(items) = reply else {
+        return Vec::new();
+    };
+    let pairs = |item: &Reply| match item {
+        Reply::Map(pairs) => pairs
+            .iter()
+            .map(|(name, value)| (said(name), said(value)))
+            .collect(),
+        Reply::Array(flat) => flat
+            .chunks(2)
+            .filter(|pair| pair.len() == 2)
+            .map(|pair| (said(&pair[0]), said(&pair[1])))
+            .collect(),
+        _ => Vec::new(),
+    };
+    items.iter().map(pairs).collect()
 }
 
 fn row(member: &MemberStatus) -> [String; 7] {

@@ -1,7 +1,9 @@
 //! The settings of `plenary serve`: one list, read from flags, `PLENARY_*` variables and a TOML file, in that precedence,
 //! merged here and nowhere else. What the values must be is said by [`Config::validate`].
 
-use crate::config::{Config, Durability, Limits, RespConfig, Secret, Timing};
+use crate::config::{
+    Config, DebugCommand, Durability, Limits, RespConfig, Secret, Timing, TlsClients, TlsConfig,
+};
 use crate::error::Error;
 use clap::Args;
 use serde::Deserialize;
@@ -145,6 +147,60 @@ pub(crate) struct Settings {
         help_heading = "Redis endpoint"
     )]
     pub(crate) idle_timeout_ms: Option<u64>,
+
+    /// Who may use DEBUG: nobody, clients on this machine, or all whom the rules for users let [default: no]
+    #[arg(
+        long,
+        env = "PLENARY_ENABLE_DEBUG_COMMAND",
+        value_name = "no|local|yes",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) enable_debug_command: Option<DebugCommand>,
+
+    /// Where Redis clients are served with TLS; by convention port 6380 [default: nowhere]
+    #[arg(
+        long,
+        env = "PLENARY_TLS_LISTEN",
+        value_name = "HOST:PORT",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) tls_listen: Option<String>,
+
+    /// PEM file with the certificate for clients, and those between it and the root; read again when it changes
+    #[arg(
+        long,
+        env = "PLENARY_TLS_CERT_FILE",
+        value_name = "FILE",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+
+    /// PEM file with the certificate's key; read again when it changes
+    #[arg(
+        long,
+        env = "PLENARY_TLS_KEY_FILE",
+        value_name = "FILE",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) tls_key_file: Option<PathBuf>,
+
+    /// PEM file with the certificates that sign those of clients
+    #[arg(
+        long,
+        env = "PLENARY_TLS_CA_CERT_FILE",
+        value_name = "FILE",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) tls_ca_cert_file: Option<PathBuf>,
+
+    /// Whether clients must show a certificate [default: no]
+    #[arg(
+        long,
+        env = "PLENARY_TLS_AUTH_CLIENTS",
+        value_name = "no|optional|yes",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) tls_auth_clients: Option<TlsClients>,
 
     /// Where /health, /ready and /metrics are served [default: nowhere]
     #[arg(long, env = "PLENARY_HTTP", value_name = "HOST:PORT", help_heading = "HTTP")]
@@ -302,6 +358,12 @@ impl Settings {
             max_arguments: self.max_arguments.or(below.max_arguments),
             max_output_bytes: self.max_output_bytes.or(below.max_output_bytes),
             idle_timeout_ms: self.idle_timeout_ms.or(below.idle_timeout_ms),
+            enable_debug_command: self.enable_debug_command.or(below.enable_debug_command),
+            tls_listen: self.tls_listen.or(below.tls_listen),
+            tls_cert_file: self.tls_cert_file.or(below.tls_cert_file),
+            tls_key_file: self.tls_key_file.or(below.tls_key_file),
+            tls_ca_cert_file: self.tls_ca_cert_file.or(below.tls_ca_cert_file),
+            tls_auth_clients: self.tls_auth_clients.or(below.tls_auth_clients),
             http: self.http.or(below.http),
             heartbeat_ms: self.heartbeat_ms.or(below.heartbeat_ms),
             election_min_ms: self.election_min_ms.or(below.election_min_ms),
@@ -358,9 +420,20 @@ impl Settings {
         let (timing, limits) = (Timing::default(), Limits::default());
         let ms = |value: Option<u64>, default: Duration| value.map_or(default, Duration::from_millis);
         let said = |text: &String| !text.is_empty();
-        let resp = self.resp.filter(said).map(|listen| {
-            let resp = RespConfig::new(listen);
+        let tls = self.tls_listen.filter(said).map(|listen| TlsConfig {
+            listen,
+            cert_file: self.tls_cert_file.unwrap_or_default(),
+            key_file: self.tls_key_file.unwrap_or_default(),
+            ca_cert_file: self.tls_ca_cert_file.filter(|file| !file.as_os_str().is_empty()),
+            clients: self.tls_auth_clients.unwrap_or_default(),
+        });
+        let plain = self.resp.filter(said);
+        let served = plain.is_some() || tls.is_some();
+        let resp = served.then(|| {
+            let resp = RespConfig::new(plain.unwrap_or_default());
             RespConfig {
+                tls,
+                debug_command: self.enable_debug_command.unwrap_or_default(),
                 access_key,
                 max_clients: self.max_clients.unwrap_or(resp.max_clients),
                 max_bulk_bytes: self.max_bulk_bytes.unwrap_or(resp.max_bulk_bytes),
@@ -543,6 +616,8 @@ mod tests {
             ("max_arguments", resp.max_arguments.to_string()),
             ("max_output_bytes", resp.max_output_bytes.to_string()),
             ("idle_timeout_ms", resp.idle_timeout.as_millis().to_string()),
+            ("enable_debug_command", resp.debug_command.to_string()),
+            ("tls_auth_clients", TlsClients::default().to_string()),
             ("heartbeat_ms", timing.heartbeat.as_millis().to_string()),
             ("election_min_ms", timing.election_min.as_millis().to_string()),
             ("election_max_ms", timing.election_max.as_millis().to_string()),

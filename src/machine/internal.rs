@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `.exec` | a transaction: commands applied together, if what they watch is unchanged |
 //! | `.scripts` | what scripts came to: see [`super::effects`] |
+//! | `.key` | sets one of the cluster's access keys, or takes it away |
 //! | `.script`, `.flush-scripts`, `.libraries`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
 //! | `.set` | changes settings that all nodes share |
 //! | `.unwait` | takes a command back that waits |
 
+use super::access::{Hash, Which};
 use super::args::{Args, integer};
 use super::effects;
 use super::entry::Command;
@@ -50,6 +52,12 @@ pub fn exec(watches: &[Watch], commands: Vec<Command>) -> Command {
     }
     push_commands(&mut argv, commands);
     Command { db: 0, argv }
+}
+
+/// An access key as one command of the log; none takes it away.
+pub fn key(which: Which, hash: Option<&Hash>) -> Command {
+    let hash = hash.map(|hash| Bytes::copy_from_slice(hash)).unwrap_or_default();
+    Command::new(0, [Bytes::from_static(b".key"), which.name().into(), hash])
 }
 
 /// New values of shared settings as one command of the log: all are set, or none.
@@ -121,6 +129,7 @@ impl Machine {
         let mut args = Args::new(argv, 1);
         match &argv[0][..] {
             b".exec" => self.exec(&mut args, call),
+            b".key" => self.set_key(&mut args),
             b".scripts" => self.apply_scripts(&effects::decode(&mut args)?),
             b".script" => self.store.scripts_mut().add(&mut args),
             b".flush-scripts" => self.store.scripts_mut().flush(),
@@ -168,6 +177,17 @@ impl Machine {
             reply
         };
         commands.iter().map(run).collect()
+    }
+
+    fn set_key(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let which = Which::from_name(args.bytes()?).ok_or(CommandError::Syntax)?;
+        let hash = match args.bytes()?.as_ref() {
+            [] => None,
+            hash => Some(Hash::try_from(hash).map_err(|_| CommandError::Syntax)?),
+        };
+        let now = self.store.clock();
+        self.store.access_mut().set_key(which, hash, now);
+        Ok(Reply::OK)
     }
 
     fn set(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {

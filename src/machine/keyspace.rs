@@ -7,12 +7,13 @@
 //! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
 //! choice) follows from the log and never from a hasher.
 
+use super::access::Access;
 use super::entry::Millis;
 use super::event::{Classes, Event};
 use super::reply::{CommandError, Reply};
 use super::scripts::Scripts;
 use super::settings::Settings;
-use super::value::{Hash, Kind, List, Session, Set, Str, Stream, Value, Zset};
+use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -130,6 +131,8 @@ pub struct Store {
     expired: u64,
     /// What all nodes agreed on by `CONFIG SET`.
     settings: Settings,
+    /// Who may do what.
+    access: Arc<Access>,
     /// Scripts and functions that all nodes know.
     scripts: Scripts,
     /// Commands that wait for a key.
@@ -144,8 +147,14 @@ pub struct Store {
     emptied: Option<(u8, Bytes)>,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
+    /// The first deadline among the fields of each hash, in order. Derived as well.
+    field_deadlines: BTreeSet<(Millis, u8, Bytes)>,
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
     draws: AtomicU64,
+    /// Keys that reads outside the log looked for and found; not state.
+    hits: AtomicU64,
+    /// Keys that they did not find; not state.
+    misses: AtomicU64,
 }
 
 impl Store {
@@ -159,6 +168,7 @@ impl Store {
             revision: 0,
             expired: 0,
             settings: Settings::default(),
+            access: Arc::default(),
             scripts: Scripts::default(),
             waiting: Waiting::default(),
             ready: VecDeque::new(),
@@ -166,7 +176,10 @@ impl Store {
             watched: false,
             emptied: None,
             deadlines: BTreeSet::new(),
+            field_deadlines: BTreeSet::new(),
             draws: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         }
     }
 
@@ -177,13 +190,17 @@ impl Store {
         Store {
             databases: self.databases.clone(),
             settings: self.settings.clone(),
+            access: self.access.clone(),
             scripts: self.scripts.clone(),
             waiting: self.waiting.clone(),
             ready: VecDeque::new(),
             events: Vec::new(),
             emptied: None,
             deadlines: BTreeSet::new(),
+            field_deadlines: BTreeSet::new(),
             draws,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
             ..*self
         }
     }
@@ -201,6 +218,16 @@ impl Store {
     /// What all nodes agreed on.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
+    }
+
+    /// The same, to be changed by an entry of the log.
+    pub(super) fn access_mut(&mut self) -> &mut Access {
+        Arc::make_mut(&mut self.access)
     }
 
     /// The same, to be changed by an entry of the log.
@@ -315,6 +342,14 @@ impl Store {
         self.revision
     }
 
+    /// How many keys reads outside the log have found, and how many they have missed, since this store is in memory.
+    pub fn lookups(&self) -> (u64, u64) {
+        (
+            self.hits.load(Ordering::Relaxed),
+            self.misses.load(Ordering::Relaxed),
+        )
+    }
+
     /// Bytes of all keys, as counted where they change.
     pub fn bytes(&self) -> usize {
         self.databases.iter().map(|database| database.bytes).sum()
@@ -333,8 +368,11 @@ impl Store {
 
     /// The first deadline of all, of keys and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let ends = self.deadlines.first().map(|(at, _, _)| *at);
-        ends.into_iter().chain(self.waiting.next_deadline()).min()
+        let ends = [&self.deadlines, &self.field_deadlines];
+        let first = ends
+            .into_iter()
+            .filter_map(|ends| ends.first().map(|(at, _, _)| *at));
+        first.chain(self.waiting.next_deadline()).min()
     }
 
     /// Reads database `db` (0 to 15) as of `now`.
@@ -356,15 +394,68 @@ impl Store {
         }
         for _ in 0..EXPIRED_PER_ENTRY {
             let Some((deadline, db, key)) = self.deadlines.first() else {
-                return;
+                break;
             };
             if *deadline > self.clock {
-                return;
+                break;
             }
             let (db, key) = (*db, key.clone());
             self.remove_slot(db, &key);
             self.note_expired(db, &key);
         }
+        let mut left = EXPIRED_PER_ENTRY;
+        while let Some((deadline, db, key)) = self.field_deadlines.first() {
+            if left == 0 || *deadline > self.clock {
+                return;
+            }
+            let (db, key) = (*db, key.clone());
+            left -= self.remove_ended_fields(db, &key, left);
+        }
+    }
+
+    /// Removes up to `most` (at least one) fields of a hash that have ended by the log's clock, and the hash with the last one. How many went.
+    fn remove_ended_fields(&mut self, db: u8, key: &[u8], most: usize) -> usize {
+        let clock = self.clock;
+        let due = |slot: &Slot| slot.value.first_deadline().is_some_and(|at| at <= clock);
+        if !self.slot(db, key).is_some_and(due) {
+            return 0;
+        }
+        self.revision += 1;
+        let revision = self.revision;
+        let slot = self.slot_mut(db, key).expect("seen just above");
+        let (before, first) = (slot.value.bytes(), slot.value.first_deadline());
+        let hash = Hash::of_mut(&mut slot.value).expect("only fields of hashes end");
+        let gone = hash.remove_ended(clock, most);
+        slot.version = revision;
+        let (after, next, empty) = (
+            slot.value.bytes(),
+            slot.value.first_deadline(),
+            slot.value.is_gone(),
+        );
+        let bytes = &mut self.databases[usize::from(db)].bytes;
+        *bytes = *bytes + after - before;
+        self.move_field_deadline(db, key, first, next);
+        if empty {
+            self.remove_slot(db, key);
+        } else {
+            self.changed(db, key);
+        }
+        self.notify(db, Classes::HASH, "hexpired", key);
+        if empty {
+            self.notify(db, Classes::GENERIC, "del", key);
+        }
+        gone
+    }
+
+    fn move_field_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
+        if from == to {
+            return;
+        }
+        let key = Bytes::copy_from_slice(key);
+        if let Some(from) = from {
+            self.field_deadlines.remove(&(from, db, key.clone()));
+        }
+        self.field_deadlines.extend(to.map(|to| (to, db, key)));
     }
 
     #[cfg(test)]
@@ -416,6 +507,7 @@ impl Store {
             database.with_deadline -= 1;
             self.deadlines.remove(&(deadline, db, key.clone()));
         }
+        self.move_field_deadline(db, &key, slot.value.first_deadline(), None);
         self.changed(db, &key);
         Some(slot)
     }
@@ -462,7 +554,8 @@ impl Store {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = Arc::make_mut(&mut database.shards[index]);
-        let (added, deadline) = (slot.value.bytes(), slot.deadline);
+        let (added, deadline, field_deadline) =
+            (slot.value.bytes(), slot.deadline, slot.value.first_deadline());
         let old = match shard.get_full_mut(key) {
             Some((_, _, place)) => Some(std::mem::replace(place, slot)),
             None => {
@@ -478,6 +571,8 @@ impl Store {
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
+        let old_field_deadline = old.as_ref().and_then(|old| old.value.first_deadline());
+        self.move_field_deadline(db, key, old_field_deadline, field_deadline);
         old
     }
 
@@ -563,7 +658,16 @@ impl<'a> View<'a> {
 
     /// A key's slot, if it is there and has not ended.
     pub fn slot(&self, key: &[u8]) -> Option<&'a Slot> {
-        self.store.slot(self.db, key).filter(|slot| self.lives(slot))
+        let slot = self.store.slot(self.db, key).filter(|slot| self.lives(slot));
+        if self.seed.is_none() {
+            let lookups = if slot.is_some() {
+                &self.store.hits
+            } else {
+                &self.store.misses
+            };
+            lookups.fetch_add(1, Ordering::Relaxed);
+        }
+        slot
     }
 
     fn lives(&self, slot: &Slot) -> bool {
@@ -573,6 +677,17 @@ impl<'a> View<'a> {
     /// A key's value.
     pub fn get(&self, key: &[u8]) -> Option<&'a Value> {
         self.slot(key).map(|slot| &slot.value)
+    }
+
+    /// Bytes of a key: its name, its value and what they cost.
+    pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
+        self.slot(key)
+            .map(|slot| key.len() + slot.value.bytes() + OVERHEAD_BYTES)
+    }
+
+    /// 128 bits over what a key holds: equal for what a snapshot would write alike.
+    pub fn digest_of(&self, key: &[u8]) -> Option<u128> {
+        self.slot(key).map(|slot| super::snapshot::digest_of(&slot.value))
     }
 
     /// A key's version; 0 if it is absent.
@@ -596,9 +711,10 @@ impl<'a> View<'a> {
         self.get(key).map(Value::as_kind).transpose()
     }
 
-    /// The hash under a key; `WrongType`.
-    pub fn hash(&self, key: &[u8]) -> Result<Option<&'a Hash>, CommandError> {
-        self.kind(key)
+    /// The hash under a key, without the fields that have ended; `WrongType`.
+    pub fn hash(&self, key: &[u8]) -> Result<Option<Living<'a>>, CommandError> {
+        let hash = self.kind::<Hash>(key)?;
+        Ok(hash.map(|hash| hash.at_time(self.now)))
     }
 
     /// The session under a key; `WrongType`.
@@ -796,6 +912,11 @@ impl Keyspace<'_> {
         self.store.view(self.db, self.now()).with_seed(self.call.seed)
     }
 
+    /// Who may do what, to be changed.
+    pub(super) fn access_mut(&mut self) -> &mut Access {
+        self.store.access_mut()
+    }
+
     /// What all nodes agreed on by `CONFIG SET`.
     pub fn settings(&self) -> &Settings {
         &self.store.settings
@@ -890,13 +1011,15 @@ impl Keyspace<'_> {
         self.store.revision += 1;
         let (revision, settings) = (self.store.revision, self.store.settings.clone());
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
-        let before = slot.value.bytes();
+        let (before, first) = (slot.value.bytes(), slot.value.first_deadline());
         let result = change(&mut slot.value);
         slot.value.settle(&settings);
         slot.version = revision;
         let (after, gone) = (slot.value.bytes(), slot.value.is_gone());
+        let next = slot.value.first_deadline();
         let bytes = &mut self.store.databases[usize::from(self.db)].bytes;
         *bytes = *bytes + after - before;
+        self.store.move_field_deadline(self.db, key, first, next);
         if gone {
             self.remove(key);
             self.store.tell_emptied();
@@ -925,12 +1048,15 @@ impl Keyspace<'_> {
         Ok(result.expect("there: checked above"))
     }
 
-    /// [`Keyspace::change_kind`] of a hash.
+    /// [`Keyspace::change_kind`] of a hash, whose fields that have ended are removed before.
     pub fn change_hash<R>(
         &mut self,
         key: &[u8],
         change: impl FnOnce(&mut Hash) -> R,
     ) -> Result<R, CommandError> {
+        if self.view().slot(key).is_some() {
+            self.store.remove_ended_fields(self.db, key, usize::MAX);
+        }
         self.change_kind(key, change)
     }
 
@@ -951,6 +1077,7 @@ impl Keyspace<'_> {
         if old.with_deadline > 0 {
             self.store.deadlines.retain(|(_, of, _)| *of != db);
         }
+        self.store.field_deadlines.retain(|(_, of, _)| *of != db);
         self.store.revision += 1;
         self.store.flushed(db);
         old.keys
@@ -970,11 +1097,10 @@ impl Keyspace<'_> {
             db if db == right => left,
             db => db,
         };
-        let deadlines = std::mem::take(&mut self.store.deadlines);
-        self.store.deadlines = deadlines
-            .into_iter()
-            .map(|(at, db, key)| (at, swapped(db), key))
-            .collect();
+        for deadlines in [&mut self.store.deadlines, &mut self.store.field_deadlines] {
+            let old = std::mem::take(deadlines);
+            deadlines.extend(old.into_iter().map(|(at, db, key)| (at, swapped(db), key)));
+        }
     }
 }
 
@@ -994,6 +1120,7 @@ mod tests {
         Append(u8, usize),
         Field(u8, u8, usize),
         Unfield(u8, u8),
+        FieldDeadline(u8, u8, Option<Millis>),
         Rename(u8, u8),
         Swap,
         Flush,
@@ -1011,6 +1138,7 @@ mod tests {
             2 => (key(), 0usize..100).prop_map(|(key, count)| Change::Append(key, count)),
             3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
             2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
+            2 => (key(), 0u8..4, deadline()).prop_map(|(key, field, at)| Change::FieldDeadline(key, field, at)),
             1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
             1 => Just(Change::Swap),
             1 => Just(Change::Flush),
@@ -1042,6 +1170,9 @@ mod tests {
                 drop(keys.change_hash(&name(*key), |hash| hash.set(&[*field], &vec![b'x'; *count])));
             }
             Change::Unfield(key, field) => drop(keys.change_hash(&name(*key), |hash| hash.remove(&[*field]))),
+            Change::FieldDeadline(key, field, at) => {
+                drop(keys.change_hash(&name(*key), |hash| hash.set_deadline(&[*field], *at)));
+            }
             Change::Rename(from, to) if from != to => drop(keys.rename(&name(*from), &name(*to))),
             Change::Rename(..) | Change::Advance(_) => {}
             Change::Swap => keys.swap(0, 1),
@@ -1051,12 +1182,18 @@ mod tests {
 
     /// Every count is what counting anew comes to.
     fn recount(store: &Store) {
-        let mut deadlines = BTreeSet::new();
+        let (mut deadlines, mut field_deadlines) = (BTreeSet::new(), BTreeSet::new());
         let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
         for (db, key, slot) in store.slots() {
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
-                Value::Hash(hash) => hash.iter().map(|(field, value)| field.len() + value.len()).sum(),
+                Value::Hash(hash) => {
+                    field_deadlines.extend(hash.first_deadline().map(|at| (at, db, key.clone())));
+                    let of_deadline = |field: &Bytes| if hash.deadline(field).is_some() { 8 } else { 0 };
+                    let size =
+                        |(field, value): (&Bytes, &Bytes)| field.len() + value.len() + of_deadline(field);
+                    hash.iter().map(size).sum()
+                }
                 other => other.bytes(),
             };
             bytes += key.len() + content + OVERHEAD_BYTES;
@@ -1069,6 +1206,7 @@ mod tests {
         }
         assert_eq!(store.bytes(), bytes);
         assert_eq!(store.deadlines, deadlines);
+        assert_eq!(store.field_deadlines, field_deadlines);
         for db in 0..2 {
             let count = |of: &HashMap<u8, usize>| of.get(&db).copied().unwrap_or(0);
             assert_eq!(

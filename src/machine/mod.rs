@@ -2,6 +2,7 @@
 //!
 //! Two machines that applied the same entries are equal, byte for byte of their snapshots; [`Machine::digest`] shows it.
 
+pub mod access;
 pub mod args;
 mod commands;
 pub mod effects;
@@ -10,10 +11,12 @@ pub mod event;
 mod float;
 mod geohash;
 pub mod glob;
+pub mod interface;
 pub mod internal;
 pub mod keyspace;
 pub mod once;
 pub mod overlay;
+mod rdb;
 pub mod reply;
 pub mod scripts;
 pub mod settings;
@@ -68,7 +71,9 @@ impl Machine {
     /// Applies one group. Cannot fail: a refusal is a reply, the same on every node.
     pub fn apply(&mut self, entry: &Entry) -> Outcome {
         if !self.seeded {
+            let watched = self.store.watches_changes();
             (self.store, self.seeded) = (Store::new(entry.seed), true);
+            self.store.watch_changes(watched);
         }
         self.store.advance(entry.at);
         // Keys that have ended, for those who wait for that.
@@ -126,8 +131,14 @@ impl Machine {
         let mut call = call.clone();
         while let Some((db, key)) = self.store.next_ready() {
             call.ready = Some(key.clone());
-            for number in self.store.waiting().numbers_for(db, &key) {
+            let mut after = 0;
+            while let Some(number) = self.store.waiting().next_for(db, &key, after) {
+                after = number;
                 let there = self.store.view(db, self.store.clock()).slot(&key).is_some();
+                if !there && !self.store.waiting().any_even_if_gone() {
+                    // Thousands may wait for what the first of them has taken.
+                    break;
+                }
                 let waiting = self.store.waiting().get(number);
                 let Some(wait) = waiting.filter(|wait| there || wait.even_if_gone) else {
                     continue;

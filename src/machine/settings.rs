@@ -11,6 +11,8 @@ use std::io;
 pub struct Settings {
     /// `notify-keyspace-events`: which events are told.
     pub notify_keyspace_events: Classes,
+    /// `acl-pubsub-default`: whether new users may use all channels.
+    pub acl_pubsub_default: bool,
     /// `hash-max-listpack-entries`: fields a hash may have to be shown as a listpack.
     pub hash_max_listpack_entries: usize,
     /// `hash-max-listpack-value`: bytes a field or value may have there.
@@ -37,6 +39,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             notify_keyspace_events: Classes::default(),
+            acl_pubsub_default: false,
             hash_max_listpack_entries: 512,
             hash_max_listpack_value: 64,
             set_max_intset_entries: 512,
@@ -72,15 +75,32 @@ macro_rules! numbers {
     };
 }
 
-const PARAMETERS: &[Parameter] = &[Parameter {
-    names: &["notify-keyspace-events"],
-    get: |settings| settings.notify_keyspace_events.to_string(),
-    set: |settings, text| {
-        Classes::parse(text)
-            .map(|classes| settings.notify_keyspace_events = classes)
-            .is_some()
+const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        names: &["notify-keyspace-events"],
+        get: |settings| settings.notify_keyspace_events.to_string(),
+        set: |settings, text| {
+            Classes::parse(text)
+                .map(|classes| settings.notify_keyspace_events = classes)
+                .is_some()
+        },
     },
-}];
+    Parameter {
+        names: &["acl-pubsub-default"],
+        get: |settings| {
+            if settings.acl_pubsub_default {
+                "allchannels"
+            } else {
+                "resetchannels"
+            }
+            .to_owned()
+        },
+        set: |settings, text| {
+            settings.acl_pubsub_default = text == "allchannels";
+            settings.acl_pubsub_default || text == "resetchannels"
+        },
+    },
+];
 
 const NUMBERS: &[Parameter] = numbers! {
     hash_max_listpack_entries: "hash-max-listpack-entries", "hash-max-ziplist-entries";

@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! content = seeded u8, hash seed u64, clock u64, revision u64, expired u64,
-//!           count u32, count × (node u64, start u64, number u64), settings, waiting, scripts known, scripts applied, slot …
+//!           count u32, count × (node u64, start u64, number u64), settings, waiting, access, scripts known, scripts applied, slot …
 //! settings = count u32, count × (name, value)
 //! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
 //! value   = kind u8 (1 string, 2 hash, 3 session, 4 list, 5 set, 6 sorted set, 7 stream), then what the type's file in `value/` writes
@@ -23,6 +23,7 @@
 //! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex` pins the bytes.
 
 use super::Machine;
+use super::access::Access;
 use super::effects::Applied;
 use super::keyspace::{DATABASES, Slot, Store};
 use super::once::Once;
@@ -112,6 +113,16 @@ pub(super) fn digest(machine: &Machine) -> u128 {
         .and_then(|_| out.flush())
         .expect("hashing fails only for a value of 4 GiB, which the machine refuses");
     out.get_ref().0.finish128().as_u128()
+}
+
+/// 128 bits over one value, as [`digest`] takes them.
+pub(super) fn digest_of(value: &Value) -> u128 {
+    let hasher = SipHasher24::new_with_keys(0x706c_656e_6172_7921, 0x6469_6765_7374_2031);
+    let mut out = DigestWriter(hasher);
+    value
+        .write(&mut out)
+        .expect("hashing fails only for a value of 4 GiB, which the machine refuses");
+    out.0.finish128().as_u128()
 }
 
 /// Why bytes are not what a snapshot can hold.
@@ -216,6 +227,7 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
     }
     store.settings().write(out)?;
     store.waiting().write(out)?;
+    store.access().write(out)?;
     store.scripts().write(out)?;
     machine.scripts.write(out)?;
     let mut slots = 0;
@@ -406,6 +418,7 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
     if version >= 2 {
         *store.settings_mut() = Settings::read(from)?;
         *store.waiting_mut() = Waiting::read(from)?;
+        *store.access_mut() = Access::read(from)?;
         *store.scripts_mut() = Scripts::read(from)?;
         scripts = Applied::read(from)?;
     }

@@ -40,6 +40,10 @@ pub struct Spec {
     pub categories: &'static str,
     /// Where the keys stand, for a command whose other arguments say so: positions in argv. Redis' flag `movablekeys`.
     pub finder: Option<Finder>,
+    /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
+    pub id: usize,
+    /// It goes through the log but changes no key: neither the flag nor the category `write`.
+    pub keyless: bool,
     /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
     /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
     pub waits: Option<Waits>,
@@ -73,6 +77,8 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         flags: "",
         categories: "",
         finder: None,
+        id: 0,
+        keyless: false,
         waits: None,
     }
 }
@@ -124,6 +130,14 @@ impl Spec {
         }
     }
 
+    /// It goes through the log but changes no key.
+    pub const fn keyless(self) -> Self {
+        Self {
+            keyless: true,
+            ..self
+        }
+    }
+
     /// It reads, and inside the log it can wait by this.
     pub const fn waits(self, waits: Waits) -> Self {
         Self {
@@ -139,6 +153,11 @@ impl Spec {
 
     const fn of(self, group: &'static str) -> Self {
         Self { group, ..self }
+    }
+
+    /// Whether it changes keys. What only tells something (`PUBLISH`) is in the log for its order, but no write to Redis.
+    pub fn is_write(&self) -> bool {
+        matches!(self.run, Run::Write(_)) && !self.keyless && self.group != "pubsub"
     }
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
@@ -215,22 +234,26 @@ impl Spec {
 
     /// The keys among a command's arguments.
     pub fn keys_of<'a>(&self, argv: &'a [Bytes]) -> Vec<&'a Bytes> {
+        self.keys_at(argv)
+            .into_iter()
+            .filter_map(|at| argv.get(at))
+            .collect()
+    }
+
+    /// The positions of the keys among a command's arguments.
+    pub fn keys_at(&self, argv: &[Bytes]) -> Vec<usize> {
         if let Some(finder) = self.finder {
-            return finder(argv).into_iter().filter_map(|at| argv.get(at)).collect();
+            return finder(argv).into_iter().filter(|at| *at < argv.len()).collect();
         }
         let (first, last, step) = TABLE.get(self.name).map_or_else(|| self.keys(), |row| row.keys);
         if first == 0 {
             return Vec::new();
         }
         let end = match usize::try_from(last) {
-            Ok(last) => last + 1,
-            Err(_) => argv
-                .len()
-                .saturating_add_signed(isize::try_from(last + 1).unwrap_or(0)),
+            Ok(last) => argv.len().min(last + 1),
+            Err(_) => usize::try_from(last + 1 + i64::try_from(argv.len()).unwrap_or(i64::MAX)).unwrap_or(0),
         };
-        argv.iter()
-            .take(end)
-            .skip(usize::try_from(first).unwrap_or(0))
+        (usize::try_from(first).unwrap_or(0)..end.min(argv.len()))
             .step_by(usize::try_from(step).unwrap_or(1).max(1))
             .collect()
     }
@@ -284,6 +307,8 @@ pub fn all() -> impl Iterator<Item = Spec> {
     commands::GROUPS
         .iter()
         .flat_map(|(group, rows)| rows.iter().map(move |spec| spec.of(group)))
+        .enumerate()
+        .map(|(id, spec)| Spec { id, ..spec })
 }
 
 /// The row of a name in upper case, `CONTAINER|SUB` included.
@@ -406,10 +431,12 @@ mod tests {
         match spec.run {
             // HELP of a container reads nothing, nor does a test of itself, whoever answers it.
             Run::Read(_) if !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST" => {
-                drop(flags.insert("readonly"))
+                flags.insert("readonly");
             }
-            Run::Write(_) => drop(flags.insert("write")),
-            Run::Read(_) | Run::Local => {}
+            Run::Write(_) if spec.is_write() => {
+                flags.insert("write");
+            }
+            Run::Read(_) | Run::Write(_) | Run::Local => {}
         }
         flags
     }
@@ -442,16 +469,11 @@ mod tests {
                 "keys of {name}"
             );
             assert_eq!(flags(spec), words(redis_flags, ","), "flags of {name}");
-            let named: BTreeSet<String> = words(spec.categories, " ")
-                .iter()
-                .map(|word| format!("@{word}"))
+            let ours: BTreeSet<String> = super::super::access::categories(spec)
+                .map(|category| format!("@{category}"))
                 .collect();
-            assert!(
-                named
-                    .iter()
-                    .all(|word| words(categories, ",").contains(word.as_str())),
-                "categories of {name}: {named:?}"
-            );
+            let ours: BTreeSet<&str> = ours.iter().map(String::as_str).collect();
+            assert_eq!(ours, words(categories, ","), "categories of {name}");
             assert_eq!((spec.since, spec.group), (since, group), "origin of {name}");
             assert!(
                 !spec.summary.is_empty() || spec.name == "PING",
@@ -470,7 +492,9 @@ mod tests {
                 .any(|line| line.split(' ').next() == Some(spec.name))
         }) {
             assert!(
-                spec.since.starts_with("plenary ") || spec.since.starts_with("7.2"),
+                ["plenary ", "7.2", "7.4"]
+                    .iter()
+                    .any(|since| spec.since.starts_with(since)),
                 "{} since {}",
                 spec.name,
                 spec.since

@@ -11,6 +11,7 @@ use super::snapshot::{Source, invalid, write_bytes, write_length};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// One command that waits.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +61,8 @@ pub struct Waiting {
     by_key: BTreeMap<(u8, Bytes), BTreeSet<u64>>,
     /// Every deadline. Derived.
     deadlines: BTreeSet<(Millis, u64)>,
+    /// How many are run again also when a key is gone. Derived.
+    even_if_gone: usize,
 }
 
 impl Waiting {
@@ -85,10 +88,15 @@ impl Waiting {
         of.map(|((_, key), _)| key.clone()).collect()
     }
 
-    /// Who waits for this key, first come first.
-    pub(super) fn numbers_for(&self, db: u8, key: &Bytes) -> Vec<u64> {
-        let waiting = self.by_key.get(&(db, key.clone()));
-        waiting.map_or_else(Vec::new, |numbers| numbers.iter().copied().collect())
+    /// The first who waits for this key and came after that one (0: of all).
+    pub(super) fn next_for(&self, db: u8, key: &Bytes, after: u64) -> Option<u64> {
+        let waiting = self.by_key.get(&(db, key.clone()))?;
+        waiting.range((Excluded(after), Unbounded)).next().copied()
+    }
+
+    /// Whether anybody waits who is run again also when a key is gone.
+    pub(super) fn any_even_if_gone(&self) -> bool {
+        self.even_if_gone > 0
     }
 
     /// One that waits.
@@ -120,12 +128,14 @@ impl Waiting {
         }
         self.deadlines
             .extend(wait.deadline.map(|deadline| (deadline, number)));
+        self.even_if_gone += usize::from(wait.even_if_gone);
         self.waits.insert(number, wait);
     }
 
     /// Takes a command out, and who waits for its answer.
     pub(super) fn remove(&mut self, number: u64) -> Option<(Waiter, Wait)> {
         let wait = self.waits.remove(&number)?;
+        self.even_if_gone -= usize::from(wait.even_if_gone);
         for key in &wait.keys {
             let place = (wait.db, key.clone());
             if let Some(numbers) = self.by_key.get_mut(&place) {

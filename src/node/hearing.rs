@@ -14,6 +14,12 @@ use tokio::sync::{Notify, oneshot};
 pub trait Listener: Send + Sync {
     /// Something happened. Called by the apply task: be quick, never wait.
     fn event(&self, event: &Event);
+
+    /// All that applying an entry made happen was told.
+    fn applied(&self) {}
+
+    /// A snapshot has replaced the state: nothing was told of what it changed.
+    fn replaced(&self) {}
 }
 
 /// Who hears what on this node.
@@ -161,10 +167,15 @@ impl Hearing {
                 _ => listeners.iter().for_each(|listener| listener.event(event)),
             }
         }
+        listeners.iter().for_each(|listener| listener.applied());
     }
 
     /// A snapshot has replaced the machine: whoever waits for what is not in it any more is told, and what waits in it for nobody is taken back.
     pub(super) fn replaced(&self, machine: &Machine) {
+        self.listeners
+            .read()
+            .iter()
+            .for_each(|listener| listener.replaced());
         let own = self.own.get().copied().unwrap_or_default();
         let kept: BTreeSet<u64> = machine.store().waiting().of_caller(own).collect();
         let mut waits = self.waits.lock();

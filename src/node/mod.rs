@@ -28,6 +28,7 @@ mod ticker;
 
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
+use crate::machine::access::{Access, Hash, Which};
 use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::{self, Unwait, Watch};
 use crate::machine::keyspace::View;
@@ -290,6 +291,42 @@ impl Node {
             Some(Reply::Error(refusal)) => Err(refusal.into()),
             _ => Ok(written.token),
         }
+    }
+
+    /// Takes a snapshot of what is applied.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when Raft does not run any more.
+    pub async fn snapshot(&self) -> Result<()> {
+        self.inner
+            .replica
+            .snapshot()
+            .await
+            .map_err(|why| Error::Stopped { why: why.to_string() })
+    }
+
+    /// Who may do what, as of what this node has applied.
+    pub fn access(&self) -> Arc<Access> {
+        self.inner.state.machine().read().store().access().clone()
+    }
+
+    /// [`Access::revision`] without a lock: it has moved before the writer of a change is answered.
+    pub fn access_revision(&self) -> u64 {
+        self.inner.state.access_revision()
+    }
+
+    /// The revision of [`Node::access`], to wait for changes.
+    pub fn access_changes(&self) -> watch::Receiver<u64> {
+        self.inner.state.access_changes()
+    }
+
+    /// Sets one of the cluster's access keys, by its SHA-256, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    pub async fn set_access_key(&self, which: Which, hash: Option<Hash>) -> Result<Token> {
+        let written = self.write(vec![internal::key(which, hash.as_ref())]).await?;
+        Ok(written.token)
     }
 
     /// Tells `listener` from now on what happens, in the order of the log.

@@ -17,6 +17,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::{Mutex, RwLock};
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -30,6 +31,9 @@ pub(crate) struct State {
     machine: Arc<RwLock<Machine>>,
     clock: Arc<Mutex<Clock>>,
     applied: watch::Receiver<u64>,
+    /// The revision of who may do what: see [`State::access_revision`].
+    access: Arc<AtomicU64>,
+    access_changes: watch::Receiver<u64>,
     /// The last audit that is complete; held for a copy.
     audit: Arc<Mutex<Option<Audit>>>,
 }
@@ -65,6 +69,16 @@ impl State {
         self.applied.clone()
     }
 
+    /// The revision of who may do what, as of the last entry applied; costs no lock. It has moved before the writer is answered.
+    pub(crate) fn access_revision(&self) -> u64 {
+        self.access.load(Ordering::Acquire)
+    }
+
+    /// The same, to wait for changes.
+    pub(crate) fn access_changes(&self) -> watch::Receiver<u64> {
+        self.access_changes.clone()
+    }
+
     /// The last audit.
     pub(crate) fn audit(&self) -> Option<Audit> {
         *self.audit.lock()
@@ -92,6 +106,7 @@ impl Clock {
 pub(crate) struct StateStore {
     state: State,
     applied: watch::Sender<u64>,
+    access_changes: watch::Sender<u64>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
     /// Which node and start these answers are for.
@@ -121,7 +136,11 @@ impl StateStore {
             at: machine.store().clock(),
             seen: Instant::now(),
         };
+        let revision = machine.store().access().revision();
+        let access_changes = watch::Sender::new(revision);
         let state = State {
+            access: Arc::new(AtomicU64::new(revision)),
+            access_changes: access_changes.subscribe(),
             machine: Arc::new(RwLock::new(machine)),
             clock: Arc::new(Mutex::new(clock)),
             applied: applied.subscribe(),
@@ -131,6 +150,7 @@ impl StateStore {
         Ok(Self {
             state,
             applied,
+            access_changes,
             last_applied,
             membership,
             own,
@@ -158,6 +178,7 @@ impl StateStore {
             let events = machine.store_mut().take_events();
             let clock = machine.store().clock();
             self.note_clock(clock);
+            self.note_access(machine.store().access().revision());
             // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
             // token of a write can wait for it here.
             self.applied.send_replace(index);
@@ -178,6 +199,12 @@ impl StateStore {
             _ => {}
         }
         Ok(())
+    }
+
+    fn note_access(&self, revision: u64) {
+        if self.state.access.swap(revision, Ordering::AcqRel) != revision {
+            self.access_changes.send_replace(revision);
+        }
     }
 
     /// Takes the digest beside the tasks; walking a large state takes a while, and nobody waits for it.
@@ -286,6 +313,7 @@ impl RaftStateMachine<Types> for StateStore {
         let old = {
             let mut current = self.state.machine.write();
             self.note_clock(machine.store().clock());
+            self.note_access(machine.store().access().revision());
             self.applied
                 .send_replace(meta.last_log_id.map_or(0, |id| id.index));
             let watched = current.store().watches_changes();

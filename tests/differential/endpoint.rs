@@ -22,8 +22,8 @@ impl Endpoint {
             let mut config = Config::new(folder.path());
             config.durability = Durability::Os;
             let node = Node::start(config).await.expect("a node alone");
-            let config = RespConfig::new("127.0.0.1:0");
-            let listener = Resp::bind(&config.listen).await.expect("a free port");
+            let mut config = RespConfig::new("127.0.0.1:0");
+            let listener = Resp::bind(&mut config).await.expect("a free port");
             let resp = Resp::start(listener, node.clone(), config).expect("an endpoint on loopback");
             (node, resp)
         });

@@ -1,41 +1,17 @@
 //! `COMMAND`: the rows of the machine's table in the shape of Redis 7.0.
 //!
-//! Left out, and empty in the replies: tips, and key specifications (first key, last key and step say the same).
+//! Tips and key specifications are those of [`crate::machine::interface`].
 
 use super::connection::Caller;
 use super::local::{Answer, help_of};
+use crate::machine::access::categories;
 use crate::machine::args::Args;
 use crate::machine::glob;
+use crate::machine::interface::{Begin, Find, KeySpec, KeyUse, key_specs, key_uses, tips};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Run, Spec};
 use bytes::Bytes;
 use std::borrow::Cow;
-
-/// Redis' ACL categories that our rows can have, in the order in which Redis names them.
-const CATEGORIES: [&str; 22] = [
-    "keyspace",
-    "read",
-    "write",
-    "set",
-    "sortedset",
-    "list",
-    "hash",
-    "string",
-    "bitmap",
-    "hyperloglog",
-    "geo",
-    "stream",
-    "session",
-    "pubsub",
-    "admin",
-    "fast",
-    "slow",
-    "blocking",
-    "dangerous",
-    "connection",
-    "transaction",
-    "scripting",
-];
 
 /// `COMMAND`: every command.
 pub(super) fn all(_: &mut Caller, _: &mut Args<'_>) -> Answer {
@@ -70,10 +46,10 @@ pub(super) fn docs(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     ))
 }
 
-/// `COMMAND LIST [FILTERBY MODULE name|ACLCAT category|PATTERN pattern]`. With a filter, subcommands are listed too.
+/// `COMMAND LIST [FILTERBY MODULE name|ACLCAT category|PATTERN pattern]`. Subcommands are listed too.
 pub(super) fn list(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     if args.is_empty() {
-        return Ok(Reply::Array(top().map(|spec| name(&spec)).collect()));
+        return Ok(Reply::Array(table::all().map(|spec| name(&spec)).collect()));
     }
     if args.remaining() != 3 || !args.keyword("FILTERBY") {
         return Err(CommandError::Syntax);
@@ -81,9 +57,7 @@ pub(super) fn list(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     let (filter, value) = (args.bytes()?.to_ascii_lowercase(), args.bytes()?);
     let fits = |spec: &Spec| match filter.as_slice() {
         b"module" => Ok(false),
-        b"aclcat" => Ok(categories(spec)
-            .iter()
-            .any(|category| value.eq_ignore_ascii_case(category.as_bytes()))),
+        b"aclcat" => Ok(categories(spec).any(|category| value.eq_ignore_ascii_case(category.as_bytes()))),
         b"pattern" => Ok(glob::matches(&value.to_ascii_uppercase(), spec.name.as_bytes())),
         _ => Err(CommandError::Syntax),
     };
@@ -99,15 +73,36 @@ pub(super) fn list(_: &mut Caller, args: &mut Args<'_>) -> Answer {
 /// `COMMAND GETKEYS command argument ...`.
 pub(super) fn getkeys(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     let argv = args.rest();
+    let keys = uses(argv)?
+        .into_iter()
+        .map(|key| Reply::Bulk(argv[key.at].clone()));
+    Ok(Reply::Array(keys.collect()))
+}
+
+/// `COMMAND GETKEYSANDFLAGS command argument ...`.
+pub(super) fn getkeysandflags(_: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let argv = args.rest();
+    let shown = uses(argv)?
+        .into_iter()
+        .map(|key| Reply::Array(vec![Reply::Bulk(argv[key.at].clone()), key_flags(key.flags)]));
+    Ok(Reply::Array(shown.collect()))
+}
+
+fn uses(argv: &[Bytes]) -> Result<Vec<KeyUse>, CommandError> {
+    const NONE: CommandError = CommandError::text("ERR The command has no key arguments");
     let spec = table::lookup(argv).map_err(|error| match error {
         CommandError::Arity(_) => CommandError::text("ERR Invalid number of arguments specified for command"),
         _ => CommandError::text("ERR Invalid command specified"),
     })?;
-    let keys: Vec<Reply> = spec.keys_of(argv).into_iter().cloned().map(Reply::Bulk).collect();
-    if keys.is_empty() {
-        return Err(CommandError::text("ERR The command has no key arguments"));
+    if key_specs(spec).is_empty() && spec.keys().0 == 0 && spec.finder.is_none() {
+        return Err(NONE);
     }
-    Ok(Reply::Array(keys))
+    let keys = key_uses(spec, argv);
+    let optional = spec.flags.contains("no_mandatory_keys");
+    if keys.is_empty() && !optional {
+        return Err(CommandError::text("ERR Invalid arguments specified for command"));
+    }
+    Ok(keys)
 }
 
 pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
@@ -130,6 +125,8 @@ pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
             "    commands are returned.",
             "GETKEYS <full-command>",
             "    Return the keys from a full Redis command.",
+            "GETKEYSANDFLAGS <full-command>",
+            "    Return the keys and the access flags from a full Redis command.",
         ],
     ))
 }
@@ -166,9 +163,7 @@ fn subcommands(spec: &Spec) -> Vec<Spec> {
 fn details(spec: &Spec) -> Reply {
     let (first, last, step) = spec.keys();
     let subcommands = subcommands(spec);
-    let categories = categories(spec)
-        .into_iter()
-        .map(|category| simple(format!("@{category}")));
+    let categories = categories(spec).map(|category| simple(format!("@{category}")));
     Reply::Array(vec![
         name(spec),
         Reply::Integer(spec.arity()),
@@ -177,14 +172,71 @@ fn details(spec: &Spec) -> Reply {
         Reply::Integer(last),
         Reply::Integer(step),
         Reply::Set(categories.collect()),
-        Reply::Set(Vec::new()),
-        Reply::Set(Vec::new()),
+        Reply::Set(tips(spec).split_whitespace().map(Reply::bulk).collect()),
+        Reply::Set(key_specs(spec).iter().map(key_spec).collect()),
         if subcommands.is_empty() {
             Reply::Set(Vec::new())
         } else {
             Reply::Array(subcommands.iter().map(details).collect())
         },
     ])
+}
+
+/// A key specification as Redis shows it.
+fn key_spec(spec: &KeySpec) -> Reply {
+    let number = |number: usize| Reply::Integer(i64::try_from(number).unwrap_or(i64::MAX));
+    let typed =
+        |name: &str, spec: Vec<(&str, Reply)>| map(vec![("type", Reply::bulk(name)), ("spec", map(spec))]);
+    let begin = match spec.begin {
+        Begin::At(at) => typed("index", vec![("index", number(at))]),
+        Begin::Behind(word, from) => typed(
+            "keyword",
+            vec![
+                ("keyword", Reply::bulk(word)),
+                ("startfrom", Reply::Integer(from)),
+            ],
+        ),
+        Begin::Unknown => typed("unknown", Vec::new()),
+    };
+    let find = match spec.find {
+        Find::Range(last, step, limit) => typed(
+            "range",
+            vec![
+                ("lastkey", Reply::Integer(last)),
+                ("keystep", number(step)),
+                ("limit", number(limit)),
+            ],
+        ),
+        Find::Counted(count, first, step) => typed(
+            "keynum",
+            vec![
+                ("keynumidx", number(count)),
+                ("firstkey", number(first)),
+                ("keystep", number(step)),
+            ],
+        ),
+        Find::Unknown => typed("unknown", Vec::new()),
+    };
+    let note = Some(("notes", Reply::bulk(spec.note))).filter(|_| !spec.note.is_empty());
+    let pairs = [
+        ("flags", key_flags(spec.flags)),
+        ("begin_search", begin),
+        ("find_keys", find),
+    ];
+    map(note.into_iter().chain(pairs).collect())
+}
+
+fn key_flags(flags: &str) -> Reply {
+    Reply::Set(flags.split(' ').map(|flag| simple(flag.to_owned())).collect())
+}
+
+fn map(pairs: Vec<(&str, Reply)>) -> Reply {
+    Reply::Map(
+        pairs
+            .into_iter()
+            .map(|(name, value)| (Reply::bulk(name), value))
+            .collect(),
+    )
 }
 
 fn simple(text: String) -> Reply {
@@ -241,37 +293,8 @@ fn arguments(spec: &Spec) -> Vec<Reply> {
 fn flags(spec: &Spec) -> impl Iterator<Item = &'static str> {
     let first = match spec.run {
         Run::Read(_) => Some("readonly"),
-        Run::Write(_) => Some("write"),
-        Run::Local => None,
+        Run::Write(_) if spec.is_write() => Some("write"),
+        Run::Write(_) | Run::Local => None,
     };
     first.into_iter().chain(spec.flags.split_whitespace())
-}
-
-/// The ACL categories of a row: those that follow from its group and flags, and those it names.
-fn categories(spec: &Spec) -> Vec<&'static str> {
-    // A container does nothing itself.
-    let container = spec.flags.is_empty() && !subcommands(spec).is_empty();
-    let has = |flag: &str| spec.flags.split_whitespace().any(|other| other == flag);
-    let belongs = |category: &str| match category {
-        // What sorts is of its types.
-        "keyspace" => spec.group == "generic" && !spec.name.starts_with("SORT"),
-        "read" => matches!(spec.run, Run::Read(_)),
-        "write" => matches!(spec.run, Run::Write(_)),
-        "sortedset" => spec.group == "sorted-set",
-        "set" | "list" | "hash" | "string" | "bitmap" | "hyperloglog" | "geo" | "stream" | "session"
-        | "pubsub" | "connection" => spec.group == category,
-        "admin" | "dangerous" => has("admin"),
-        "fast" | "blocking" => has(category),
-        "slow" => !has("fast"),
-        _ => false,
-    };
-    let named = |category: &str| spec.categories.split_whitespace().any(|other| other == category);
-    let of = |category: &&str| {
-        if container {
-            *category == "slow"
-        } else {
-            belongs(category) || named(category)
-        }
-    };
-    CATEGORIES.into_iter().filter(of).collect()
 }

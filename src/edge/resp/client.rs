@@ -1,10 +1,10 @@
 //! `CLIENT`: what a connection is called, and who else is there.
-//!
-//! Missing, each with its own issue: `PAUSE`, `UNPAUSE`, `TRACKING` and `UNBLOCK` are unknown subcommands.
+//! Those of tracking stand in `tracking.rs`, those of waiting in `blocking.rs`.
 
 use super::clients::Client;
 use super::connection::{Answers, Caller};
 use super::local::{Answer, help_of, quoted, refusal};
+use crate::machine::access::Access;
 use crate::machine::args::{Args, integer};
 use crate::machine::reply::{CommandError, Reply};
 use bytes::Bytes;
@@ -77,30 +77,44 @@ pub(super) fn info(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
 pub(super) fn list(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     let mut clients = caller.shared.clients.all();
     if args.remaining() == 2 && args.keyword("TYPE") {
-        if kind(args.bytes()?)? != Kind::Normal {
-            clients.clear();
-        }
+        let kind = kind(args.bytes()?)?;
+        clients.retain(|client| kind.fits(client));
     } else if args.remaining() >= 2 && args.keyword("ID") {
         let ids: Option<Vec<i64>> = args.rest().iter().map(|id| integer(id)).collect();
         let ids = ids.ok_or(CommandError::text("ERR Invalid client ID"))?;
-        clients.retain(|client| ids.iter().any(|id| u64::try_from(*id) == Ok(client.id)));
+        let named = |id: i64| caller.shared.clients.get(u64::try_from(id).ok()?);
+        clients = ids.into_iter().filter_map(named).collect();
     }
     args.end()?;
     let lines: String = clients.iter().map(|client| client.line() + "\n").collect();
     Ok(Reply::Verbatim(Bytes::from(lines)))
 }
 
-/// Redis' kinds of clients. Ours are all of the first.
-#[derive(PartialEq, Eq)]
+/// Redis' kinds of clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Normal,
-    Other,
+    /// Who is subscribed to something.
+    Subscriber,
+    /// Nodes do not come to each other as clients.
+    Node,
+}
+
+impl Kind {
+    fn fits(self, client: &Client) -> bool {
+        match self {
+            Self::Normal => !client.subscribes(),
+            Self::Subscriber => client.subscribes(),
+            Self::Node => false,
+        }
+    }
 }
 
 fn kind(name: &[u8]) -> Result<Kind, CommandError> {
     match name.to_ascii_lowercase().as_slice() {
         b"normal" => Ok(Kind::Normal),
-        b"slave" | b"replica" | b"pubsub" | b"master" => Ok(Kind::Other),
+        b"pubsub" => Ok(Kind::Subscriber),
+        b"slave" | b"replica" | b"master" => Ok(Kind::Node),
         _ => Err(refusal(format!("ERR Unknown client type '{}'", quoted(name)))),
     }
 }
@@ -114,7 +128,7 @@ pub(super) fn kill(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
         end(caller, found.ok_or(CommandError::text("ERR No such client"))?);
         return Ok(Reply::OK);
     }
-    let filter = Filter::read(args)?;
+    let filter = Filter::read(args, &caller.shared.node.access())?;
     let own = caller.client.id;
     let mut clients = caller.shared.clients.all();
     clients.retain(|client| filter.fits(client) && !(filter.skip_me && client.id == own));
@@ -138,18 +152,20 @@ struct Filter {
     id: Option<u64>,
     peer: Option<String>,
     local: Option<String>,
-    normal: bool,
+    kind: Option<Kind>,
+    user: Option<Bytes>,
     skip_me: bool,
 }
 
 impl Filter {
-    fn read(args: &mut Args<'_>) -> Result<Self, CommandError> {
+    fn read(args: &mut Args<'_>, access: &Access) -> Result<Self, CommandError> {
         const BAD_ID: CommandError = CommandError::text("ERR client-id should be greater than 0");
         let mut filter = Self {
             id: None,
             peer: None,
             local: None,
-            normal: true,
+            kind: None,
+            user: None,
             skip_me: true,
         };
         while !args.is_empty() {
@@ -169,8 +185,8 @@ impl Filter {
                 }
                 b"addr" => filter.peer = Some(quoted(value).into_owned()),
                 b"laddr" => filter.local = Some(quoted(value).into_owned()),
-                b"type" => filter.normal = kind(value)? == Kind::Normal,
-                b"user" if value.as_ref() == b"default" => {}
+                b"type" => filter.kind = Some(kind(value)?),
+                b"user" if access.user(value).is_some() => filter.user = Some(value.clone()),
                 b"user" => return Err(refusal(format!("ERR No such user '{}'", quoted(value)))),
                 b"skipme" => filter.skip_me = yes_or_no(value)?,
                 _ => return Err(CommandError::Syntax),
@@ -180,7 +196,7 @@ impl Filter {
     }
 
     fn fits(&self, client: &Client) -> bool {
-        self.normal
+        self.kind.is_none_or(|kind| kind.fits(client))
             && self.id.is_none_or(|id| id == client.id)
             && self
                 .peer
@@ -190,6 +206,10 @@ impl Filter {
                 .local
                 .as_ref()
                 .is_none_or(|local| *local == client.local.to_string())
+            && self
+                .user
+                .as_ref()
+                .is_none_or(|user| *user == client.shown.lock().user)
     }
 }
 
@@ -237,6 +257,10 @@ pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
     Ok(help_of(
         "CLIENT",
         &[
+            "CACHING (YES|NO)",
+            "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
+            "GETREDIR",
+            "    Return the client ID we are redirecting to when tracking is enabled.",
             "GETNAME",
             "    Return the name of the current connection.",
             "ID",
@@ -263,16 +287,27 @@ pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
             "      Return clients of specified type.",
             "    * ID <id> [<id> ...]",
             "      Return clients of the specified IDs.",
-            "NO-EVICT (ON|OFF)",
-            "    Protect current client connection from eviction.",
-            "NO-TOUCH (ON|OFF)",
-            "    Will not touch LRU/LFU stats when this mode is on.",
+            "UNPAUSE",
+            "    Stop the current client pause, resuming traffic.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Suspend all, or just write, clients for <timeout> milliseconds.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
             "SETINFO (LIB-NAME|LIB-VER) <value>",
             "    Name the client library and its version.",
             "SETNAME <name>",
             "    Assign the name <name> to the current connection.",
+            "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+            "    Unblock the specified blocked client.",
+            "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+            "         [OPTIN] [OPTOUT] [NOLOOP]",
+            "    Control server assisted client side caching.",
+            "TRACKINGINFO",
+            "    Report tracking status for the current connection.",
+            "NO-EVICT (ON|OFF)",
+            "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
         ],
     ))
 }

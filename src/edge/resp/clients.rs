@@ -1,12 +1,18 @@
 //! Who is connected: what `CLIENT LIST` shows of others, and the way to end their connection.
 
+use super::Shared;
+use super::blocking::Blocked;
 use super::encode::Protocol;
+use super::hub::Subscriptions;
+use super::outbox::Outbox;
+use super::tracking::{self, Mode};
+use crate::machine::access::DEFAULT_USER;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -22,27 +28,96 @@ pub(super) struct Client {
     last_ms: AtomicU64,
     /// What changes by its own commands. Held to read or set a field, never across an await.
     pub(super) shown: Mutex<Shown>,
+    /// What is pushed to it.
+    pub(super) outbox: Outbox,
+    /// What it is subscribed to. Held to look or to change, before the hub's lock is taken, never across an await.
+    pub(super) subscriptions: Mutex<Subscriptions>,
+    /// How it tracks what it reads, if it does. Held to look or to change, never across an await.
+    pub(super) tracking: Mutex<Option<Mode>>,
+    /// Whether a command of it waits.
+    pub(super) blocked: Blocked,
+    /// Whether its connection has ended: nothing is told to it any more.
+    gone: AtomicBool,
+    /// Whether it speaks RESP3.
+    resp3: AtomicBool,
+    /// Bytes of commands that came and were not run when something came last.
+    input_bytes: AtomicUsize,
+    /// Bytes of replies that waited then.
+    output_bytes: AtomicUsize,
     end: Notify,
 }
 
 /// What a connection says of itself.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shown {
     pub(super) name: String,
     pub(super) library: String,
     pub(super) library_version: String,
     pub(super) db: u8,
-    pub(super) protocol: Protocol,
+    /// Commands queued since `MULTI`.
+    pub(super) queued: Option<usize>,
     /// The row of its last command.
     pub(super) command: &'static str,
+    /// Whether it looks on.
+    pub(super) monitors: bool,
     pub(super) no_evict: bool,
     pub(super) no_touch: bool,
+    /// Who it is, and the revision at which that user was made.
+    pub(super) user: Bytes,
+    pub(super) user_born: u64,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            library: String::new(),
+            library_version: String::new(),
+            db: 0,
+            queued: None,
+            command: "",
+            monitors: false,
+            no_evict: false,
+            no_touch: false,
+            user: Bytes::from_static(DEFAULT_USER),
+            user_born: 0,
+        }
+    }
 }
 
 impl Client {
     /// Notes that it sent something.
     pub(super) fn spoke(&self) {
         self.last_ms.store(millis(self.since.elapsed()), Relaxed);
+    }
+
+    /// The version of the protocol it speaks.
+    pub(super) fn protocol(&self) -> Protocol {
+        if self.resp3.load(Relaxed) {
+            Protocol::Resp3
+        } else {
+            Protocol::Resp2
+        }
+    }
+
+    pub(super) fn speak(&self, protocol: Protocol) {
+        self.resp3.store(protocol == Protocol::Resp3, Relaxed);
+    }
+
+    /// Whether its connection has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Whether it is subscribed to anything.
+    pub(super) fn subscribes(&self) -> bool {
+        self.subscriptions.lock().total() > 0
+    }
+
+    /// Notes how full its buffers are.
+    pub(super) fn note_buffers(&self, input_bytes: usize, output_bytes: usize) {
+        self.input_bytes.store(input_bytes, Relaxed);
+        self.output_bytes.store(output_bytes, Relaxed);
     }
 
     /// Ends its connection: at once if it waits for input, else after the command that it runs.
@@ -55,31 +130,54 @@ impl Client {
         self.end.notified().await;
     }
 
-    /// Its line in `CLIENT LIST`, with the fields of Redis 7.2. What we do not count (buffers) stands as 0.
+    /// Its line in `CLIENT LIST`, with the fields of Redis 7.2. What has no meaning here stands as 0.
     pub(super) fn line(&self) -> String {
+        let (channels, patterns, shards) = {
+            let subscriptions = self.subscriptions.lock();
+            (
+                subscriptions.channels.len(),
+                subscriptions.patterns.len(),
+                subscriptions.shards.len(),
+            )
+        };
+        let (messages, pushed) = self.outbox.size();
+        let (tracks, redirect) = tracking::shown(self);
+        let (input, output) = (self.input_bytes.load(Relaxed), self.output_bytes.load(Relaxed));
         let (age, shown) = (self.since.elapsed(), self.shown.lock());
         let idle = millis(age).saturating_sub(self.last_ms.load(Relaxed)) / 1000;
-        let mut line = format!(
-            "id={} addr={} laddr={} fd=0 name={}",
-            self.id, self.peer, self.local, shown.name
-        );
         let mut flags = String::new();
-        flags.extend(shown.no_evict.then_some('e'));
-        flags.extend(shown.no_touch.then_some('T'));
+        let set = |flag, is_set: bool| is_set.then_some(flag);
+        flags.extend(set('O', shown.monitors));
+        flags.extend(set('P', channels + patterns + shards > 0));
+        flags.extend(set('x', shown.queued.is_some()));
+        flags.extend(set('b', self.blocked.is_waiting()));
+        flags.push_str(&tracks);
+        flags.extend(set('e', shown.no_evict));
+        flags.extend(set('T', shown.no_touch));
         let flags = if flags.is_empty() { "N" } else { &flags };
         let command = match shown.command {
             "" => "NULL".to_owned(),
             name => name.to_ascii_lowercase(),
         };
-        let resp = if shown.protocol == Protocol::Resp3 { 3 } else { 2 };
-        write!(
-            line,
-            " age={} idle={idle} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 \
-             rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} user=default redir=-1 resp={resp} lib-name={} lib-ver={}",
-            age.as_secs(), shown.db, shown.library, shown.library_version
+        let queued = shown
+            .queued
+            .map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX));
+        let resp = if self.protocol() == Protocol::Resp3 { 3 } else { 2 };
+        format!(
+            "id={} addr={} laddr={} fd=0 name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} \
+             multi={queued} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll={messages} omem={pushed} \
+             tot-mem={} events=r cmd={command} user={} redir={redirect} resp={resp} lib-name={} lib-ver={}",
+            self.id,
+            self.peer,
+            self.local,
+            shown.name,
+            age.as_secs(),
+            shown.db,
+            input + output + pushed,
+            String::from_utf8_lossy(&shown.user),
+            shown.library,
+            shown.library_version
         )
-        .expect("a String takes everything");
-        line
     }
 }
 
@@ -96,8 +194,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Enters a connection; it leaves when the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr, local: SocketAddr) -> Entered {
+    fn enter(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client {
             id,
@@ -106,13 +203,23 @@ impl Clients {
             since: Instant::now(),
             last_ms: AtomicU64::new(0),
             shown: Mutex::default(),
+            outbox: Outbox::default(),
+            subscriptions: Mutex::default(),
+            tracking: Mutex::default(),
+            blocked: Blocked::default(),
+            gone: AtomicBool::new(false),
+            resp3: AtomicBool::new(false),
+            input_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
             end: Notify::new(),
         });
         self.connected.lock().insert(id, client.clone());
-        Entered {
-            clients: self.clone(),
-            client,
-        }
+        client
+    }
+
+    /// One of them.
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.connected.lock().get(&id).cloned()
     }
 
     /// How many are connected.
@@ -126,15 +233,35 @@ impl Clients {
     }
 }
 
-/// A place in [`Clients`].
-#[derive(Debug)]
+/// A place among the clients; it is given up when this is dropped.
 pub(super) struct Entered {
-    clients: Arc<Clients>,
+    shared: Arc<Shared>,
     pub(super) client: Arc<Client>,
+}
+
+impl Entered {
+    /// Enters a connection.
+    pub(super) fn new(shared: Arc<Shared>, peer: SocketAddr, local: SocketAddr) -> Self {
+        let client = shared.clients.enter(peer, local);
+        Self { shared, client }
+    }
+
+    /// Nothing is told to the client any more: its connection ends.
+    pub(super) fn leave(&self) {
+        if self.client.gone.swap(true, Relaxed) {
+            return;
+        }
+        let shared = &self.shared;
+        shared.hub.leave(&self.client);
+        shared.hub.tracking.leave(&self.client);
+        shared.hub.tracking.watch_changes(&shared.node);
+        shared.monitors.leave(&self.client);
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.clients.connected.lock().remove(&self.client.id);
+        self.leave();
+        self.shared.clients.connected.lock().remove(&self.client.id);
     }
 }

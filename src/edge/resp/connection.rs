@@ -8,24 +8,28 @@
 //! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
 //! off at `max_output_bytes`.
 
-use super::access;
+use super::acl_log::Context;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::{Limits, Parser};
 use super::local::{self, Local};
+use super::multi::{self, Transaction};
+use super::permit::{self, Permit};
+use super::pubsub;
+use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
+use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Run, Spec};
-use crate::node::{Freshness, Token};
+use crate::node::{Freshness, Token, Written};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -60,8 +64,9 @@ const LINGER_BYTES: usize = 1 << 20;
 pub(super) struct Caller {
     pub(super) shared: Arc<Shared>,
     pub(super) client: Arc<Client>,
-    /// Whether it has given the access key, or need not.
+    /// Whether it has proved who it is, or need not.
     pub(super) known: bool,
+    pub(super) permit: Permit,
     pub(super) db: u8,
     pub(super) protocol: Protocol,
     pub(super) freshness: Freshness,
@@ -70,6 +75,18 @@ pub(super) struct Caller {
     /// Whether it read since: then it has seen what this node has applied.
     pub(super) read: bool,
     pub(super) answers: Answers,
+    /// What was said since `MULTI`.
+    pub(super) transaction: Option<Box<Transaction>>,
+    /// What `EXEC` looks at; at most `multi::MAX_WATCHED_KEYS`.
+    pub(super) watches: Vec<Watch>,
+    /// Whether the commands of a transaction are being run.
+    pub(super) executing: bool,
+    /// How many subscriptions it has.
+    pub(super) subscribed: usize,
+    /// Whether it tracks what it reads.
+    pub(super) tracks: bool,
+    /// Whether it looks on what others do.
+    pub(super) monitors: bool,
     /// Whether the connection ends after the replies so far.
     pub(super) closing: bool,
 }
@@ -88,30 +105,90 @@ pub(super) enum Answers {
     SkipNext,
 }
 
+impl Answers {
+    /// Whether the reply at hand is given; what is said of the next one is counted down.
+    pub(super) fn next(&mut self) -> bool {
+        match self {
+            Self::On => return true,
+            Self::Off => {}
+            Self::SkipThisAndNext => *self = Self::SkipNext,
+            Self::SkipNext => *self = Self::On,
+        }
+        false
+    }
+}
+
 impl Caller {
     fn new(shared: Arc<Shared>, client: Arc<Client>) -> Self {
-        let known = shared.config.access_key.is_none();
+        let (permit, known) = Permit::at_first(&shared);
         Self {
             shared,
             client,
             known,
+            permit,
             db: 0,
             protocol: Protocol::default(),
             freshness: Freshness::default(),
             seen: Token::default(),
             read: false,
             answers: Answers::default(),
+            transaction: None,
+            watches: Vec::new(),
+            executing: false,
+            subscribed: 0,
+            tracks: false,
+            monitors: false,
             closing: false,
         }
     }
 
     /// The user in whose name it speaks.
     pub(super) fn user(&self) -> Bytes {
-        Bytes::from_static(b"default")
+        self.permit.user.clone()
+    }
+
+    /// Whether its commands take the short way: nothing but to run them.
+    fn is_plain(&self) -> bool {
+        self.transaction.is_none()
+            && self.subscribed == 0
+            && !self.tracks
+            && !self.monitors
+            && !self.shared.monitors.any()
+            && !self.shared.pause.may_be()
+    }
+
+    /// Chooses the version of the protocol, for replies from now on.
+    pub(super) fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.client.speak(protocol);
+    }
+
+    /// Counts a reply that is an error.
+    pub(super) fn count_error(&self, reply: &Reply) {
+        if let Reply::Error(error) = reply {
+            self.shared.stats.error(&error.to_string());
+        }
+    }
+
+    /// Why this command cannot be run in the state the connection is in.
+    fn refuses(&self, spec: &Spec) -> Option<CommandError> {
+        if self.transaction.is_some() && spec.flags.contains("no_multi") {
+            return Some(CommandError::text("ERR Command not allowed inside a transaction"));
+        }
+        if self.monitors && !matches!(spec.run, Run::Local) {
+            return Some(CommandError::text("ERR Replica can't interact with the keyspace"));
+        }
+        let two = self.protocol == Protocol::Resp2;
+        let refused = two && self.subscribed > 0 && !pubsub::is_for_subscribers(spec);
+        refused.then(|| pubsub::not_for_subscribers(spec))
     }
 
     /// `RESET`: as if it had just connected.
     pub(super) fn reset(&mut self) {
+        self.unsubscribe_all();
+        self.track_no_more();
+        self.shared.monitors.leave(&self.client);
+        self.client.speak(Protocol::default());
         let seen = self.seen;
         *self = Self {
             seen,
@@ -123,7 +200,7 @@ impl Caller {
 }
 
 /// Why a connection ends.
-enum End {
+pub(super) enum End {
     /// By its own wish, or because of what it sent. It gets its last replies.
     Farewell,
     /// The other side is gone, or the network failed.
@@ -137,7 +214,7 @@ enum End {
 }
 
 /// Serves one client until it or we have enough.
-pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, entered: Entered) {
+pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered) {
     let caller = Caller::new(shared.clone(), entered.client.clone());
     let (reader, writer) = stream.into_split();
     let limits = Limits {
@@ -153,10 +230,17 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, entered: Enter
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
         parser: Parser::new(limits),
         writes: Vec::new(),
+        said: Vec::new(),
         writes_bytes: 0,
+        published: Vec::new(),
     };
     let end = connection.run().await;
+    entered.leave();
     let client = &entered.client;
+    let end = match end {
+        End::Ended if client.outbox.has_overflowed() => End::OutputLimit,
+        end => end,
+    };
     match end {
         End::Farewell => connection.farewell().await,
         End::Gone | End::Ended => {}
@@ -169,20 +253,31 @@ pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, entered: Enter
     }
 }
 
-struct Connection {
-    caller: Caller,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+pub(super) struct Connection {
+    pub(super) caller: Caller,
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
     /// What came and was not run yet: at most one unfinished command between two batches.
-    input: BytesMut,
+    pub(super) input: BytesMut,
     /// Replies that wait; at most `max_output_bytes`, checked after each.
-    output: BytesMut,
+    pub(super) output: BytesMut,
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
     parser: Parser,
     /// Writes whose submission is being collected.
     writes: Vec<Command>,
+    /// The same as they were said, to note how they went.
+    said: Vec<(&'static Spec, Vec<Bytes>)>,
     writes_bytes: usize,
+    /// Which of them publish, and where.
+    published: Vec<Published>,
+}
+
+/// A command among the collected writes whose answer is the number of receivers on this node.
+struct Published {
+    position: usize,
+    channel: Bytes,
+    sharded: bool,
 }
 
 impl Connection {
@@ -222,16 +317,21 @@ impl Connection {
     /// Writes the replies, and reads until something came.
     async fn exchange(&mut self) -> Result<(), End> {
         let idle = Duration::from_millis(self.caller.shared.idle_timeout_ms.load(Relaxed));
+        // As in Redis, who waits for messages is not idle.
+        let may_be_idle = !idle.is_zero() && self.caller.subscribed == 0;
+        self.caller.client.note_buffers(0, self.output.len());
         self.make_room();
         loop {
+            self.caller.client.outbox.take(&mut self.output);
             let waiting = !self.output.is_empty();
             tokio::select! {
                 biased;
                 written = self.writer.write_buf(&mut self.output), if waiting => self.wrote(written)?,
                 // Before reading: a client that never stops sending can be ended too.
                 () = self.caller.client.ended() => return Err(End::Ended),
+                () = self.caller.client.outbox.woken() => {}
                 read = self.reader.read_buf(&mut self.input) => return self.received(read),
-                () = sleep(idle), if !idle.is_zero() => return Err(End::Idle),
+                () = sleep(idle), if may_be_idle => return Err(End::Idle),
             }
         }
     }
@@ -246,15 +346,18 @@ impl Connection {
         self.input.reserve(READ_BYTES);
     }
 
-    fn received(&mut self, read: std::io::Result<usize>) -> Result<(), End> {
+    pub(super) fn received(&mut self, read: std::io::Result<usize>) -> Result<(), End> {
         let bytes = read.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.client.spoke();
+        self.caller
+            .client
+            .note_buffers(self.input.len(), self.output.len());
         self.caller.shared.stats.reads.add(1);
         self.caller.shared.stats.input_bytes.add(bytes);
         Ok(())
     }
 
-    fn wrote(&mut self, written: std::io::Result<usize>) -> Result<(), End> {
+    pub(super) fn wrote(&mut self, written: std::io::Result<usize>) -> Result<(), End> {
         let bytes = written.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.shared.stats.writes.add(1);
         self.caller.shared.stats.output_bytes.add(bytes);
@@ -268,31 +371,89 @@ impl Connection {
         self.caller.shared.stats.commands.add(1);
         let spec = match table::lookup(&argv) {
             Ok(spec) if self.caller.known || spec.flags.contains("no_auth") => spec,
-            Ok(_) => {
-                return self
-                    .refuse(CommandError::text("NOAUTH Authentication required."))
-                    .await;
+            Ok(spec) => {
+                const STRANGER: CommandError = CommandError::text("NOAUTH Authentication required.");
+                self.caller.refused(Some(spec), &argv, &STRANGER);
+                return self.reject(spec.name == "EXEC", STRANGER).await;
             }
             // What a browser sends to a port that is not HTTP, perhaps with commands of Redis in its body: not one of them is run.
             Err(_) if is_http(&argv[0]) => return Err(End::Gone),
-            Err(error) => return self.refuse(error).await,
+            Err(error) => {
+                let exec = matches!(&error, CommandError::Arity(name) if name == "exec");
+                self.caller.refused(None, &argv, &error);
+                return self.reject(exec, error).await;
+            }
         };
         self.caller.client.shown.lock().command = spec.name;
+        let context = if self.caller.transaction.is_some() {
+            Context::Multi
+        } else {
+            Context::TopLevel
+        };
+        if let Err(error) = self.caller.permits(context, spec, &argv) {
+            self.caller.refused(Some(spec), &argv, &error);
+            self.reject(spec.name == "EXEC", error).await?;
+            return if self.caller.closing {
+                Err(End::Ended)
+            } else {
+                Ok(())
+            };
+        }
+        if self.caller.is_plain() {
+            self.run_command(spec, argv).await
+        } else {
+            self.consider(spec, argv).await
+        }
+    }
+
+    /// Runs a command of a connection that is in some state: a transaction, subscriptions.
+    async fn consider(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
+        if let Some(refusal) = self.caller.refuses(spec) {
+            return self.reject(spec.name == "EXEC", refusal).await;
+        }
+        self.sit_out_pause(spec, &argv).await?;
+        if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
+            return self.queue(spec, argv).await;
+        }
+        self.caller.note_reads(spec, &argv);
+        // As in Redis, what may wait is shown before, the rest after, when it has changed the database or what is shown.
+        let shown = if matches!(spec.run, Run::Local) {
+            self.caller.shared.monitors.any().then(|| argv.clone())
+        } else {
+            self.caller.show(spec, &argv);
+            None
+        };
+        self.run_command(spec, argv).await?;
+        // Messages stand among the replies where the commands did that caused them.
+        self.submit().await?;
+        if let Some(argv) = shown {
+            self.caller.show(spec, &argv);
+        }
+        self.caller.note_command(spec);
+        Ok(())
+    }
+
+    async fn run_command(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
         match spec.run {
-            Run::Write(_) if self.caller.answers == Answers::On => self.collect(argv).await,
             Run::Write(_) => {
-                self.collect(argv).await?;
-                self.submit().await
+                let blocks = spec.flags.contains("blocking");
+                self.collect(spec, argv).await?;
+                // What comes after a command that waits must not be applied before it is answered.
+                if blocks || self.caller.answers != Answers::On {
+                    self.submit().await?;
+                }
+                Ok(())
             }
             Run::Read(_) => {
                 self.submit().await?;
+                let began = Instant::now();
                 let reply = self.read(&argv).await;
+                self.caller.ran(spec, &argv, began.elapsed(), &reply);
                 self.answer(reply).await
             }
             Run::Local => {
                 self.submit().await?;
-                let reply = self.local(spec, &argv).await;
-                self.answer(reply).await?;
+                self.local(spec, &argv).await?;
                 if self.caller.closing {
                     Err(End::Farewell)
                 } else {
@@ -302,48 +463,109 @@ impl Connection {
         }
     }
 
+    /// A command that was refused before it could be run or queued: so is the transaction it is in.
+    async fn reject(&mut self, exec: bool, refusal: CommandError) -> Result<(), End> {
+        let refusal = if exec {
+            multi::aborted(&mut self.caller, &refusal)
+        } else {
+            refusal
+        };
+        if let Some(transaction) = &mut self.caller.transaction {
+            transaction.refuse();
+        }
+        self.refuse(refusal).await
+    }
+
     /// A refusal that no command made: in its place among the replies.
-    async fn refuse(&mut self, error: CommandError) -> Result<(), End> {
+    pub(super) async fn refuse(&mut self, error: CommandError) -> Result<(), End> {
         self.submit().await?;
         self.answer(Reply::Error(error)).await
     }
 
     /// Adds a write to the submission, which goes when it is full.
-    async fn collect(&mut self, argv: Vec<Bytes>) -> Result<(), End> {
+    async fn collect(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
+        let publishes = pubsub::is_publish(spec).map(|sharded| (argv[1].clone(), sharded));
+        let said = argv.clone();
         let command = Command {
             db: self.caller.db,
-            argv,
+            argv: permit::sealed(spec, argv),
         };
         let bytes = command.encoded_len();
         if self.writes.len() >= MAX_SUBMISSION_COMMANDS || self.writes_bytes + bytes > MAX_SUBMISSION_BYTES {
             self.submit().await?;
         }
+        if let Some((channel, sharded)) = publishes {
+            let position = self.writes.len();
+            self.published.push(Published {
+                position,
+                channel,
+                sharded,
+            });
+        }
         self.writes_bytes += bytes;
         self.writes.push(command);
+        self.said.push((spec, said));
         Ok(())
     }
 
     /// Sends the collected writes through the log and answers them.
-    async fn submit(&mut self) -> Result<(), End> {
+    pub(super) async fn submit(&mut self) -> Result<(), End> {
         if self.writes.is_empty() {
             return Ok(());
         }
-        let writes = std::mem::take(&mut self.writes);
-        let count = writes.len();
+        let mut writes = std::mem::take(&mut self.writes);
+        let said = std::mem::take(&mut self.said);
         self.writes_bytes = 0;
+        let bracketed = self.caller.bracket(&mut writes);
+        let began = Instant::now();
         match self.caller.shared.node.write(writes).await {
-            Ok(written) => {
-                self.caller.seen = self.caller.seen.max(written.token);
-                for reply in written.replies {
-                    self.answer(reply).await?;
+            Ok(mut written) => {
+                if bracketed {
+                    written.replies.drain(..1);
+                    written.replies.truncate(said.len());
                 }
+                self.answer_written(written, said, began.elapsed()).await
             }
             Err(error) => {
+                self.published.clear();
                 let refusal = trouble(error);
-                for _ in 0..count {
-                    self.answer(Reply::Error(refusal.clone())).await?;
+                for (spec, argv) in said {
+                    let reply = Reply::Error(refusal.clone());
+                    self.caller.ran(spec, &argv, began.elapsed(), &reply);
+                    self.answer(reply).await?;
                 }
+                Ok(())
             }
+        }
+    }
+
+    async fn answer_written(
+        &mut self,
+        written: Written,
+        said: Vec<(&'static Spec, Vec<Bytes>)>,
+        took: Duration,
+    ) -> Result<(), End> {
+        self.caller.seen = self.caller.seen.max(written.token);
+        if self.caller.subscribed > 0 && !self.caller.tracks {
+            // A client that publishes to itself has the message before the answer.
+            self.caller.client.outbox.take_all(&mut self.output);
+        }
+        let mut published = std::mem::take(&mut self.published).into_iter().peekable();
+        let mut waits = written.waits.into_iter();
+        for (position, (reply, (spec, argv))) in written.replies.into_iter().zip(said).enumerate() {
+            let published = published.next_if(|published| published.position == position);
+            let reply = match (reply, published) {
+                (Reply::Waiting(_), _) => match waits.next() {
+                    Some(wait) => self.wait(wait).await?,
+                    None => Reply::Nil,
+                },
+                (Reply::Integer(_), Some(at)) => {
+                    Reply::count(self.caller.shared.hub.receivers(&at.channel, at.sharded))
+                }
+                (reply, _) => reply,
+            };
+            self.caller.ran(spec, &argv, took, &reply);
+            self.answer(reply).await?;
         }
         Ok(())
     }
@@ -360,28 +582,34 @@ impl Connection {
         }
     }
 
-    async fn local(&mut self, spec: &Spec, argv: &[Bytes]) -> Reply {
+    /// Runs a command of the edge and answers it.
+    async fn local(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Result<(), End> {
+        let began = Instant::now();
         let mut args = Args::new(argv, spec.name.split('|').count());
-        match local::by_name(spec.name) {
+        let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
-            None => Reply::Error(CommandError::Other(
-                format!("ERR this endpoint does not run '{}'", spec.name).into(),
-            )),
-        }
+            Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
+                Ok(()) => return self.ease_if_full().await,
+                Err(error) => Reply::Error(error),
+            },
+            Some(Local::Exec) => return self.exec().await,
+            None => Reply::Error(local::unknown(spec)),
+        };
+        self.caller.ran(spec, argv, began.elapsed(), &reply);
+        self.answer(reply).await
     }
 
     /// Appends a reply, and waits a while for the client when many wait.
-    async fn answer(&mut self, reply: Reply) -> Result<(), End> {
-        if let Reply::Error(error) = &reply {
-            self.caller.shared.stats.error(&error.to_string());
+    pub(super) async fn answer(&mut self, reply: Reply) -> Result<(), End> {
+        self.caller.count_error(&reply);
+        if self.caller.answers.next() {
+            encode(&reply, self.caller.protocol, &mut self.output);
         }
-        match self.caller.answers {
-            Answers::On => encode(&reply, self.caller.protocol, &mut self.output),
-            Answers::Off => {}
-            Answers::SkipThisAndNext => self.caller.answers = Answers::SkipNext,
-            Answers::SkipNext => self.caller.answers = Answers::On,
-        }
+        self.ease_if_full().await
+    }
+
+    pub(super) async fn ease_if_full(&mut self) -> Result<(), End> {
         if self.output.len() < self.ease_at {
             Ok(())
         } else {
@@ -445,20 +673,4 @@ async fn discard(reader: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()
 
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-/// Checks user and key, and lets the caller in if they are right.
-///
-/// # Errors
-/// `WRONGPASS`; the caller stays what it was.
-pub(super) fn authenticate(caller: &mut Caller, user: &[u8], key: &[u8]) -> Result<(), CommandError> {
-    if !access::admits(user, key, caller.shared.config.access_key.as_ref()) {
-        // Not louder: whoever can connect can repeat it. `errorstat_WRONGPASS` in INFO counts it.
-        tracing::debug!(client = caller.client.id, peer = %caller.client.peer, "a client gave a wrong user or access key");
-        return Err(CommandError::text(
-            "WRONGPASS invalid username-password pair or user is disabled.",
-        ));
-    }
-    caller.known = true;
-    Ok(())
 }

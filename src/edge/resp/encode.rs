@@ -72,6 +72,17 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
     }
 }
 
+/// Begins an array of so many replies.
+pub(super) fn array(items: usize, out: &mut BytesMut) {
+    count(b'*', items, out);
+}
+
+/// Begins what is told without being asked for: an array in RESP2.
+pub(super) fn push(items: usize, protocol: Protocol, out: &mut BytesMut) {
+    let kind = if protocol == Protocol::Resp3 { b'>' } else { b'*' };
+    count(kind, items, out);
+}
+
 fn list(kind: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
     count(kind, items.len(), out);
     for item in items {
@@ -87,7 +98,8 @@ fn float(text: &str, resp3: bool, out: &mut BytesMut) {
     }
 }
 
-fn bulk(bytes: &[u8], out: &mut BytesMut) {
+/// Bytes.
+pub(super) fn bulk(bytes: &[u8], out: &mut BytesMut) {
     count(b'$', bytes.len(), out);
     out.reserve(bytes.len() + 2);
     out.put_slice(bytes);

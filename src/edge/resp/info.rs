@@ -1,9 +1,9 @@
 //! `INFO`: the sections and fields that clients and dashboards read, and a section `Plenary`.
 //!
 //! What has no meaning here stands with the value that says so (`rdb_bgsave_in_progress:0`); what nobody reads is left out.
-//! Missing: `Commandstats` and `Latencystats` are empty.
 
 use super::connection::Caller;
+use super::hub::Kind;
 use super::local::Answer;
 use super::{REDIS_VERSION, Shared};
 use crate::machine::args::Args;
@@ -29,12 +29,13 @@ const SECTIONS: &[(&str, bool, Section)] = &[
     ("Replication",  true,  replication),
     ("CPU",          true,  cpu),
     ("Modules",      true,  |_, _, _| {}),
-    ("Commandstats", false, |_, _, _| {}),
+    ("Commandstats", false, command_stats),
     ("Errorstats",   true,  errors),
-    ("Latencystats", false, |_, _, _| {}),
+    ("Latencystats", false, latency_stats),
     ("Cluster",      true,  |fields, _, _| fields.add("cluster_enabled", 0)),
     ("Keyspace",     true,  keyspace),
     ("Plenary",      true,  plenary),
+    ("Compat",       false, compat),
 ];
 
 /// `INFO [section ...]`: sections, `default`, `all`, `everything`. What is not known is passed over.
@@ -88,7 +89,10 @@ fn server(fields: &mut Fields, shared: &Shared, status: &Status) {
         format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
     );
     fields.add("arch_bits", usize::BITS);
+    fields.add("monotonic_clock", "POSIX clock_gettime");
     fields.add("multiplexing_api", "tokio");
+    fields.add("atomicvar_api", "c11-builtin");
+    fields.add("gcc_version", "0.0.0");
     fields.add("process_id", std::process::id());
     fields.add("process_supervised", "no");
     fields.add("run_id", run_id(status.node_id));
@@ -98,6 +102,7 @@ fn server(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("uptime_in_days", uptime / 86_400);
     fields.add("hz", 10);
     fields.add("configured_hz", 10);
+    fields.add("lru_clock", (shared.node.now() / 1000) & 0x00ff_ffff);
     fields.add(
         "executable",
         std::env::current_exe().unwrap_or_default().display(),
@@ -119,33 +124,100 @@ fn clients(fields: &mut Fields, shared: &Shared, _: &Status) {
     fields.zeros(&[
         "client_recent_max_input_buffer",
         "client_recent_max_output_buffer",
-        "blocked_clients",
     ]);
-    fields.zeros(&["tracking_clients", "clients_in_timeout_table"]);
+    fields.add("blocked_clients", shared.blocked.load(Relaxed));
+    fields.add("tracking_clients", shared.hub.tracking.counts().clients);
+    fields.zeros(&["clients_in_timeout_table"]);
 }
 
-fn memory(fields: &mut Fields, _: &Shared, status: &Status) {
+fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     let (used, resident) = (status.used_bytes, resident_bytes().unwrap_or(status.used_bytes));
-    fields.add("used_memory", used);
-    fields.add("used_memory_human", human(used));
-    fields.add("used_memory_rss", resident);
-    fields.add("used_memory_rss_human", human(resident));
-    fields.add("used_memory_peak", used);
-    fields.add("used_memory_peak_human", human(used));
+    let peak = shared.peak.of(used);
+    let more = i128::from(resident) - i128::from(used);
+    let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    for (name, bytes) in [
+        ("used_memory", used),
+        ("used_memory_rss", resident),
+        ("used_memory_peak", peak),
+    ] {
+        fields.add(name, bytes);
+        fields.add(&format!("{name}_human"), human(bytes));
+    }
+    fields.add(
+        "used_memory_peak_perc",
+        format_args!("{:.2}%", 100.0 * ratio(used, peak)),
+    );
+    fields.zeros(&["used_memory_overhead", "used_memory_startup"]);
     fields.add("used_memory_dataset", used);
-    fields.zeros(&["used_memory_lua", "used_memory_scripts", "maxmemory"]);
+    fields.add("used_memory_dataset_perc", "100.00%");
+    fields.add("allocator_allocated", used);
+    fields.add("allocator_active", resident);
+    fields.add("allocator_resident", resident);
+    let system = system_bytes().unwrap_or(0);
+    fields.add("total_system_memory", system);
+    fields.add("total_system_memory_human", human(system));
+    fields.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
+    fields.add("used_memory_lua_human", "0B");
+    fields.zeros(&[
+        "used_memory_scripts_eval",
+        "number_of_cached_scripts",
+        "number_of_functions",
+        "number_of_libraries",
+        "used_memory_vm_functions",
+        "used_memory_vm_total",
+    ]);
+    fields.add("used_memory_vm_total_human", "0B");
+    fields.zeros(&["used_memory_functions", "used_memory_scripts"]);
+    fields.add("used_memory_scripts_human", "0B");
+    fields.add("maxmemory", 0);
     fields.add("maxmemory_human", "0B");
     fields.add("maxmemory_policy", "noeviction");
     fields.add(
-        "mem_fragmentation_ratio",
-        format_args!("{:.2}", resident as f64 / used.max(1) as f64),
+        "allocator_frag_ratio",
+        format_args!("{:.2}", ratio(resident, used)),
     );
-    fields.add("mem_allocator", "system");
-    fields.zeros(&["active_defrag_running", "lazyfree_pending_objects"]);
+    fields.add("allocator_frag_bytes", more);
+    fields.add("allocator_rss_ratio", "1.00");
+    fields.add("allocator_rss_bytes", 0);
+    fields.add("rss_overhead_ratio", "1.00");
+    fields.add("rss_overhead_bytes", 0);
+    fields.add(
+        "mem_fragmentation_ratio",
+        format_args!("{:.2}", ratio(resident, used)),
+    );
+    fields.add("mem_fragmentation_bytes", more);
+    fields.zeros(&[
+        "mem_not_counted_for_evict",
+        "mem_replication_backlog",
+        "mem_total_replication_buffers",
+        "mem_clients_slaves",
+        "mem_clients_normal",
+        "mem_cluster_links",
+        "mem_aof_buffer",
+    ]);
+    fields.add("mem_allocator", "libc");
+    fields.zeros(&[
+        "active_defrag_running",
+        "lazyfree_pending_objects",
+        "lazyfreed_objects",
+    ]);
+}
+
+/// The memory of the machine, where the system tells (Linux).
+fn system_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kilobytes = text
+        .lines()
+        .next()?
+        .split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 /// Pages of this process in memory, where the system tells (Linux).
-fn resident_bytes() -> Option<u64> {
+pub(super) fn resident_bytes() -> Option<u64> {
     const PAGE_BYTES: u64 = 4096;
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     pages
@@ -157,7 +229,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 /// A count of bytes as Redis shortens it.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     let size = bytes as f64;
     match bytes {
         0..1024 => format!("{bytes}B"),
@@ -168,51 +240,106 @@ fn human(bytes: u64) -> String {
 }
 
 /// Every acknowledged write is in the log: to whoever asks in Redis' words, an append-only file that is always in order.
-fn persistence(fields: &mut Fields, _: &Shared, status: &Status) {
+fn persistence(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("loading", u8::from(!status.ready));
     fields.add("async_loading", 0);
+    fields.zeros(&["current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    fields.add("current_fork_perc", "0.00");
     fields.zeros(&[
+        "current_save_keys_processed",
+        "current_save_keys_total",
         "rdb_changes_since_last_save",
         "rdb_bgsave_in_progress",
-        "rdb_last_save_time",
     ]);
+    fields.add("rdb_last_save_time", shared.node.now() / 1000);
     fields.add("rdb_last_bgsave_status", "ok");
+    fields.add("rdb_last_bgsave_time_sec", -1);
+    fields.add("rdb_current_bgsave_time_sec", -1);
+    fields.zeros(&[
+        "rdb_saves",
+        "rdb_last_cow_size",
+        "rdb_last_load_keys_expired",
+        "rdb_last_load_keys_loaded",
+    ]);
     fields.add("aof_enabled", 1);
     fields.zeros(&["aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
+    fields.add("aof_last_rewrite_time_sec", -1);
+    fields.add("aof_current_rewrite_time_sec", -1);
     fields.add("aof_last_bgrewrite_status", "ok");
+    fields.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
     fields.add(
         "aof_last_write_status",
         if status.fault.is_none() { "ok" } else { "err" },
     );
+    fields.zeros(&[
+        "aof_last_cow_size",
+        "module_fork_in_progress",
+        "module_fork_last_cow_size",
+    ]);
 }
 
 fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
     let stats = &shared.stats;
+    let (hits, misses) = shared.node.view(0, |view| view.store().lookups());
     fields.add("total_connections_received", stats.connections.get());
     fields.add("total_commands_processed", stats.commands.get());
     fields.add("instantaneous_ops_per_sec", stats.commands_per_second.get());
     fields.add("total_net_input_bytes", stats.input_bytes.get());
     fields.add("total_net_output_bytes", stats.output_bytes.get());
+    fields.zeros(&["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
+    for name in [
+        "instantaneous_input_kbps",
+        "instantaneous_output_kbps",
+        "instantaneous_input_repl_kbps",
+        "instantaneous_output_repl_kbps",
+    ] {
+        fields.add(name, "0.00");
+    }
     fields.add("rejected_connections", stats.rejected.get());
     fields.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     fields.add("expired_keys", status.expired_keys);
+    fields.add("expired_stale_perc", "0.00");
     fields.zeros(&[
+        "expired_time_cap_reached_count",
+        "expire_cycle_cpu_milliseconds",
         "evicted_keys",
         "evicted_clients",
-        "keyspace_hits",
+        "total_eviction_exceeded_time",
+        "current_eviction_exceeded_time",
+    ]);
+    fields.add("keyspace_hits", hits.saturating_sub(stats.lookups_before.0.get()));
+    fields.add(
         "keyspace_misses",
-    ]);
+        misses.saturating_sub(stats.lookups_before.1.get()),
+    );
+    let (hub, tracked) = (&shared.hub, shared.hub.tracking.counts());
+    fields.add("pubsub_channels", hub.count(Kind::Channel));
+    fields.add("pubsub_patterns", hub.count(Kind::Pattern));
+    fields.add("pubsubshard_channels", hub.count(Kind::Shard));
+    fields.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets"]);
+    fields.add("tracking_total_keys", tracked.keys);
+    fields.add("tracking_total_items", tracked.items);
+    fields.add("tracking_total_prefixes", tracked.prefixes);
     fields.zeros(&[
-        "pubsub_channels",
-        "pubsub_patterns",
-        "pubsubshard_channels",
-        "latest_fork_usec",
-        "total_forks",
+        "slave_expires_tracked_keys",
+        "active_defrag_hits",
+        "active_defrag_misses",
+        "active_defrag_key_hits",
+        "active_defrag_key_misses",
+        "total_active_defrag_time",
+        "current_active_defrag_time",
+        "unexpected_error_replies",
     ]);
-    fields.zeros(&["migrate_cached_sockets", "tracking_total_keys"]);
     fields.add("total_error_replies", stats.errors.get());
+    fields.add("dump_payload_sanitizations", 0);
     fields.add("total_reads_processed", stats.reads.get());
     fields.add("total_writes_processed", stats.writes.get());
+    fields.zeros(&[
+        "io_threaded_reads_processed",
+        "io_threaded_writes_processed",
+        "reply_buffer_shrinks",
+        "reply_buffer_expands",
+    ]);
     fields.add(
         "client_output_buffer_limit_disconnections",
         stats.output_limit.get(),
@@ -258,6 +385,53 @@ fn errors(fields: &mut Fields, shared: &Shared, _: &Status) {
     for (kind, count) in shared.stats.kinds() {
         fields.add(&format!("errorstat_{kind}"), format_args!("count={count}"));
     }
+}
+
+fn command_stats(fields: &mut Fields, shared: &Shared, _: &Status) {
+    for (spec, call) in shared.calls.used() {
+        let (calls, micros) = (call.calls.get(), call.micros());
+        fields.add(
+            &format!("cmdstat_{}", spec.name.to_ascii_lowercase()),
+            format_args!(
+                "calls={calls},usec={micros:.0},usec_per_call={:.2},rejected_calls={},failed_calls={}",
+                micros / calls.max(1) as f64,
+                call.rejected.get(),
+                call.failed.get()
+            ),
+        );
+    }
+}
+
+fn latency_stats(fields: &mut Fields, shared: &Shared, _: &Status) {
+    if !shared.calls.tracking() {
+        return;
+    }
+    let percentiles = shared.calls.percentiles();
+    for (spec, call) in shared.calls.used() {
+        let Some(histogram) = call.histogram() else {
+            continue;
+        };
+        let parts = percentiles.iter().map(|part| {
+            let micros = histogram.percentile(*part) as f64 / 1000.0;
+            format!("p{part}={micros:.3}")
+        });
+        fields.add(
+            &format!("latency_percentiles_usec_{}", spec.name.to_ascii_lowercase()),
+            parts.collect::<Vec<_>>().join(","),
+        );
+    }
+}
+
+/// What clients asked for and this endpoint does not know.
+fn compat(fields: &mut Fields, shared: &Shared, _: &Status) {
+    let (refused, others) = shared.compat.all();
+    for (nth, (what, client, count)) in refused.iter().enumerate() {
+        fields.add(
+            &format!("refused_{nth}"),
+            format_args!("what={what},client={client},count={count}"),
+        );
+    }
+    fields.add("refused_others", others);
 }
 
 fn keyspace(fields: &mut Fields, shared: &Shared, _: &Status) {

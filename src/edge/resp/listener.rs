@@ -1,7 +1,7 @@
 //! The accept loop: who may come in, how many, and the end of all connections when the endpoint stops.
 
 use super::clients::Entered;
-use super::{Shared, access, connection};
+use super::{Listeners, Shared, access, connection, permit};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -29,30 +29,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `stopping` says so (or its sender is gone), then ends them all. One task per connection.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
+    let Listeners { plain, secure } = listeners;
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     let (mut tick, mut counted) = (interval(TICK), 0);
+    let mut access_changes = shared.node.access_changes();
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = stopping.changed() => break,
             Some(_) = connections.join_next() => {}
             Some(_) = refusals.join_next() => {}
+            Ok(()) = access_changes.changed() => permit::end_removed(&shared),
             _ = tick.tick() => counted = count(&shared, counted),
-            accepted = listener.accept() => match accepted {
+            accepted = next(plain.as_ref()) => match accepted {
                 Ok((stream, peer)) => match admit(&shared, &stream, peer) {
-                    Ok(entered) => { connections.spawn(connection::serve(stream, shared.clone(), entered)); }
+                    Ok(entered) => { connections.spawn(connection::serve(stream.into(), shared.clone(), entered)); }
                     Err(why) if refusals.len() < REFUSALS => { refusals.spawn(refuse(stream, why)); }
                     Err(_) => {}
                 },
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client; trying again");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
+                Err(error) => pause(&error).await,
+            },
+            accepted = next(secure.as_ref()) => match accepted {
+                // Before TLS there are no words in which a reason could be told.
+                Ok((stream, peer)) => if let Ok(entered) = admit(&shared, &stream, peer) {
+                    connections.spawn(serve_secure(stream, shared.clone(), entered));
+                },
+                Err(error) => pause(&error).await,
+            },
         }
     }
-    drop(listener);
+    drop((plain, secure));
     for client in shared.clients.all() {
         client.end();
     }
@@ -68,10 +75,40 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopp
     connections.shutdown().await;
 }
 
+/// The next who connects; nobody, where nobody is listened for.
+async fn next(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(%error, "cannot accept a client; trying again");
+    sleep(ACCEPT_PAUSE).await;
+}
+
+/// Agrees on keys first. The client has its place meanwhile, so what is under way is bounded by `max_clients`.
+#[cfg(feature = "tls")]
+async fn serve_secure(stream: TcpStream, shared: Arc<Shared>, entered: Entered) {
+    let Some(tls) = &shared.tls else { return };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = entered.client.ended() => None,
+    };
+    if let Some(stream) = accepted {
+        connection::serve(stream, shared.clone(), entered).await;
+    }
+}
+
+/// Never called: [`super::Resp::bind`] refuses such settings.
+#[cfg(not(feature = "tls"))]
+async fn serve_secure(_: TcpStream, _: Arc<Shared>, _: Entered) {}
+
 /// A place among the clients, or why there is none.
-fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
+fn admit(shared: &Arc<Shared>, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
     shared.stats.connections.add(1);
-    let refusal = if !access::serves(peer.ip(), shared.config.access_key.as_ref()) {
+    let refusal = if !access::serves(peer.ip(), shared.access.open(shared)) {
         Some(access::DENIED)
     } else if shared.clients.count() >= shared.max_clients.load(Relaxed) {
         Some("ERR max number of clients reached")
@@ -84,9 +121,8 @@ fn admit(shared: &Shared, stream: &TcpStream, peer: SocketAddr) -> Result<Entere
     }
     // Replies leave when they are written, not when there are enough of them. A socket that refuses this is closing anyway.
     let _ = stream.set_nodelay(true);
-    Ok(shared
-        .clients
-        .enter(peer, stream.local_addr().unwrap_or(shared.address)))
+    let local = stream.local_addr().unwrap_or(shared.address);
+    Ok(Entered::new(shared.clone(), peer, local))
 }
 
 async fn refuse(mut stream: TcpStream, why: &'static str) {

@@ -3,12 +3,18 @@
 //! Here are the table and what a connection says of itself; `CLIENT`, `COMMAND`, `CONFIG`, `INFO` and `PLENARY` have files of their
 //! own. Replies and errors are those of Redis 7.0.15.
 
-use super::connection::{Caller, authenticate};
+use super::connection::Caller;
 use super::encode::Protocol;
-use super::{REDIS_VERSION, catalogue, client, config, info, members, script};
+use super::permit::authenticate;
+use super::{
+    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, monitor,
+    multi, pubsub, script, server, slowlog, tracking,
+};
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::Spec;
+use bytes::BytesMut;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -27,15 +33,34 @@ pub(super) enum Local {
     Now(fn(&mut Caller, &mut Args<'_>) -> Answer),
     /// After asking the node; the connection waits.
     Later(for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>),
+    /// At once, answering by messages instead of one reply.
+    Pushing(fn(&mut Caller, &mut Args<'_>, &mut BytesMut) -> Result<(), CommandError>),
+    /// `EXEC`, which runs others.
+    Exec,
 }
 
-use Local::{Later, Now};
+use Local::{Exec, Later, Now, Pushing};
 
 #[rustfmt::skip]
 const COMMANDS: &[(&str, Local)] = &[
+    ("ACL|CAT",           Now(acl::cat)),
+    ("ACL|DRYRUN",        Now(acl::dryrun)),
+    ("ACL|GENPASS",       Now(acl::genpass)),
+    ("ACL|GETUSER",       Now(acl::getuser)),
+    ("ACL|HELP",          Now(acl::help)),
+    ("ACL|LIST",          Now(acl::list)),
+    ("ACL|LOAD",          Now(acl::no_file)),
+    ("ACL|LOG",           Now(acl::log)),
+    ("ACL|SAVE",          Now(acl::no_file)),
+    ("ACL|USERS",         Now(acl::users)),
+    ("ACL|WHOAMI",        Now(acl::whoami)),
     ("ASKING",            Now(no_cluster)),
     ("AUTH",              Now(auth)),
+    ("CLIENT|CACHING",    Now(tracking::caching)),
+    ("BGREWRITEAOF",      Now(server::bgrewriteaof)),
+    ("BGSAVE",            Now(server::bgsave)),
     ("CLIENT|GETNAME",    Now(client::getname)),
+    ("CLIENT|GETREDIR",   Now(tracking::getredir)),
     ("CLIENT|HELP",       Now(client::help)),
     ("CLIENT|ID",         Now(client::id)),
     ("CLIENT|INFO",       Now(client::info)),
@@ -43,22 +68,32 @@ const COMMANDS: &[(&str, Local)] = &[
     ("CLIENT|LIST",       Now(client::list)),
     ("CLIENT|NO-EVICT",   Now(client::no_evict)),
     ("CLIENT|NO-TOUCH",   Now(client::no_touch)),
+    ("CLIENT|PAUSE",      Now(blocking::pause)),
     ("CLIENT|REPLY",      Now(client::reply)),
     ("CLIENT|SETINFO",    Now(client::setinfo)),
     ("CLIENT|SETNAME",    Now(client::setname)),
+    ("CLIENT|TRACKING",   Now(tracking::tracking)),
+    ("CLIENT|TRACKINGINFO", Now(tracking::trackinginfo)),
+    ("CLIENT|UNBLOCK",    Now(blocking::unblock)),
+    ("CLIENT|UNPAUSE",    Now(blocking::unpause)),
     ("CLUSTER",           Now(no_cluster)),
     ("COMMAND",           Now(catalogue::all)),
     ("COMMAND|COUNT",     Now(catalogue::count)),
     ("COMMAND|DOCS",      Now(catalogue::docs)),
     ("COMMAND|GETKEYS",   Now(catalogue::getkeys)),
+    ("COMMAND|GETKEYSANDFLAGS", Now(catalogue::getkeysandflags)),
     ("COMMAND|HELP",      Now(catalogue::help)),
     ("COMMAND|INFO",      Now(catalogue::info)),
     ("COMMAND|LIST",      Now(catalogue::list)),
     ("CONFIG|GET",        Now(config::get)),
     ("CONFIG|HELP",       Now(config::help)),
     ("CONFIG|RESETSTAT",  Now(config::resetstat)),
+    ("CONFIG|REWRITE",    Now(config::rewrite)),
     ("CONFIG|SET",        Later(config::set)),
+    ("DEBUG",             Later(server::debug)),
+    ("DISCARD",           Now(multi::discard)),
     ("ECHO",              Now(echo)),
+    ("EXEC",              Exec),
     ("EVAL",              Later(script::eval)),
     ("EVALSHA",           Later(script::evalsha)),
     ("EVALSHA_RO",        Later(script::evalsha_ro)),
@@ -74,19 +109,47 @@ const COMMANDS: &[(&str, Local)] = &[
     ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
+    ("MONITOR",           Pushing(monitor::monitor)),
+    ("MULTI",             Now(multi::multi)),
+    ("LASTSAVE",          Now(server::lastsave)),
+    ("LATENCY|DOCTOR",    Now(latency::doctor)),
+    ("LATENCY|GRAPH",     Now(latency::graph)),
+    ("LATENCY|HELP",      Now(latency::help)),
+    ("LATENCY|HISTOGRAM", Now(latency::histogram)),
+    ("LATENCY|HISTORY",   Now(latency::history)),
+    ("LATENCY|LATEST",    Now(latency::latest)),
+    ("LATENCY|RESET",     Now(latency::reset)),
+    ("LOLWUT",            Now(server::lolwut)),
+    ("MEMORY|DOCTOR",     Now(server::memory_doctor)),
+    ("MEMORY|HELP",       Now(server::memory_help)),
+    ("MEMORY|MALLOC-STATS", Now(server::memory_malloc_stats)),
+    ("MEMORY|PURGE",      Now(server::memory_purge)),
+    ("MEMORY|STATS",      Now(server::memory_stats)),
+    ("MODULE|LIST",       Now(server::no_modules)),
     ("PING",              Now(ping)),
+    ("PLENARY|COMPAT",    Now(compat::compat)),
     ("PLENARY|DIGEST",    Later(members::digest)),
     ("PLENARY|FRESH",     Now(members::fresh)),
     ("PLENARY|HELP",      Now(members::help)),
+    ("PLENARY|KEYS",      Later(keys::keys)),
     ("PLENARY|MEMBERS",   Later(members::members)),
     ("PLENARY|STATUS",    Later(members::status)),
     ("PLENARY|TOKEN",     Later(members::token)),
     ("PLENARY|WAITFOR",   Later(members::waitfor)),
+    ("PSUBSCRIBE",        Pushing(pubsub::psubscribe)),
+    ("PUBSUB|CHANNELS",   Now(pubsub::channels)),
+    ("PUBSUB|HELP",       Now(pubsub::help)),
+    ("PUBSUB|NUMPAT",     Now(pubsub::numpat)),
+    ("PUBSUB|NUMSUB",     Now(pubsub::numsub)),
+    ("PUBSUB|SHARDCHANNELS", Now(pubsub::shardchannels)),
+    ("PUBSUB|SHARDNUMSUB", Now(pubsub::shardnumsub)),
+    ("PUNSUBSCRIBE",      Pushing(pubsub::punsubscribe)),
     ("QUIT",              Now(quit)),
     ("READONLY",          Now(no_cluster)),
     ("READWRITE",         Now(no_cluster)),
     ("RESET",             Now(reset)),
     ("ROLE",              Now(role)),
+    ("SAVE",              Later(server::save)),
     ("SCRIPT|DEBUG",      Now(script::script_debug)),
     ("SCRIPT|EXISTS",     Now(script::script_exists)),
     ("SCRIPT|FLUSH",      Later(script::script_flush)),
@@ -94,7 +157,20 @@ const COMMANDS: &[(&str, Local)] = &[
     ("SCRIPT|KILL",       Now(script::kill)),
     ("SCRIPT|LOAD",       Later(script::script_load)),
     ("SELECT",            Now(select)),
+    ("SSUBSCRIBE",        Pushing(pubsub::ssubscribe)),
+    ("SUBSCRIBE",         Pushing(pubsub::subscribe)),
+    ("SUNSUBSCRIBE",      Pushing(pubsub::sunsubscribe)),
     ("TIME",              Now(time)),
+    ("UNSUBSCRIBE",       Pushing(pubsub::unsubscribe)),
+    ("UNWATCH",           Now(multi::unwatch)),
+    ("WATCH",             Later(multi::watch)),
+    ("SHUTDOWN",          Now(server::shutdown)),
+    ("SLOWLOG|GET",       Now(slowlog::get)),
+    ("SLOWLOG|HELP",      Now(slowlog::help)),
+    ("SLOWLOG|LEN",       Now(slowlog::len)),
+    ("SLOWLOG|RESET",     Now(slowlog::reset)),
+    ("WAIT",              Later(server::wait)),
+    ("WAITAOF",           Later(server::waitaof)),
 ];
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
@@ -102,6 +178,11 @@ static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().
 /// The function of a row, by the row's name.
 pub(super) fn by_name(name: &str) -> Option<Local> {
     TABLE.get(name).copied()
+}
+
+/// What a row without a function answers.
+pub(super) fn unknown(spec: &Spec) -> CommandError {
+    refusal(format!("ERR this endpoint does not run '{}'", spec.name))
 }
 
 /// The reply of a `HELP` subcommand, as Redis lays it out.
@@ -129,8 +210,14 @@ pub(super) fn refusal(text: String) -> CommandError {
     CommandError::Other(Cow::Owned(text))
 }
 
-fn ping(_: &mut Caller, args: &mut Args<'_>) -> Answer {
+/// A subscriber that speaks RESP2 could not tell the plain answer from a message.
+fn ping(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
+    let subscriber = caller.subscribed > 0 && caller.protocol == Protocol::Resp2;
     match args.rest() {
+        message @ ([] | [_]) if subscriber => {
+            let message = message.first().cloned().unwrap_or_default();
+            Ok(Reply::Array(vec![Reply::bulk("pong"), Reply::Bulk(message)]))
+        }
         [] => Ok(Reply::Simple(Cow::Borrowed("PONG"))),
         [message] => Ok(Reply::Bulk(message.clone())),
         _ => Err(CommandError::Arity("ping".to_owned())),
@@ -142,18 +229,18 @@ fn echo(_: &mut Caller, args: &mut Args<'_>) -> Answer {
 }
 
 fn select(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
-    let index = args.integer()?;
-    if i32::try_from(index).is_err() {
-        return Err(CommandError::text(
-            "ERR value is out of range, value must between -2147483648 and 2147483647",
-        ));
-    }
+    caller.db = database(args.bytes()?)?;
+    caller.client.shown.lock().db = caller.db;
+    Ok(Reply::OK)
+}
+
+/// The database that `SELECT` means.
+pub(super) fn database(index: &[u8]) -> Result<u8, CommandError> {
+    let index = integer(index).ok_or(CommandError::NotAnInteger)?;
     let known = u8::try_from(index)
         .ok()
         .filter(|index| usize::from(*index) < DATABASES);
-    caller.db = known.ok_or(CommandError::text("ERR DB index is out of range"))?;
-    caller.client.shown.lock().db = caller.db;
-    Ok(Reply::OK)
+    known.ok_or(CommandError::text("ERR DB index is out of range"))
 }
 
 fn quit(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
@@ -173,9 +260,9 @@ fn auth(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
          Are you sure your configuration is correct?",
     );
     match args.rest() {
-        [_] if caller.shared.config.access_key.is_none() => Err(NO_KEY),
-        [key] => authenticate(caller, b"default", key).map(|()| Reply::OK),
-        [user, key] => authenticate(caller, user, key).map(|()| Reply::OK),
+        [_] if caller.shared.access.open(&caller.shared) => Err(NO_KEY),
+        [password] => authenticate(caller, b"default", password, b"AUTH").map(|()| Reply::OK),
+        [user, password] => authenticate(caller, user, password, b"AUTH").map(|()| Reply::OK),
         _ => Err(CommandError::Syntax),
     }
 }
@@ -199,8 +286,8 @@ fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     }
     while let Some(option) = args.peek() {
         if args.remaining() >= 3 && args.keyword("AUTH") {
-            let (user, key) = (args.bytes()?, args.bytes()?);
-            authenticate(caller, user, key)?;
+            let (user, password) = (args.bytes()?, args.bytes()?);
+            authenticate(caller, user, password, b"HELLO")?;
         } else if args.remaining() >= 2 && args.keyword("SETNAME") {
             client::name(caller, args.bytes()?)?;
         } else {
@@ -213,8 +300,7 @@ fn hello(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     if !caller.known {
         return Err(STRANGER);
     }
-    caller.protocol = protocol;
-    caller.client.shown.lock().protocol = protocol;
+    caller.speak(protocol);
     let id = i64::try_from(caller.client.id).expect("nobody connects 2^63 times");
     let pairs = [
         ("server", Reply::bulk("redis")),

@@ -2,7 +2,8 @@
 //!
 //! Every node answers as a standalone master (`role:master`, never `MOVED`): reads come from its own memory, writes go through
 //! the log, wherever its leader is. In reading order: [`frame`] (bytes to commands), [`connection`] (order, waiting, limits),
-//! `local` and its neighbours (commands that concern a connection or this node), [`encode`] (replies to bytes), `listener`
+//! `multi` (transactions), `blocking` (waiting), `local` and its neighbours (commands that concern a connection or this node), `hub`,
+//! `tracking`, `monitor` and `outbox` (what is told to clients without being asked for), [`encode`] (replies to bytes), `listener`
 //! (who may come in). What the cache's own commands mean is in `machine/`, not here.
 //!
 //! # When this node could not answer
@@ -25,29 +26,54 @@
 //!
 //! One connection holds at most: one unfinished command, one submission of writes ([`connection::MAX_SUBMISSION_COMMANDS`]), and
 //! `max_output_bytes` of replies with one reply more. When replies wait, nothing is read for a while; a client that goes on sending
-//! without reading is cut off at the limit.
+//! without reading is cut off at the limit. What is pushed to it waits in its outbox, bounded by `client-output-buffer-limit pubsub`; what
+//! it has queued since `MULTI` is bounded by `multi::MAX_QUEUED_BYTES`.
 
 mod access;
+mod acl;
+mod acl_log;
+mod blocking;
+mod calls;
 mod catalogue;
 mod client;
 mod clients;
+mod compat;
 mod config;
 pub mod connection;
 pub mod decode;
 pub mod encode;
 pub mod frame;
+mod hub;
 mod info;
+mod keys;
+mod latency;
 mod listener;
 mod local;
 mod members;
+mod monitor;
+mod multi;
+mod observe;
+mod outbox;
+mod parameters;
+mod permit;
+mod pubsub;
 mod script;
+mod server;
+mod slowlog;
 mod stats;
+mod stream;
+#[cfg(feature = "tls")]
+mod tls;
+mod tracking;
 
 use crate::config::RespConfig;
 use crate::error::Error;
 use crate::machine::reply::CommandError;
 use crate::node::Node;
+use blocking::Pause;
 use clients::Clients;
+use hub::Hub;
+use monitor::Monitors;
 use parking_lot::Mutex;
 use stats::Stats;
 use std::borrow::Cow;
@@ -80,48 +106,130 @@ struct Shared {
     /// `CONFIG SET maxclients`.
     max_clients: AtomicUsize,
     address: SocketAddr,
-    clients: Arc<Clients>,
+    clients: Clients,
+    /// Who is told what; shared with the node, which tells it.
+    hub: Arc<Hub>,
+    monitors: Monitors,
+    pause: Pause,
+    /// How many clients wait, for a key or for the end of a pause.
+    blocked: AtomicUsize,
     stats: Stats,
     started: Instant,
+    /// Who comes in.
+    access: permit::Gate,
+    acl_log: acl_log::AclLog,
+    calls: calls::Calls,
+    slowlog: slowlog::Slowlog,
+    latency: latency::Latency,
+    compat: compat::Compat,
+    kept: parameters::Kept,
+    /// The most bytes that all keys took.
+    peak: stats::Peak,
+    /// The certificate for the port with TLS.
+    #[cfg(feature = "tls")]
+    tls: Option<tls::Tls>,
+    /// That port, after port 0 was resolved; 0: none.
+    tls_port: u16,
+}
+
+/// The ports of an endpoint, taken.
+#[derive(Debug)]
+pub struct Listeners {
+    plain: Option<TcpListener>,
+    secure: Option<TcpListener>,
+}
+
+impl Shared {
+    /// The settings of TLS in force.
+    fn tls_config(&self) -> Option<crate::config::TlsConfig> {
+        #[cfg(feature = "tls")]
+        return self.tls.as_ref().map(tls::Tls::config);
+        #[cfg(not(feature = "tls"))]
+        None
+    }
+
+    /// Takes up other settings of TLS; those before stay in force where these cannot be read.
+    fn set_tls(&self, config: crate::config::TlsConfig) -> Result<(), String> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            return tls.set(config);
+        }
+        Err(format!("{} is not listened on", config.listen))
+    }
 }
 
 impl Resp {
-    /// Takes the endpoint's port. Apart from [`Resp::start`], so that a node can tell the others where its clients are served before it starts.
+    /// Takes the endpoint's ports, and notes in the settings which ones port 0 came to. Apart from [`Resp::start`], so that a node can tell the
+    /// others where its clients are served before it starts.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the address cannot be listened on.
-    pub async fn bind(listen: &str) -> Result<TcpListener, Error> {
-        let refused = |source| Error::Listen {
-            address: listen.to_owned(),
-            source,
+    /// [`Error::Listen`] when an address cannot be listened on; [`Error::Config`] for TLS in a program that was built without it.
+    pub async fn bind(config: &mut RespConfig) -> Result<Listeners, Error> {
+        if cfg!(not(feature = "tls")) && config.tls.is_some() {
+            return Err(Error::Config(vec![
+                "tls_listen: this program was built without the feature `tls`".to_owned(),
+            ]));
+        }
+        let plain = match config.listen.is_empty() {
+            true => None,
+            false => Some(listen(&mut config.listen).await?),
         };
-        TcpListener::bind(listen).await.map_err(refused)
+        let secure = match &mut config.tls {
+            None => None,
+            Some(tls) => Some(listen(&mut tls.listen).await?),
+        };
+        Ok(Listeners { plain, secure })
     }
 
-    /// Serves the clients of a listener from [`Resp::bind`] until [`Resp::stop`].
+    /// Serves the clients of listeners from [`Resp::bind`] until [`Resp::stop`].
     ///
     /// # Errors
-    /// [`Error::Listen`] when the system does not tell the listener's address.
-    pub fn start(listener: TcpListener, node: Node, config: RespConfig) -> Result<Self, Error> {
+    /// [`Error::Listen`] when the system does not tell a listener's address; [`Error::Config`] when a certificate cannot be read.
+    pub fn start(listeners: Listeners, node: Node, config: RespConfig) -> Result<Self, Error> {
         let refused = |source| Error::Listen {
             address: config.listen.clone(),
             source,
         };
-        let address = listener.local_addr().map_err(refused)?;
+        let hub = Arc::<Hub>::default();
+        node.listen(hub.clone());
+        let address =
+            |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        let (plain, secure) = (
+            address(&listeners.plain).map_err(refused)?,
+            address(&listeners.secure).map_err(refused)?,
+        );
+        let address = plain
+            .or(secure)
+            .ok_or_else(|| Error::Config(vec!["resp: there is no port to serve".to_owned()]))?;
         let shared = Shared {
             node,
             idle_timeout_ms: AtomicU64::new(
                 u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX),
             ),
             max_clients: AtomicUsize::new(config.max_clients),
+            access: permit::Gate::new(config.access_key.as_ref().map(|key| key.expose())),
+            acl_log: acl_log::AclLog::default(),
+            calls: calls::Calls::default(),
+            slowlog: slowlog::Slowlog::default(),
+            latency: latency::Latency::default(),
+            compat: compat::Compat::default(),
+            kept: parameters::Kept::default(),
+            peak: stats::Peak::default(),
+            #[cfg(feature = "tls")]
+            tls: config.tls.clone().map(tls::Tls::new).transpose()?,
+            tls_port: secure.map_or(0, |address| address.port()),
             config,
             address,
-            clients: Arc::default(),
+            clients: Clients::default(),
+            hub,
+            monitors: Monitors::default(),
+            pause: Pause::default(),
+            blocked: AtomicUsize::new(0),
             stats: Stats::default(),
             started: Instant::now(),
         };
         let (stop, stopping) = watch::channel(false);
-        let listener = tokio::spawn(listener::accept(listener, Arc::new(shared), stopping));
+        let listener = tokio::spawn(listener::accept(listeners, Arc::new(shared), stopping));
         Ok(Self {
             address,
             stop,
@@ -129,7 +237,7 @@ impl Resp {
         })
     }
 
-    /// Where clients are listened for, after port 0 was resolved.
+    /// Where clients are listened for, after port 0 was resolved; the port with TLS, where there is no other.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -144,6 +252,20 @@ impl Resp {
             let _ = listener.await;
         }
     }
+}
+
+/// Listens at an address, and notes which port it came to.
+async fn listen(address: &mut String) -> Result<TcpListener, Error> {
+    let refused = |source| Error::Listen {
+        address: address.clone(),
+        source,
+    };
+    let listener = TcpListener::bind(address.as_str()).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    if let Some(host) = address.strip_suffix(":0") {
+        *address = format!("{host}:{}", bound.port());
+    }
+    Ok(listener)
 }
 
 /// What a client is told when this node could not answer: see the table in the head of this file.

@@ -8,6 +8,7 @@ use crate::machine::entry::Command;
 use crate::machine::glob;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::scripts::{self, Function, Library, Policy, Scripts};
+use crate::machine::table::Spec;
 use crate::node::{Call, Request, script_flags};
 use bytes::Bytes;
 
@@ -53,6 +54,50 @@ fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> W
         caller.seen = caller.seen.max(written.token);
         written.replies.into_iter().next().ok_or(CommandError::Syntax)
     })
+}
+
+/// How a command runs a script, and whether the script may only read; none for a command that runs none.
+fn how(spec: &Spec) -> Option<(By, bool)> {
+    match spec.name {
+        "EVAL" => Some((By::Text, false)),
+        "EVAL_RO" => Some((By::Text, true)),
+        "EVALSHA" => Some((By::Sha, false)),
+        "EVALSHA_RO" => Some((By::Sha, true)),
+        "FCALL" => Some((By::Function, false)),
+        "FCALL_RO" => Some((By::Function, true)),
+        _ => None,
+    }
+}
+
+/// Whether a command runs a script.
+pub(super) fn runs_one(spec: &Spec) -> bool {
+    how(spec).is_some()
+}
+
+/// What a command of a transaction is to run; none for a command that runs no script.
+pub(super) async fn queued(
+    caller: &mut Caller,
+    spec: &Spec,
+    argv: &[Bytes],
+) -> Option<Result<Call, CommandError>> {
+    let (by, read_only) = how(spec)?;
+    Some(call(caller, Args::new(argv, 1), by, read_only).await)
+}
+
+/// Whether a command runs a script that may write, as far as it says so itself.
+pub(super) fn may_write(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
+    let (Some((by, false)), Some(what)) = (how(spec), argv.get(1)) else {
+        return false;
+    };
+    let text_may = |text: &Bytes| script_flags(text).map_or(true, |(flags, _)| !flags.no_writes);
+    let found = match by {
+        By::Text => Ok(text_may(what)),
+        By::Sha => known(caller, |scripts| {
+            Ok(scripts.text(&what.to_ascii_lowercase()).is_none_or(text_may))
+        }),
+        By::Function => known(caller, |scripts| Ok(!function_of(scripts, what, false)?.1)),
+    };
+    found.unwrap_or(true)
 }
 
 /// What is to be run, for `EXEC` too; a script that no node knows is made known first.

@@ -30,6 +30,8 @@ pub(super) struct Stats {
     pub(super) output_bytes: Counter,
     /// Replies that were errors.
     pub(super) errors: Counter,
+    /// The hits and misses of the keyspace that had been at the last reset.
+    pub(super) lookups_before: (Counter, Counter),
     /// Commands in the second before the last tick. Survives a reset.
     pub(super) commands_per_second: Counter,
     /// Errors by their first word. Held for one look-up, never across an await.
@@ -72,8 +74,10 @@ impl Stats {
         self.kinds.lock().clone()
     }
 
-    /// `CONFIG RESETSTAT`.
-    pub(super) fn reset(&self) {
+    /// `CONFIG RESETSTAT`, when the keyspace has counted so many hits and misses.
+    pub(super) fn reset(&self, lookups: (u64, u64)) {
+        self.lookups_before.0.set(lookups.0);
+        self.lookups_before.1.set(lookups.1);
         let counters = [
             &self.connections,
             &self.rejected,
@@ -90,5 +94,16 @@ impl Stats {
             counter.set(0);
         }
         self.kinds.lock().clear();
+    }
+}
+
+/// The greatest value that was seen.
+#[derive(Debug, Default)]
+pub(super) struct Peak(AtomicU64);
+
+impl Peak {
+    /// The greatest so far, this one included.
+    pub(super) fn of(&self, value: u64) -> u64 {
+        self.0.fetch_max(value, Relaxed).max(value)
     }
 }

@@ -25,6 +25,17 @@ pub(super) const CONNECTION: &[Spec] = &[
     local("RESET", "").since("6.2.0").flags(OPEN).summary("Reset the connection"),
 
     local("CLIENT", "subcommand [argument ...]").since("2.4.0").summary("A container for client connection commands"),
+    local("CLIENT|CACHING", "mode").since("6.0.0").flags(OWN)
+        .summary("Instruct the server about tracking or not keys in the next request"),
+    local("CLIENT|GETREDIR", "").since("6.0.0").flags(OWN).summary("Get tracking notifications redirection client ID if any"),
+    local("CLIENT|PAUSE", "timeout [mode]").since("2.9.50").flags(ADMIN).summary("Stop processing commands from clients for some time"),
+    local("CLIENT|TRACKING", "status [REDIRECT client-id] [PREFIX prefix ...] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]")
+        .since("6.0.0").flags(OWN).summary("Enable or disable server assisted client side caching support"),
+    local("CLIENT|TRACKINGINFO", "").since("6.2.0").flags(OWN)
+        .summary("Return information about server assisted client side caching for the current connection"),
+    local("CLIENT|UNBLOCK", "client-id [mode]").since("5.0.0").flags(ADMIN)
+        .summary("Unblock a client blocked in a blocking command from a different connection"),
+    local("CLIENT|UNPAUSE", "").since("6.2.0").flags(ADMIN).summary("Resume processing of clients that were paused"),
     local("CLIENT|GETNAME", "").since("2.6.9").flags(OWN).summary("Get the current connection name"),
     local("CLIENT|HELP", "").since("5.0.0").flags(CALM).summary("Show helpful text about the different subcommands"),
     local("CLIENT|ID", "").since("5.0.0").flags(OWN).summary("Returns the client ID for the current connection"),
@@ -59,6 +70,7 @@ pub(super) const SERVER: &[Spec] = &[
         .summary("Get an array of Redis command names"),
     local("INFO", "[section ...]").flags(CALM).categories("dangerous")
         .summary("Get information and statistics about the server"),
+    local("MONITOR", "").flags(ADMIN).summary("Listen for all requests received by the server in real time"),
     local("ROLE", "").since("2.8.12").flags("noscript loading stale fast").categories("admin dangerous")
         .summary("Return the role of the instance in the context of replication"),
     local("TIME", "").since("2.6.0").flags(QUICK).summary("Return the current server time"),

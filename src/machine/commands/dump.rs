@@ -1,5 +1,103 @@
 //! `DUMP` and `RESTORE`: values in the encoding of Redis' RDB files.
+//!
+//! Follows Redis 7.0. Where a row differs on purpose, the row says so.
 
-use crate::machine::table::Spec;
+use crate::machine::args::{self, Args};
+use crate::machine::event::Classes;
+use crate::machine::keyspace::{Keyspace, View};
+use crate::machine::rdb::{self, Fault};
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{Spec, read, write};
 
-pub(super) const COMMANDS: &[Spec] = &[];
+pub(super) const COMMANDS: &[Spec] = &[
+    // Differs: of the encodings that Redis reads we write the plain ones.
+    read("DUMP", "key", dump)
+        .since("2.6.0")
+        .summary("A value as bytes that RESTORE takes, here or at a Redis."),
+    write(
+        "RESTORE",
+        "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+        restore,
+    )
+    .since("2.6.0")
+    .flags("denyoom")
+    .categories("dangerous")
+    .summary("Puts a value from the bytes that DUMP gave, here or at a Redis."),
+];
+
+fn dump(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let Some(value) = view.get(args.key()?) else {
+        return Ok(Reply::Nil);
+    };
+    let payload = rdb::dump(value, view.now());
+    payload
+        .map(|payload| Reply::Bulk(payload.into()))
+        .ok_or_else(|| CommandError::Other(format!("ERR a {} cannot be dumped", value.type_name()).into()))
+}
+
+/// What is said beside key, life and value.
+#[derive(Default)]
+struct Options {
+    replace: bool,
+    absolute: bool,
+    idle: bool,
+    frequency: bool,
+}
+
+impl Options {
+    /// When it was last used is not noted here: such numbers are read, and forgotten.
+    fn parse(args: &mut Args<'_>) -> Result<Self, CommandError> {
+        let mut options = Self::default();
+        while !args.is_empty() {
+            let more = args.remaining() - 1;
+            if args.keyword("REPLACE") {
+                options.replace = true;
+            } else if args.keyword("ABSTTL") {
+                options.absolute = true;
+            } else if more >= 1 && !options.frequency && args.keyword("IDLETIME") {
+                options.idle = true;
+                if args.integer()? < 0 {
+                    return Err(CommandError::text("ERR Invalid IDLETIME value, must be >= 0"));
+                }
+            } else if more >= 1 && !options.idle && args.keyword("FREQ") {
+                options.frequency = true;
+                if !(0..=255).contains(&args.integer()?) {
+                    return Err(CommandError::text(
+                        "ERR Invalid FREQ value, must be >= 0 and <= 255",
+                    ));
+                }
+            } else {
+                return Err(CommandError::Syntax);
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn restore(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    let (key, life, payload) = (args.key()?, args.bytes()?, args.bytes()?);
+    let options = Options::parse(args)?;
+    if !options.replace && keys.view().slot(key).is_some() {
+        return Err(CommandError::text("BUSYKEY Target key name already exists."));
+    }
+    let life = args::integer(life).ok_or(CommandError::NotAnInteger)?;
+    let life = u64::try_from(life).map_err(|_| CommandError::text("ERR Invalid TTL value, must be >= 0"))?;
+    let value = rdb::restore(payload, keys.settings()).map_err(|fault| match fault {
+        Fault::Footer => CommandError::text("ERR DUMP payload version or checksum are wrong"),
+        Fault::Content => CommandError::text("ERR Bad data format"),
+    })?;
+    let deadline = match life {
+        0 => None,
+        life if options.absolute => Some(life),
+        life => Some(keys.now().saturating_add(life)),
+    };
+    if deadline.is_some_and(|deadline| deadline <= keys.now()) {
+        if keys.remove(key).is_some() {
+            keys.notify(Classes::GENERIC, "del", key);
+        }
+        return Ok(Reply::OK);
+    }
+    keys.put_until(key, value, deadline);
+    keys.notify(Classes::GENERIC, "restore", key);
+    Ok(Reply::OK)
+}

@@ -2,6 +2,8 @@
 
 use crate::machine::args::Args;
 use crate::machine::entry::Millis;
+use crate::machine::event::Classes;
+use crate::machine::keyspace::Keyspace;
 use crate::machine::reply::CommandError;
 
 /// The unit and the beginning of a time that a command names.
@@ -66,6 +68,24 @@ impl Time {
             .and_then(|deadline| Millis::try_from(deadline).ok())
             .ok_or(CommandError::InvalidExpire(command))
     }
+}
+
+/// Lets a key that is there end at `deadline`, and tells of it: one that has passed removes the key.
+pub(super) fn end_at(keys: &mut Keyspace<'_>, key: &[u8], deadline: Millis) {
+    let event = if deadline <= keys.now() { "del" } else { "expire" };
+    if keys.set_deadline(key, Some(deadline)) {
+        keys.notify(Classes::GENERIC, event, key);
+    }
+}
+
+/// Takes away a key's deadline, and tells of it. Whether it had one.
+pub(super) fn persist(keys: &mut Keyspace<'_>, key: &[u8]) -> bool {
+    let ends = keys.view().slot(key).is_some_and(|slot| slot.deadline.is_some());
+    if ends {
+        keys.set_deadline(key, None);
+        keys.notify(Classes::GENERIC, "persist", key);
+    }
+    ends
 }
 
 #[cfg(test)]

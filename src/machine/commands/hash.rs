@@ -5,11 +5,12 @@
 
 use super::scan;
 use crate::machine::args::{self, Args};
+use crate::machine::event::Classes;
 use crate::machine::float::Float;
 use crate::machine::keyspace::{Chance, Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
-use crate::machine::value::Hash;
+use crate::machine::value::Living;
 use bytes::Bytes;
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -89,12 +90,14 @@ fn set_pairs(keys: &mut Keyspace<'_>, args: &mut Args<'_>, name: &str) -> Result
     if !odd.is_empty() {
         return Err(CommandError::Arity(name.to_owned()));
     }
-    keys.change_hash(key, |hash| {
+    let new = keys.change_hash(key, |hash| {
         pairs
             .iter()
             .filter(|[field, value]| hash.set(field, value))
             .count()
-    })
+    })?;
+    keys.notify(Classes::HASH, "hset", key);
+    Ok(new)
 }
 
 fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -107,6 +110,7 @@ fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         return Ok(Reply::Integer(0));
     }
     keys.change_hash(key, |hash| hash.set(field, value))?;
+    keys.notify(Classes::HASH, "hset", key);
     Ok(Reply::Integer(1))
 }
 
@@ -139,7 +143,7 @@ fn hvals(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn hlen(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::count(view.hash(args.key()?)?.map_or(0, Hash::len)))
+    Ok(Reply::count(view.hash(args.key()?)?.map_or(0, |hash| hash.len())))
 }
 
 fn hexists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -168,6 +172,7 @@ fn hdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     let removed = keys.change_hash(key, |hash| {
         fields.iter().filter(|field| hash.remove(field).is_some()).count()
     })?;
+    keys.notify(Classes::HASH, "hdel", key);
     Ok(Reply::count(removed))
 }
 
@@ -178,7 +183,8 @@ fn hincrby(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comman
         None => 0,
     };
     let sum = old.checked_add(increment).ok_or(CommandError::IntegerOverflow)?;
-    keys.change_hash(key, |hash| hash.set(field, sum.to_string().as_bytes()))?;
+    keys.change_hash(key, |hash| hash.set_value(field, sum.to_string().as_bytes()))?;
+    keys.notify(Classes::HASH, "hincrby", key);
     Ok(Reply::Integer(sum))
 }
 
@@ -196,7 +202,8 @@ fn hincrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, C
         .add(increment)
         .ok_or(CommandError::text("ERR increment would produce NaN or Infinity"))?;
     let text = sum.to_text();
-    keys.change_hash(key, |hash| hash.set(field, text.as_bytes()))?;
+    keys.change_hash(key, |hash| hash.set_value(field, text.as_bytes()))?;
+    keys.notify(Classes::HASH, "hincrbyfloat", key);
     Ok(Reply::bulk(text))
 }
 
@@ -242,8 +249,8 @@ fn hscan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 /// The fields of a hash that may be absent, in order.
-fn fields(hash: Option<&Hash>) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-    hash.into_iter().flat_map(Hash::iter)
+fn fields<'a>(hash: Option<Living<'a>>) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
+    hash.into_iter().flat_map(|hash| hash.iter())
 }
 
 fn pair((name, value): (&Bytes, &Bytes)) -> (Reply, Reply) {

@@ -1,8 +1,9 @@
 //! Commands on keys of any type: their life, names and places. What is under them is other files' concern.
 
-use super::expiry::Time;
+use super::expiry::{self, Time};
 use crate::machine::args::{self, Args};
 use crate::machine::entry::Millis;
+use crate::machine::event::Classes;
 use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Keyspace, Slot, View};
 use crate::machine::reply::{CommandError, Reply};
@@ -123,12 +124,14 @@ pub(super) const SERVER: &[Spec] = &[
 ];
 
 fn del(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::count(
-        args.rest()
-            .iter()
-            .filter(|key| keys.remove(key).is_some())
-            .count(),
-    ))
+    let mut removed = 0;
+    for key in args.rest() {
+        if keys.remove(key).is_some() {
+            keys.notify(Classes::GENERIC, "del", key);
+            removed += 1;
+        }
+    }
+    Ok(Reply::count(removed))
 }
 
 fn exists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -178,7 +181,7 @@ fn end_at(
     };
     let admitted = conditions.admit(old, deadline);
     if admitted {
-        keys.set_deadline(key, Some(deadline));
+        expiry::end_at(keys, key, deadline);
     }
     Ok(Reply::flag(admitted))
 }
@@ -235,11 +238,7 @@ impl Conditions {
 
 fn persist(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let key = args.key()?;
-    let ends = keys.view().slot(key).is_some_and(|slot| slot.deadline.is_some());
-    if ends {
-        keys.set_deadline(key, None);
-    }
-    Ok(Reply::flag(ends))
+    Ok(Reply::flag(expiry::persist(keys, key)))
 }
 
 fn ttl(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -283,7 +282,7 @@ fn rename(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         return Err(CommandError::NoSuchKey);
     }
     if from != to {
-        keys.rename(from, to);
+        move_name(keys, from, to);
     }
     Ok(Reply::OK)
 }
@@ -296,9 +295,16 @@ fn renamenx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comma
     }
     let free = view.slot(to).is_none();
     if free {
-        keys.rename(from, to);
+        move_name(keys, from, to);
     }
     Ok(Reply::flag(free))
+}
+
+/// Gives a key another name, and tells of it.
+fn move_name(keys: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
+    keys.rename(from, to);
+    keys.notify(Classes::GENERIC, "rename_from", from);
+    keys.notify(Classes::GENERIC, "rename_to", to);
 }
 
 fn copy(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -313,17 +319,26 @@ fn copy(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
             return Err(CommandError::Syntax);
         }
     }
-    place(keys, from, db, to, replace, |_| {})
+    let placed = place(keys, from, db, to, replace, |_| {})?;
+    if placed {
+        keys.of(db).notify(Classes::GENERIC, "copy_to", to);
+    }
+    Ok(Reply::flag(placed))
 }
 
 fn move_(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, db) = (args.key()?, database(args.bytes()?)?);
-    place(keys, key, db, key, false, |keys| {
+    let placed = place(keys, key, db, key, false, |keys| {
         keys.remove(key);
-    })
+    })?;
+    if placed {
+        keys.notify(Classes::GENERIC, "move_from", key);
+        keys.of(db).notify(Classes::GENERIC, "move_to", key);
+    }
+    Ok(Reply::flag(placed))
 }
 
-/// Puts what is under `from` under `to` in database `db`, then lets `done` see to the source.
+/// Puts what is under `from` under `to` in database `db`, then lets `done` see to the source. Whether there was a place.
 fn place(
     keys: &mut Keyspace<'_>,
     from: &[u8],
@@ -331,7 +346,7 @@ fn place(
     to: &[u8],
     replace: bool,
     done: impl FnOnce(&mut Keyspace<'_>),
-) -> Result<Reply, CommandError> {
+) -> Result<bool, CommandError> {
     if keys.db() == db && from == to {
         return Err(CommandError::text(
             "ERR source and destination objects are the same",
@@ -339,14 +354,14 @@ fn place(
     }
     let view = keys.view();
     let Some(Slot { value, deadline, .. }) = view.slot(from).cloned() else {
-        return Ok(Reply::Integer(0));
+        return Ok(false);
     };
     if !replace && view.of(db).slot(to).is_some() {
-        return Ok(Reply::Integer(0));
+        return Ok(false);
     }
     done(keys);
     keys.of(db).put_until(to, value, deadline);
-    Ok(Reply::Integer(1))
+    Ok(true)
 }
 
 /// A database by its number.

@@ -14,6 +14,7 @@ mod list;
 mod pubsub;
 mod scan;
 mod script;
+mod server;
 mod session;
 mod set;
 mod sort;
@@ -22,6 +23,7 @@ mod stream_group;
 mod stream_info;
 mod stream_read;
 mod string;
+mod transaction;
 mod zset;
 mod zset_combine;
 
@@ -44,14 +46,17 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),
     ("generic", key::COMMANDS),
+    ("generic", server::GENERIC),
     ("generic", sort::COMMANDS),
     ("generic", dump::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("scripting", script::COMMANDS),
+    ("transactions", transaction::COMMANDS),
     ("session", session::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),
     ("server", acl::COMMANDS),
+    ("server", server::COMMANDS),
     ("server", key::SERVER),
 ];

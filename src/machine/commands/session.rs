@@ -6,6 +6,7 @@
 
 use crate::machine::args::Args;
 use crate::machine::entry::Millis;
+use crate::machine::event::Classes;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
@@ -105,6 +106,7 @@ fn create(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     }
     let deadline = session.deadline_after_use(now);
     keys.put_until(key, Value::Session(Arc::new(session)), deadline);
+    keys.notify(Classes::MODULE, "session.create", key);
     Ok(Reply::Integer(1))
 }
 
@@ -184,6 +186,7 @@ fn save(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     admit(&session)?;
     let (version, deadline) = (integer(session.version), session.deadline_after_use(now));
     keys.put_until(key, Value::Session(Arc::new(session)), deadline);
+    keys.notify(Classes::MODULE, "session.save", key);
     Ok(version)
 }
 
@@ -198,7 +201,9 @@ fn touch(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
         // None for a session that an earlier key of this command has ended: its absolute deadline had passed.
         if let Some(session) = keys.view().session(key)? {
             let deadline = session.deadline_after_use(now);
-            keys.set_deadline(key, deadline);
+            if keys.set_deadline(key, deadline) {
+                keys.notify(Classes::MODULE, "session.touch", key);
+            }
             there += 1;
         }
     }
@@ -211,9 +216,15 @@ fn end(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
     for key in named {
         keys.view().session(key)?;
     }
-    Ok(Reply::count(
-        named.iter().filter(|key| keys.remove(key).is_some()).count(),
-    ))
+    let mut ended = 0;
+    for key in named {
+        if keys.remove(key).is_some() {
+            keys.notify(Classes::MODULE, "session.end", key);
+            keys.notify(Classes::GENERIC, "del", key);
+            ended += 1;
+        }
+    }
+    Ok(Reply::count(ended))
 }
 
 /// Keeps version and deadline; the old id is gone in the same step, so nobody who knew it can follow.
@@ -223,7 +234,10 @@ fn rename(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     if keys.view().slot(to).is_some() {
         return Ok(Reply::Integer(0));
     }
-    Ok(Reply::flag(keys.rename(from, to)))
+    keys.rename(from, to);
+    keys.notify(Classes::GENERIC, "rename_from", from);
+    keys.notify(Classes::GENERIC, "rename_to", to);
+    Ok(Reply::Integer(1))
 }
 
 fn get(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {

@@ -13,12 +13,13 @@ use std::cmp::Ordering;
 
 pub(super) const COMMANDS: &[Spec] = &[
     write("SORT", "key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA] [STORE destination]", sort)
-        .flags("denyoom")
+        .flags("denyoom movablekeys")
         .categories("set sortedset list dangerous")
         .finder(keys_of_sort)
         .summary("The elements of a list, set or sorted set in order, or what other keys hold for them; may store that as a list."),
     read("SORT_RO", "key [BY pattern] [LIMIT offset count] [GET pattern ...] [ASC | DESC] [ALPHA]", sort_ro)
         .since("7.0.0")
+        .flags("movablekeys")
         .categories("set sortedset list dangerous")
         .finder(|_| vec![1])
         .summary("The elements of a list, set or sorted set in order, or what other keys hold for them."),
@@ -283,7 +284,7 @@ fn pointed_at(view: &View<'_>, pattern: &[u8], element: &Bytes) -> Option<Bytes>
     .concat();
     match (view.get(&key)?, arrow) {
         (Value::String(string), None) => Some(string.bytes().clone()),
-        (Value::Hash(hash), Some(arrow)) => hash.get(&behind[arrow + 2..]).cloned(),
+        (Value::Hash(hash), Some(arrow)) => hash.at_time(view.now()).get(&behind[arrow + 2..]).cloned(),
         _ => None,
     }
 }
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(keys("SORT a STORE b"), [1, 3]);
         assert_eq!(
             keys("SORT a GET store LIMIT 0 store BY store STORE b store c"),
-            [1, 11]
+            [1, 12]
         );
         assert_eq!(keys("SORT a store"), [1]);
     }

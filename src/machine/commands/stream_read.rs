@@ -398,9 +398,9 @@ fn give_own(
 #[cfg(test)]
 mod tests {
     use crate::machine::entry::{Command, Entry, Millis, Origin};
-    use crate::machine::event::Event;
+    use crate::machine::event::{Classes, Event};
     use crate::machine::reply::Reply;
-    use crate::machine::{Machine, Outcome, snapshot};
+    use crate::machine::{Machine, Outcome, internal, snapshot};
 
     /// A machine and a node that sends it one command at a time.
     #[derive(Default)]
@@ -652,6 +652,107 @@ mod tests {
         log.send("XADD s 701 a 1");
         let text = "s: [[701-0 [a 1]]]";
         assert_eq!(log.answers(), [answer(reader, text), answer(consumer, text)]);
+    }
+
+    #[test]
+    fn of_a_transaction_everything_is_read_at_once_or_nothing() {
+        let mut log = Log::default();
+        log.send("XGROUP CREATE s g $ MKSTREAM");
+        let reader = log.wait("XREAD BLOCK 0 STREAMS s s $ $");
+        let consumer = log.wait("XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
+        let mut transaction = |lines: &[&str]| {
+            log.sent += 1;
+            let origin = Origin {
+                node: 1,
+                start: 1,
+                number: log.sent,
+            };
+            let commands = lines.iter().map(|line| command(line)).collect();
+            log.apply(origin, vec![internal::exec(&[], commands)]);
+            log.answers()
+        };
+        assert_eq!(transaction(&["XADD s 1 a 1", "XDEL s 1"]), []);
+        let both = "s: [[2-0 [a 2]] [3-0 [a 3]]]";
+        assert_eq!(
+            transaction(&["XADD s 2 a 2", "XADD s 3 a 3", "XREAD BLOCK 0 STREAMS s $"]),
+            [answer(reader, both), answer(consumer, both)]
+        );
+    }
+
+    #[test]
+    fn what_happens_to_a_stream_is_told_under_the_names_of_redis() {
+        let mut log = Log::default();
+        log.tick(1_000);
+        log.machine.store.settings_mut().notify_keyspace_events = Classes::parse("KA").expect("letters");
+        let told = [
+            ("XGROUP CREATE s g 0 MKSTREAM", "xgroup-create"),
+            ("XADD s 1 a 1", "xadd"),
+            ("XADD s MAXLEN 1 2 a 2", "xadd xtrim"),
+            ("XADD s MAXLEN 9 3 a 3", "xadd"),
+            ("XREADGROUP GROUP g alice STREAMS s >", "xgroup-createconsumer"),
+            ("XREADGROUP GROUP g alice STREAMS s >", ""),
+            ("XCLAIM s g bob 0 2", "xgroup-createconsumer"),
+            ("XAUTOCLAIM s g carol 0 0", "xgroup-createconsumer"),
+            ("XACK s g 2", ""),
+            ("XGROUP CREATECONSUMER s g dave", "xgroup-createconsumer"),
+            ("XGROUP CREATECONSUMER s g dave", ""),
+            ("XGROUP DELCONSUMER s g dave", "xgroup-delconsumer"),
+            ("XGROUP DELCONSUMER s g dave", ""),
+            ("XGROUP SETID s g 0", "xgroup-setid"),
+            ("XTRIM s MAXLEN 1", "xtrim"),
+            ("XTRIM s MAXLEN 1", ""),
+            ("XSETID s 9", "xsetid"),
+            ("XDEL s 3 4", "xdel"),
+            ("XDEL s 3 4", ""),
+            ("XGROUP DESTROY s g", "xgroup-destroy"),
+        ];
+        for (line, names) in told {
+            let before = log.machine.store().revision();
+            log.send(line);
+            let events = log.machine.store_mut().take_events();
+            let messages = events.iter().filter_map(|event| match event {
+                Event::Message { message, .. } => Some(String::from_utf8_lossy(message).into_owned()),
+                _ => None,
+            });
+            assert_eq!(messages.collect::<Vec<_>>().join(" "), names, "{line}");
+            let changed = log.machine.store().revision() > before;
+            assert!(
+                changed || names.is_empty(),
+                "{line} changed nothing and tells of it"
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_that_finds_nothing_to_do_changes_nothing() {
+        let mut log = Log::default();
+        for line in [
+            "XADD s 1 a 1",
+            "XGROUP CREATE s g 0",
+            "XREADGROUP GROUP g c STREAMS s >",
+        ] {
+            log.send(line);
+        }
+        for line in [
+            "XADD s 1 a 1",
+            "XADD t NOMKSTREAM 1 a 1",
+            "XDEL s 5",
+            "XTRIM s MAXLEN 1",
+            "XTRIM s MAXLEN ~ 0 LIMIT 0 x",
+            "XREADGROUP GROUP g new STREAMS s >",
+            "XREADGROUP GROUP g new BLOCK 0 STREAMS s >",
+            "XACK s g 5",
+            "XCLAIM s g new 100 1",
+            "XCLAIM s g new 0 7 8",
+            "XAUTOCLAIM s g new 100 0",
+            "XGROUP DESTROY s h",
+            "XGROUP CREATE s g 0 MKSTREAM",
+            "XREAD BLOCK 0 STREAMS s $",
+        ] {
+            let before = log.machine.store().revision();
+            log.send(line);
+            assert_eq!(log.machine.store().revision(), before, "{line}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! Follows Redis 7.0, encodings as `OBJECT ENCODING` shows them included.
 
-use super::expiry::Time;
+use super::expiry::{self, Time};
 use crate::machine::args::{self, Args};
+use crate::machine::event::Classes;
 use crate::machine::float::Float;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
@@ -211,7 +212,16 @@ fn set(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
         Life::Keep => keys.put_keeping_deadline(key, Value::string(value)),
         _ => keys.put_until(key, Value::string(value), deadline),
     }
+    tell_set(keys, key, deadline.is_some());
     Ok(old.unwrap_or(Reply::OK))
+}
+
+/// Tells that a string was set, and that it has a deadline.
+fn tell_set(keys: &mut Keyspace<'_>, key: &[u8], ends: bool) {
+    keys.notify(Classes::STRING, "set", key);
+    if ends {
+        keys.notify(Classes::GENERIC, "expire", key);
+    }
 }
 
 fn setex(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -231,6 +241,7 @@ fn set_for(
     let (key, amount, value) = (args.key()?, args.bytes()?, args.bytes()?);
     let deadline = time.positive_deadline(amount, keys.now(), command)?;
     keys.put_until(key, Value::string(value), Some(deadline));
+    tell_set(keys, key, true);
     Ok(Reply::OK)
 }
 
@@ -239,6 +250,7 @@ fn setnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
     let absent = keys.view().slot(key).is_none();
     if absent {
         keys.put(key, Value::string(value));
+        tell_set(keys, key, false);
     }
     Ok(Reply::flag(absent))
 }
@@ -247,13 +259,16 @@ fn getset(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     let (key, value) = (args.key()?, args.bytes()?);
     let old = content(&keys.view(), key)?;
     keys.put(key, Value::string(value));
+    tell_set(keys, key, false);
     Ok(old)
 }
 
 fn getdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let key = args.key()?;
     let old = content(&keys.view(), key)?;
-    keys.remove(key);
+    if keys.remove(key).is_some() {
+        keys.notify(Classes::GENERIC, "del", key);
+    }
     Ok(old)
 }
 
@@ -273,11 +288,9 @@ fn getex(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
         return Ok(content);
     }
     match life.deadline(keys, "getex")? {
-        Some(deadline) => {
-            keys.set_deadline(key, Some(deadline));
-        }
+        Some(deadline) => expiry::end_at(keys, key, deadline),
         None if life == Life::Persist => {
-            keys.set_deadline(key, None);
+            expiry::persist(keys, key);
         }
         None => {}
     }
@@ -287,6 +300,7 @@ fn getex(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
 fn mset(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     for (key, value) in pairs(args, "mset")? {
         keys.put(key, Value::string(value));
+        tell_set(keys, key, false);
     }
     Ok(Reply::OK)
 }
@@ -298,6 +312,7 @@ fn msetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     if absent {
         for (key, value) in pairs {
             keys.put(key, Value::string(value));
+            tell_set(keys, key, false);
         }
     }
     Ok(Reply::flag(absent))
@@ -318,12 +333,14 @@ fn append(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     let (key, added) = (args.key()?, args.bytes()?);
     let Some(old) = keys.view().string(key)?.map(|string| string.bytes().len()) else {
         keys.put(key, Value::string(added));
+        keys.notify(Classes::STRING, "append", key);
         return Ok(Reply::count(added.len()));
     };
     bounded(old, added.len())?;
     change(keys, key, |string| {
         string.change(|bytes| bytes.extend_from_slice(added))
     });
+    keys.notify(Classes::STRING, "append", key);
     Ok(Reply::count(old + added.len()))
 }
 
@@ -345,6 +362,7 @@ fn setrange(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comma
             bytes[offset..end].copy_from_slice(part);
         });
     });
+    keys.notify(Classes::STRING, "setrange", key);
     Ok(Reply::count(length))
 }
 
@@ -396,6 +414,7 @@ fn add(keys: &mut Keyspace<'_>, key: &[u8], increment: i64) -> Result<Reply, Com
     };
     let sum = old.checked_add(increment).ok_or(CommandError::IntegerOverflow)?;
     keys.put_keeping_deadline(key, Value::string(sum.to_string().as_bytes()));
+    keys.notify(Classes::STRING, "incrby", key);
     Ok(Reply::Integer(sum))
 }
 
@@ -412,6 +431,7 @@ fn incrbyfloat(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Co
     let text = Bytes::from(sum.to_text());
     // Also a whole sum is text to Redis, until the next SET or INCR.
     keys.put_keeping_deadline(key, Value::String(Str::as_text(text.clone())));
+    keys.notify(Classes::STRING, "incrbyfloat", key);
     Ok(Reply::Bulk(text))
 }
 

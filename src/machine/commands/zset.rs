@@ -246,7 +246,7 @@ fn parse_and_add(
             "ERR XX and NX options at the same time are not compatible",
         ));
     }
-    if (gt && nx) || (lt && nx) || (gt && lt) {
+    if ((gt || lt) && nx) || (gt && lt) {
         return Err(CommandError::text(
             "ERR GT, LT, and/or NX options at the same time are not compatible",
         ));

@@ -9,7 +9,7 @@ pub mod stream;
 mod string;
 mod zset;
 
-pub use hash::Hash;
+pub use hash::{Hash, Living};
 pub use list::{End, List};
 pub use session::Session;
 pub use set::Set;
@@ -17,6 +17,7 @@ pub use stream::Stream;
 pub use string::{Encoding, Str};
 pub use zset::Zset;
 
+use super::entry::Millis;
 use super::reply::CommandError;
 use super::settings::Settings;
 use super::snapshot::{Source, invalid};
@@ -120,6 +121,15 @@ impl Value {
             Self::Set(set) => set.bytes(),
             Self::Zset(zset) => zset.bytes(),
             Self::Stream(stream) => stream.bytes(),
+        }
+    }
+
+    /// When the first part of it ends by itself: a field of a hash.
+    pub fn first_deadline(&self) -> Option<Millis> {
+        if let Self::Hash(hash) = self {
+            hash.first_deadline()
+        } else {
+            None
         }
     }
 

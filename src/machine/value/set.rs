@@ -18,8 +18,10 @@ pub struct Set {
     bytes: usize,
     /// Whether Redis would hold it as a hash table instead of an intset.
     large: bool,
-    /// Whether members were added since the last [`Set::settle`], which puts them in order. Not state.
+    /// Whether members were added since the last [`Set::settle`]. Not state.
     grown: bool,
+    /// Whether integers may be out of order, which [`Set::settle`] puts in order. Not state.
+    unsorted: bool,
 }
 
 impl PartialEq for Set {
@@ -77,11 +79,17 @@ impl Set {
 
     /// Adds a member, keeping the memory given. Whether it is new.
     pub fn insert_shared(&mut self, member: Bytes) -> bool {
-        let (len, is_integer) = (member.len(), self.large || args::integer(&member).is_some());
+        let len = member.len();
+        let number = if self.large { None } else { args::integer(&member) };
+        let last = self
+            .members
+            .last()
+            .and_then(|last| number.and(args::integer(last)));
         if !self.members.insert(member) {
             return false;
         }
-        self.large |= !is_integer;
+        self.large |= number.is_none();
+        self.unsorted |= number < last;
         self.bytes += len;
         self.grown = true;
         true
@@ -105,16 +113,10 @@ impl Set {
     /// After members were added: takes on the order and encoding that Redis would change to. A set that is not stored is settled with this, too.
     pub fn settle(&mut self, settings: &Settings) {
         self.large |= self.grown && self.len() > settings.set_max_intset_entries;
-        let sorted = || {
-            self.members
-                .iter()
-                .map(|member| args::integer(member))
-                .is_sorted()
-        };
-        if self.grown && !self.large && !sorted() {
+        if self.unsorted && !self.large {
             self.members.sort_by_cached_key(|member| args::integer(member));
         }
-        self.grown = false;
+        (self.grown, self.unsorted) = (false, false);
     }
 
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {

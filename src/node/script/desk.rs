@@ -1,6 +1,7 @@
 //! What a running script may ask of the world: commands on the scratch machine, the time, its database.
 
 use super::engine::{Host, Signals};
+use crate::machine::access::{Denied, User};
 use crate::machine::args::{Args, integer};
 use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::Watch;
@@ -36,6 +37,8 @@ pub(super) struct Desk<'a> {
     pub(super) may_write: bool,
     pub(super) given_up: Option<GivenUp>,
     pub(super) signals: Arc<Signals>,
+    /// In whose name it runs; none, who is gone meanwhile, may do nothing.
+    pub(super) user: Option<Arc<User>>,
 }
 
 impl Desk<'_> {
@@ -57,6 +60,12 @@ impl Desk<'_> {
             Ok(reply) => reply,
             Err(_) => self.give_up(GivenUp::NeedsAll),
         }
+    }
+
+    fn permits(&self, spec: &Spec, argv: &[Bytes]) -> Result<(), Denied> {
+        self.user
+            .as_ref()
+            .map_or(Err(Denied::Command), |user| user.permits(spec, argv))
     }
 
     /// Whether the keys a transaction watches are what they were; nothing, where that hangs on a script that is not in the log yet.
@@ -102,6 +111,19 @@ impl Desk<'_> {
     }
 }
 
+/// What a script hears whose user may not do this.
+fn refusal(denied: Denied) -> CommandError {
+    CommandError::text(match denied {
+        Denied::Command => "ERR The user executing the script can't run this command or subcommand",
+        Denied::Key(_) => {
+            "ERR The user executing the script can't access at least one of the keys mentioned in the command arguments"
+        }
+        Denied::Channel(_) => {
+            "ERR The user executing the script can't publish to the channel mentioned in the command"
+        }
+    })
+}
+
 impl Host for Desk<'_> {
     fn call(&mut self, argv: &[Bytes]) -> Reply {
         const ARITY: CommandError =
@@ -123,11 +145,15 @@ impl Host for Desk<'_> {
         if self.read_only && matches!(spec.run, Run::Write(_)) {
             return Reply::Error(READ_ONLY);
         }
-        self.command(spec, argv)
+        match self.permits(spec, argv) {
+            Ok(()) => self.command(spec, argv),
+            Err(denied) => Reply::Error(refusal(denied)),
+        }
     }
 
     fn may_run(&mut self, argv: &[Bytes]) -> Option<bool> {
-        table::lookup(argv).ok().map(|_| true)
+        let spec = table::lookup(argv).ok()?;
+        Some(self.permits(spec, argv).is_ok())
     }
 
     fn log(&mut self, level: u8, message: &[u8]) {

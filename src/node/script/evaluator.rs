@@ -574,6 +574,14 @@ impl Thread {
             may_write,
             given_up: None,
             signals: signals.clone(),
+            user: self
+                .state
+                .machine()
+                .read()
+                .store()
+                .access()
+                .user(&job.request.user)
+                .cloned(),
         };
         let unchanged = desk.watches_hold(&job.request.watches);
         let mut replies = Vec::new();

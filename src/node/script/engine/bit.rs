@@ -3,10 +3,13 @@
 use super::raise::Args;
 use mlua::{Lua, MultiValue, Table};
 
+/// An operation under the name a script calls it by.
+type Named<F> = (&'static str, F);
+
 /// The table `bit`.
 pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
     let bit = lua.create_table()?;
-    let single: [(&str, fn(u32) -> u32); 3] = [
+    let single: [Named<fn(u32) -> u32>; 3] = [
         ("tobit", |bits| bits),
         ("bnot", |bits| !bits),
         ("bswap", u32::swap_bytes),
@@ -17,7 +20,7 @@ pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
         })?;
         bit.raw_set(name, function)?;
     }
-    let many: [(&str, fn(u32, u32) -> u32); 3] = [
+    let many: [Named<fn(u32, u32) -> u32>; 3] = [
         ("band", |left, right| left & right),
         ("bor", |left, right| left | right),
         ("bxor", |left, right| left ^ right),
@@ -26,14 +29,14 @@ pub(super) fn table(lua: &Lua) -> mlua::Result<Table> {
         let function = lua.create_function(move |lua, values: MultiValue| {
             let args = Args::new(lua, values);
             let first = bits(&args, 1)?;
-            let others = (2..=args.count()).rev().map(|number| bits(&args, number));
+            let mut others = (2..=args.count()).rev().map(|number| bits(&args, number));
             others
-                .fold(Ok(first), |whole, next| Ok(operation(whole?, next?)))
+                .try_fold(first, |whole, next| Ok(operation(whole, next?)))
                 .map(signed)
         })?;
         bit.raw_set(name, function)?;
     }
-    let shifts: [(&str, fn(u32, u32) -> u32); 5] = [
+    let shifts: [Named<fn(u32, u32) -> u32>; 5] = [
         ("lshift", |bits, by| bits << by),
         ("rshift", |bits, by| bits >> by),
         ("arshift", |bits, by| (bits.cast_signed() >> by).cast_unsigned()),

@@ -9,9 +9,11 @@ use mlua::{IntoLua, Lua, LuaString, MultiValue, Table, Value};
 /// How deep tables are packed; what is deeper becomes nil.
 const NESTING: usize = 16;
 
-/// Results of one call, and how deep packed values are unpacked. Lua's stack ends a little above.
+/// Results of one call. Lua's stack ends a little above.
 const RESULTS: usize = 7_900;
-const UNPACK_NESTING: usize = RESULTS / 2;
+
+/// How deep packed values are unpacked. In Redis the end of Lua's stack is the bound, at about four times this depth.
+const UNPACK_NESTING: usize = 1_000;
 
 const TOO_MANY: &str =
     "stack overflow (too many return values at once; use unpack_one or unpack_limit instead.)";

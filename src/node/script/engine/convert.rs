@@ -40,7 +40,8 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Array(items) => array(lua, items, resp3).map(Value::Table),
         Reply::Set(items) if resp3 => {
-            let set = lua.create_table_with_capacity(0, items.len())?;
+            // Grown step by step as Redis does it: the order in which `pairs` walks a table depends on that.
+            let set = lua.create_table()?;
             for item in items {
                 set.raw_set(to_lua(lua, item, true)?, true)?;
             }
@@ -48,7 +49,7 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
         }
         Reply::Set(items) => array(lua, items, false).map(Value::Table),
         Reply::Map(pairs) | Reply::Streams(pairs) if resp3 => {
-            let map = lua.create_table_with_capacity(0, pairs.len())?;
+            let map = lua.create_table()?;
             for (key, value) in pairs {
                 map.raw_set(to_lua(lua, key, true)?, to_lua(lua, value, true)?)?;
             }

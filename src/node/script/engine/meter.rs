@@ -144,6 +144,15 @@ impl Meter {
         self.step()
     }
 
+    /// Counts a coroutine that is resumed as so many steps, and resumes none once the run is to end.
+    pub(super) fn resume(&self) -> Result<(), Stopped> {
+        const RESUME_STEPS: usize = 100;
+        match self.stop.get() {
+            Some(_) => Err(Stopped),
+            None => self.steps(RESUME_STEPS),
+        }
+    }
+
     fn arm(self: &Rc<Self>, lua: &Lua, stride: u32) -> mlua::Result<()> {
         self.stride.set(stride);
         let meter = Rc::clone(self);

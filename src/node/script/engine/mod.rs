@@ -36,12 +36,14 @@ mod tests;
 
 use crate::machine::reply::{CommandError, Reply};
 use bytes::Bytes;
+#[allow(unused_imports, reason = "the types of what is given out")]
 pub(crate) use library::{Library, LibraryFunction};
 pub(crate) use meter::Signals;
 use meter::Stop;
 use mlua::{Table, Value};
 use sandbox::{Purpose, Vm};
 use sha1::{Digest, Sha1};
+#[allow(unused_imports, reason = "the types of what is given out")]
 pub(crate) use shebang::{Header, ScriptFlags, library as library_header, script as script_flags};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -167,14 +169,12 @@ impl Engine {
             Err(error) => return Reply::Error(error),
         };
         let vm = &self.scripts.vm;
-        let reply = vm.start(run).and_then(|()| {
+        let result = vm.start(run).and_then(|()| {
             vm.set_global("KEYS", Value::Table(vm.strings(run.keys)?))?;
             vm.set_global("ARGV", Value::Table(vm.strings(run.args)?))?;
-            vm.desk
-                .lend(&vm.lua, host, || vm.run(&function, None))
-                .map(|result| vm.reply(result, &sha))
+            vm.desk.lend(&vm.lua, host, || vm.run(&function, None))
         });
-        let reply = reply.unwrap_or_else(|error| failed(&error, &sha));
+        let reply = vm.reply(result, &sha);
         self.scripts.tidy(&self.limits);
         reply
     }
@@ -202,32 +202,31 @@ impl Engine {
             Err(error) => return Reply::Error(error),
         };
         let vm = &self.functions.vm;
-        let reply = vm.start(run).and_then(|()| {
+        let result = vm.start(run).and_then(|()| {
             let arguments = (vm.strings(run.keys)?, vm.strings(run.args)?);
-            let result = vm.desk.lend(&vm.lua, host, || vm.run(&function, Some(arguments)));
-            result.map(|result| vm.reply(result, name))
+            vm.desk.lend(&vm.lua, host, || vm.run(&function, Some(arguments)))
         });
-        let reply = reply.unwrap_or_else(|error| failed(&error, name));
+        let reply = vm.reply(result, name);
         self.functions.tidy(&self.limits);
         reply
     }
 
-    /// Forgets all scripts: `SCRIPT FLUSH`.
+    /// Forgets all scripts.
+    #[cfg(test)]
     pub(crate) fn flush_scripts(&mut self) {
         self.scripts.renew(&self.limits);
     }
 
-    /// Forgets all libraries: `FUNCTION FLUSH`.
+    /// Forgets all libraries.
+    #[cfg(test)]
     pub(crate) fn flush_libraries(&mut self) {
         self.functions.renew(&self.limits);
     }
 
     /// Memory of Lua in bytes: of scripts, and of functions.
+    #[cfg(test)]
     pub(crate) fn memory_bytes(&self) -> (usize, usize) {
-        (
-            self.scripts.vm.lua.used_memory(),
-            self.functions.vm.lua.used_memory(),
-        )
+        (self.scripts.vm.lua.used_memory(), self.functions.vm.lua.used_memory())
     }
 
     fn script(&mut self, text: &[u8], sha: &str) -> Result<mlua::Function, CommandError> {
@@ -344,19 +343,15 @@ impl Vm {
     }
 
     /// What a run came to, as the client gets it. `name` is the script's SHA-1 or the function's name.
-    fn reply(&self, (finished, value): (bool, Value), name: &str) -> Reply {
+    fn reply(&self, result: mlua::Result<(bool, Value)>, name: &str) -> Reply {
         if let Some((stop, at)) = self.meter.stopped() {
             return stopped(stop, at, name);
         }
-        if finished {
-            return convert::to_reply(&self.lua, &value, self.desk.resp3());
-        }
-        let Value::Table(error) = value else {
-            let text = match raise::read(&self.lua, value) {
-                Ok(Value::String(text)) => text.to_string_lossy(),
-                _ => "execution failure".to_owned(),
-            };
-            return failure(&text, name);
+        let error = match result {
+            Ok((true, value)) => return convert::to_reply(&self.lua, &value, self.desk.resp3()),
+            Ok((false, Value::Table(error))) => error,
+            Ok((false, value)) => return failure(raise::read(&self.lua, value), name),
+            Err(error) => return failure(raise::read_error(&self.lua, &error), name),
         };
         let text = convert::text_field(&error, "err").unwrap_or_else(|| "ERR unknown error".to_owned());
         let source = convert::text_field(&error, "source").zip(convert::text_field(&error, "line"));
@@ -378,15 +373,14 @@ fn stopped(stop: Stop, at: Option<(String, usize)>, name: &str) -> Reply {
     convert::refused(&format!("{text}{at}"))
 }
 
-/// What Redis answers where Lua could not even say what went wrong.
-fn failure(text: &str, name: &str) -> Reply {
+/// What Redis answers where Lua could not even call the handler of errors: it ran out of memory, or of stack.
+fn failure(raised: mlua::Result<Value>, name: &str) -> Reply {
+    let text = match raised {
+        Ok(Value::String(text)) => text.to_string_lossy(),
+        _ => "execution failure".to_owned(),
+    };
     let text: String = text.chars().take(100).collect();
     convert::refused(&format!("ERR Error running script {name}, {text}"))
-}
-
-/// The run could not begin or end as it should: memory was short.
-fn failed(error: &mlua::Error, name: &str) -> Reply {
-    failure(&one_line(&error.to_string()), name)
 }
 
 fn one_line(text: &str) -> String {

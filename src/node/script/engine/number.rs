@@ -154,7 +154,7 @@ fn hexadecimal(text: &[u8]) -> Option<(f64, usize)> {
 
 /// C's cast to a 64-bit integer as x86-64 does it: what does not fit becomes the least one.
 pub(super) fn truncate(number: f64) -> i64 {
-    if number >= -9_223_372_036_854_775_808.0 && number < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number) {
         number as i64
     } else {
         i64::MIN

@@ -285,11 +285,4 @@ impl<'lua> Args<'lua> {
     pub(super) fn bad(&self, number: usize, problem: &str) -> Error {
         argument(self.lua, number, problem)
     }
-
-    /// Whether the argument was given, be it nil: C's `luaL_checkany`.
-    pub(super) fn any(&self, number: usize) -> mlua::Result<&Value> {
-        self.values
-            .get(number - 1)
-            .ok_or_else(|| self.bad(number, "value expected"))
-    }
 }

@@ -1,8 +1,9 @@
 -- The parts of the sandbox that have to be Lua: whatever can catch an error passes it through `plain` or `kept` first (see raise.rs),
 -- and whatever a script may not change is an empty table in front of the real one, which `behind` knows (see sandbox.rs).
-local behind, fail, refuse, rethrow, plain, kept = ...
-local pcall, xpcall, type = pcall, xpcall, type
+local behind, fail, refuse, rethrow, plain, kept, stopped, halt, loadstring = ...
+local pcall, xpcall, type, load = pcall, xpcall, type, load
 local next, pairs, rawget, rawset = next, pairs, rawget, rawset
+local byte, compiled_mark = string.byte, 27
 local create, resume = coroutine.create, coroutine.resume
 local M = { coroutine = {} }
 
@@ -15,8 +16,12 @@ function M.pcall(...)
   return outcome(pcall(...))
 end
 
+-- An error that ends the run is raised inside the hook, where hooks are off: a handler that loops could never be ended.
 function M.xpcall(f, handler)
-  return xpcall(f, function(e) return handler(kept(e)) end)
+  return xpcall(f, function(e)
+    if stopped() then return e end
+    return handler(kept(e))
+  end)
 end
 
 function M.next(t, k)
@@ -41,7 +46,8 @@ function M.rawset(t, k, v)
   return rawset(t, k, v)
 end
 
--- A coroutine has a C stack of its own in Lua's books, but not in the machine's: nesting is bounded here.
+-- A coroutine has a C stack of its own in Lua's books, but not in the machine's: nesting is bounded here. It also begins to count
+-- instructions anew, so that many short ones could pass the meter by: `halt` counts them, and ends each once the run is to end.
 local depth, deepest = 0, 16
 
 local function resumed(ok, ...)
@@ -63,18 +69,40 @@ end
 
 function M.coroutine.resume(co, ...)
   if type(co) ~= "thread" then fail(1, "coroutine expected") end
+  halt()
   if depth >= deepest then return false, "C stack overflow" end
   depth = depth + 1
   return resumed(resume(co, ...))
 end
 
 function M.coroutine.wrap(f)
-  local co = M.coroutine.create(f)
+  if type(f) ~= "function" then fail(1, "Lua function expected") end
+  local co = create(f)
   return function(...)
+    halt()
     if depth >= deepest then rethrow("C stack overflow") end
     depth = depth + 1
     return wrapped(resume(co, ...))
   end
+end
+
+-- Compiled code is refused, by `loadstring` in the words of Redis.
+function M.load(f, name)
+  if type(f) ~= "function" then fail(1, "function", f) end
+  local started, compiled
+  local function reader()
+    local piece = f()
+    if not started and piece ~= "" then
+      started = true
+      compiled = type(piece) == "string" and byte(piece) == compiled_mark
+    end
+    if not compiled then return piece end
+  end
+  name = name or "=(load)"
+  local chunk, problem = load(reader, name)
+  if compiled then return loadstring("\27", name) end
+  if chunk then return chunk end
+  return nil, kept(problem)
 end
 
 -- Runs a function of the script's under a handler for what it does not catch itself.

@@ -10,6 +10,7 @@ use super::redis::{self, Desk};
 use super::{Limits, bit, cjson, cmsgpack, random, strings, struct_, tables};
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// What Lua's base library has and a script of Redis has not. `newproxy` could give a value a finalizer, which no hook interrupts.
@@ -19,6 +20,9 @@ const TAKEN_AWAY: [&str; 9] = [
 
 /// The text of Redis' Lua.
 const READ_ONLY: &str = "Attempt to modify a readonly table";
+
+/// How deep functions of ours (`gsub`, `sort`) call a script's function that calls one of ours. Lua's own bound of such nesting.
+const NESTED_MAX: usize = 200;
 
 /// Lua's mark of compiled code, which is refused: a forged one could read and write any memory.
 const COMPILED: u8 = 27;
@@ -60,6 +64,8 @@ pub(super) struct Shared {
     /// `function(a, b) return a < b end`
     less: Function,
     pub(super) meter: Rc<Meter>,
+    /// Calls of the script's functions from ours that are under way, one inside another.
+    nested: Rc<Cell<usize>>,
     /// The most bytes a function of ours builds.
     pub(super) bytes_max: usize,
 }
@@ -80,9 +86,16 @@ impl Shared {
         function: &Function,
         args: impl mlua::IntoLuaMulti,
     ) -> mlua::Result<MultiValue> {
+        // Lua bounds this in each coroutine by itself; the stack is one for all of them.
+        if self.nested.get() >= NESTED_MAX {
+            return Err(error(lua, "C stack overflow"));
+        }
         let mut values = args.into_lua_multi(lua)?;
         values.push_front(Value::Function(function.clone()));
-        let mut results = self.pcall.call::<MultiValue>(values)?;
+        self.nested.set(self.nested.get() + 1);
+        let results = self.pcall.call::<MultiValue>(values);
+        self.nested.set(self.nested.get() - 1);
+        let mut results = results?;
         match results.pop_front() {
             Some(Value::Boolean(true)) => Ok(results),
             _ => Err(raise::pass_on(lua, results.pop_front().unwrap_or(Value::Nil))),
@@ -100,7 +113,13 @@ impl Shared {
 
     /// `left < right`, through `__lt`.
     pub(super) fn less(&self, lua: &Lua, left: &Value, right: &Value) -> mlua::Result<bool> {
-        let values = self.call(lua, &self.less, (left, right))?;
+        let values = self.call(lua, &self.less, (left, right)).map_err(|raised| {
+            // The operator stands in a line of the sandbox, but no line of the script compares.
+            match raise::read_error(lua, &raised) {
+                Ok(Value::String(text)) => bare(without_sandbox(&text.to_string_lossy())),
+                _ => raised,
+            }
+        })?;
         Ok(matches!(values.front(), Some(Value::Boolean(true))))
     }
 
@@ -123,13 +142,14 @@ impl Vm {
             real.raw_set(name, Value::Nil)?;
         }
         let behind = lua.create_table()?;
-        let parts = sandbox_parts(&lua, &behind)?;
+        let parts = sandbox_parts(&lua, &behind, &meter)?;
         let shared = Shared {
             behind: behind.clone(),
             pcall: parts.raw_get("raw_pcall")?,
             get: parts.raw_get("get")?,
             less: parts.raw_get("less")?,
             meter: Rc::clone(&meter),
+            nested: Rc::default(),
             bytes_max: limits.memory_bytes,
         };
         let (run, run_script) = (parts.raw_get("run")?, parts.raw_get("run_script")?);
@@ -208,8 +228,17 @@ impl Vm {
     }
 }
 
+/// A text without the position in `sandbox.lua` that Lua put before it.
+fn without_sandbox(text: &str) -> &str {
+    let rest = text
+        .strip_prefix(&raise::SANDBOX[1..])
+        .and_then(|rest| rest.strip_prefix(':'));
+    rest.and_then(|rest| rest.split_once(": "))
+        .map_or(text, |(_, text)| text)
+}
+
 /// Loads `sandbox.lua`: the functions it replaces, and those that the rest of the sandbox is made with.
-fn sandbox_parts(lua: &Lua, behind: &Table) -> mlua::Result<Table> {
+fn sandbox_parts(lua: &Lua, behind: &Table, meter: &Rc<Meter>) -> mlua::Result<Table> {
     let fail = lua.create_function(|lua, (number, expected, got): (usize, LuaString, MultiValue)| {
         let expected = expected.to_string_lossy();
         Err::<(), _>(match got.front() {
@@ -236,14 +265,29 @@ fn sandbox_parts(lua: &Lua, behind: &Table) -> mlua::Result<Table> {
         }
     })?;
     let kept = lua.create_function(|lua, caught: Value| raise::read(lua, caught))?;
+    let counted = Rc::clone(meter);
+    let halt = lua.create_function(move |_, ()| Ok(counted.resume()?))?;
+    let meter = Rc::clone(meter);
+    let stopped = lua.create_function(move |_, _: MultiValue| Ok(meter.stopped().is_some()))?;
+    let load_string = lua.create_function(load_string)?;
     lua.load(include_str!("sandbox.lua"))
         .set_name(raise::SANDBOX)
-        .call((behind, fail, refuse, rethrow, plain, kept))
+        .call((
+            behind,
+            fail,
+            refuse,
+            rethrow,
+            plain,
+            kept,
+            stopped,
+            halt,
+            load_string,
+        ))
 }
 
 /// Replaces what the base library does too freely.
 fn replace_base(lua: &Lua, real: &Table, parts: &Table, shared: &Shared) -> mlua::Result<()> {
-    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset"] {
+    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset", "load"] {
         real.raw_set(name, parts.raw_get::<Function>(name)?)?;
     }
     let coroutine: Table = real.raw_get("coroutine")?;
@@ -253,11 +297,6 @@ fn replace_base(lua: &Lua, real: &Table, parts: &Table, shared: &Shared) -> mlua
     }
     real.raw_set("setmetatable", set_metatable(lua, shared)?)?;
     real.raw_set("loadstring", lua.create_function(load_string)?)?;
-    let with = shared.clone();
-    real.raw_set(
-        "load",
-        lua.create_function(move |lua, values| load(lua, &with, values))?,
-    )?;
     let with = shared.clone();
     real.raw_set(
         "collectgarbage",
@@ -338,44 +377,6 @@ fn one_or_two((function, message): (Value, Value)) -> mlua::Result<MultiValue> {
         Value::Nil => MultiValue::from_vec(vec![Value::Nil, message]),
         function => MultiValue::from_vec(vec![function]),
     })
-}
-
-/// `load(f)`: compiles the pieces that `f` gives until it gives none.
-fn load(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<MultiValue> {
-    let args = Args::new(lua, values);
-    let Value::Function(reader) = args.get(1) else {
-        return Err(raise::wrong_type(lua, 1, "function", args.values().first()));
-    };
-    let name = if args.is_none_or_nil(2) {
-        None
-    } else {
-        Some(args.string(2)?.to_string_lossy())
-    };
-    let mut text = Vec::new();
-    loop {
-        shared.meter.look()?;
-        let piece = match shared.call(lua, reader, ()) {
-            Ok(mut results) => results.pop_front().unwrap_or(Value::Nil),
-            Err(raised) => {
-                let value = raise::read_error(lua, &raised)?;
-                return one_or_two((Value::Nil, value));
-            }
-        };
-        match piece {
-            Value::Nil => break,
-            Value::String(piece) if piece.as_bytes().is_empty() => break,
-            Value::String(piece) => text.extend_from_slice(&piece.as_bytes()),
-            number @ (Value::Integer(_) | Value::Number(_)) => {
-                text.extend_from_slice(super::number::to_text(&number).as_bytes());
-            }
-            _ => {
-                let message = lua.create_string("reader function must return a string")?;
-                return one_or_two((Value::Nil, Value::String(message)));
-            }
-        }
-        shared.fits(text.len())?;
-    }
-    one_or_two(compiled(lua, &text, name.as_deref().unwrap_or("=(load)"))?)
 }
 
 /// `collectgarbage`: counts and collects. A script cannot turn the collector off or slow it down for those that come after it.
@@ -503,7 +504,7 @@ fn handle(lua: &Lua, caught: Value) -> mlua::Result<Value> {
 
 /// The frame that raised the error; where that is a C function, the one that called it.
 fn where_raised(lua: &Lua) -> Option<(String, i64)> {
-    let mut may_skip = true;
+    let (mut may_skip, mut sandbox_below) = (true, false);
     for level in 1.. {
         let (what, source, line) = lua.inspect_stack(level, |frame| {
             let source = frame.source();
@@ -521,6 +522,10 @@ fn where_raised(lua: &Lua) -> Option<(String, i64)> {
             )
         })?;
         if source == raise::SANDBOX {
+            sandbox_below = true;
+            continue;
+        }
+        if what == "tail" && sandbox_below {
             continue;
         }
         if what == "C" && may_skip {

@@ -141,6 +141,11 @@ impl<'a> Format<'a> {
 }
 
 fn pack(lua: &Lua, shared: &Shared, values: MultiValue) -> mlua::Result<LuaString> {
+    let mut values = values;
+    // The library marks the end of the arguments with a nil, and says so of one that is missing.
+    if !values.is_empty() {
+        values.push_back(Value::Nil);
+    }
     let args = Args::new(lua, values);
     let text = args.string(1)?;
     let text = text.as_bytes();

@@ -1,0 +1,158 @@
+//! `ACL LOG`: who tried what they may not.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Why somebody was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Command,
+    Key,
+    Channel,
+    Auth,
+}
+
+/// Where it was tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Context {
+    TopLevel,
+    /// Inside of `MULTI`.
+    Multi,
+    /// By a script.
+    #[allow(dead_code, reason = "scripts ask with it")]
+    Lua,
+}
+
+/// What was tried; the same again within [`GROUPED`] is counted in one.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) count: u64,
+    pub(super) reason: Reason,
+    pub(super) context: Context,
+    /// The command, key or channel.
+    pub(super) object: Bytes,
+    pub(super) user: Bytes,
+    pub(super) at: Instant,
+    /// The last who tried, as in `CLIENT LIST`.
+    pub(super) client: String,
+}
+
+/// The time in which the same is counted in one entry. Redis: 60 s.
+const GROUPED: Duration = Duration::from_secs(60);
+
+/// How many entries are looked through for the same.
+const LOOKED_THROUGH: usize = 10;
+
+/// What was refused.
+#[derive(Debug)]
+pub(super) struct AclLog {
+    /// `acllog-max-len`.
+    max_len: AtomicU64,
+    /// The newest first. Held to put one in or to copy them.
+    entries: Mutex<VecDeque<Entry>>,
+}
+
+impl Default for AclLog {
+    fn default() -> Self {
+        Self {
+            max_len: AtomicU64::new(128),
+            entries: Mutex::default(),
+        }
+    }
+}
+
+impl Reason {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Key => "key",
+            Self::Channel => "channel",
+            Self::Auth => "auth",
+        }
+    }
+}
+
+impl Context {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::TopLevel => "toplevel",
+            Self::Multi => "multi",
+            Self::Lua => "lua",
+        }
+    }
+}
+
+impl AclLog {
+    pub(super) fn max_len(&self) -> u64 {
+        self.max_len.load(Relaxed)
+    }
+
+    pub(super) fn set_max_len(&self, most: u64) {
+        self.max_len.store(most, Relaxed);
+        self.entries
+            .lock()
+            .truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+
+    pub(super) fn note(&self, reason: Reason, context: Context, object: &[u8], user: &[u8], client: String) {
+        let now = Instant::now();
+        let mut entries = self.entries.lock();
+        let same = entries.iter().take(LOOKED_THROUGH).position(|entry| {
+            (entry.reason, entry.context) == (reason, context)
+                && now.duration_since(entry.at) <= GROUPED
+                && entry.object == object
+                && entry.user == user
+        });
+        let before = same
+            .and_then(|at| entries.remove(at))
+            .map_or(0, |entry| entry.count);
+        entries.push_front(Entry {
+            count: before + 1,
+            reason,
+            context,
+            object: Bytes::copy_from_slice(object),
+            user: Bytes::copy_from_slice(user),
+            at: now,
+            client,
+        });
+        entries.truncate(usize::try_from(self.max_len()).unwrap_or(usize::MAX));
+    }
+
+    /// The newest ones.
+    pub(super) fn newest(&self, most: usize) -> Vec<Entry> {
+        self.entries.lock().iter().take(most).cloned().collect()
+    }
+
+    pub(super) fn clear(&self) {
+        self.entries.lock().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_is_counted_and_the_oldest_goes() {
+        let log = AclLog::default();
+        log.set_max_len(2);
+        for key in ["a", "b", "a", "c"] {
+            log.note(
+                Reason::Key,
+                Context::TopLevel,
+                key.as_bytes(),
+                b"user",
+                String::new(),
+            );
+        }
+        let shown: Vec<_> = log
+            .newest(10)
+            .into_iter()
+            .map(|entry| (entry.object, entry.count))
+            .collect();
+        assert_eq!(shown, [(Bytes::from("c"), 1), (Bytes::from("a"), 2)]);
+    }
+}

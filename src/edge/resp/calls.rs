@@ -1,0 +1,235 @@
+//! What is counted for each command: calls, time, refusals, failures, and how long calls took as a histogram.
+//!
+//! The time of a read is that of reading; that of a write counts from when it is handed to the node until it is answered, with its way
+//! through the log. Plain counters: nothing is decided by them, so relaxed order is enough.
+
+use super::stats::Counter;
+use crate::machine::table::{self, Spec};
+use parking_lot::RwLock;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Octaves of a histogram above [`FLOOR_NS`]: up to about 1 s; what took longer counts as that.
+const OCTAVES: usize = 20;
+
+/// Parts of an octave: a percentile is off by 6 % at most.
+const PARTS: usize = 16;
+
+/// What took less is counted in [`PARTS`] equal parts of it.
+const FLOOR_NS: u64 = 1024;
+
+/// How long calls took.
+#[derive(Debug)]
+pub(super) struct Histogram([AtomicU64; (OCTAVES + 1) * PARTS]);
+
+impl Histogram {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn add(&self, nanos: u64) {
+        self.0[Self::place(nanos)].fetch_add(1, Relaxed);
+    }
+
+    fn place(nanos: u64) -> usize {
+        let parts = PARTS as u64;
+        if nanos < FLOOR_NS {
+            return usize::try_from(nanos * parts / FLOOR_NS).expect("below PARTS");
+        }
+        let octave = nanos.ilog2() - FLOOR_NS.ilog2();
+        let part = (nanos >> (octave + FLOOR_NS.ilog2() - PARTS.ilog2())) - parts;
+        let place = (octave as usize + 1) * PARTS + usize::try_from(part).expect("below PARTS");
+        place.min((OCTAVES + 1) * PARTS - 1)
+    }
+
+    /// The greatest time that counts in this place, in nanoseconds.
+    fn top(place: usize) -> u64 {
+        let (octave, part) = (place / PARTS, (place % PARTS) as u64 + 1);
+        let step = FLOOR_NS / PARTS as u64;
+        match octave {
+            0 => part * step - 1,
+            octave => ((PARTS as u64 + part) * step << (octave - 1)) - 1,
+        }
+    }
+
+    fn counts(&self) -> Vec<u64> {
+        self.0.iter().map(|count| count.load(Relaxed)).collect()
+    }
+
+    /// The time in nanoseconds that this part of the calls (0 to 100) did not exceed.
+    pub(super) fn percentile(&self, part: f64) -> u64 {
+        let counts = self.counts();
+        let total: u64 = counts.iter().sum();
+        let wanted = ((part / 100.0 * total as f64).round() as u64).clamp(1, total.max(1));
+        let mut seen = 0;
+        let place = counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        });
+        place.map_or(0, Self::top)
+    }
+
+    /// How many calls there were, and how many took at most 1, 2, 4 … microseconds (of 1,024 nanoseconds), where that says something new.
+    pub(super) fn cumulated(&self) -> (u64, Vec<(u64, u64)>) {
+        let counts = self.counts();
+        let (mut seen, mut steps) = (0, Vec::new());
+        for octave in counts.chunks(PARTS).zip(1..) {
+            let (parts, nth) = octave;
+            let before = seen;
+            seen += parts.iter().sum::<u64>();
+            if seen > before {
+                steps.push((Self::top(nth * PARTS - 1) / 1000, seen));
+            }
+        }
+        (seen, steps)
+    }
+
+    fn reset(&self) {
+        self.0.iter().for_each(|count| count.store(0, Relaxed));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|count| count.load(Relaxed) == 0)
+    }
+}
+
+/// What is counted for one command.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    /// Calls that ran.
+    pub(super) calls: Counter,
+    nanos: Counter,
+    /// Calls that were refused before they ran.
+    pub(super) rejected: Counter,
+    /// Calls that ran and answered an error.
+    pub(super) failed: Counter,
+    histogram: OnceLock<Box<Histogram>>,
+}
+
+impl Call {
+    /// Microseconds of all calls.
+    pub(super) fn micros(&self) -> f64 {
+        self.nanos.get() as f64 / 1000.0
+    }
+
+    /// How long its calls took, if there were some.
+    pub(super) fn histogram(&self) -> Option<&Histogram> {
+        self.histogram
+            .get()
+            .map(|histogram| &**histogram)
+            .filter(|histogram| !histogram.is_empty())
+    }
+}
+
+/// The calls of every command.
+#[derive(Debug)]
+pub(super) struct Calls {
+    by_id: Box<[Call]>,
+    /// `latency-tracking`.
+    tracking: AtomicBool,
+    /// `latency-tracking-info-percentiles`. Held for a copy.
+    percentiles: RwLock<Vec<f64>>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            by_id: table::all().map(|_| Call::default()).collect(),
+            tracking: AtomicBool::new(true),
+            percentiles: RwLock::new(vec![50.0, 99.0, 99.9]),
+        }
+    }
+}
+
+impl Calls {
+    /// What is counted for a command.
+    pub(super) fn of(&self, spec: &Spec) -> &Call {
+        &self.by_id[spec.id]
+    }
+
+    /// Counts a call that ran.
+    pub(super) fn ran(&self, spec: &Spec, took: Duration, failed: bool) {
+        let (call, nanos) = (self.of(spec), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        call.calls.add(1);
+        call.nanos.add(usize::try_from(nanos).unwrap_or(usize::MAX));
+        if failed {
+            call.failed.add(1);
+        }
+        if self.tracking() {
+            call.histogram
+                .get_or_init(|| Box::new(Histogram::new()))
+                .add(nanos);
+        }
+    }
+
+    /// Every command that was called or refused, in the order of the table.
+    pub(super) fn used(&self) -> impl Iterator<Item = (Spec, &Call)> {
+        table::all()
+            .map(|spec| (spec, self.of(&spec)))
+            .filter(|(_, call)| call.calls.get() > 0 || call.rejected.get() > 0)
+    }
+
+    pub(super) fn tracking(&self) -> bool {
+        self.tracking.load(Relaxed)
+    }
+
+    pub(super) fn track(&self, tracking: bool) {
+        self.tracking.store(tracking, Relaxed);
+    }
+
+    pub(super) fn percentiles(&self) -> Vec<f64> {
+        self.percentiles.read().clone()
+    }
+
+    pub(super) fn set_percentiles(&self, percentiles: Vec<f64>) {
+        *self.percentiles.write() = percentiles;
+    }
+
+    /// `CONFIG RESETSTAT`.
+    pub(super) fn reset(&self) {
+        for call in &self.by_id {
+            for counter in [&call.calls, &call.nanos, &call.rejected, &call.failed] {
+                counter.set(0);
+            }
+            if let Some(histogram) = call.histogram.get() {
+                histogram.reset();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_has_a_place_whose_top_is_near() {
+        for nanos in (0..5000)
+            .chain((0..40).map(|bits| 1u64 << bits))
+            .chain([u64::MAX])
+        {
+            let place = Histogram::place(nanos);
+            let (top, below) = (Histogram::top(place), place.checked_sub(1).map(Histogram::top));
+            assert!(
+                nanos <= top || place == (OCTAVES + 1) * PARTS - 1,
+                "{nanos}: {top}"
+            );
+            assert!(below.is_none_or(|below| below < nanos), "{nanos}: {below:?}");
+        }
+    }
+
+    #[test]
+    fn percentiles_and_sums_follow_the_counts() {
+        let histogram = Histogram::new();
+        for _ in 0..99 {
+            histogram.add(1_000_000);
+        }
+        histogram.add(500_000_000);
+        let about = |nanos: u64, expected: u64| nanos >= expected && nanos < expected * 17 / 16;
+        assert!(about(histogram.percentile(50.0), 1_000_000));
+        assert!(about(histogram.percentile(99.0), 1_000_000));
+        assert!(about(histogram.percentile(99.9), 500_000_000));
+        assert_eq!(histogram.cumulated(), (100, vec![(1048, 99), (536_870, 100)]));
+    }
+}

@@ -1,0 +1,135 @@
+//! `MONITOR`: every command that this node's clients run, as it is run.
+
+use super::clients::Client;
+use super::connection::Caller;
+use super::hub::Hub;
+use crate::machine::args::Args;
+use crate::machine::reply::CommandError;
+use crate::machine::table::Spec;
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Who looks on.
+#[derive(Debug, Default)]
+pub(super) struct Monitors {
+    /// How many: none spares the lock.
+    count: AtomicUsize,
+    /// Held to copy a line to each, never across an await.
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+}
+
+impl Monitors {
+    /// Whether anybody looks on.
+    pub(super) fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
+    fn enter(&self, client: &Arc<Client>) {
+        let mut clients = self.clients.lock();
+        clients.insert(client.id, client.clone());
+        self.count.store(clients.len(), Ordering::Relaxed);
+    }
+
+    pub(super) fn leave(&self, client: &Client) {
+        if self.any() {
+            let mut clients = self.clients.lock();
+            clients.remove(&client.id);
+            self.count.store(clients.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Shows a command to who looks on. Those of administrators and secrets are not shown, as in Redis.
+    fn feed(&self, hub: &Hub, caller: &Caller, spec: &Spec, argv: &[Bytes]) {
+        let hidden = |flag: &str| matches!(flag, "skip_monitor" | "admin");
+        if !self.any() || spec.flags.split(' ').any(hidden) {
+            return;
+        }
+        let line = line(caller, spec, argv);
+        for client in self.clients.lock().values() {
+            hub.push(client, line.clone());
+        }
+    }
+}
+
+impl Caller {
+    /// Shows a command of it to who looks on.
+    pub(super) fn show(&self, spec: &Spec, argv: &[Bytes]) {
+        self.shared.monitors.feed(&self.shared.hub, self, spec, argv);
+    }
+}
+
+fn line(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Bytes {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut out = BytesMut::new();
+    let (seconds, micros) = (now.as_secs(), now.subsec_micros());
+    write!(
+        out,
+        "+{seconds}.{micros:06} [{} {}]",
+        caller.db, caller.client.peer
+    )
+    .expect("a buffer takes everything");
+    let mut secret = 0;
+    for (at, argument) in argv.iter().enumerate() {
+        out.put_u8(b' ');
+        let hidden = spec.name == "AUTH" && at > 0 || spec.name == "HELLO" && secret > 0;
+        secret -= usize::from(secret > 0);
+        if spec.name == "HELLO" && argument.eq_ignore_ascii_case(b"AUTH") {
+            // The user, and the password.
+            secret = 2;
+        }
+        quote(if hidden { b"(redacted)" } else { argument }, &mut out);
+    }
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
+/// Bytes between quotes, as Redis shows them.
+fn quote(bytes: &[u8], out: &mut BytesMut) {
+    out.put_u8(b'"');
+    for byte in bytes {
+        match byte {
+            b'\\' | b'"' => out.put_slice(&[b'\\', *byte]),
+            b'\n' => out.put_slice(b"\\n"),
+            b'\r' => out.put_slice(b"\\r"),
+            b'\t' => out.put_slice(b"\\t"),
+            0x07 => out.put_slice(b"\\a"),
+            0x08 => out.put_slice(b"\\b"),
+            b' '..=b'~' => out.put_u8(*byte),
+            _ => write!(out, "\\x{byte:02x}").expect("a buffer takes everything"),
+        }
+    }
+    out.put_u8(b'"');
+}
+
+/// `MONITOR`; said again it is not even answered, as in Redis.
+pub(super) fn monitor(caller: &mut Caller, _: &mut Args<'_>, out: &mut BytesMut) -> Result<(), CommandError> {
+    if caller.executing {
+        return Err(CommandError::text(
+            "ERR MONITOR isn't allowed for DENY BLOCKING client",
+        ));
+    }
+    if !caller.monitors {
+        caller.monitors = true;
+        caller.client.shown.lock().monitors = true;
+        caller.shared.monitors.enter(&caller.client);
+        out.put_slice(b"+OK\r\n");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted_as_redis_quotes_them() {
+        let mut out = BytesMut::new();
+        quote(b"a \"b\"\\\n\r\t\x07\x08\x00\xff", &mut out);
+        assert_eq!(&out[..], br#""a \"b\"\\\n\r\t\a\b\x00\xff""#);
+    }
+}

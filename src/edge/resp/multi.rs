@@ -1,0 +1,396 @@
+//! Transactions: `MULTI` queues commands, `EXEC` sends them through the log as one, if nothing that was watched has changed.
+//!
+//! What concerns the connection (`PING`, `SELECT`, `CLIENT` …) is run by the edge in its place among the replies, after the log has
+//! taken the rest. A transaction that only reads, under no `WATCH`, is answered from one view of this node's state.
+
+use super::connection::{Answers, Caller, Connection, End};
+use super::encode::{self, encode};
+use super::local::{self, Answer, Local, Waiting};
+use super::{permit, pubsub, script, trouble};
+use crate::error::Error;
+use crate::machine::args::Args;
+use crate::machine::entry::Command;
+use crate::machine::internal::Watch;
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{Run, Spec};
+use crate::node::{Call, Freshness, Request, Written};
+use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// Keys that one connection watches.
+pub(super) const MAX_WATCHED_KEYS: usize = 65_536;
+
+/// Commands of one transaction.
+pub(super) const MAX_QUEUED_COMMANDS: usize = 1 << 20;
+
+/// Bytes of one transaction, as encoded for the log. What the log takes at once is less by default, and says so.
+pub(super) const MAX_QUEUED_BYTES: usize = 256 << 20;
+
+/// What was said since `MULTI`.
+#[derive(Default)]
+pub(super) struct Transaction {
+    queued: Vec<Queued>,
+    bytes: usize,
+    /// Whether a command was refused: `EXEC` will refuse them all.
+    refused: bool,
+}
+
+struct Queued {
+    spec: &'static Spec,
+    argv: Vec<Bytes>,
+}
+
+impl Transaction {
+    /// Notes that a command was refused.
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
+    }
+
+    /// Whether a queued command changes something or tells somebody.
+    pub(super) fn writes(&self, caller: &Caller) -> bool {
+        self.queued
+            .iter()
+            .any(|queued| writes(caller, queued.spec, &queued.argv))
+    }
+
+    fn push(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), CommandError> {
+        const TOO_LARGE: CommandError = CommandError::text("ERR the transaction is too large");
+        self.bytes += argv.iter().map(|argument| 4 + argument.len()).sum::<usize>();
+        if self.queued.len() >= MAX_QUEUED_COMMANDS || self.bytes > MAX_QUEUED_BYTES {
+            self.refused = true;
+            self.queued.clear();
+            return Err(TOO_LARGE);
+        }
+        self.queued.push(Queued { spec, argv });
+        Ok(())
+    }
+}
+
+/// Whether a command changes something or tells somebody: what `CLIENT PAUSE … WRITE` holds back.
+pub(super) fn writes(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
+    // Redis' PFCOUNT may note what it counted.
+    matches!(spec.run, Run::Write(_)) || spec.name == "PFCOUNT" || script::may_write(caller, spec, argv)
+}
+
+/// Whether a command is run at once, also inside a transaction.
+pub(super) fn is_never_queued(spec: &Spec) -> bool {
+    matches!(
+        spec.name,
+        "EXEC" | "DISCARD" | "MULTI" | "WATCH" | "QUIT" | "RESET"
+    )
+}
+
+/// What `EXEC` answers where it could not be run: the transaction is over. Redis leaves out the plain prefix of the reason.
+pub(super) fn aborted(caller: &mut Caller, reason: &CommandError) -> CommandError {
+    caller.forget_transaction();
+    let reason = reason.to_string();
+    let reason = reason.strip_prefix("ERR ").unwrap_or(&reason);
+    CommandError::Other(format!("EXECABORT Transaction discarded because of: {reason}").into())
+}
+
+pub(super) fn multi(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    if caller.transaction.is_some() {
+        return Err(CommandError::text("ERR MULTI calls can not be nested"));
+    }
+    caller.transaction = Some(Box::default());
+    caller.client.shown.lock().queued = Some(0);
+    Ok(Reply::OK)
+}
+
+pub(super) fn discard(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    if caller.transaction.is_none() {
+        return Err(CommandError::text("ERR DISCARD without MULTI"));
+    }
+    caller.forget_transaction();
+    Ok(Reply::OK)
+}
+
+pub(super) fn unwatch(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    caller.watches.clear();
+    Ok(Reply::OK)
+}
+
+/// `WATCH key ...`: notes the versions, all of one applied index.
+pub(super) fn watch<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a> {
+    Box::pin(async move {
+        if caller.transaction.is_some() {
+            return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
+        }
+        let node = caller.shared.node.clone();
+        if caller.freshness != Freshness::Local {
+            let token = node.fresh(caller.freshness).await.map_err(trouble)?;
+            caller.seen = caller.seen.max(token);
+        }
+        let (db, watches) = (caller.db, &mut caller.watches);
+        node.view(db, |view| {
+            for key in args.rest() {
+                if watches.iter().any(|watch| watch.db == db && watch.key == key) {
+                    continue;
+                }
+                if watches.len() >= MAX_WATCHED_KEYS {
+                    return Err(CommandError::text("ERR too many watched keys"));
+                }
+                watches.push(Watch {
+                    db,
+                    // Not a part of the buffer it came in, which would stay as long.
+                    key: Bytes::copy_from_slice(key),
+                    version: view.version(key),
+                });
+            }
+            Ok(Reply::OK)
+        })
+    })
+}
+
+impl Caller {
+    /// Leaves the transaction, and watches nothing any more.
+    pub(super) fn forget_transaction(&mut self) {
+        self.transaction = None;
+        self.watches.clear();
+        self.client.shown.lock().queued = None;
+    }
+}
+
+/// One command for the node: its row, its database, and what it runs.
+struct Step {
+    spec: &'static Spec,
+    db: u8,
+    call: Call,
+}
+
+/// Who answers a command of a transaction.
+enum Part {
+    /// The node, with the others.
+    Node,
+    /// The edge, when it is its turn.
+    Edge,
+    /// Nobody runs it: it is not permitted any more, or there is no such script.
+    Refused(CommandError),
+}
+
+/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose.
+async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
+    let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
+    for Queued { spec, argv } in queued {
+        let call = match (caller.still_permits(spec, argv), spec.run) {
+            (Err(refusal), _) => Some(Err(refusal)),
+            (Ok(()), Run::Read(_)) => Some(Ok(Call::Command(argv.clone()))),
+            // No password goes into the log as it was said.
+            (Ok(()), Run::Write(_)) => Some(Ok(Call::Command(permit::sealed(spec, argv.clone())))),
+            (Ok(()), Run::Local) => script::queued(caller, spec, argv).await,
+        };
+        parts.push(match call {
+            Some(Ok(call)) => {
+                steps.push(Step { spec, db, call });
+                Part::Node
+            }
+            Some(Err(refusal)) => Part::Refused(refusal),
+            None => Part::Edge,
+        });
+        if spec.name == "SELECT" {
+            db = local::database(&argv[1]).unwrap_or(db);
+        }
+    }
+    (parts, steps)
+}
+
+impl Connection {
+    /// Adds a command to the transaction.
+    pub(super) async fn queue(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
+        let Some(transaction) = &mut self.caller.transaction else {
+            return Ok(());
+        };
+        let pushed = transaction.push(spec, argv);
+        self.caller.client.shown.lock().queued = Some(transaction.queued.len());
+        let reply = pushed.map(|()| Reply::Simple(Cow::Borrowed("QUEUED")));
+        self.answer(reply.into()).await
+    }
+
+    /// `EXEC`.
+    pub(super) async fn exec(&mut self) -> Result<(), End> {
+        let Some(transaction) = self.caller.transaction.take() else {
+            return self.refuse(CommandError::text("ERR EXEC without MULTI")).await;
+        };
+        let watches = std::mem::take(&mut self.caller.watches);
+        self.caller.forget_transaction();
+        if transaction.refused {
+            const ABORTED: CommandError =
+                CommandError::text("EXECABORT Transaction discarded because of previous errors.");
+            return self.refuse(ABORTED).await;
+        }
+        for Queued { spec, argv } in &transaction.queued {
+            self.caller.note_reads(spec, argv);
+        }
+        let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
+        let began = Instant::now();
+        match self.together(watches, steps).await {
+            Ok(Some(replies)) => {
+                let took = began.elapsed();
+                self.answer_all(transaction.queued, parts, replies, took).await
+            }
+            Ok(None) => self.answer(Reply::NilArray).await,
+            Err(error) => self.answer(Reply::Error(error)).await,
+        }
+    }
+
+    /// Runs the commands as one; none where something watched has changed.
+    async fn together(
+        &mut self,
+        watches: Vec<Watch>,
+        steps: Vec<Step>,
+    ) -> Result<Option<Vec<Reply>>, CommandError> {
+        let writes = steps.iter().any(|step| !matches!(step.spec.run, Run::Read(_)));
+        if !writes && watches.is_empty() {
+            return self.read_together(&steps).await.map(Some);
+        }
+        let scripts = steps.iter().any(|step| !matches!(step.call, Call::Command(_)));
+        let written = if scripts {
+            let request = Request {
+                user: self.caller.user(),
+                watches,
+                calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
+                transaction: true,
+            };
+            self.caller.shared.node.script(request).await
+        } else {
+            self.transact(&watches, steps).await
+        };
+        let written = written.map_err(trouble)?;
+        self.caller.seen = self.caller.seen.max(written.token);
+        match written.replies.into_iter().next() {
+            Some(Reply::Array(replies)) => Ok(Some(replies)),
+            Some(Reply::Error(refusal)) => Err(refusal),
+            _ => Ok(None),
+        }
+    }
+
+    async fn transact(&mut self, watches: &[Watch], steps: Vec<Step>) -> Result<Written, Error> {
+        let command = |step: Step| match step.call {
+            Call::Command(argv) => Some(Command { db: step.db, argv }),
+            Call::Script { .. } | Call::Function { .. } => None,
+        };
+        let mut commands: Vec<Command> = steps.into_iter().filter_map(command).collect();
+        let count = commands.len();
+        let bracketed = self.caller.bracket(&mut commands);
+        let mut written = self.caller.shared.node.transact(watches, commands).await?;
+        if let (true, Some(Reply::Array(replies))) = (bracketed, written.replies.first_mut()) {
+            replies.drain(..1);
+            replies.truncate(count);
+        }
+        Ok(written)
+    }
+
+    /// Reads at one applied index.
+    async fn read_together(&mut self, steps: &[Step]) -> Result<Vec<Reply>, CommandError> {
+        let caller = &mut self.caller;
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        caller.read = true;
+        if caller.freshness != Freshness::Local {
+            caller
+                .shared
+                .node
+                .fresh(caller.freshness)
+                .await
+                .map_err(trouble)?;
+        }
+        Ok(caller.shared.node.view(0, |view| {
+            let read = |step: &Step| match (step.spec.run, &step.call) {
+                (Run::Read(run), Call::Command(argv)) => {
+                    let mut args = Args::new(argv, step.spec.name.split('|').count());
+                    run(&view.of(step.db), &mut args).into()
+                }
+                _ => Reply::Nil,
+            };
+            steps.iter().map(read).collect()
+        }))
+    }
+
+    /// Answers a transaction that was run: the replies of the node, and between them those of what the edge runs now.
+    async fn answer_all(
+        &mut self,
+        queued: Vec<Queued>,
+        parts: Vec<Part>,
+        replies: Vec<Reply>,
+        took: Duration,
+    ) -> Result<(), End> {
+        // Whether it is answered was said before it; what it says of answers is for what comes after it.
+        let answered = self.caller.answers.next();
+        let (mut out, mut replies) = (BytesMut::new(), replies.into_iter());
+        encode::array(queued.len(), &mut out);
+        self.caller.executing = true;
+        for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
+            let reply = match part {
+                // The log answers all that was sent to it, or nothing.
+                Part::Node => {
+                    let reply = replies.next().unwrap_or(Reply::Nil);
+                    self.caller.ran(spec, &argv, took, &reply);
+                    reply
+                }
+                Part::Refused(refusal) => Reply::Error(refusal),
+                Part::Edge => {
+                    self.local_into(spec, &argv, &mut out).await;
+                    self.caller.show(spec, &argv);
+                    continue;
+                }
+            };
+            self.caller.show(spec, &argv);
+            let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
+            self.caller.count_error(&reply);
+            encode(&reply, self.caller.protocol, &mut out);
+        }
+        self.caller.executing = false;
+        if self.caller.answers == Answers::SkipThisAndNext {
+            self.caller.answers = Answers::SkipNext;
+        }
+        if answered {
+            self.output.extend_from_slice(&out);
+        }
+        self.ease_if_full().await
+    }
+
+    /// Runs a command of the edge and writes its reply.
+    async fn local_into(&mut self, spec: &'static Spec, argv: &[Bytes], out: &mut BytesMut) {
+        let mut args = Args::new(argv, spec.name.split('|').count());
+        let began = Instant::now();
+        let reply: Reply = match local::by_name(spec.name) {
+            Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
+            Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
+            Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, out) {
+                Ok(()) => return,
+                Err(error) => Reply::Error(error),
+            },
+            Some(Local::Exec) | None => Reply::Error(local::unknown(spec)),
+        };
+        self.caller.ran(spec, argv, began.elapsed(), &reply);
+        self.caller.count_error(&reply);
+        encode(&reply, self.caller.protocol, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::table;
+
+    fn queued(argv: &[&'static str]) -> Queued {
+        let argv: Vec<Bytes> = argv
+            .iter()
+            .map(|word| Bytes::from_static(word.as_bytes()))
+            .collect();
+        let spec = table::lookup(&argv).expect("a command");
+        Queued { spec, argv }
+    }
+
+    #[test]
+    fn a_transaction_that_is_too_large_is_refused_as_a_whole() {
+        let mut transaction = Transaction::default();
+        let Queued { spec, argv } = queued(&["SET", "a", "1"]);
+        assert!(transaction.push(spec, argv.clone()).is_ok() && transaction.queued.len() == 1);
+        transaction.bytes = MAX_QUEUED_BYTES;
+        assert!(transaction.push(spec, argv).is_err());
+        assert!(transaction.refused && transaction.queued.is_empty());
+    }
+}

@@ -1,0 +1,92 @@
+//! What is noted of every command: counts and times, slow ones, refused ones.
+
+use super::connection::Caller;
+use super::local::quoted;
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::{self, Spec};
+use bytes::Bytes;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+impl Caller {
+    /// A command ran and was answered.
+    pub(super) fn ran(&self, spec: &Spec, argv: &[Bytes], took: Duration, reply: &Reply) {
+        let shared = &self.shared;
+        let failed = match reply {
+            Reply::Error(error) => {
+                self.note_refusal(argv, error);
+                true
+            }
+            _ => false,
+        };
+        shared.calls.ran(spec, took, failed);
+        // What waits by its own wish is not slow, and a transaction is as slow as its commands.
+        let waits = spec.flags.contains("blocking")
+            || matches!(spec.name, "EXEC" | "WAIT" | "WAITAOF" | "PLENARY|WAITFOR");
+        if waits {
+            return;
+        }
+        let slow = shared.slowlog.wants(took);
+        if slow {
+            let (peer, name) = (
+                self.client.peer.to_string(),
+                self.client.shown.lock().name.clone(),
+            );
+            shared.slowlog.note(spec, argv, took, unix_seconds(), peer, name);
+        }
+        if shared.latency.wants(took) {
+            shared.latency.command(spec, took, unix_seconds());
+        }
+    }
+
+    /// A command was refused before it ran: it is unknown, has a wrong number of arguments, or is not permitted.
+    pub(super) fn refused(&self, spec: Option<&Spec>, argv: &[Bytes], error: &CommandError) {
+        self.note_refusal(argv, error);
+        let known = match (spec, error) {
+            (None, CommandError::Arity(name)) => table::by_name(&name.to_ascii_uppercase()),
+            (spec, _) => spec.and_then(|spec| table::by_name(spec.name)),
+        };
+        if let Some(spec) = known {
+            self.shared.calls.of(spec).rejected.add(1);
+        }
+    }
+
+    /// Notes what a client of Redis may send and we do not know.
+    fn note_refusal(&self, argv: &[Bytes], error: &CommandError) {
+        let name = |argument: Option<&Bytes>| {
+            argument
+                .map(|argument| quoted(argument).to_ascii_lowercase())
+                .unwrap_or_default()
+        };
+        let what = match error {
+            CommandError::Unknown { .. } => name(argv.first()),
+            CommandError::UnknownSubcommand { .. } => format!("{}|{}", name(argv.first()), name(argv.get(1))),
+            CommandError::Syntax => {
+                // Words in capitals, as clients write options: no keys and no values.
+                let is_option = |argument: &&Bytes| {
+                    (2..=20).contains(&argument.len())
+                        && argument.iter().all(|byte| byte.is_ascii_uppercase())
+                };
+                let options: Vec<_> = argv
+                    .iter()
+                    .skip(1)
+                    .filter(is_option)
+                    .map(|option| quoted(option))
+                    .collect();
+                format!("{} {}", name(argv.first()), options.join(" "))
+            }
+            _ => return,
+        };
+        let (library, version) = {
+            let shown = self.client.shown.lock();
+            (shown.library.clone(), shown.library_version.clone())
+        };
+        self.shared.compat.note(what.trim_end(), &library, &version);
+    }
+}
+
+/// Seconds since 1970 by the machine's clock: people compare them with other logs.
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

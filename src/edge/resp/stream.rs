@@ -1,0 +1,92 @@
+//! The two directions of a client's stream: plain TCP without a detour, or anything else that carries bytes (TLS).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// Carries bytes both ways.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A client's stream.
+pub(super) enum Stream {
+    /// As it comes from the socket.
+    Plain(TcpStream),
+    /// What a layer over the socket gives.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS is the only such layer"))]
+    Wrapped(Box<dyn Duplex>),
+}
+
+impl Stream {
+    /// The direction to read from, and the one to write to.
+    pub(super) fn into_split(self) -> (Reader, Writer) {
+        match self {
+            Self::Plain(stream) => {
+                let (reader, writer) = stream.into_split();
+                (Reader::Plain(reader), Writer::Plain(writer))
+            }
+            Self::Wrapped(stream) => {
+                let (reader, writer) = tokio::io::split(stream);
+                (Reader::Wrapped(reader), Writer::Wrapped(writer))
+            }
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+/// What a client sends.
+pub(super) enum Reader {
+    Plain(OwnedReadHalf),
+    Wrapped(ReadHalf<Box<dyn Duplex>>),
+}
+
+/// Where its replies go.
+pub(super) enum Writer {
+    Plain(OwnedWriteHalf),
+    Wrapped(WriteHalf<Box<dyn Duplex>>),
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(reader) => Pin::new(reader).poll_read(context, buffer),
+            Self::Wrapped(reader) => Pin::new(reader).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_write(context, bytes),
+            Self::Wrapped(writer) => Pin::new(writer).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_flush(context),
+            Self::Wrapped(writer) => Pin::new(writer).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_shutdown(context),
+            Self::Wrapped(writer) => Pin::new(writer).poll_shutdown(context),
+        }
+    }
+}

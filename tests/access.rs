@@ -1,0 +1,598 @@
+//! Who may come in and what they may do, over real sockets: users, permissions, access keys, TLS.
+#![cfg(feature = "resp")]
+// Tests are not documented for others, and may panic.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use bytes::BytesMut;
+use common::{addresses, eventually};
+use plenary::config::{Config, RespConfig, Secret};
+use plenary::edge::resp::Resp;
+use plenary::edge::resp::decode::{decode, request};
+use plenary::machine::reply::Reply;
+use plenary::node::Node;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Server {
+    node: Node,
+    resp: Resp,
+    folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn with(change: impl FnOnce(&mut RespConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::start(Config::new(folder.path())).await.unwrap();
+        let mut config = RespConfig::new("127.0.0.1:0");
+        change(&mut config);
+        let listeners = Resp::bind(&mut config).await.unwrap();
+        let resp = Resp::start(listeners, node.clone(), config).unwrap();
+        Self { node, resp, folder }
+    }
+
+    async fn keyed() -> Self {
+        Self::with(|config| config.access_key = Some(Secret::new("the first key"))).await
+    }
+
+    async fn client(&self) -> Client<TcpStream> {
+        Client::connect(self.resp.address()).await
+    }
+
+    async fn stop(self) {
+        timeout(PATIENCE, self.resp.stop())
+            .await
+            .expect("the endpoint stops");
+        timeout(PATIENCE, self.node.stop())
+            .await
+            .expect("the node stops")
+            .unwrap();
+    }
+}
+
+struct Client<S> {
+    stream: S,
+    input: BytesMut,
+}
+
+impl Client<TcpStream> {
+    async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    fn over(stream: S) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+        }
+    }
+
+    /// The reply as text; none where the other side has closed.
+    async fn ask(&mut self, argv: &[&str]) -> Option<String> {
+        // A side that has closed need not take it.
+        let _ = self.stream.write_all(&request(argv)).await;
+        let _ = self.stream.flush().await;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> Option<String> {
+        loop {
+            if let Some(reply) = decode(&mut self.input).unwrap() {
+                return Some(text(&reply));
+            }
+            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.input))
+                .await
+                .expect("a reply, or the end");
+            if matches!(read, Ok(0) | Err(_)) {
+                return None;
+            }
+        }
+    }
+
+    async fn text(&mut self, argv: &[&str]) -> String {
+        self.ask(argv).await.expect("a reply, not the end")
+    }
+}
+
+fn text(reply: &Reply) -> String {
+    match reply {
+        Reply::Simple(text) => text.to_string(),
+        Reply::Bulk(bytes) | Reply::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Integer(number) => number.to_string(),
+        Reply::Error(error) => error.to_string(),
+        Reply::Nil | Reply::NilArray => "(nil)".to_owned(),
+        Reply::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        other => format!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_user_counts_at_once_for_who_is_connected() {
+    let server = Server::with(|_| {}).await;
+    let (mut admin, mut user) = (server.client().await, server.client().await);
+    assert_eq!(
+        admin
+            .text(&["ACL", "SETUSER", "ann", "on", ">secret", "~a*", "+get"])
+            .await,
+        "OK"
+    );
+    assert_eq!(user.text(&["AUTH", "ann", "secret"]).await, "OK");
+    assert_eq!(user.text(&["GET", "a1"]).await, "(nil)");
+    assert!(user.text(&["SET", "a1", "v"]).await.starts_with("NOPERM"));
+    assert_eq!(admin.text(&["ACL", "SETUSER", "ann", "+set"]).await, "OK");
+    assert_eq!(user.text(&["SET", "a1", "v"]).await, "OK");
+    assert_eq!(
+        admin.text(&["ACL", "SETUSER", "ann", "resetkeys", "~b*"]).await,
+        "OK"
+    );
+    assert!(user.text(&["SET", "a1", "v"]).await.contains("one of the keys"));
+    let log = admin.text(&["ACL", "LOG"]).await;
+    assert!(
+        log.contains("reason key context toplevel object a1 username ann"),
+        "{log}"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connections_of_a_removed_user_are_closed() {
+    let server = Server::with(|_| {}).await;
+    let (mut admin, mut user) = (server.client().await, server.client().await);
+    admin
+        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
+        .await;
+    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    assert!(admin.text(&["CLIENT", "LIST"]).await.contains("user=ann"));
+    assert_eq!(admin.text(&["ACL", "DELUSER", "ann"]).await, "1");
+    // It waits for nothing, and is told by the end of its connection.
+    assert_eq!(user.reply().await, None);
+    assert_eq!(admin.text(&["PING"]).await, "PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_hear_a_channel_any_more_is_closed() {
+    let server = Server::with(|_| {}).await;
+    let mut admin = server.client().await;
+    admin
+        .text(&[
+            "ACL", "SETUSER", "ann", "on", "nopass", "+@all", "&news*", "&talk",
+        ])
+        .await;
+    let (mut kept, mut closed) = (server.client().await, server.client().await);
+    for (client, channel) in [(&mut kept, "talk"), (&mut closed, "news")] {
+        assert_eq!(client.text(&["AUTH", "ann", "x"]).await, "OK");
+        assert!(
+            client
+                .text(&["SUBSCRIBE", "other"])
+                .await
+                .contains("one of the channels")
+        );
+        assert_eq!(
+            client.text(&["SUBSCRIBE", channel]).await,
+            format!("subscribe {channel} 1")
+        );
+    }
+    assert_eq!(
+        admin
+            .text(&["ACL", "SETUSER", "ann", "resetchannels", "&talk"])
+            .await,
+        "OK"
+    );
+    assert_eq!(closed.reply().await, None);
+    assert_eq!(admin.text(&["PUBLISH", "talk", "hi"]).await, "1");
+    assert_eq!(kept.reply().await.as_deref(), Some("message talk hi"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_of_the_same_name_does_not_inherit_connections() {
+    let server = Server::with(|_| {}).await;
+    let (mut admin, mut user) = (server.client().await, server.client().await);
+    admin
+        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
+        .await;
+    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    let both = [
+        request(["ACL", "DELUSER", "ann"]),
+        request(["ACL", "SETUSER", "ann", "on", ">new", "+@all", "~*"]),
+    ];
+    admin.stream.write_all(&both.concat()).await.unwrap();
+    assert_eq!(
+        (admin.reply().await, admin.reply().await),
+        (Some("1".into()), Some("OK".into()))
+    );
+    assert_eq!(user.reply().await, None);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_access_keys_let_clients_change_from_one_to_the_other() {
+    let server = Server::keyed().await;
+    let mut client = server.client().await;
+    assert!(client.text(&["PING"]).await.starts_with("NOAUTH"));
+    assert!(
+        client
+            .text(&["AUTH", "another key"])
+            .await
+            .starts_with("WRONGPASS")
+    );
+    assert_eq!(client.text(&["AUTH", "the first key"]).await, "OK");
+    let second = client.text(&["PLENARY", "KEYS", "ROTATE", "secondary"]).await;
+    assert_eq!(second.len(), 64);
+    for key in ["the first key", &second] {
+        assert_eq!(server.client().await.text(&["AUTH", key]).await, "OK", "{key}");
+    }
+    let third = client
+        .text(&["PLENARY", "KEYS", "ROTATE", "primary", "a key that was given"])
+        .await;
+    assert_eq!(third, "a key that was given");
+    assert!(
+        server
+            .client()
+            .await
+            .text(&["AUTH", "the first key"])
+            .await
+            .starts_with("WRONGPASS")
+    );
+    assert_eq!(
+        server.client().await.text(&["AUTH", "default", &third]).await,
+        "OK"
+    );
+    assert_eq!(
+        client.text(&["PLENARY", "KEYS", "REMOVE", "secondary"]).await,
+        "OK"
+    );
+    assert!(
+        server
+            .client()
+            .await
+            .text(&["AUTH", &second])
+            .await
+            .starts_with("WRONGPASS")
+    );
+    let shown = client.text(&["PLENARY", "KEYS", "SHOW"]).await;
+    assert!(
+        shown.contains("key primary") && shown.contains("key secondary fingerprint (nil)"),
+        "{shown}"
+    );
+    assert!(!shown.contains("given"), "{shown}");
+    // No rule for the user lets anybody in without one of the keys.
+    assert_eq!(client.text(&["ACL", "SETUSER", "default", "nopass"]).await, "OK");
+    assert!(server.client().await.text(&["PING"]).await.starts_with("NOAUTH"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_of_the_default_user_is_asked_for_everywhere() {
+    let server = Server::with(|_| {}).await;
+    let mut admin = server.client().await;
+    assert!(admin.text(&["AUTH", "x"]).await.contains("without any password"));
+    assert_eq!(
+        admin.text(&["CONFIG", "SET", "requirepass", "secret"]).await,
+        "OK"
+    );
+    assert_eq!(
+        admin.text(&["CONFIG", "GET", "requirepass"]).await,
+        "requirepass (hidden)"
+    );
+    let mut other = server.client().await;
+    assert!(other.text(&["GET", "k"]).await.starts_with("NOAUTH"));
+    assert_eq!(other.text(&["AUTH", "secret"]).await, "OK");
+    assert_eq!(admin.text(&["CONFIG", "SET", "requirepass", ""]).await, "OK");
+    assert_eq!(server.client().await.text(&["PING"]).await, "PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_password_reaches_the_disk_or_the_logs() {
+    let server = Server::with(|_| {}).await;
+    let mut admin = server.client().await;
+    admin
+        .text(&["CONFIG", "SET", "slowlog-log-slower-than", "0"])
+        .await;
+    assert_eq!(
+        admin.text(&["ACL", "SETUSER", "ann", "on", ">open-sesame"]).await,
+        "OK"
+    );
+    assert_eq!(
+        admin
+            .text(&["ACL", "SETUSER", "ann", "<open-sesame", ">open-sesame"])
+            .await,
+        "OK"
+    );
+    admin.text(&["AUTH", "ann", "open-sesame"]).await;
+    let mut admin = server.client().await;
+    admin.text(&["CONFIG", "SET", "requirepass", "open-sesame"]).await;
+    assert_eq!(admin.text(&["SAVE"]).await, "OK");
+    let noted = admin.text(&["SLOWLOG", "GET", "-1"]).await;
+    assert!(
+        noted.contains("SETUSER (redacted)") && !noted.contains("sesame"),
+        "{noted}"
+    );
+    let folder = server.folder.path().to_owned();
+    server.node.stop().await.unwrap();
+    let mut folders = vec![folder];
+    let mut read = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                read += bytes.len();
+                let found = bytes.windows(11).any(|window| window == b"open-sesame");
+                assert!(!found, "{} holds the password", path.display());
+            }
+        }
+    }
+    assert!(read > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_keys_are_those_of_all_nodes_and_of_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = addresses(3);
+    let mut nodes = Vec::new();
+    for which in 0..3 {
+        nodes.push(
+            Node::start(common::config(folder.path(), &addresses, which))
+                .await
+                .unwrap(),
+        );
+    }
+    for node in &nodes {
+        node.ready(PATIENCE).await.unwrap();
+    }
+    let mut ends = Vec::new();
+    for node in &nodes {
+        let mut config = RespConfig::new("127.0.0.1:0");
+        config.access_key = Some(Secret::new("the first key"));
+        let listeners = Resp::bind(&mut config).await.unwrap();
+        ends.push(Resp::start(listeners, node.clone(), config).unwrap());
+    }
+    let mut admin = Client::connect(ends[0].address()).await;
+    assert_eq!(admin.text(&["AUTH", "the first key"]).await, "OK");
+    assert_eq!(
+        admin
+            .text(&["ACL", "SETUSER", "ann", "on", ">secret", "~*", "+@read"])
+            .await,
+        "OK"
+    );
+    let key = admin.text(&["PLENARY", "KEYS", "ROTATE", "primary"]).await;
+    assert_eq!(admin.text(&["WAIT", "2", "20000"]).await, "2");
+    for end in &ends {
+        let mut client = Client::connect(end.address()).await;
+        assert!(
+            client
+                .text(&["AUTH", "the first key"])
+                .await
+                .starts_with("WRONGPASS")
+        );
+        assert_eq!(client.text(&["AUTH", &key]).await, "OK");
+        assert_eq!(client.text(&["AUTH", "ann", "secret"]).await, "OK");
+        assert!(client.text(&["SET", "k", "v"]).await.starts_with("NOPERM"));
+    }
+    common::assert_same_state(&nodes).await;
+    for end in &ends {
+        end.stop().await;
+    }
+    drop((ends, admin));
+    let listed = nodes[1].access().user(b"ann").unwrap().text(&[]);
+    // A snapshot, and the log after it.
+    nodes[1].snapshot().await.unwrap();
+    nodes[1].stop().await.unwrap();
+    drop(nodes.remove(1));
+    // The folder is free when the last task of the node that has stopped is gone.
+    let mut started = None;
+    eventually("the node starts again", async || {
+        started = Node::start(common::config(folder.path(), &addresses, 1))
+            .await
+            .ok();
+        started.is_some()
+    })
+    .await;
+    let node = started.expect("it has started");
+    node.ready(PATIENCE).await.unwrap();
+    eventually("the user is there again", async || {
+        node.access()
+            .user(b"ann")
+            .is_some_and(|user| user.text(&[]) == listed)
+    })
+    .await;
+    nodes.push(node);
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[cfg(feature = "tls")]
+mod tls {
+    use super::*;
+    use plenary::config::{TlsClients, TlsConfig};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    type Authority = CertifiedIssuer<'static, KeyPair>;
+
+    fn authority() -> Authority {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// A certificate for `localhost` and its key, as files.
+    fn signed(authority: &Authority, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, authority).unwrap();
+        let (cert_file, key_file) = (
+            folder.join(format!("{name}.crt")),
+            folder.join(format!("{name}.key")),
+        );
+        std::fs::write(&cert_file, certificate.pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (cert_file, key_file)
+    }
+
+    /// Connects with the certificate, if there is one; none where the endpoint does not agree.
+    async fn connect(
+        address: &str,
+        authority: &Authority,
+        own: Option<&(PathBuf, PathBuf)>,
+    ) -> Option<Client<TlsStream<TcpStream>>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match own {
+            None => config.with_no_client_auth(),
+            Some((cert, key)) => config
+                .with_client_auth_cert(
+                    vec![CertificateDer::from_pem_file(cert).unwrap()],
+                    PrivateKeyDer::from_pem_file(key).unwrap(),
+                )
+                .unwrap(),
+        };
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+        let mut client = Client::over(connected.ok()?);
+        // TLS 1.3 tells a client only now that its certificate was refused.
+        client.ask(&["PING"]).await.filter(|reply| reply == "PONG")?;
+        Some(client)
+    }
+
+    /// A server with TLS, and without another port if `alone`; its address.
+    async fn serve(alone: bool, tls: TlsConfig) -> (Server, String) {
+        let mut address = String::new();
+        let server = Server::with(|config| {
+            if alone {
+                config.listen = String::new();
+            }
+            let mut tls = tls;
+            tls.listen = format!("127.0.0.1:{}", common::free_port());
+            address = tls.listen.clone();
+            config.tls = Some(tls);
+        })
+        .await;
+        (server, address)
+    }
+
+    fn tls((cert_file, key_file): &(PathBuf, PathBuf)) -> TlsConfig {
+        TlsConfig {
+            listen: String::new(),
+            cert_file: cert_file.clone(),
+            key_file: key_file.clone(),
+            ca_cert_file: None,
+            clients: TlsClients::No,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_are_served_with_tls_and_the_plain_port_can_be_off() {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), authority());
+        let files = signed(&authority, folder.path(), "node");
+        let (server, address) = serve(true, tls(&files)).await;
+        let mut client = connect(&address, &authority, None).await.expect("served");
+        let large = "x".repeat(1 << 20);
+        assert_eq!(client.text(&["SET", "k", &large]).await, "OK");
+        assert_eq!(client.text(&["GET", "k"]).await, large);
+        assert_eq!(client.text(&["CONFIG", "GET", "port"]).await, "port 0");
+        // Whoever speaks without TLS gets no word, and is closed.
+        let mut plain = Client::connect(address.parse().unwrap()).await;
+        plain.stream.write_all(b"PING\r\n").await.unwrap();
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, plain.stream.read_to_end(&mut rest))
+            .await
+            .expect("closed");
+        assert!(!rest.windows(4).any(|window| window == b"PONG"));
+        server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_certificate_that_changes_is_taken_up_without_a_restart() {
+        let (folder, old, new) = (tempfile::tempdir().unwrap(), authority(), authority());
+        let files = signed(&old, folder.path(), "node");
+        let (server, address) = serve(false, tls(&files)).await;
+        let mut kept = connect(&address, &old, None).await.expect("the old one is shown");
+        assert!(connect(&address, &new, None).await.is_none());
+        // What cannot be read leaves the one before in force.
+        let mut admin = server.client().await;
+        let refused = admin
+            .text(&["CONFIG", "SET", "tls-cert-file", "/no/such/file"])
+            .await;
+        assert!(
+            refused.contains("Unable to update TLS configuration"),
+            "{refused}"
+        );
+        assert!(connect(&address, &old, None).await.is_some());
+        signed(&new, folder.path(), "node");
+        eventually("the new one is shown", async || {
+            connect(&address, &new, None).await.is_some()
+        })
+        .await;
+        assert!(connect(&address, &old, None).await.is_none());
+        assert_eq!(kept.text(&["PING"]).await, "PONG");
+        // At once, where it is asked for.
+        let other = signed(&old, folder.path(), "other");
+        let (cert, key) = (other.0.to_str().unwrap(), other.1.to_str().unwrap());
+        assert_eq!(
+            admin
+                .text(&["CONFIG", "SET", "tls-cert-file", cert, "tls-key-file", key])
+                .await,
+            "OK"
+        );
+        assert!(connect(&address, &old, None).await.is_some());
+        server.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_show_a_certificate_where_they_must() {
+        let (folder, authority, strangers) = (tempfile::tempdir().unwrap(), authority(), authority());
+        let files = signed(&authority, folder.path(), "node");
+        let own = signed(&authority, folder.path(), "client");
+        let strange = signed(&strangers, folder.path(), "stranger");
+        let ca_file = folder.path().join("ca.crt");
+        std::fs::write(&ca_file, authority.pem()).unwrap();
+        for (clients, without) in [(TlsClients::Yes, false), (TlsClients::Optional, true)] {
+            let config = TlsConfig {
+                ca_cert_file: Some(ca_file.clone()),
+                clients,
+                ..tls(&files)
+            };
+            let (server, address) = serve(false, config).await;
+            assert!(
+                connect(&address, &authority, Some(&own)).await.is_some(),
+                "{clients}"
+            );
+            assert!(
+                connect(&address, &authority, Some(&strange)).await.is_none(),
+                "{clients}"
+            );
+            assert_eq!(
+                connect(&address, &authority, None).await.is_some(),
+                without,
+                "{clients}"
+            );
+            server.stop().await;
+        }
+    }
+}

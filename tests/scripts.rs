@@ -1,0 +1,268 @@
+//! Scripts on three nodes: each is applied once, on whatever node it was asked for, beside plain writes and while leaders go.
+
+#![cfg(feature = "lua")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use bytes::Bytes;
+use common::{PATIENCE, addresses, assert_same_state, config, eventually};
+use plenary::error::Error;
+use plenary::machine::entry::Command;
+use plenary::machine::reply::Reply;
+use plenary::node::{Call, Node, Request};
+use std::path::Path;
+
+async fn three(data: &Path) -> Vec<Node> {
+    let addresses = addresses(3);
+    let mut nodes = Vec::new();
+    for which in 0..3 {
+        nodes.push(Node::start(config(data, &addresses, which)).await.unwrap());
+    }
+    for node in &nodes {
+        node.ready(PATIENCE).await.unwrap();
+    }
+    nodes
+}
+
+fn script(text: &'static str, key: &str, args: &[&str]) -> Request {
+    let call = Call::Script {
+        text: Bytes::from_static(text.as_bytes()),
+        keys: vec![key.to_owned().into()],
+        args: args.iter().map(|arg| Bytes::from((*arg).to_owned())).collect(),
+        read_only: false,
+    };
+    Request::one(Bytes::from_static(b"default"), 0, call)
+}
+
+async fn run(node: &Node, request: Request) -> Reply {
+    node.script(request)
+        .await
+        .unwrap()
+        .replies
+        .into_iter()
+        .next()
+        .unwrap()
+}
+
+fn get(node: &Node, key: &str) -> Option<u64> {
+    let argv = [Bytes::from_static(b"GET"), Bytes::from(key.to_owned())];
+    match node.read_local(0, &argv) {
+        Reply::Bulk(bytes) => Some(String::from_utf8_lossy(&bytes).parse().unwrap()),
+        _ => None,
+    }
+}
+
+/// Reads, then writes what it read and one more: two at once on the same state would lose one.
+const INCREMENT: &str =
+    "local n = tonumber(redis.call('GET', KEYS[1]) or '0') redis.call('SET', KEYS[1], n + 1) return n + 1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_of_all_nodes_on_one_key_follow_each_other() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let tasks = (0..24).map(|task| {
+        let node = nodes[task % 3].clone();
+        async move {
+            let mut seen = Vec::new();
+            for _ in 0..10 {
+                let Reply::Integer(n) = run(&node, script(INCREMENT, "counter", &[])).await else {
+                    panic!("a number")
+                };
+                assert!(
+                    get(&node, "counter").unwrap() >= n.cast_unsigned(),
+                    "its own write is seen"
+                );
+                seen.push(n);
+            }
+            seen
+        }
+    });
+    let mut seen = futures::future::join_all(tasks).await.concat();
+    seen.sort_unstable();
+    assert_eq!(seen, (1..=240).collect::<Vec<i64>>(), "each number once");
+    assert_same_state(&nodes).await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_writes_beside_scripts_are_never_lost() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let scripts = (0..6).map(|task| {
+        let node = nodes[task % 3].clone();
+        async move {
+            for _ in 0..20 {
+                run(&node, script(INCREMENT, "counter", &[])).await;
+            }
+        }
+    });
+    let writes = (0..6).map(|task| {
+        let node = nodes[task % 3].clone();
+        async move {
+            for _ in 0..20 {
+                node.write(vec![Command::new(0, ["INCR", "counter"])])
+                    .await
+                    .unwrap();
+            }
+        }
+    });
+    tokio::join!(
+        futures::future::join_all(scripts),
+        futures::future::join_all(writes)
+    );
+    assert_same_state(&nodes).await;
+    assert_eq!(get(&nodes[0], "counter"), Some(240));
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_looks_at_all_keys_is_atomic_too() {
+    const COUNT: &str = "redis.call('SET', KEYS[1] .. redis.call('DBSIZE'), '1') return redis.call('DBSIZE')";
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let counts = (0..9).map(|task| {
+        let node = nodes[task % 3].clone();
+        async move {
+            let mut sizes = Vec::new();
+            for _ in 0..4 {
+                let Reply::Integer(size) = run(&node, script(COUNT, "key", &[])).await else {
+                    panic!("a number")
+                };
+                sizes.push(size);
+            }
+            sizes
+        }
+    });
+    let mut sizes = futures::future::join_all(counts).await.concat();
+    sizes.sort_unstable();
+    assert_eq!(
+        sizes,
+        (1..=36).collect::<Vec<i64>>(),
+        "each saw one key more than the one before it"
+    );
+    assert_same_state(&nodes).await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_applied_once_while_its_leader_goes() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let leader = nodes
+        .iter()
+        .position(|node| node.status().leader_id == Some(node.id()))
+        .unwrap();
+    let others: Vec<Node> = (0..3)
+        .filter(|which| *which != leader)
+        .map(|which| nodes[which].clone())
+        .collect();
+    let (sender, mut applied) = tokio::sync::watch::channel(0u64);
+    let tasks = (0..8).map(|task| {
+        let (node, sender) = (others[task % 2].clone(), sender.clone());
+        tokio::spawn(async move {
+            let (mut acknowledged, mut unknown) = (0u64, 0u64);
+            for _ in 0..30 {
+                match node.script(script(INCREMENT, "counter", &[])).await {
+                    Ok(_) => acknowledged += 1,
+                    Err(Error::Unknown { .. }) => unknown += 1,
+                    Err(error) => assert!(!error.may_be_applied(), "{error}"),
+                }
+                sender.send_modify(|applied| *applied += 1);
+            }
+            (acknowledged, unknown)
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    applied.wait_for(|applied| *applied >= 40).await.unwrap();
+    nodes[leader].stop().await.unwrap();
+    let (mut acknowledged, mut unknown) = (0, 0);
+    for task in tasks {
+        let (of_it, unknown_of_it) = task.await.unwrap();
+        (acknowledged, unknown) = (acknowledged + of_it, unknown + unknown_of_it);
+    }
+    assert!(acknowledged > 40, "it went on: {acknowledged}");
+    assert_same_state(&others).await;
+    let counter = get(&others[0], "counter").unwrap();
+    assert!(
+        (acknowledged..=acknowledged + unknown).contains(&counter),
+        "{counter} of {acknowledged} acknowledged and {unknown} unknown"
+    );
+    for node in &others {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_loaded_on_one_node_is_known_to_all_and_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let text = Bytes::from_static(b"return 'known'");
+    let sha = nodes[0].load_script(text.clone(), true).await.unwrap();
+    for node in &nodes {
+        eventually("the script is known", async || {
+            node.view(0, |view| view.store().scripts().text(&sha) == Some(&text))
+        })
+        .await;
+        node.stop().await.unwrap();
+    }
+    drop(nodes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_on_one_node_is_served_by_a_write_on_another() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let pop = |node: &Node| {
+        let node = node.clone();
+        async move {
+            node.write(vec![Command::new(0, ["BLPOP", "queue", "0"])])
+                .await
+                .unwrap()
+        }
+    };
+    let mut waiting = Vec::new();
+    for node in &nodes {
+        let mut written = pop(node).await;
+        assert!(
+            matches!(written.replies[..], [Reply::Waiting(_)]),
+            "{:?}",
+            written.replies
+        );
+        waiting.push(written.waits.pop().unwrap());
+    }
+    nodes[2]
+        .write(vec![Command::new(0, ["RPUSH", "queue", "a", "b", "c"])])
+        .await
+        .unwrap();
+    for (mut wait, element) in waiting.into_iter().zip(["a", "b", "c"]) {
+        let served = wait.answer().await;
+        assert_eq!(
+            served,
+            Reply::Array(vec![Reply::bulk("queue"), Reply::bulk(element)]),
+            "first come, first served"
+        );
+    }
+    // One who goes leaves nothing behind that would take an element.
+    drop(pop(&nodes[0]).await);
+    eventually("nobody waits", async || {
+        nodes[1].view(0, |view| view.store().waiting().is_empty())
+    })
+    .await;
+    nodes[1]
+        .write(vec![Command::new(0, ["RPUSH", "queue", "d"])])
+        .await
+        .unwrap();
+    let argv = [Bytes::from_static(b"LLEN"), Bytes::from_static(b"queue")];
+    assert_eq!(nodes[1].read_local(0, &argv), Reply::Integer(1));
+    assert_same_state(&nodes).await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}

@@ -137,6 +137,12 @@ pub fn at_most_usize(count: i64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
+/// A word as Redis' errors quote it: what stands before a NUL.
+pub fn quoted(word: &[u8]) -> std::borrow::Cow<'_, str> {
+    let end = word.iter().position(|byte| *byte == 0).unwrap_or(word.len());
+    String::from_utf8_lossy(&word[..end])
+}
+
 /// Bytes as a signed 64-bit integer, strictly as Redis' `string2ll`.
 pub fn integer(bytes: &[u8]) -> Option<i64> {
     let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);

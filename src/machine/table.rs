@@ -1,6 +1,6 @@
 //! The command table: one row is one command, and the row prints everything else — lookup, arity error, key positions, `COMMAND`.
 
-use super::args::Args;
+use super::args::{self, Args};
 use super::commands;
 use super::keyspace::{Keyspace, View};
 use super::reply::{CommandError, Reply};
@@ -385,10 +385,9 @@ impl Name {
     }
 }
 
-/// As much of a word as Redis quotes: 128 bytes, and nothing from a NUL on.
+/// As much of a word as Redis quotes: this many bytes, and nothing from a NUL on.
 fn quoted(word: &[u8], room: usize) -> String {
-    let end = word.iter().position(|byte| *byte == 0).unwrap_or(word.len());
-    String::from_utf8_lossy(&word[..end.min(room)]).into_owned()
+    args::quoted(&word[..word.len().min(room)]).into_owned()
 }
 
 /// Redis quotes at most 128 bytes of the name and 128 of the arguments.

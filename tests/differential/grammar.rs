@@ -190,7 +190,8 @@ impl Part {
 
 fn choose(word: &str, kind: &Kind, chance: &mut Chance) -> Vec<u8> {
     let text = match word {
-        "key" if chance.below(24) > 0 => pick(chance, kind.keys),
+        // HyperLogLogs stay among themselves: the bytes of one keep an estimate in Redis only.
+        "key" if chance.below(24) > 0 || kind.name == "hll" => pick(chance, kind.keys),
         "key" | "anykey" => super::any_key(chance),
         "serial" => return format!("m{}", chance.below(400)).into_bytes(),
         "integer" => {

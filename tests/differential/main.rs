@@ -135,7 +135,10 @@ fn compare(mut sides: Sides, share: usize) {
             let name = last.name();
             if !differences.contains_key(&name) {
                 let steps = sides.shrink(seed, steps);
-                differences.insert(name, sides.tell(seed, &steps));
+                let told = sides.tell(seed, &steps);
+                // At once: whoever watches a long run need not wait for its end.
+                println!("\n{told}\n");
+                differences.insert(name, told);
             }
         }
     }

@@ -144,7 +144,7 @@ fn spoil(argv: &mut Argv, chance: &mut Chance) {
     };
     // Chance, cursors and seconds that pass would make a difference of what is none.
     if is_one_of(&[
-        b"SCAN", b"RAND", b"SPOP", b"EVAL", b"CLIENT", b"COMMAND", b"HELLO",
+        b"SCAN", b"RAND", b"SPOP", b"EVAL", b"CLIENT", b"COMMAND", b"HELLO", b"SORT", b"LPOS",
     ]) {
         return;
     }

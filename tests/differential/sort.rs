@@ -4,34 +4,35 @@ use super::grammar::{Kind, Pool};
 
 pub const KIND: Kind = Kind {
     name: "sort",
-    keys: &["n1", "n2", "u1", "v1"],
+    keys: &["n1", "n2", "u1"],
     shapes: &[
-        "2 SORT key ALPHA [ LIMIT index count ] [ ( ASC | DESC ) ]",
-        "SORT key [ LIMIT index count ] [ ( ASC | DESC ) ]",
+        "2 SORT own ALPHA [ LIMIT index count ] [ ( ASC | DESC ) ]",
+        "SORT own [ LIMIT index count ] [ ( ASC | DESC ) ]",
         "SORT numbers [ BY by ] [ LIMIT index count ] ( GET get )* [ ( ASC | DESC ) ]",
         // Of equal texts nobody says which comes first.
         "sort SORT numbers BY by [ ( ASC | DESC ) ] ALPHA",
         "SORT numbers [ BY by ] ( GET get )* STORE numbers",
-        "SORT key ALPHA STORE numbers",
-        "SORT_RO key ALPHA ( GET get )*",
-        "SORT_RO key STORE numbers",
-        "sort SORT key ( BY by | LIMIT 0 | GET get | ASC | ALPHA | nonsense )+ ALPHA",
+        "SORT own ALPHA STORE numbers",
+        "SORT_RO own ALPHA ( GET get )*",
+        "SORT_RO own STORE numbers",
+        "sort SORT own ( BY by | LIMIT 0 | ASC | ALPHA | nonsense )+ ALPHA",
         "2 SET weight number",
         "2 HSET fields name number",
         "2 RPUSH numbers number+",
         "RPUSH numbers letter+",
-        "SADD u1 number+",
-        "SADD u1 letter+",
-        "ZADD v1 number letter number number",
+        "SADD 'u1 number+",
+        "SADD 'u1 letter+",
+        "ZADD 'v1 number letter number number",
         "LRANGE numbers 0 -1",
         "2 LTRIM numbers 0 3",
-        "DEL key",
+        "DEL own",
     ],
     words,
 };
 
 fn words(word: &str) -> Option<Pool> {
     let (usual, odd): (&[&str], &[&str]) = match word {
+        "own" => (&["n1", "n2", "u1", "v1"], &["s1", "l1", "nokey"]),
         "letter" => (&["a", "b", "ab", "A"], &[""]),
         "numbers" => (&["n1", "n2"], &[]),
         "number" => (&["1", "2", "3", "10", "-1", "2.5"], &["x", ""]),

@@ -97,14 +97,14 @@ fn stream_and_group<'a>(
     let stream = view.stream(key)?;
     let found = stream.and_then(|stream| Some((stream, stream.group(name)?)));
     found.ok_or_else(|| {
-        let (key, name) = (String::from_utf8_lossy(key), String::from_utf8_lossy(name));
+        let (key, name) = (args::quoted(key), args::quoted(name));
         no_group(format!("NOGROUP No such key '{key}' or consumer group '{name}'"))
     })
 }
 
 /// The refusal of a group that a stream does not have.
 pub(super) fn no_such_group(key: &[u8], name: &[u8]) -> CommandError {
-    let (key, name) = (String::from_utf8_lossy(key), String::from_utf8_lossy(name));
+    let (key, name) = (args::quoted(key), args::quoted(name));
     no_group(format!(
         "NOGROUP No such consumer group '{name}' for key name '{key}'"
     ))

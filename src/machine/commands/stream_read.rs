@@ -271,7 +271,7 @@ fn xreadgroup(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Com
             .stream(key)?
             .is_some_and(|stream| stream.group(group).is_some());
         if !is_there {
-            let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(group));
+            let (key, group) = (args::quoted(key), args::quoted(group));
             let text = format!(
                 "NOGROUP No such key '{key}' or consumer group '{group}' in XREADGROUP with GROUP option"
             );

@@ -168,6 +168,11 @@ impl Tracking {
                 }
             }
         }
+        if table.clients.is_empty() {
+            // Nobody is told of changes from now on: what was read is not known to be unchanged any more.
+            table.keys.clear();
+            table.items = 0;
+        }
         self.clients.store(table.clients.len(), Ordering::Release);
     }
 

@@ -48,14 +48,16 @@ fn follows(spec: &Spec, category: &str) -> bool {
         "keyspace" => {
             spec.group == "generic" && !spec.name.starts_with("SORT") && !matches!(spec.run, Run::Local)
         }
-        "read" => matches!(spec.run, Run::Read(_)) || has("readonly"),
-        "write" => (matches!(spec.run, Run::Write(_)) && !spec.keyless) || has("write"),
+        "read" => matches!(spec.run, Run::Read(_)),
+        "write" => spec.is_write() || has("write"),
         "sortedset" => spec.group == "sorted-set",
         "admin" | "dangerous" => has("admin"),
         "fast" => has("fast"),
         "slow" => !has("fast"),
         "blocking" => has("blocking"),
         "transaction" => spec.group == "transactions",
+        // A HELP is of its container, which is of nothing.
+        "pubsub" => spec.group == category && !spec.name.ends_with("|HELP"),
         _ => spec.group == category,
     }
 }

@@ -137,7 +137,7 @@ impl Reply {
         }
         let content = from.split_to(length);
         let text = || String::from_utf8_lossy(&content).into_owned();
-        let number = || Some(<[u8; 8]>::try_from(&content[..]).ok().map(u64::from_le_bytes)?);
+        let number = || <[u8; 8]>::try_from(&content[..]).ok().map(u64::from_le_bytes);
         Some(match kind {
             0 => Self::Coordinate(f64::from_bits(number()?)),
             1 => Self::Simple(Cow::Owned(text())),

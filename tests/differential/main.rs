@@ -133,12 +133,12 @@ fn compare(mut sides: Sides, share: usize) {
         }
         if let (Some(_), Some(last)) = (difference, steps.last()) {
             let name = last.name();
-            if !differences.contains_key(&name) {
+            if let std::collections::btree_map::Entry::Vacant(place) = differences.entry(name) {
                 let steps = sides.shrink(seed, steps);
                 let told = sides.tell(seed, &steps);
                 // At once: whoever watches a long run need not wait for its end.
                 println!("\n{told}\n");
-                differences.insert(name, told);
+                place.insert(told);
             }
         }
     }
@@ -159,7 +159,7 @@ fn compare(mut sides: Sides, share: usize) {
 #[test]
 fn random_commands_are_answered_as_redis_answers_them() {
     if let Some(redis) = Server::from_environment() {
-        let subject = Subject::Machine(Box::new(Machine::default()));
+        let subject = Subject::Machine(Box::default());
         compare(Sides { subject, redis }, 1);
     }
 }

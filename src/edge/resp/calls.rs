@@ -49,7 +49,7 @@ impl Histogram {
         let step = FLOOR_NS / PARTS as u64;
         match octave {
             0 => part * step - 1,
-            octave => ((PARTS as u64 + part) * step << (octave - 1)) - 1,
+            octave => (((PARTS as u64 + part) * step) << (octave - 1)) - 1,
         }
     }
 

@@ -53,10 +53,13 @@ pub(super) fn set<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a>
 /// What Redis says when a certificate cannot be read.
 const NO_TLS: &str = "Unable to update TLS configuration. Check server logs.";
 
+/// Sets a parameter of this node to a value that was checked.
+type Set = fn(&Shared, &str);
+
 /// What a `CONFIG SET` comes to.
 #[derive(Default)]
 struct Changes {
-    own: Vec<(fn(&Shared, &str), String)>,
+    own: Vec<(Set, String)>,
     kept: Vec<(&'static str, String)>,
     common: Vec<(String, String)>,
     password: Option<Bytes>,

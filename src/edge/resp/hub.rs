@@ -226,10 +226,8 @@ impl Listener for Hub {
                 channel,
                 message,
                 sharded,
-            } => {
-                if !self.tracking.is_bracket(channel, message) {
-                    self.publish(channel, message, *sharded);
-                }
+            } if !self.tracking.is_bracket(channel, message) => {
+                self.publish(channel, message, *sharded);
             }
             Event::Changed { key, .. } => self.tracking.changed(self, key),
             Event::Flushed { .. } => self.tracking.flushed(),

@@ -186,11 +186,7 @@ pub(super) fn histogram(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     let pairs: Vec<(Reply, Reply)> = if named.is_empty() {
         table::all().filter_map(shown).collect()
     } else {
-        named
-            .iter()
-            .flat_map(|name| family(name))
-            .filter_map(shown)
-            .collect()
+        named.iter().flat_map(family).filter_map(shown).collect()
     };
     Ok(Reply::Map(pairs))
 }

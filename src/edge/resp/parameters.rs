@@ -102,7 +102,7 @@ pub(super) fn by_name(name: &[u8]) -> Option<&'static Parameter> {
     let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
     PARAMETERS
         .iter()
-        .find(|parameter| parameter.names.iter().any(|known| is(known)))
+        .find(|parameter| parameter.names.iter().any(&is))
 }
 
 impl Parameter {
@@ -246,7 +246,7 @@ const OUTPUT_LIMITS: &str = "normal 0 0 0 slave 268435456 67108864 60 pubsub 335
 fn output_limits(current: &str, value: &str) -> Result<String, String> {
     let words: Vec<&str> = value.split_whitespace().collect();
     let mut limits: Vec<String> = current.split_whitespace().map(str::to_owned).collect();
-    if words.len() % 4 != 0 {
+    if !words.len().is_multiple_of(4) {
         return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
     }
     for group in words.chunks(4) {

@@ -397,7 +397,7 @@ fn protocol(kind: &Bytes) -> Answer {
     Ok(match kind.to_ascii_lowercase().as_slice() {
         b"string" => Reply::bulk("Hello World"),
         b"integer" => Reply::Integer(12345),
-        b"double" => Reply::Double(3.141),
+        b"double" => Reply::Double(3141.0 / 1000.0),
         b"null" => Reply::Nil,
         b"array" => Reply::Array((0..3).map(Reply::Integer).collect()),
         b"set" => Reply::Set((0..3).map(Reply::Integer).collect()),

@@ -297,7 +297,7 @@ impl Table {
                 let mode = client.tracking.lock();
                 let own = self.writer == Some(client.id);
                 mode.as_ref()
-                    .is_some_and(|mode| !mode.broadcast && !(mode.no_loop && own))
+                    .is_some_and(|mode| !(mode.broadcast || mode.no_loop && own))
             };
             if told {
                 tell(hub, client, Some(&[key]));
@@ -385,10 +385,12 @@ impl Caller {
 
     /// What `CLIENT CACHING` said is said of one command.
     pub(super) fn note_command(&self, spec: &Spec) {
-        if self.tracks && self.transaction.is_none() && !spec.name.starts_with("CLIENT|") {
-            if let Some(mode) = &mut *self.client.tracking.lock() {
-                mode.caching = false;
-            }
+        if self.tracks
+            && self.transaction.is_none()
+            && !spec.name.starts_with("CLIENT|")
+            && let Some(mode) = &mut *self.client.tracking.lock()
+        {
+            mode.caching = false;
         }
     }
 

@@ -259,11 +259,11 @@ impl Selector {
     }
 
     /// Whether a command may run, and if not, why. `uses`: its keys, looked for at the first need.
-    pub(super) fn permits<'a>(
+    pub(super) fn permits(
         &self,
         spec: &Spec,
         argv: &[Bytes],
-        uses: &'a std::cell::OnceCell<Vec<KeyUse>>,
+        uses: &std::cell::OnceCell<Vec<KeyUse>>,
     ) -> Result<(), Denied> {
         if !self.all_commands && !spec.flags.contains("no_auth") && !self.permits_command(spec, argv) {
             return Err(Denied::Command);

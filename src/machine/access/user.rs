@@ -324,7 +324,8 @@ impl User {
 
 /// The rules with each selector in one piece, where it came in several arguments.
 pub(super) fn merged(rules: &[Bytes]) -> Result<Vec<Vec<u8>>, String> {
-    let (mut whole, mut open): (Vec<Vec<u8>>, Option<(usize, Vec<u8>)>) = (Vec::new(), None);
+    let mut whole: Vec<Vec<u8>> = Vec::new();
+    let mut open: Option<(usize, Vec<u8>)> = None;
     for (nth, rule) in rules.iter().enumerate() {
         if rule.starts_with(b"(") && !rule.ends_with(b")") {
             open = Some((nth, rule.to_vec()));

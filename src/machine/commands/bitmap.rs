@@ -254,7 +254,8 @@ fn bitpos(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 
 fn bitop(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (name, destination, sources) = (args.bytes()?, args.key()?, args.rest());
-    let operations: [(&str, fn(u8, u8) -> u8); 4] = [
+    type Operation = fn(u8, u8) -> u8;
+    let operations: [(&str, Operation); 4] = [
         ("AND", |one, other| one & other),
         ("OR", |one, other| one | other),
         ("XOR", |one, other| one ^ other),

@@ -36,7 +36,6 @@ mod zset;
 use endpoint::Endpoint;
 use grammar::{Kind, Shape, pick};
 use oracle::Server;
-use plenary::machine::Machine;
 use plenary::machine::keyspace::Chance;
 use sequence::{Generator, sequence};
 use sides::{Sides, Subject};

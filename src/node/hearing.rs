@@ -95,6 +95,7 @@ impl Hearing {
     }
 
     /// Tells the one that evaluates scripts what came of them.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn evaluate_with(&self, evaluator: Arc<dyn Listener>) {
         let _ = self.evaluator.set(evaluator);
     }
@@ -128,6 +129,7 @@ impl Hearing {
     }
 
     /// Somebody asks for a script under this number of the node's own.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn ask(&self, number: u64) -> oneshot::Receiver<Evaluated> {
         let (answer, answered) = oneshot::channel();
         self.scripts.lock().insert(number, answer);
@@ -135,11 +137,13 @@ impl Hearing {
     }
 
     /// Nobody asks for this script any more.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn ask_no_more(&self, number: u64) {
         self.scripts.lock().remove(&number);
     }
 
     /// The lowest number of a script that somebody still asks for.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn first_asked(&self) -> Option<u64> {
         self.scripts.lock().first_key_value().map(|(number, _)| *number)
     }

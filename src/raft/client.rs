@@ -69,6 +69,7 @@ pub(crate) struct Hello {
 
 /// What a leader made of a script.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
 pub(crate) enum Evaluated {
     /// It wrote nothing: the answer, and the index that its reader must have applied.
     Direct(Reply, u64),
@@ -227,6 +228,7 @@ impl Peers {
     }
 
     /// Asks the leader to evaluate a script.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(crate) async fn evaluate(
         &self,
         leader: u64,

@@ -29,6 +29,7 @@ pub(super) fn evaluated_to(evaluated: Evaluated) -> pb::EvaluateResponse {
     }
 }
 
+#[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
 pub(super) fn evaluated_from(answer: pb::EvaluateResponse) -> Result<Evaluated, Status> {
     if !answer.refused.is_empty() {
         return Ok(Evaluated::Refused(answer.refused));

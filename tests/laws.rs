@@ -195,6 +195,13 @@ impl Maker<'_> {
         {
             return Bytes::from(word.to_owned());
         }
+        if word == "serialized-value" {
+            // What DUMP gives of the string 12.
+            return Bytes::from_static(b"\x00\xc0\x0c\x0a\x00<*\xf8Q\\\x04\xbc\xd5");
+        }
+        if word == "numfields" {
+            return self.one_of(&[b"1", b"1", b"2", b"3"]);
+        }
         // As many as most often follow.
         if word == "numkeys" {
             return self.one_of(&[b"1", b"1", b"2"]);
@@ -247,13 +254,6 @@ impl Maker<'_> {
         }
         if word == "encoding" {
             return self.one_of(&[b"u1", b"u8", b"i5", b"i64", b"u63"]);
-        }
-        if word == "serialized-value" {
-            // What DUMP gives of the string 12.
-            return Bytes::from_static(b"\x00\xc0\x0c\x0a\x00<*\xf8Q\\\x04\xbc\xd5");
-        }
-        if word == "numfields" {
-            return self.one_of(&[b"1", b"1", b"2", b"3"]);
         }
         if word == "subcommand" {
             return self.one_of(&[b"GETREG", b"DECODE", b"ENCODING", b"TODENSE"]);

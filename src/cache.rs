@@ -291,7 +291,11 @@ impl Cache {
     pub(crate) async fn write(&self, argv: Vec<Bytes>) -> Result<Reply> {
         let mut written = self.node.write(vec![Command { db: self.db, argv }]).await?;
         self.saw(written.token);
-        match written.replies.pop() {
+        let reply = match written.waits.pop() {
+            Some(mut wait) => Some(wait.answer().await),
+            None => written.replies.pop(),
+        };
+        match reply {
             Some(Reply::Error(refused)) => Err(refused.into()),
             Some(reply) => Ok(reply),
             None => Err(Error::Value(
@@ -310,6 +314,10 @@ impl Cache {
 
     async fn read(&self, argv: &[Bytes]) -> Result<Reply> {
         let reply = self.node.read(self.asked(), self.db, argv).await?;
+        if matches!(reply, Reply::Waiting(_)) {
+            // It found nothing and is to wait: only the log can make it do so.
+            return self.write(argv.to_vec()).await;
+        }
         self.saw_what_is_applied().await?;
         if let Reply::Error(refused) = reply {
             Err(refused.into())

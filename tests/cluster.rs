@@ -5,7 +5,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PATIENCE, addresses, assert_same_state, config, eventually};
+use common::{PATIENCE, assert_same_state, eventually, three};
 use plenary::config::Config;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
@@ -39,18 +39,6 @@ async fn a_cluster_of_one_serves_at_once_and_keeps_what_it_stored() {
         assert_eq!(node.read_local(0, &argv(["HGET", "k", "f"])), Reply::bulk("v"));
         node.stop().await.unwrap();
     }
-}
-
-async fn three(data: &std::path::Path) -> Vec<Node> {
-    let addresses = addresses(3);
-    let mut nodes = Vec::new();
-    for which in 0..3 {
-        nodes.push(Node::start(config(data, &addresses, which)).await.unwrap());
-    }
-    for node in &nodes {
-        node.ready(PATIENCE).await.unwrap();
-    }
-    nodes
 }
 
 #[tokio::test(flavor = "multi_thread")]

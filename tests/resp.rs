@@ -1260,9 +1260,32 @@ async fn a_command_that_waits_holds_back_the_next_ones_and_nobody_else() {
     assert_eq!(other.text(&["LRANGE", "list", "0", "-1"]).await, "b");
     other.ask(&["DEL", "list"]).await;
 
+    // A read that waits does so in the log as well.
+    waiter
+        .send(&request(["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"]))
+        .await;
+    server.until("blocked_clients", "1").await;
+    assert_eq!(other.text(&["XADD", "stream", "7-1", "f", "v"]).await, "7-1");
+    let read = next(&mut waiter).await;
+    assert!(read.contains("7-1"), "{read}");
+
     // Its time is over.
     assert_eq!(waiter.text(&["BLPOP", "list", "0.05"]).await, "(nil)");
+    assert_eq!(
+        waiter
+            .text(&["XREAD", "BLOCK", "50", "STREAMS", "stream", "$"])
+            .await,
+        "(nil)"
+    );
     // In a transaction nobody waits.
+    for argv in [
+        &["MULTI"][..],
+        &["XREAD", "BLOCK", "0", "STREAMS", "stream", "$"],
+        &["PING"],
+    ] {
+        waiter.ask(argv).await;
+    }
+    assert_eq!(waiter.text(&["EXEC"]).await, "(nil) PONG");
     for argv in [&["MULTI"][..], &["BLPOP", "list", "0"], &["PING"]] {
         waiter.ask(argv).await;
     }

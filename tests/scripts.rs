@@ -6,24 +6,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PATIENCE, addresses, assert_same_state, config, eventually};
+use common::{assert_same_state, eventually, three};
 use plenary::error::Error;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::{Call, Node, Request};
-use std::path::Path;
-
-async fn three(data: &Path) -> Vec<Node> {
-    let addresses = addresses(3);
-    let mut nodes = Vec::new();
-    for which in 0..3 {
-        nodes.push(Node::start(config(data, &addresses, which)).await.unwrap());
-    }
-    for node in &nodes {
-        node.ready(PATIENCE).await.unwrap();
-    }
-    nodes
-}
 
 fn script(text: &'static str, key: &str, args: &[&str]) -> Request {
     let call = Call::Script {

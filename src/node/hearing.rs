@@ -34,14 +34,19 @@ pub(super) struct Hearing {
     /// Commands that wait in the log though nobody waits for their answer. Bounded by the commands under way.
     abandoned: Mutex<Vec<u64>>,
     wake: Notify,
-    /// Who asked for a script, by this node's number. Held to put in or take out.
-    scripts: Mutex<BTreeMap<u64, oneshot::Sender<Evaluated>>>,
+    /// Who asked for a script. Held to put in or take out.
+    scripts: Mutex<Asking>,
     /// What other nodes and this one asked this leader for is told to whoever evaluates.
     evaluator: OnceLock<Arc<dyn Listener>>,
 }
 
-/// What became of a script's effects: the answer.
-pub(super) type Evaluated = Reply;
+/// Who asked for a script and has no answer yet, by the numbers that this start gave.
+#[derive(Default)]
+struct Asking {
+    /// The last number given. Given under the same lock as its place is taken: a lower number without a place would count as finished.
+    last: u64,
+    answers: BTreeMap<u64, oneshot::Sender<Reply>>,
+}
 
 impl std::fmt::Debug for Hearing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,24 +133,31 @@ impl Hearing {
         }
     }
 
-    /// Somebody asks for a script under this number of the node's own.
+    /// Somebody asks for a script: its number, and where the answer comes.
     #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
-    pub(super) fn ask(&self, number: u64) -> oneshot::Receiver<Evaluated> {
+    pub(super) fn ask(&self) -> (u64, oneshot::Receiver<Reply>) {
         let (answer, answered) = oneshot::channel();
-        self.scripts.lock().insert(number, answer);
-        answered
+        let mut scripts = self.scripts.lock();
+        scripts.last += 1;
+        let number = scripts.last;
+        scripts.answers.insert(number, answer);
+        (number, answered)
     }
 
     /// Nobody asks for this script any more.
     #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn ask_no_more(&self, number: u64) {
-        self.scripts.lock().remove(&number);
+        self.scripts.lock().answers.remove(&number);
     }
 
     /// The lowest number of a script that somebody still asks for.
     #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn first_asked(&self) -> Option<u64> {
-        self.scripts.lock().first_key_value().map(|(number, _)| *number)
+        self.scripts
+            .lock()
+            .answers
+            .first_key_value()
+            .map(|(number, _)| *number)
     }
 
     /// Tells what happened, in order.
@@ -164,7 +176,7 @@ impl Hearing {
                     }
                     let own = self.own.get() == Some(&(caller.node, caller.start));
                     if let (true, Some(reply)) = (own, reply) {
-                        let asking = self.scripts.lock().remove(&caller.number);
+                        let asking = self.scripts.lock().answers.remove(&caller.number);
                         let _ = asking.map(|asking| asking.send(reply.clone()));
                     }
                 }
@@ -193,16 +205,16 @@ impl Hearing {
         // Whether a script was applied is in the snapshot; what it answered is not.
         const LOST: CommandError =
             CommandError::text("UNKNOWN the script was applied by a snapshot, which carries no answers");
-        let mut scripts = self.scripts.lock();
+        let answers = &mut self.scripts.lock().answers;
         let done = |number: u64| {
             let (node, start) = own;
             machine
                 .scripts()
                 .contains(crate::machine::event::Waiter { node, start, number })
         };
-        let lost: Vec<u64> = scripts.keys().copied().filter(|number| done(*number)).collect();
+        let lost: Vec<u64> = answers.keys().copied().filter(|number| done(*number)).collect();
         for number in lost {
-            let asking = scripts.remove(&number);
+            let asking = answers.remove(&number);
             let _ = asking.map(|asking| asking.send(Reply::Error(LOST)));
         }
     }

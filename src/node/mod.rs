@@ -1054,7 +1054,7 @@ impl Inbound for Doorway {
             Verdict::Direct(reply, index) => Evaluated::Direct(reply, index),
             Verdict::Proposed => Evaluated::Proposed,
             Verdict::Writes => Evaluated::Refused("it may not write here".to_owned()),
-            Verdict::Refused(why) => Evaluated::Refused(why),
+            Verdict::Refused(why) | Verdict::Lost(why) => Evaluated::Refused(why),
         }
     }
 

@@ -132,6 +132,7 @@ impl Answers for Flights {
     fn applied(&self, index: u64, own: Option<(u64, Vec<Reply>)>, events: Vec<Event>) {
         let (number, replies) = own.unwrap_or_default();
         let flight = self.groups.lock().remove(&number);
+        let landed = flight.is_some();
         let mut replies = replies.into_iter();
         let mut answers = Vec::new();
         for (count, answer) in flight.into_iter().flat_map(|flight| flight.callers) {
@@ -161,7 +162,9 @@ impl Answers for Flights {
             // A caller that has gone needs no answer.
             let _ = answer.send(Ok(written));
         }
-        self.wake.notify_one();
+        if landed {
+            self.wake.notify_one();
+        }
     }
 
     fn replaced(&self, machine: &Machine) {

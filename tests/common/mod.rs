@@ -41,6 +41,20 @@ pub fn config(data: &Path, addresses: &[String], which: usize) -> Config {
     config
 }
 
+/// Three nodes that serve.
+pub async fn three(data: &Path) -> Vec<Node> {
+    let addresses = addresses(3);
+    let mut nodes = Vec::new();
+    for which in 0..3 {
+        let node = Node::start(config(data, &addresses, which)).await;
+        nodes.push(node.expect("a node starts in a fresh folder"));
+    }
+    for node in &nodes {
+        node.ready(PATIENCE).await.expect("three nodes form a cluster");
+    }
+    nodes
+}
+
 /// Waits for a condition.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();

@@ -157,6 +157,15 @@ impl Caller {
             && !self.shared.pause.may_be()
     }
 
+    /// Waits until this node is as fresh as the connection's reads are to be.
+    pub(super) async fn refresh(&mut self) -> Result<(), CommandError> {
+        if self.freshness != Freshness::Local {
+            let token = self.shared.node.fresh(self.freshness).await.map_err(trouble)?;
+            self.seen = self.seen.max(token);
+        }
+        Ok(())
+    }
+
     /// Chooses the version of the protocol, for replies from now on.
     pub(super) fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;
@@ -448,6 +457,11 @@ impl Connection {
                 self.submit().await?;
                 let began = Instant::now();
                 let reply = self.read(&argv).await;
+                if matches!(reply, Reply::Waiting(_)) {
+                    // It found nothing and is to wait: only the log can make it do so.
+                    self.collect(spec, argv).await?;
+                    return self.submit().await;
+                }
                 self.caller.ran(spec, &argv, began.elapsed(), &reply);
                 self.answer(reply).await
             }

@@ -13,7 +13,7 @@ use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Run, Spec};
-use crate::node::{Call, Freshness, Request, Written};
+use crate::node::{Call, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -117,11 +117,8 @@ pub(super) fn watch<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
         if caller.transaction.is_some() {
             return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
         }
+        caller.refresh().await?;
         let node = caller.shared.node.clone();
-        if caller.freshness != Freshness::Local {
-            let token = node.fresh(caller.freshness).await.map_err(trouble)?;
-            caller.seen = caller.seen.max(token);
-        }
         let (db, watches) = (caller.db, &mut caller.watches);
         node.view(db, |view| {
             for key in args.rest() {
@@ -288,19 +285,16 @@ impl Connection {
             return Ok(Vec::new());
         }
         caller.read = true;
-        if caller.freshness != Freshness::Local {
-            caller
-                .shared
-                .node
-                .fresh(caller.freshness)
-                .await
-                .map_err(trouble)?;
-        }
+        caller.refresh().await?;
         Ok(caller.shared.node.view(0, |view| {
             let read = |step: &Step| match (step.spec.run, &step.call) {
                 (Run::Read(run), Call::Command(argv)) => {
                     let mut args = Args::new(argv, step.spec.name.split('|').count());
-                    run(&view.of(step.db), &mut args).into()
+                    match run(&view.of(step.db), &mut args) {
+                        // Nobody waits in a transaction.
+                        Ok(Reply::Waiting(_)) => Reply::NilArray,
+                        reply => reply.into(),
+                    }
                 }
                 _ => Reply::Nil,
             };

@@ -50,6 +50,7 @@ fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> W
     Box::pin(async move {
         let call = call(caller, args, by, read_only).await?;
         let request = Request::one(caller.user(), caller.db, call);
+        caller.refresh().await?;
         let written = caller.shared.node.script(request).await.map_err(trouble)?;
         caller.seen = caller.seen.max(written.token);
         written.replies.into_iter().next().ok_or(CommandError::Syntax)

@@ -47,6 +47,9 @@ pub(super) const ENDS_AFTER: Duration = Duration::from_secs(30);
 /// The same for a run during which nobody else can write.
 const ALONE_ENDS_AFTER: Duration = Duration::from_secs(1);
 
+/// How long a script that must run alone waits for what is proposed before it, while no other script runs.
+const ALONE_WAITS: Duration = Duration::from_secs(1);
+
 /// Where a request is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -494,7 +497,16 @@ impl Thread {
         let Some(mut job) = self.queue.pop_front() else {
             return false;
         };
-        let closed = self.runtime.block_on(self.outbound.gate.clone().write_owned());
+        let gate = self.outbound.gate.clone().write_owned();
+        let closed = self
+            .runtime
+            .block_on(async { tokio::time::timeout(ALONE_WAITS, gate).await });
+        let Ok(closed) = closed else {
+            job.answer(Verdict::Refused(
+                "what was proposed before is not confirmed".to_owned(),
+            ));
+            return true;
+        };
         let (frozen, revision) = {
             let machine = self.state.machine().read();
             (machine.freeze(), machine.store().revision())
@@ -573,7 +585,7 @@ impl Thread {
             read_only: false,
             may_write,
             given_up: None,
-            signals: signals.clone(),
+            signals,
             user: self
                 .state
                 .machine()
@@ -587,40 +599,7 @@ impl Thread {
         let mut replies = Vec::new();
         for (db, call) in job.request.calls.iter().filter(|_| unchanged == Some(true)) {
             desk.db = *db;
-            let run = |keys, args| Run {
-                keys,
-                args,
-                signals: signals.clone(),
-                busy_after: BUSY_AFTER,
-                ends_after,
-            };
-            replies.push(match call {
-                Call::Script {
-                    text,
-                    keys,
-                    args,
-                    read_only,
-                } => {
-                    desk.read_only = *read_only;
-                    self.engine.run(text, &run(keys, args), &mut desk)
-                }
-                Call::Function {
-                    code,
-                    name,
-                    keys,
-                    args,
-                    read_only,
-                } => {
-                    desk.read_only = *read_only;
-                    let name = String::from_utf8_lossy(name);
-                    self.engine
-                        .call_function(code, &name, &run(keys, args), &mut desk)
-                }
-                Call::Command(argv) => match table::lookup(argv) {
-                    Ok(spec) => desk.command(spec, argv),
-                    Err(error) => Reply::Error(error),
-                },
-            });
+            replies.push(run(&mut self.engine, &mut desk, call, ends_after));
             if desk.given_up.is_some() {
                 break;
             }
@@ -640,6 +619,43 @@ impl Thread {
                 Evaluation::Done(reply, self.overlay.finish())
             }
         }
+    }
+}
+
+/// Runs one call of a request.
+fn run(engine: &mut Engine, desk: &mut Desk<'_>, call: &Call, ends_after: Duration) -> Reply {
+    let signals = desk.signals.clone();
+    let bounds = |keys, args| Run {
+        keys,
+        args,
+        signals,
+        busy_after: BUSY_AFTER,
+        ends_after,
+    };
+    match call {
+        Call::Script {
+            text,
+            keys,
+            args,
+            read_only,
+        } => {
+            desk.read_only = *read_only;
+            engine.run(text, &bounds(keys, args), desk)
+        }
+        Call::Function {
+            code,
+            name,
+            keys,
+            args,
+            read_only,
+        } => {
+            desk.read_only = *read_only;
+            engine.call_function(code, &String::from_utf8_lossy(name), &bounds(keys, args), desk)
+        }
+        Call::Command(argv) => match table::lookup(argv) {
+            Ok(spec) => desk.command(spec, argv),
+            Err(error) => Reply::Error(error),
+        },
     }
 }
 

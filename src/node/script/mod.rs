@@ -42,7 +42,6 @@ use evaluator::{Evaluator, Job, Place};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -66,12 +65,13 @@ pub(crate) enum Verdict {
     Writes,
     /// It was not evaluated, and why.
     Refused(String),
+    /// The leader that was asked did not answer: perhaps it has proposed what the script wrote.
+    Lost(String),
 }
 
 /// The door for scripts.
 pub(super) struct Scripts {
     own: (u64, u64),
-    numbers: AtomicU64,
     hearing: Arc<Hearing>,
     outbound: Outbound,
     evaluator: Arc<Evaluator>,
@@ -96,7 +96,6 @@ impl Scripts {
         hearing.evaluate_with(evaluator.clone());
         Self {
             own,
-            numbers: AtomicU64::new(0),
             hearing,
             outbound,
             evaluator,
@@ -125,8 +124,7 @@ impl Scripts {
                 }
             }
         }
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        let answered = self.hearing.ask(number);
+        let (number, answered) = self.hearing.ask();
         let asked = Asked {
             number,
             hearing: &self.hearing,
@@ -172,21 +170,19 @@ impl Scripts {
             };
             let verdict = tokio::select! {
                 biased;
-                reply = &mut answered => return self.answer(reply),
+                reply = &mut answered => return self.answer(reply, began),
                 verdict = verdict => verdict,
                 () = tokio::time::sleep_until(deadline.into()) => return Err(unknown(began)),
             };
+            perhaps |= matches!(verdict, Verdict::Proposed | Verdict::Lost(_));
             let pause = match verdict {
                 Verdict::Direct(reply, index) => {
                     self.wait_for(index, deadline).await?;
                     return Ok(written(reply, index));
                 }
-                Verdict::Proposed => {
-                    perhaps = true;
-                    RESEND_AFTER
-                }
+                Verdict::Proposed => RESEND_AFTER,
                 Verdict::Writes => AGAIN,
-                Verdict::Refused(why) => {
+                Verdict::Refused(why) | Verdict::Lost(why) => {
                     if Instant::now() >= leaderless {
                         let waited = began.elapsed();
                         return Err(if perhaps {
@@ -200,17 +196,15 @@ impl Scripts {
             };
             tokio::select! {
                 biased;
-                reply = &mut answered => return self.answer(reply),
+                reply = &mut answered => return self.answer(reply, began),
                 () = tokio::time::sleep(pause) => {}
                 _ = watch.changed(), if pause == RESEND_AFTER => {}
             }
         }
     }
 
-    fn answer(&self, reply: std::result::Result<Reply, impl std::fmt::Debug>) -> Result<Written> {
-        let reply = reply.map_err(|_| Error::Stopped {
-            why: "it was asked to".to_owned(),
-        })?;
+    fn answer<E>(&self, reply: std::result::Result<Reply, E>, began: Instant) -> Result<Written> {
+        let reply = reply.map_err(|_| unknown(began))?;
         Ok(written(reply, *self.applied.borrow()))
     }
 
@@ -238,7 +232,7 @@ impl Scripts {
             Ok(Evaluated::Direct(reply, index)) => Verdict::Direct(reply, index),
             Ok(Evaluated::Proposed) => Verdict::Proposed,
             Ok(Evaluated::Refused(why)) => Verdict::Refused(why),
-            Err(status) => Verdict::Refused(status.message().to_owned()),
+            Err(status) => Verdict::Lost(status.message().to_owned()),
         }
     }
 

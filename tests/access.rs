@@ -387,6 +387,23 @@ async fn users_and_keys_are_those_of_all_nodes() {
         end.stop().await;
     }
     drop((ends, admin));
+    // What stopped leaves its folder to the next one, though the others go on.
+    nodes[1].snapshot().await.unwrap();
+    let stopped = nodes.remove(1);
+    stopped.stop().await.unwrap();
+    drop(stopped);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let again = loop {
+        match Node::start(common::config(folder.path(), &addresses, 1)).await {
+            Err(plenary::Error::FolderInUse { .. }) if std::time::Instant::now() < deadline => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            started => break started.unwrap(),
+        }
+    };
+    again.ready(PATIENCE).await.unwrap();
+    assert!(again.access().user(b"ann").is_some());
+    nodes.push(again);
     for node in nodes {
         node.stop().await.unwrap();
     }

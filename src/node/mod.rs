@@ -807,11 +807,10 @@ impl Opened {
         let inner = Arc::new(inner);
         let node = Node { inner: inner.clone() };
         let mut tasks = JoinSet::new();
-        let mut stop = inner.stop_service.subscribe();
+        let stop = inner.stop_service.subscribe();
         let fault = inner.fault.clone();
         tasks.spawn(async move {
-            let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-            if let Err(error) = service.serve(listener, stopped).await {
+            if let Err(error) = service.serve(listener, stop).await {
                 fault.raise(format!("peers can no longer be served: {error}"));
             }
         });

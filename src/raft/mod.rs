@@ -2,11 +2,12 @@
 //!
 //! In reading order: `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
 //! `state_store` (applies entries, answers waiting callers), `wire` (protobuf to our types and back), `client` and
-//! `server` (outbound and inbound calls), `replica` (all of it as one, for node/).
+//! `server` (outbound and inbound calls; `connection` ends the latter), `replica` (all of it as one, for node/).
 
 pub(crate) mod answers;
 mod caller;
 pub(crate) mod client;
+mod connection;
 pub(crate) mod fault;
 pub(crate) mod log;
 pub(crate) mod meta;

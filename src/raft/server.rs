@@ -2,12 +2,13 @@
 
 use super::caller::Caller;
 use super::client::{CONNECTION_WINDOW, Evaluated, Hello, MESSAGE_BYTES, MemberChange, Peers, STREAM_WINDOW};
+use super::connection::Connection;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::replica::Replica;
 use super::{Member, pb, wire};
 use crate::machine::entry;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::raft::VoteResponse;
 use openraft::storage::Snapshot;
 use std::future::Future;
@@ -15,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -66,15 +68,18 @@ impl<I: Inbound> Service<I> {
         }
     }
 
-    /// Serves until `stop` resolves.
+    /// Serves until it is told to stop; connections end then, whatever goes on in them.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,
-        stop: impl Future<Output = ()> + Send,
+        stop: watch::Receiver<bool>,
     ) -> Result<(), tonic::transport::Error> {
         let service = PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
+        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let ended = stop.clone();
+        let connections = connections.map_ok(move |stream| Connection::new(stream, told(ended.clone())));
         tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -82,7 +87,7 @@ impl<I: Inbound> Service<I> {
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .add_service(service)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
+            .serve_with_incoming_shutdown(connections, told(stop))
             .await
     }
 
@@ -98,6 +103,11 @@ impl<I: Inbound> Service<I> {
         caller.must_mean(self.peers.cluster(), self.node)?;
         Ok(caller)
     }
+}
+
+/// Resolves when it is told, or can be told no more.
+async fn told(mut stop: watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {

@@ -5,6 +5,7 @@
 
 mod children;
 mod etcd;
+mod locks;
 mod target;
 
 use children::{Plenaries, Redis};
@@ -152,6 +153,15 @@ async fn run(options: Options) -> Result<(), Fault> {
         }
     }
     print_writes(&mut rows);
+    if options.wants("lock scripts") {
+        let name = "fsync, three processes, spread";
+        let nodes = Plenaries::start(&folder.path().join("locks"), Durability::Fsync).await?;
+        locks::measure(name, &nodes, &options).await?;
+        if options.others && children::has("redis-server") {
+            let redis = Redis::start(&folder.path().join("redis-locks")).await?;
+            locks::measure("one redis-server, appendfsync always", &redis, &options).await?;
+        }
+    }
     if options.wants("reads") {
         target::reads(&folder.path().join("reads"), options.span).await?;
     }

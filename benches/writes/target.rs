@@ -97,7 +97,7 @@ impl Resp {
         })
     }
 
-    /// Sends a command and gives the reply as it came: a line, or a bulk with its length before it.
+    /// Sends a command and gives the reply as it came, of RESP2.
     pub(crate) async fn ask(&mut self, argv: &[&[u8]]) -> Result<&[u8], Fault> {
         self.request.clear();
         self.request
@@ -122,13 +122,27 @@ impl Resp {
 }
 
 fn is_whole(reply: &[u8]) -> bool {
-    let Some(line) = reply.windows(2).position(|end| end == b"\r\n") else {
-        return false;
-    };
-    let bulk = reply
-        .strip_prefix(b"$")
-        .and_then(|_| std::str::from_utf8(&reply[1..line]).ok()?.parse::<usize>().ok());
-    bulk.is_none_or(|length| reply.len() >= line + 2 + length + 2)
+    rest_of(reply).is_some()
+}
+
+/// What follows the first reply; nothing, if that is not whole yet.
+fn rest_of(reply: &[u8]) -> Option<&[u8]> {
+    let line = reply.windows(2).position(|end| end == b"\r\n")?;
+    let (head, mut rest) = (reply.get(1..line)?, &reply[line + 2..]);
+    let length = || std::str::from_utf8(head).ok()?.parse::<usize>().ok();
+    match reply[0] {
+        b'$' => match length() {
+            Some(length) => rest.get(length + 2..),
+            None => Some(rest),
+        },
+        b'*' => {
+            for _ in 0..length().unwrap_or(0) {
+                rest = rest_of(rest)?;
+            }
+            Some(rest)
+        }
+        _ => Some(rest),
+    }
 }
 
 /// A free port of loopback, below the range from which the system takes ports for outgoing connections.

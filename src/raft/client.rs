@@ -227,19 +227,6 @@ impl Peers {
             .index)
     }
 
-    /// Asks the leader to evaluate a script.
-    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
-    pub(crate) async fn evaluate(
-        &self,
-        leader: u64,
-        address: &str,
-        script: Bytes,
-    ) -> Result<Evaluated, Status> {
-        let request = self.request(leader, pb::EvaluateRequest { script });
-        let answer = client(self.channels(address)?.bulk).evaluate(request).await?;
-        wire::evaluated_from(answer.into_inner())
-    }
-
     /// What a member knows of itself: role, term, applied index.
     pub(crate) async fn status(&self, id: u64, address: &str) -> Result<pb::StatusResponse, Status> {
         Ok(self
@@ -269,6 +256,26 @@ impl Peers {
                     (!answer.refused.is_empty()).then_some(answer.refused),
                 )
             })
+        }))
+    }
+
+    /// Opens the stream on which the leader is asked to evaluate scripts. Each is answered under its number, in any order.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
+    pub(crate) async fn evaluate(
+        &self,
+        leader: u64,
+        address: &str,
+        scripts: impl Stream<Item = (u64, Bytes)> + Send + 'static,
+    ) -> Result<impl Stream<Item = Result<(u64, Evaluated), Status>> + Send, Status> {
+        let requests = scripts.map(|(ticket, script)| pb::EvaluateRequest { script, ticket });
+        let request = self.request(leader, requests);
+        let answers = client(self.channels(address)?.bulk)
+            .evaluate(request)
+            .await?
+            .into_inner();
+        Ok(answers.map(|answer| {
+            let answer = answer?;
+            Ok((answer.ticket, wire::evaluated_from(answer)?))
         }))
     }
 }

@@ -130,6 +130,9 @@ pub struct EvaluateRequest {
     /// A script, as src/node/script/request.rs writes it.
     #[prost(bytes = "bytes", tag = "1")]
     pub script: ::prost::bytes::Bytes,
+    /// The caller's number of it on this stream.
+    #[prost(uint64, tag = "2")]
+    pub ticket: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EvaluateResponse {
@@ -142,6 +145,9 @@ pub struct EvaluateResponse {
     /// Whoever has applied this index has applied what it read.
     #[prost(uint64, tag = "3")]
     pub index: u64,
+    /// Which request this answers: answers come in any order.
+    #[prost(uint64, tag = "4")]
+    pub ticket: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloRequest {
@@ -462,9 +468,9 @@ pub mod peer_client {
         }
         pub async fn evaluate(
             &mut self,
-            request: impl tonic::IntoRequest<super::EvaluateRequest>,
+            request: impl tonic::IntoStreamingRequest<Message = super::EvaluateRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::EvaluateResponse>,
+            tonic::Response<tonic::codec::Streaming<super::EvaluateResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -477,9 +483,9 @@ pub mod peer_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Evaluate");
-            let mut req = request.into_request();
+            let mut req = request.into_streaming_request();
             req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Evaluate"));
-            self.inner.unary(req, path, codec).await
+            self.inner.streaming(req, path, codec).await
         }
         /// Finding each other, forming a cluster, changing its members.
         pub async fn hello(
@@ -632,13 +638,16 @@ pub mod peer_server {
             tonic::Response<super::ReadIndexResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Evaluate method.
+        type EvaluateStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::EvaluateResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
         async fn evaluate(
             &self,
-            request: tonic::Request<super::EvaluateRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::EvaluateResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<tonic::Streaming<super::EvaluateRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::EvaluateStream>, tonic::Status>;
         /// Finding each other, forming a cluster, changing its members.
         async fn hello(
             &self,
@@ -1052,16 +1061,19 @@ pub mod peer_server {
                 "/plenary.v1.Peer/Evaluate" => {
                     #[allow(non_camel_case_types)]
                     struct EvaluateSvc<T: Peer>(pub Arc<T>);
-                    impl<T: Peer> tonic::server::UnaryService<super::EvaluateRequest>
+                    impl<T: Peer> tonic::server::StreamingService<super::EvaluateRequest>
                     for EvaluateSvc<T> {
                         type Response = super::EvaluateResponse;
+                        type ResponseStream = T::EvaluateStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::EvaluateRequest>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::EvaluateRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -1087,7 +1099,7 @@ pub mod peer_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -23,6 +23,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// Groups of one follower that wait for the leader's word, at most: more than it may have in flight, so the stream never stalls.
 const FORWARD_PIPELINE: usize = 64;
 
+/// Scripts of one follower that are evaluated or wait for it at once; further ones wait in the stream.
+const EVALUATE_PIPELINE: usize = 4_096;
+
 /// HTTP/2 streams of one connection at once: a peer opens a handful, a stranger must not open a million.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
@@ -278,16 +281,26 @@ impl<I: Inbound> Peer for Service<I> {
         Ok(Response::new(pb::ReadIndexResponse { index }))
     }
 
+    type EvaluateStream = Answers<pb::EvaluateResponse>;
+
     async fn evaluate(
         &self,
-        request: Request<pb::EvaluateRequest>,
-    ) -> Result<Response<pb::EvaluateResponse>, Status> {
+        request: Request<Streaming<pb::EvaluateRequest>>,
+    ) -> Result<Response<Self::EvaluateStream>, Status> {
         let caller = self.admit_member(&request)?;
-        let evaluated = self
-            .inbound
-            .evaluate(caller.from, &request.into_inner().script)
-            .await;
-        Ok(Response::new(wire::evaluated_to(evaluated)))
+        let inbound = self.inbound.clone();
+        let evaluations = request.into_inner().map(move |message| {
+            let inbound = inbound.clone();
+            async move {
+                let pb::EvaluateRequest { script, ticket } = message?;
+                let evaluated = inbound.evaluate(caller.from, &script).await;
+                Ok(wire::evaluated_to(ticket, evaluated))
+            }
+        });
+        // In the order in which they are ready: a script must not wait for the answer of a longer one.
+        Ok(Response::new(Box::pin(
+            evaluations.buffer_unordered(EVALUATE_PIPELINE),
+        )))
     }
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {

@@ -16,8 +16,11 @@ fn missing(part: &'static str) -> Status {
     Status::invalid_argument(format!("a message without its {part}"))
 }
 
-pub(super) fn evaluated_to(evaluated: Evaluated) -> pb::EvaluateResponse {
-    let none = pb::EvaluateResponse::default();
+pub(super) fn evaluated_to(ticket: u64, evaluated: Evaluated) -> pb::EvaluateResponse {
+    let none = pb::EvaluateResponse {
+        ticket,
+        ..pb::EvaluateResponse::default()
+    };
     match evaluated {
         Evaluated::Direct(reply, index) => pb::EvaluateResponse {
             reply: reply.to_bytes(),

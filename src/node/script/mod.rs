@@ -12,6 +12,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `request.rs` | what is asked, and its bytes between nodes |
+//! | `lane.rs` | the way to a leader that is another node |
 //! | `evaluator.rs` | the thread: queue, batches, what is under way |
 //! | `desk.rs` | what a running script may ask of the world |
 //! | `engine/` | Lua |
@@ -19,6 +20,7 @@
 mod desk;
 pub(crate) mod engine;
 mod evaluator;
+mod lane;
 mod request;
 
 pub use request::{Call, Request};
@@ -39,6 +41,7 @@ use crate::raft::state_store::State;
 use bytes::Bytes;
 use engine::Library;
 use evaluator::{Evaluator, Job, Place};
+use lane::Lane;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -77,6 +80,8 @@ pub(super) struct Scripts {
     evaluator: Arc<Evaluator>,
     applied: watch::Receiver<u64>,
     timing: Timing,
+    /// The way to the leader, where that is another node. Held to look or to begin a new one.
+    lane: Mutex<Option<Lane>>,
     /// SHA-1s of scripts that wrote when they ran: they go to the leader at once. Held to look or put in.
     writers: Mutex<HashSet<Bytes>>,
 }
@@ -101,6 +106,7 @@ impl Scripts {
             evaluator,
             applied,
             timing,
+            lane: Mutex::default(),
             writers: Mutex::default(),
         }
     }
@@ -228,11 +234,20 @@ impl Scripts {
         let (node, start) = self.own;
         let finished = self.hearing.first_asked().unwrap_or(number);
         let bytes = request.to_bytes(Waiter { node, start, number }, finished);
-        match self.outbound.peers.evaluate(leader, address, bytes).await {
-            Ok(Evaluated::Direct(reply, index)) => Verdict::Direct(reply, index),
-            Ok(Evaluated::Proposed) => Verdict::Proposed,
-            Ok(Evaluated::Refused(why)) => Verdict::Refused(why),
-            Err(status) => Verdict::Lost(status.message().to_owned()),
+        let lane = {
+            let mut lane = self.lane.lock();
+            match &*lane {
+                Some(lane) if lane.leads_to(leader, address) => lane.clone(),
+                _ => lane
+                    .insert(Lane::begin(self.outbound.peers.clone(), leader, address))
+                    .clone(),
+            }
+        };
+        match lane.evaluate(bytes).await {
+            Some(Evaluated::Direct(reply, index)) => Verdict::Direct(reply, index),
+            Some(Evaluated::Proposed) => Verdict::Proposed,
+            Some(Evaluated::Refused(why)) => Verdict::Refused(why),
+            None => Verdict::Lost("the leader did not answer".to_owned()),
         }
     }
 
@@ -263,8 +278,9 @@ impl Scripts {
         self.evaluator.load_library(code).await
     }
 
-    /// Ends the evaluator's thread.
+    /// Ends the evaluator's thread and the way to the leader.
     pub(super) fn stop(&self) {
+        *self.lane.lock() = None;
         self.evaluator.stop();
     }
 

@@ -177,6 +177,8 @@ fn uses_of(spec: &Spec, argv: &[Bytes]) -> Vec<KeyUse> {
     if !specs.is_empty() && complete {
         return specs
             .iter()
+            // The name of a shard channel is found like a key, and is none.
+            .filter(|spec| spec.flags != "not_key")
             .flat_map(|spec| {
                 spec.positions(argv).into_iter().map(|at| KeyUse {
                     at,

@@ -4,7 +4,8 @@ use super::grammar::{Kind, Pool};
 
 pub const KIND: Kind = Kind {
     name: "connection",
-    keys: &["s1", "h1"],
+    // Of its own: a key that was set to a time that is over is a change to whoever watches it in Redis, and none here.
+    keys: &["w1", "w2"],
     shapes: &[
         "PING [ value ]",
         "PING value value",

@@ -35,6 +35,7 @@ pub fn without_estimate(answer: Answer) -> Answer {
             bytes[8..16].fill(0);
             Answer::Bulk(bytes)
         }
+        Answer::Array(answers) => Answer::Array(answers.into_iter().map(without_estimate).collect()),
         other => other,
     }
 }

@@ -130,11 +130,17 @@ fn compare(mut sides: Sides, share: usize) {
         for step in &steps {
             *asked.entry(step.name()).or_default() += 1;
         }
-        if let (Some(_), Some(last)) = (difference, steps.last()) {
+        if let (Some((_, answers)), Some(last)) = (difference, steps.last()) {
             let name = last.name();
             if let std::collections::btree_map::Entry::Vacant(place) = differences.entry(name) {
-                let steps = sides.shrink(seed, steps);
-                let told = sides.tell(seed, &steps);
+                let told = sides.shrink(seed, steps.clone());
+                let told = sides.tell(seed, &told).unwrap_or_else(|| {
+                    let (ours, theirs) = (answers.0.render(), answers.1.render());
+                    format!(
+                        "a difference that did not come again: {}\nours:  {ours}\nredis: {theirs}",
+                        last.show()
+                    )
+                });
                 // At once: whoever watches a long run need not wait for its end.
                 println!("\n{told}\n");
                 place.insert(told);

@@ -37,6 +37,18 @@ impl Step {
         }
     }
 
+    /// Whether a command of this name is in it.
+    pub fn names(&self, name: &str) -> bool {
+        let is = |argv: &Argv| argv[0].eq_ignore_ascii_case(name.as_bytes());
+        matches!(self, Self::Run { commands, .. } if commands.iter().any(is))
+    }
+
+    /// Whether a NUL is in an argument.
+    pub fn has_nul(&self) -> bool {
+        let has = |argv: &Argv| argv.iter().any(|argument| argument.contains(&0));
+        matches!(self, Self::Run { commands, .. } if commands.iter().any(has))
+    }
+
     /// As a person would type it.
     pub fn show(&self) -> String {
         match self {

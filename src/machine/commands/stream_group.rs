@@ -513,6 +513,8 @@ fn claim_options(args: &mut Args<'_>, claim: &mut Claim<'_>) -> Result<Id, Comma
         } else if has_more && args.keyword("LASTID") {
             last = Id::parse(args.bytes()?, 0)?;
         } else {
+            // As far as a NUL, where texts end for Redis.
+            let option = option.split(|byte| *byte == 0).next().unwrap_or_default();
             let option = String::from_utf8_lossy(option);
             return Err(CommandError::Other(
                 format!("ERR Unrecognized XCLAIM option '{option}'").into(),

@@ -393,7 +393,7 @@ fn kind(reply: &Reply) -> &'static str {
     match reply {
         Reply::Simple(_) => "status",
         Reply::Integer(_) => "integer",
-        Reply::Bulk(_) | Reply::Verbatim(_) => "bulk",
+        Reply::Bulk(_) | Reply::Verbatim(_) | Reply::BigNumber(_) => "bulk",
         Reply::Nil | Reply::NilArray => "nil",
         Reply::Array(_) | Reply::Set(_) => "array",
         Reply::Map(_) | Reply::Pairs(_) | Reply::Streams(_) => "map",

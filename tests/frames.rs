@@ -141,6 +141,7 @@ fn reply() -> impl Strategy<Value = Reply> {
             .prop_map(Reply::Double),
         any::<bool>().prop_map(Reply::Boolean),
         text.prop_map(|text| Reply::Verbatim(text.into())),
+        any::<u128>().prop_map(|number| Reply::BigNumber(number.to_string().into())),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         let key = || "[a-z]{1,8}".prop_map(Reply::bulk);
@@ -221,6 +222,8 @@ fn normal(reply: &Reply, protocol: Protocol) -> String {
         Reply::Boolean(yes) => format!(":{}", i64::from(*yes)),
         Reply::Verbatim(text) if resp3 => format!("={text:?}"),
         Reply::Verbatim(text) => format!("${text:?}"),
+        Reply::BigNumber(digits) if resp3 => format!("({digits:?}"),
+        Reply::BigNumber(digits) => format!("${digits:?}"),
     }
 }
 

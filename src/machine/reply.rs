@@ -35,6 +35,8 @@ pub enum Reply {
     Boolean(bool),
     /// Text for a person (`INFO`): a verbatim string `txt` in RESP3, a bulk in RESP2.
     Verbatim(Bytes),
+    /// A whole number of any size, by its digits; a bulk in RESP2.
+    BigNumber(Bytes),
     /// A refusal, the same on every node.
     Error(CommandError),
     /// None yet: the command waits in the log under this number, and [`super::event::Event::Answered`] brings its answer. From a read
@@ -75,6 +77,7 @@ impl Reply {
             Self::Map(pairs) => Self::put_pairs(12, pairs, out),
             Self::Pairs(pairs) => Self::put_pairs(13, pairs, out),
             Self::Streams(pairs) => Self::put_pairs(14, pairs, out),
+            Self::BigNumber(digits) => bytes(15, digits),
         }
     }
 
@@ -105,7 +108,7 @@ impl Reply {
             return None;
         }
         let (kind, length) = (from.get_u8(), from.get_u32_le() as usize);
-        if kind >= 10 {
+        if (10..15).contains(&kind) {
             // Every part takes at least five bytes: a count beyond that is a lie.
             if length > from.len() / 5 {
                 return None;
@@ -149,7 +152,33 @@ impl Reply {
             7 => Self::Boolean(content == [1][..]),
             8 => Self::Nil,
             9 => Self::NilArray,
+            15 => Self::BigNumber(content),
             _ => return None,
+        })
+    }
+
+    /// An answer of each kind, by its name: what `DEBUG PROTOCOL` shows.
+    pub fn sample(kind: &[u8]) -> Result<Self, CommandError> {
+        const KINDS: CommandError = CommandError::text(
+            "ERR Wrong protocol type name. Please use one of the following: \
+             string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
+        );
+        let three = || (0..3).map(Self::Integer);
+        Ok(match kind.to_ascii_lowercase().as_slice() {
+            b"string" => Self::bulk("Hello World"),
+            b"integer" => Self::Integer(12345),
+            b"double" => Self::Double(3141.0 / 1000.0),
+            b"bignum" => Self::BigNumber("1234567999999999999999999999999999999".into()),
+            b"null" => Self::Nil,
+            b"array" => Self::Array(three().collect()),
+            b"set" => Self::Set(three().collect()),
+            b"map" => Self::Map(three().zip([false, true, false].map(Self::Boolean)).collect()),
+            // There are no attributes: what follows one.
+            b"attrib" => Self::bulk("Some real reply following the attribute"),
+            b"true" => Self::Boolean(true),
+            b"false" => Self::Boolean(false),
+            b"verbatim" => Self::Verbatim("This is a verbatim\nstring".into()),
+            _ => return Err(KINDS),
         })
     }
 

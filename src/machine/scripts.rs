@@ -150,13 +150,13 @@ impl Scripts {
         self.libraries.values()
     }
 
-    /// A function by its name, and its library.
+    /// A function by its name in any case, and its library.
     pub fn function(&self, name: &[u8]) -> Option<(&Library, &Function)> {
         let of = |library: &Library| {
             library
                 .functions
                 .iter()
-                .position(|function| function.name == name)
+                .position(|function| function.name.eq_ignore_ascii_case(name))
         };
         let (library, at) = self
             .libraries
@@ -211,7 +211,7 @@ impl Scripts {
                 known
                     .values()
                     .flat_map(|library| &library.functions)
-                    .any(|other| other.name == name)
+                    .any(|other| other.name.eq_ignore_ascii_case(name))
             };
             if let Some(function) = library.functions.iter().find(|function| taken(&function.name)) {
                 let text = format!("ERR Function {} already exists", function.name.escape_ascii());

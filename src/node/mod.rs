@@ -276,6 +276,24 @@ impl Node {
         self.inner.scripts.kill()
     }
 
+    /// After how many milliseconds a script that this node evaluates can be killed. Redis: `busy-reply-threshold`.
+    #[cfg(feature = "lua")]
+    pub fn script_busy_after_ms(&self) -> u64 {
+        self.inner.scripts.busy_after_ms()
+    }
+
+    /// Sets that time, for this node and the scripts that begin from now on.
+    #[cfg(feature = "lua")]
+    pub fn set_script_busy_after_ms(&self, milliseconds: u64) {
+        self.inner.scripts.set_busy_after_ms(milliseconds);
+    }
+
+    /// Whether scripts that this node evaluates may call what scripts may not: for tests.
+    #[cfg(feature = "lua")]
+    pub fn allow_all_in_scripts(&self, allowed: bool) {
+        self.inner.scripts.allow_all(allowed);
+    }
+
     /// Settings that all nodes share.
     pub fn settings(&self) -> Settings {
         self.inner.state.machine().read().store().settings().clone()

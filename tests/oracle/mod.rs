@@ -32,7 +32,9 @@ impl From<Reply> for Answer {
         match reply {
             Reply::Simple(text) => Self::Simple(text.into_owned().into_bytes()),
             Reply::Integer(number) => Self::Integer(number),
-            Reply::Bulk(bytes) | Reply::Verbatim(bytes) => Self::Bulk(bytes.to_vec()),
+            Reply::Bulk(bytes) | Reply::Verbatim(bytes) | Reply::BigNumber(bytes) => {
+                Self::Bulk(bytes.to_vec())
+            }
             Reply::Nil | Reply::NilArray => Self::Nil,
             Reply::Array(replies) | Reply::Set(replies) => all(replies),
             Reply::Map(pairs) | Reply::Pairs(pairs) => {

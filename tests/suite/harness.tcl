@@ -19,7 +19,7 @@ proc suite_note {kind name {text ""}} {
 rename send_data_packet suite_send
 proc send_data_packet {fd status data {elapsed 0}} {
     switch $status {
-        testing { set ::suite_test $data; suite_note $status $data }
+        testing { set ::suite_test $data; set ::suite_preparing 0; suite_note $status $data }
         ok - err {
             suite_note $status $::suite_test [expr {$status eq "ok" ? $elapsed : $data}]
             # An error outside of a test ends its block; what follows is the block's tidying up.
@@ -31,13 +31,16 @@ proc send_data_packet {fd status data {elapsed 0}} {
     suite_send $fd $status $data $elapsed
 }
 
-# A test that failed may leave its connection closed, in MULTI or with replies unread: the next one gets a new one.
+# A test that failed may leave its connection closed, in MULTI or with replies unread, or a script running: the next one gets a new one.
 rename test suite_run
 proc test {name code {okpattern undefined} {tags {}}} {
     set failed $::num_failed
     suite_note tags $name [concat $::tags $tags]
     uplevel 1 [list suite_run $name $code $okpattern $tags]
-    if {$::num_failed > $failed} { catch reconnect }
+    if {$::num_failed > $failed} {
+        catch reconnect
+        catch {suite_r script kill}
+    }
 }
 
 # What is asked for before and between tests (FUNCTION FLUSH, CONFIG SET) may be unknown to the server: then this is noted, and the

@@ -99,7 +99,8 @@ impl<'a> Cursor<'a> {
         }
         let (kind, rest) = self.line()?.split_first().ok_or(DecodeError::Malformed)?;
         Ok(match kind {
-            b'+' | b'(' => Reply::Simple(Cow::Owned(text(rest)?)),
+            b'+' => Reply::Simple(Cow::Owned(text(rest)?)),
+            b'(' => Reply::BigNumber(Bytes::copy_from_slice(rest)),
             b'-' => Reply::Error(CommandError::Other(Cow::Owned(text(rest)?))),
             b':' => Reply::Integer(integer(rest).ok_or(DecodeError::Number)?),
             b',' => Reply::Double(text(rest)?.parse().map_err(|_| DecodeError::Number)?),

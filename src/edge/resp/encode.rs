@@ -69,6 +69,12 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
             out.put_slice(b"\r\n");
         }
         Reply::Verbatim(text) => bulk(text, out),
+        Reply::BigNumber(digits) if resp3 => {
+            out.put_u8(b'(');
+            out.put_slice(digits);
+            out.put_slice(b"\r\n");
+        }
+        Reply::BigNumber(digits) => bulk(digits, out),
     }
 }
 

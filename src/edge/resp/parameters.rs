@@ -325,6 +325,9 @@ const PARAMETERS: &[Parameter] = &[
     own(&["latency-tracking-info-percentiles"], Check::Special(percentiles), |shared| joined(&shared.calls.percentiles()), |shared, value| {
         shared.calls.set_percentiles(value.split_whitespace().filter_map(|part| part.parse().ok()).collect());
     }),
+    own(&["busy-reply-threshold", "lua-time-limit"], Integer(0, I64_MAX), |shared| shared.node.script_busy_after_ms().to_string(), |shared, value| {
+        shared.node.set_script_busy_after_ms(value.parse().unwrap_or(u64::MAX));
+    }),
     own(&["maxclients"], Integer(1, U32_MAX), |shared| shared.max_clients.load(Relaxed).to_string(), |shared, value| {
         shared.max_clients.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
@@ -400,7 +403,6 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["bgsave_cpulist"], |_| String::new()),
     kept(&["bind-source-addr"], Text, ""),
     fixed(&["bio_cpulist"], |_| String::new()),
-    kept(&["busy-reply-threshold", "lua-time-limit"], Integer(0, I64_MAX), "5000"),
     own(&["client-output-buffer-limit"], Check::Special(output_limits), |shared| {
         shared.kept.get("client-output-buffer-limit").unwrap_or_else(|| OUTPUT_LIMITS.to_owned())
     }, |shared, value| {

@@ -96,7 +96,7 @@ pub(super) fn may_write(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
         By::Sha => known(caller, |scripts| {
             Ok(scripts.text(&what.to_ascii_lowercase()).is_none_or(text_may))
         }),
-        By::Function => known(caller, |scripts| Ok(!function_of(scripts, what, false)?.1)),
+        By::Function => known(caller, |scripts| Ok(!function_of(scripts, what, false)?.2)),
     };
     found.unwrap_or(true)
 }
@@ -115,11 +115,11 @@ async fn call(
         .then(|| known(caller, |scripts| function_of(scripts, &what, read_only)))
         .transpose()?;
     let (keys, args) = keys_and_args(&mut args, function)?;
-    if let Some((code, only_reads)) = found {
+    if let Some((code, name, only_reads)) = found {
         let read_only = read_only || only_reads;
         return Ok(Call::Function {
             code,
-            name: what,
+            name,
             keys,
             args,
             read_only,
@@ -158,8 +158,12 @@ async fn call(
     })
 }
 
-/// A function's library, and whether it only reads.
-fn function_of(scripts: &Scripts, name: &[u8], read_only: bool) -> Result<(Bytes, bool), CommandError> {
+/// A function's library, its name as it was registered, and whether it only reads.
+fn function_of(
+    scripts: &Scripts,
+    name: &[u8],
+    read_only: bool,
+) -> Result<(Bytes, Bytes, bool), CommandError> {
     let (library, function) = scripts
         .function(name)
         .ok_or(CommandError::text("ERR Function not found"))?;
@@ -169,7 +173,7 @@ fn function_of(scripts: &Scripts, name: &[u8], read_only: bool) -> Result<(Bytes
             "ERR Can not execute a script with write flag using *_ro command.",
         ));
     }
-    Ok((library.code.clone(), only_reads))
+    Ok((library.code.clone(), function.name.clone(), only_reads))
 }
 
 /// Asks what this node knows of scripts.
@@ -299,6 +303,11 @@ pub(super) fn function_delete<'a>(caller: &'a mut Caller, mut args: Args<'a>) ->
 pub(super) fn function_flush<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a> {
     const MODES: CommandError = CommandError::text("ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
     Box::pin(async move {
+        if args.remaining() > 1 {
+            return Err(CommandError::text(
+                "ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.",
+            ));
+        }
         if !sync_or_async(&mut args) {
             return Err(MODES);
         }

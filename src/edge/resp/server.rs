@@ -333,7 +333,11 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
                     .min(1 << 20);
                 Ok(Reply::flag(glob::matches(pattern, &vec![b'a'; length])))
             }
-            (b"protocol", [kind]) => protocol(kind),
+            (b"protocol", [kind]) => Reply::sample(kind),
+            (b"set-disable-deny-scripts", [flag]) => {
+                caller.shared.node.allow_all_in_scripts(flag == "1");
+                Ok(Reply::OK)
+            }
             (b"error", [text]) => Err(refusal(quoted(text).replace(['\r', '\n'], " "))),
             (b"log", [text]) => {
                 tracing::info!("DEBUG LOG: {}", quoted(text));
@@ -392,32 +396,6 @@ fn digest_of(caller: &Caller, key: &Bytes) -> Reply {
     Reply::Simple(format!("{:040x}", digest.unwrap_or(0)).into())
 }
 
-/// `DEBUG PROTOCOL kind`: one reply of each kind.
-fn protocol(kind: &Bytes) -> Answer {
-    Ok(match kind.to_ascii_lowercase().as_slice() {
-        b"string" => Reply::bulk("Hello World"),
-        b"integer" => Reply::Integer(12345),
-        b"double" => Reply::Double(3141.0 / 1000.0),
-        b"null" => Reply::Nil,
-        b"array" => Reply::Array((0..3).map(Reply::Integer).collect()),
-        b"set" => Reply::Set((0..3).map(Reply::Integer).collect()),
-        b"map" => Reply::Map(
-            (0..3)
-                .map(|nth| (Reply::Integer(nth), Reply::Boolean(nth == 1)))
-                .collect(),
-        ),
-        b"true" => Reply::Boolean(true),
-        b"false" => Reply::Boolean(false),
-        b"verbatim" => Reply::Verbatim(Bytes::from_static(b"This is a verbatim\nstring")),
-        _ => {
-            return Err(CommandError::text(
-                "ERR Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|attrib|push|verbatim|true|false",
-            ));
-        }
-    })
-}
-
 fn debug_help() -> Reply {
     help_of(
         "DEBUG",
@@ -440,11 +418,13 @@ fn debug_help() -> Reply {
             "    Show low level info about `key` and associated value.",
             "PROTOCOL <type>",
             "    Reply with a test value of the specified type. <type> can be: string,",
-            "    integer, double, null, array, set, map, verbatim, true, false.",
+            "    integer, double, bignum, null, array, set, map, attrib, verbatim, true, false.",
             "QUICKLIST-PACKED-THRESHOLD <size>",
             "    Accepted; lists are held another way.",
             "RELOAD [option ...]",
             "    Accepted: the log is what the state comes from.",
+            "SET-DISABLE-DENY-SCRIPTS (0|1)",
+            "    Let scripts that this node evaluates call PROTOCOL too.",
             "SET-ACTIVE-EXPIRE (0|1)",
             "    Accepted; the log says when keys end.",
             "SLEEP <seconds>",

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Why a run is given up, to be begun again elsewhere or otherwise. What it did so far counts for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ pub(super) struct Desk<'a> {
     pub(super) db: u8,
     /// The script has said that it writes nothing: a write is an error of its own.
     pub(super) read_only: bool,
+    /// Whether it may call what is not for scripts.
+    pub(super) allow_all: bool,
+    /// After this it counts as busy.
+    pub(super) busy_after: Duration,
     /// Whether what it writes can go into the log.
     pub(super) may_write: bool,
     pub(super) given_up: Option<GivenUp>,
@@ -106,9 +111,20 @@ impl Desk<'_> {
                 self.db = known.ok_or(CommandError::text("ERR DB index is out of range"))?;
                 Ok(Reply::OK)
             }
+            "DEBUG" if argv.len() == 3 && argv[1].eq_ignore_ascii_case(b"protocol") => {
+                Reply::sample(&argv[2])
+            }
             _ => Err(NOT_FROM_SCRIPT),
         }
     }
+}
+
+/// Whether this reads streams and says how long to wait: the option stands before the streams.
+fn waits_for_streams(spec: &Spec, argv: &[Bytes]) -> bool {
+    let mut options = argv
+        .iter()
+        .take_while(|word| !word.eq_ignore_ascii_case(b"STREAMS"));
+    matches!(spec.name, "XREAD" | "XREADGROUP") && options.any(|word| word.eq_ignore_ascii_case(b"BLOCK"))
 }
 
 /// What a script hears whose user may not do this.
@@ -139,8 +155,13 @@ impl Host for Desk<'_> {
             Err(CommandError::Arity(_)) => return Reply::Error(ARITY),
             Err(_) => return Reply::Error(UNKNOWN),
         };
-        if spec.flags.split(' ').any(|flag| flag == "noscript") {
+        if !self.allow_all && spec.flags.split(' ').any(|flag| flag == "noscript") {
             return Reply::Error(NOT_FROM_SCRIPT);
+        }
+        if waits_for_streams(spec, argv) {
+            let name = String::from_utf8_lossy(&argv[0]);
+            let text = format!("ERR {name} command is not allowed with BLOCK option from scripts");
+            return Reply::Error(CommandError::Other(text.into()));
         }
         if self.read_only && matches!(spec.run, Run::Write(_)) {
             return Reply::Error(READ_ONLY);

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -38,8 +38,8 @@ const UNDER_WAY: usize = 4;
 /// Evaluations of one script before it runs alone.
 const TRIES: u32 = 3;
 
-/// After this a run counts as busy and can be killed. Redis: `lua-time-limit`.
-const BUSY_AFTER: Duration = Duration::from_secs(5);
+/// After this a run counts as busy and can be killed, unless it is set otherwise. Redis: `lua-time-limit`.
+const BUSY_AFTER_MS: u64 = 5_000;
 
 /// After this a run is ended.
 pub(super) const ENDS_AFTER: Duration = Duration::from_secs(30);
@@ -111,7 +111,18 @@ pub(super) struct Evaluator {
     sender: mpsc::Sender<Message>,
     /// Requests that were sent and not answered.
     waiting: Arc<AtomicUsize>,
-    running: Arc<Mutex<Option<Arc<Signals>>>>,
+    pub(super) control: Arc<Control>,
+}
+
+/// What is told to scripts while they run.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// The one that runs. Held to look, or to put in another.
+    running: Mutex<Option<Arc<Signals>>>,
+    /// Whether they may call what is not for scripts: `DEBUG SET-DISABLE-DENY-SCRIPTS`.
+    pub(super) allow_all: AtomicBool,
+    /// After this a run counts as busy, and can be killed.
+    pub(super) busy_after_ms: AtomicU64,
 }
 
 impl Listener for Evaluator {
@@ -126,8 +137,13 @@ impl Listener for Evaluator {
 impl Evaluator {
     pub(super) fn start(state: State, outbound: Outbound, command_bytes: usize) -> Arc<Self> {
         let (sender, messages) = mpsc::channel();
-        let running = Arc::<Mutex<Option<Arc<Signals>>>>::default();
-        let (shown, runtime, back) = (running.clone(), tokio::runtime::Handle::current(), sender.clone());
+        let (runtime, back) = (tokio::runtime::Handle::current(), sender.clone());
+        let control = Arc::new(Control {
+            running: Mutex::default(),
+            allow_all: AtomicBool::new(false),
+            busy_after_ms: AtomicU64::new(BUSY_AFTER_MS),
+        });
+        let followed = control.clone();
         let work = move || {
             let seed = i32::from_le_bytes(
                 outbound.clock.chance().to_le_bytes()[..4]
@@ -135,9 +151,8 @@ impl Evaluator {
                     .expect("4 bytes"),
             );
             match Engine::new(engine::Limits::new(REDIS_VERSION, seed)) {
-                Ok(engine) => {
-                    Thread::new(engine, state, outbound, runtime, shown, back, command_bytes).run(&messages)
-                }
+                Ok(engine) => Thread::new(engine, state, outbound, runtime, followed, back, command_bytes)
+                    .run(&messages),
                 Err(error) => tracing::error!(%error, "scripts cannot run on this node"),
             }
         };
@@ -148,7 +163,7 @@ impl Evaluator {
         Arc::new(Self {
             sender,
             waiting: Arc::default(),
-            running,
+            control,
         })
     }
 
@@ -186,9 +201,9 @@ impl Evaluator {
         answered.await.map_err(|_| GONE)?
     }
 
-    /// Ends the run that has taken longer than [`BUSY_AFTER`]; whether there is one.
+    /// Ends the run that has taken longer than the busy limit; whether there is one.
     pub(super) fn kill(&self) -> bool {
-        let running = self.running.lock();
+        let running = self.control.running.lock();
         let busy = running
             .as_ref()
             .filter(|signals| signals.busy.load(Ordering::Relaxed));
@@ -250,7 +265,7 @@ struct Thread {
     state: State,
     outbound: Outbound,
     runtime: tokio::runtime::Handle,
-    running: Arc<Mutex<Option<Arc<Signals>>>>,
+    control: Arc<Control>,
     sender: mpsc::Sender<Message>,
     command_bytes: usize,
     overlay: Overlay,
@@ -266,7 +281,7 @@ impl Thread {
         state: State,
         outbound: Outbound,
         runtime: tokio::runtime::Handle,
-        running: Arc<Mutex<Option<Arc<Signals>>>>,
+        control: Arc<Control>,
         sender: mpsc::Sender<Message>,
         command_bytes: usize,
     ) -> Self {
@@ -275,7 +290,7 @@ impl Thread {
             state,
             outbound,
             runtime,
-            running,
+            control,
             sender,
             command_bytes,
             overlay: Overlay::default(),
@@ -575,7 +590,7 @@ impl Thread {
         may_write: bool,
     ) -> Evaluation {
         let signals = Arc::<Signals>::default();
-        *self.running.lock() = Some(signals.clone());
+        *self.control.running.lock() = Some(signals.clone());
         self.overlay.begin(at, seed);
         let mut desk = Desk {
             overlay: &mut self.overlay,
@@ -583,6 +598,8 @@ impl Thread {
             now: at,
             db: 0,
             read_only: false,
+            allow_all: self.control.allow_all.load(Ordering::Relaxed),
+            busy_after: Duration::from_millis(self.control.busy_after_ms.load(Ordering::Relaxed)),
             may_write,
             given_up: None,
             signals,
@@ -605,7 +622,7 @@ impl Thread {
             }
         }
         let given_up = desk.given_up;
-        *self.running.lock() = None;
+        *self.control.running.lock() = None;
         match (given_up, unchanged) {
             (Some(why), _) => Evaluation::GivenUp(why),
             (None, None) => Evaluation::TooEarly,
@@ -624,12 +641,12 @@ impl Thread {
 
 /// Runs one call of a request.
 fn run(engine: &mut Engine, desk: &mut Desk<'_>, call: &Call, ends_after: Duration) -> Reply {
-    let signals = desk.signals.clone();
+    let (signals, busy_after) = (desk.signals.clone(), desk.busy_after);
     let bounds = |keys, args| Run {
         keys,
         args,
         signals,
-        busy_after: BUSY_AFTER,
+        busy_after,
         ends_after,
     };
     match call {

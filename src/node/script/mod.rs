@@ -45,6 +45,7 @@ use lane::Lane;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -282,6 +283,20 @@ impl Scripts {
     pub(super) fn stop(&self) {
         *self.lane.lock() = None;
         self.evaluator.stop();
+    }
+
+    /// Whether scripts may call what is not for scripts.
+    pub(super) fn allow_all(&self, allowed: bool) {
+        self.evaluator.control.allow_all.store(allowed, Ordering::Relaxed);
+    }
+
+    pub(super) fn busy_after_ms(&self) -> u64 {
+        self.evaluator.control.busy_after_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_busy_after_ms(&self, milliseconds: u64) {
+        let control = &self.evaluator.control;
+        control.busy_after_ms.store(milliseconds, Ordering::Relaxed);
     }
 
     /// Ends the script that runs on this node and has taken longer than the busy limit. Whether there is one.

@@ -78,6 +78,8 @@ pub(super) fn to_lua(lua: &Lua, reply: &Reply, resp3: bool) -> mlua::Result<Valu
             tagged(lua, "verbatim_string", verbatim)
         }
         Reply::Verbatim(text) => lua.create_string(text)?.into_lua(lua),
+        Reply::BigNumber(digits) if resp3 => tagged(lua, "big_number", lua.create_string(digits)?),
+        Reply::BigNumber(digits) => lua.create_string(digits)?.into_lua(lua),
     }
 }
 
@@ -142,7 +144,8 @@ fn of_table(lua: &Lua, table: &Table, resp3: bool, depth: usize) -> Reply {
         _ => {}
     }
     if let Value::String(digits) = field("big_number") {
-        return Reply::bulk(digits.to_string_lossy().replace(['\r', '\n'], " "));
+        let line = digits.to_string_lossy().replace(['\r', '\n'], " ");
+        return Reply::BigNumber(line.into());
     }
     if let Value::Table(verbatim) = field("verbatim_string") {
         let parts = (

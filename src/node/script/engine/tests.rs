@@ -148,6 +148,7 @@ fn shown(reply: &Reply) -> String {
         Reply::Double(number) | Reply::Coordinate(number) => format!(",{}", number::general(*number, 17)),
         Reply::Boolean(yes) => format!("#{yes}"),
         Reply::Verbatim(text) => format!("={}", quoted(text)),
+        Reply::BigNumber(digits) => quoted(digits),
     }
 }
 

@@ -262,6 +262,7 @@ fn judged3(frame: &resp3::types::OwnedFrame) -> String {
         Null => "nil".to_owned(),
         Double { data, .. } => format!(",{data:?}"),
         Boolean { data, .. } => format!("#{data}"),
+        BigNumber { data, .. } => format!("({:?}", bytes(data)),
         VerbatimString { data, .. } => format!("={:?}", bytes(data)),
         Array { data, .. } => format!("{:?}", data.iter().map(judged3).collect::<Vec<_>>()),
         Set { data, .. } => sorted("set", data.iter().map(judged3).collect()),

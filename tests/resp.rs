@@ -319,6 +319,77 @@ impl Drop for Redis {
     }
 }
 
+/// What Redis 7.0.15 gave for `FUNCTION DUMP` of [`LIBRARY`]: it compresses texts.
+const DUMPED: &str = "f5c3405d406f1e23216c7561206e616d653d636f756e746572730a72656469732e7265676973200f0a5f66756e6374696f6e2827602102272c20e00011126b6579732c2061726773292072657475726e20802402656420602ce00107052720656e64290a00dd92f35663876785";
+
+const LIBRARY: &str = "#!lua name=counters\nredis.register_function('count', function(keys, args) return 'counted counted counted' end)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn libraries_of_functions_travel_between_redis_and_here() {
+    let server = Server::start().await;
+    let mut here = server.client().await;
+    let restored = |client: Client, payload: Vec<u8>, policy: &'static str| async move {
+        let mut client = client;
+        client
+            .send(&request(&[
+                b"FUNCTION".as_slice(),
+                b"RESTORE",
+                &payload,
+                policy.as_bytes(),
+            ]))
+            .await;
+        (text(&client.reply().await.unwrap()), client)
+    };
+    let dumped = |reply: Reply| match reply {
+        Reply::Bulk(bytes) => bytes.to_vec(),
+        other => panic!("a payload, not {other:?}"),
+    };
+    assert_eq!(here.text(&["FUNCTION", "LOAD", LIBRARY]).await, "counters");
+    let ours = dumped(here.ask(&["FUNCTION", "DUMP"]).await);
+    let theirs: Vec<u8> = (0..DUMPED.len() / 2)
+        .map(|at| u8::from_str_radix(&DUMPED[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    for payload in [&ours, &theirs] {
+        let (answer, back) = restored(here, payload.clone(), "APPEND").await;
+        assert_eq!(answer, "ERR Library counters already exists");
+        let (answer, back) = restored(back, payload.clone(), "REPLACE").await;
+        assert_eq!(answer, "OK");
+        here = back;
+        here.text(&["FUNCTION", "FLUSH"]).await;
+        let (answer, back) = restored(here, payload.clone(), "FLUSH").await;
+        assert_eq!(answer, "OK");
+        here = back;
+        assert_eq!(
+            here.text(&["FCALL", "count", "0"]).await,
+            "counted counted counted"
+        );
+    }
+    let mut broken = ours.clone();
+    broken[3] ^= 1;
+    let (answer, back) = restored(here, broken, "REPLACE").await;
+    assert_eq!(answer, "ERR DUMP payload version or checksum are wrong");
+    let (answer, back) = restored(back, ours.clone(), "merge").await;
+    assert_eq!(
+        answer,
+        "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE."
+    );
+    here = back;
+    here.text(&["SET", "k", "v"]).await;
+    let value = dumped(here.ask(&["DUMP", "k"]).await);
+    let (answer, _) = restored(here, value, "REPLACE").await;
+    assert_eq!(answer, "ERR given type is not a function");
+    if let Some(redis) = Redis::start(&[]).await {
+        let (answer, mut there) = restored(Client::connect(redis.address).await, ours, "APPEND").await;
+        assert_eq!(answer, "OK");
+        assert_eq!(
+            there.text(&["FCALL", "count", "0"]).await,
+            "counted counted counted"
+        );
+        assert_eq!(dumped(there.ask(&["FUNCTION", "DUMP"]).await), theirs);
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_gives_the_answers_that_were_recorded() {
     let (open, keyed) = (

@@ -98,9 +98,44 @@ pub(super) fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
         }
         Value::Stream(_) | Value::Session(_) => return None,
     }
-    out.extend(version.to_le_bytes());
-    out.extend(crc64(&out).to_le_bytes());
-    Some(out)
+    Some(sealed(out, version))
+}
+
+/// With version and checksum behind it.
+fn sealed(mut content: Vec<u8>, version: u16) -> Vec<u8> {
+    content.extend(version.to_le_bytes());
+    content.extend(crc64(&content).to_le_bytes());
+    content
+}
+
+/// What stands before the text of a library of functions.
+const LIBRARY: u8 = 245;
+
+/// Texts of libraries as `FUNCTION DUMP` gives them.
+pub(super) fn dump_libraries<'a>(codes: impl Iterator<Item = &'a Bytes>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for code in codes {
+        out.push(LIBRARY);
+        write_string(&mut out, code);
+    }
+    sealed(out, VERSION)
+}
+
+/// The texts of a payload that `FUNCTION DUMP` gave, here or at a Redis.
+///
+/// # Errors
+/// As Redis says them.
+pub(super) fn restore_libraries(payload: &[u8]) -> Result<Vec<Bytes>, &'static str> {
+    let content = checked(payload).ok_or("ERR DUMP payload version or checksum are wrong")?;
+    let mut reader = Reader { rest: content };
+    let mut codes = Vec::new();
+    while let Some(kind) = reader.u8() {
+        if kind != LIBRARY {
+            return Err("ERR given type is not a function");
+        }
+        codes.push(reader.string().ok_or("ERR Failed loading library data")?);
+    }
+    Ok(codes)
 }
 
 /// The first deadline, and with each field its own: counted from that one, plus 1; 0 where it has none.
@@ -439,10 +474,7 @@ mod tests {
     use crate::machine::keyspace::Chance;
 
     fn sealed(content: &[u8], version: u16) -> Vec<u8> {
-        let mut payload = content.to_vec();
-        payload.extend(version.to_le_bytes());
-        payload.extend(crc64(&payload).to_le_bytes());
-        payload
+        super::sealed(content.to_vec(), version)
     }
 
     fn values() -> Vec<Value> {

@@ -3,6 +3,7 @@
 use super::args::Args;
 use super::entry::Command;
 use super::internal::{count, decimal};
+use super::rdb;
 use super::reply::{CommandError, Reply};
 use super::snapshot::{Source, invalid, write_bytes, write_length};
 use bytes::Bytes;
@@ -59,7 +60,9 @@ pub fn flush_scripts() -> Command {
 /// What becomes of the libraries that are known when others come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// They stay; none of the same name may come.
+    /// They stay; none of the same name may come. `FUNCTION LOAD`.
+    New,
+    /// The same, refused in the words of `FUNCTION RESTORE`.
     Append,
     /// They stay, but for those of the same name.
     Replace,
@@ -70,6 +73,7 @@ pub enum Policy {
 /// Libraries to be known: all of them, or none where one is refused.
 pub fn libraries(libraries: Vec<Library>, policy: Policy) -> Command {
     let policy: &[u8] = match policy {
+        Policy::New => b"new",
         Policy::Append => b"append",
         Policy::Replace => b"replace",
         Policy::Flush => b"flush",
@@ -102,6 +106,14 @@ pub fn delete_library(name: Bytes) -> Command {
 /// Forgets every library.
 pub fn flush_libraries() -> Command {
     Command::new(0, [".flush-libraries"])
+}
+
+/// The texts of the libraries that `FUNCTION DUMP` gave, here or at a Redis.
+///
+/// # Errors
+/// Where it is no such payload.
+pub fn libraries_of(payload: &[u8]) -> Result<Vec<Bytes>, CommandError> {
+    rdb::restore_libraries(payload).map_err(CommandError::text)
 }
 
 fn read_library(args: &mut Args<'_>) -> Result<Library, CommandError> {
@@ -148,6 +160,11 @@ impl Scripts {
     /// The libraries, by name.
     pub fn libraries(&self) -> impl ExactSizeIterator<Item = &Library> {
         self.libraries.values()
+    }
+
+    /// All libraries as bytes that [`libraries_of`] and a Redis read.
+    pub fn dump(&self) -> Vec<u8> {
+        rdb::dump_libraries(self.libraries.values().map(|library| &library.code))
     }
 
     /// A function by its name in any case, and its library.
@@ -203,7 +220,11 @@ impl Scripts {
         for _ in 0..count(args)? {
             let library = read_library(args)?;
             if !replace && known.contains_key(&library.name) {
-                let text = format!("ERR Library '{}' already exists", library.name.escape_ascii());
+                let name = library.name.escape_ascii();
+                let text = match policy == "append" {
+                    true => format!("ERR Library {name} already exists"),
+                    false => format!("ERR Library '{name}' already exists"),
+                };
                 return Err(CommandError::Other(text.into()));
             }
             known.remove(&library.name);

@@ -1,7 +1,7 @@
 //! `ACL`: what it tells of users. Users are changed through the log: `machine/commands/acl.rs`.
 
 use super::connection::Caller;
-use super::local::{Answer, help_of, quoted, refusal};
+use super::local::{Answer, help_of, quoted, refusal, subcommand_syntax};
 use crate::machine::access::{CATEGORIES, Denied, Selector, categories, hexadecimal};
 use crate::machine::args::{Args, integer};
 use crate::machine::reply::{CommandError, Reply};
@@ -13,7 +13,7 @@ pub(super) fn cat(_: &mut Caller, args: &mut Args<'_>) -> Answer {
         return if args.argv().len() == 2 {
             Ok(Reply::bulks(CATEGORIES))
         } else {
-            Err(wrong(args))
+            Err(subcommand_syntax(args))
         };
     };
     let wanted = quoted(name).to_ascii_lowercase();
@@ -23,14 +23,6 @@ pub(super) fn cat(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     }
     let members = table::all().filter(|spec| categories(spec).any(|category| category == wanted));
     Ok(Reply::bulks(members.map(|spec| spec.name.to_ascii_lowercase())))
-}
-
-fn wrong(args: &Args<'_>) -> CommandError {
-    let sub: String = quoted(&args.argv()[1]).chars().take(128).collect();
-    let name = quoted(&args.argv()[0]).to_ascii_uppercase();
-    refusal(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {name} HELP."
-    ))
 }
 
 /// `ACL DRYRUN user command [argument ...]`.
@@ -59,7 +51,7 @@ pub(super) fn genpass(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     let bits = match args.rest() {
         [] => 256,
         [bits] => integer(bits).ok_or(CommandError::NotAnInteger)?,
-        _ => return Err(wrong(args)),
+        _ => return Err(subcommand_syntax(args)),
     };
     let range = || {
         refusal(format!(
@@ -137,7 +129,7 @@ pub(super) fn log(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
             return Ok(Reply::OK);
         }
         [count] => integer(count).ok_or(CommandError::NotAnInteger)?,
-        _ => return Err(wrong(args)),
+        _ => return Err(subcommand_syntax(args)),
     };
     let entries = log.newest(usize::try_from(count).unwrap_or(0));
     let shown = entries.into_iter().map(|entry| {

@@ -101,11 +101,13 @@ const COMMANDS: &[(&str, Local)] = &[
     ("FCALL",             Later(script::fcall)),
     ("FCALL_RO",          Later(script::fcall_ro)),
     ("FUNCTION|DELETE",   Later(script::function_delete)),
+    ("FUNCTION|DUMP",     Now(script::function_dump)),
     ("FUNCTION|FLUSH",    Later(script::function_flush)),
     ("FUNCTION|HELP",     Now(script::function_help)),
     ("FUNCTION|KILL",     Now(script::kill)),
     ("FUNCTION|LIST",     Now(script::function_list)),
     ("FUNCTION|LOAD",     Later(script::function_load)),
+    ("FUNCTION|RESTORE",  Later(script::function_restore)),
     ("FUNCTION|STATS",    Now(script::function_stats)),
     ("HELLO",             Now(hello)),
     ("INFO",              Now(info::info)),
@@ -203,6 +205,15 @@ pub(super) fn help_of(command: &str, lines: &[&'static str]) -> Reply {
 /// The text of an argument, for an error.
 pub(super) fn quoted(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(bytes)
+}
+
+/// What a subcommand is told that has too much behind it, or what is none at all.
+pub(super) fn subcommand_syntax(args: &Args<'_>) -> CommandError {
+    let sub: String = quoted(&args.argv()[1]).chars().take(128).collect();
+    let name = quoted(&args.argv()[0]).to_ascii_uppercase();
+    refusal(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{sub}'. Try {name} HELP."
+    ))
 }
 
 /// A refusal with a text made up for it.

@@ -7,7 +7,7 @@ use super::clients::Client;
 use super::connection::Caller;
 use super::encode::{self, Protocol, encode};
 use super::hub::{Hub, Kind, MAX_SUBSCRIPTIONS};
-use super::local::{Answer, help_of};
+use super::local::{Answer, help_of, subcommand_syntax};
 use crate::machine::args::Args;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::Spec;
@@ -170,13 +170,6 @@ fn active(caller: &mut Caller, args: &mut Args<'_>, kind: Kind) -> Answer {
     args.end().map_err(|_| subcommand_syntax(args))?;
     let channels = caller.shared.hub.channels(kind, pattern);
     Ok(Reply::Array(channels.into_iter().map(Reply::Bulk).collect()))
-}
-
-fn subcommand_syntax(args: &Args<'_>) -> CommandError {
-    let subcommand = super::local::quoted(&args.argv()[1]);
-    super::local::refusal(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try PUBSUB HELP."
-    ))
 }
 
 /// `PUBSUB NUMSUB [channel ...]`.

@@ -1,7 +1,7 @@
 //! `EVAL`, `FCALL` and their kin: what a client says becomes a request for the node; errors that need no script are found here.
 
 use super::connection::Caller;
-use super::local::{Answer, Waiting, help_of, quoted, refusal};
+use super::local::{Answer, Waiting, help_of, quoted, refusal, subcommand_syntax};
 use super::trouble;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
@@ -284,7 +284,7 @@ pub(super) fn function_load<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> W
         let Ok(code) = args.bytes() else {
             return Err(CommandError::text("ERR Function code is missing"));
         };
-        let policy = if replace { Policy::Replace } else { Policy::Append };
+        let policy = if replace { Policy::Replace } else { Policy::New };
         let name = caller
             .shared
             .node
@@ -304,14 +304,40 @@ pub(super) fn function_flush<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> 
     const MODES: CommandError = CommandError::text("ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
     Box::pin(async move {
         if args.remaining() > 1 {
-            return Err(CommandError::text(
-                "ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.",
-            ));
+            return Err(subcommand_syntax(&args));
         }
         if !sync_or_async(&mut args) {
             return Err(MODES);
         }
         tell(caller, vec![scripts::flush_libraries()]).await
+    })
+}
+
+pub(super) fn function_dump(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+    known(caller, |scripts| Ok(Reply::Bulk(scripts.dump().into())))
+}
+
+pub(super) fn function_restore<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a> {
+    const POLICIES: CommandError = CommandError::text(
+        "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.",
+    );
+    Box::pin(async move {
+        if args.remaining() > 2 {
+            return Err(subcommand_syntax(&args));
+        }
+        let payload = args.bytes()?;
+        let policy = match args.rest() {
+            [] => Policy::Append,
+            [word] if word.eq_ignore_ascii_case(b"append") => Policy::Append,
+            [word] if word.eq_ignore_ascii_case(b"replace") => Policy::Replace,
+            [word] if word.eq_ignore_ascii_case(b"flush") => Policy::Flush,
+            _ => return Err(POLICIES),
+        };
+        let codes = scripts::libraries_of(payload)?;
+        let loaded = caller.shared.node.load_libraries(codes, policy).await;
+        loaded.map_err(trouble)?;
+        caller.seen = caller.seen.max(caller.shared.node.token());
+        Ok(Reply::OK)
     })
 }
 

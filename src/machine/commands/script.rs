@@ -41,6 +41,10 @@ pub(super) const COMMANDS: &[Spec] = &[
         .since("7.0.0")
         .flags("write noscript")
         .summary("Forgets a library."),
+    local("FUNCTION|DUMP", "")
+        .since("7.0.0")
+        .flags("noscript")
+        .summary("All libraries as bytes that FUNCTION RESTORE takes, here or at a Redis."),
     local("FUNCTION|FLUSH", "[ASYNC | SYNC]")
         .since("7.0.0")
         .flags("write noscript")
@@ -61,6 +65,10 @@ pub(super) const COMMANDS: &[Spec] = &[
         .since("7.0.0")
         .flags("write denyoom noscript")
         .summary("Loads a library on every node."),
+    local("FUNCTION|RESTORE", "serialized-value [FLUSH | APPEND | REPLACE]")
+        .since("7.0.0")
+        .flags("write denyoom noscript")
+        .summary("Loads the libraries of FUNCTION DUMP on every node: all, or none."),
     local("FUNCTION|STATS", "")
         .since("7.0.0")
         .flags("noscript allow_busy")

@@ -331,7 +331,7 @@ async fn libraries_of_functions_travel_between_redis_and_here() {
     let restored = |client: Client, payload: Vec<u8>, policy: &'static str| async move {
         let mut client = client;
         client
-            .send(&request(&[
+            .send(&request([
                 b"FUNCTION".as_slice(),
                 b"RESTORE",
                 &payload,

@@ -247,13 +247,18 @@ fn metrics(status: &Status) -> String {
     out.one_gauge("plenary_keys", "Keys in all databases.", status.keys);
     out.one_gauge(
         "plenary_used_bytes",
-        "Bytes of all keys, counted where they change.",
+        "Bytes in use, counted where keys change: what maxmemory bounds.",
         status.used_bytes,
     );
     out.one_counter(
         "plenary_expired_keys_total",
         "Keys that ended by their deadline.",
         status.expired_keys,
+    );
+    out.one_counter(
+        "plenary_evicted_keys_total",
+        "Keys that were evicted for maxmemory.",
+        status.evicted_keys,
     );
     out.one_counter(
         "plenary_proposed_commands_total",
@@ -366,6 +371,7 @@ mod tests {
             keys: 5,
             used_bytes: 400,
             expired_keys: 2,
+            evicted_keys: 3,
             proposed_commands: 30,
             proposed_groups: 4,
         }
@@ -452,6 +458,7 @@ mod tests {
             "plenary_applied_index 10",
             "plenary_uptime_seconds 61.005",
             "plenary_expired_keys_total 2",
+            "plenary_evicted_keys_total 3",
             "plenary_member_lag_entries{member_id=\"1\",address=\"127.0.0.1:7001\"} 0",
         ] {
             assert!(

@@ -212,7 +212,10 @@ impl Machine {
     /// all scripts before it were applied.
     fn holds(&self, effects: &Effects, began: u64, whole: bool) -> bool {
         let unchanged = |(db, key, expected): &(u8, Bytes, Expected)| {
-            let version = self.view(0, *db).version(key);
+            let view = self.view(0, *db);
+            // What a script looked at, it used: here every node hears of it.
+            view.note_use(key);
+            let version = view.version(key);
             match expected {
                 Expected::Version(expected) => version == *expected,
                 Expected::Own => whole && (version > began || version == 0),

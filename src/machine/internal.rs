@@ -8,16 +8,17 @@
 //! | `.script`, `.flush-scripts`, `.libraries`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
 //! | `.set` | changes settings that all nodes share |
 //! | `.unwait` | takes a command back that waits |
+//! | `.evict` | evicts keys that the leader has chosen, while memory is to be freed: [`super::keyspace::Store::to_free`] |
 
 use super::access::{Hash, Which};
 use super::args::{Args, integer};
 use super::effects;
 use super::entry::Command;
 use super::event::Event;
-use super::keyspace::Call;
-use super::reply::{CommandError, Reply};
+use super::keyspace::{Call, Candidate};
+use super::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use super::waiting::Otherwise;
-use super::{Machine, settings::Settings};
+use super::{Machine, needs_memory, settings::Settings};
 use bytes::Bytes;
 
 /// A key and the version it must still have.
@@ -75,6 +76,20 @@ pub fn unwait(number: u64, how: Unwait) -> Command {
         Unwait::Error => "error",
     };
     Command::new(0, [".unwait".to_owned(), number.to_string(), how.to_owned()])
+}
+
+/// Keys to be evicted in this order, each if it still has the version it had when it was chosen, as one command of the log. Replies how many
+/// went.
+pub fn evict<'a>(keys: impl IntoIterator<Item = &'a Candidate>) -> Command {
+    let name = Bytes::from_static(b".evict");
+    let keys = keys.into_iter().flat_map(|candidate| {
+        [
+            decimal(candidate.db.into()),
+            candidate.key.clone(),
+            decimal(candidate.version),
+        ]
+    });
+    Command::new(0, std::iter::once(name).chain(keys))
 }
 
 /// A number as the text that [`number`] reads.
@@ -138,6 +153,7 @@ impl Machine {
             b".flush-libraries" => self.store.scripts_mut().flush_libraries(),
             b".set" => self.set(&mut args),
             b".unwait" => self.unwait(&mut args),
+            b".evict" => self.evict(&mut args),
             _ => Err(CommandError::text(
                 "ERR a command of the log that a later version may know",
             )),
@@ -157,6 +173,11 @@ impl Machine {
         }
         let commands = read_commands(args)?;
         args.end()?;
+        if self.store.is_out_of_memory() && commands.iter().any(|command| needs_memory(&command.argv)) {
+            return Err(CommandError::Other(
+                format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}").into(),
+            ));
+        }
         if !unchanged {
             return Ok(Reply::NilArray);
         }
@@ -206,6 +227,21 @@ impl Machine {
         }
         *self.store.settings_mut() = settings;
         Ok(Reply::OK)
+    }
+
+    fn evict(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let mut keys = Vec::new();
+        while !args.is_empty() {
+            keys.push((
+                super::known_database(database(args)?)?,
+                args.key()?,
+                number(args)?,
+            ));
+        }
+        let evicted = keys
+            .into_iter()
+            .filter(|(db, key, version)| self.store.evict(*db, key, *version));
+        Ok(Reply::count(evicted.count()))
     }
 
     fn unwait(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -362,6 +398,8 @@ mod tests {
             ".scripts 1 2",
             ".scripts 99999999999",
             ".unwait",
+            ".evict 0 k",
+            ".evict 99 k 1",
             ".set a",
             ".later",
         ] {

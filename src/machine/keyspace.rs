@@ -7,9 +7,12 @@
 //! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
 //! choice) follows from the log and never from a hasher.
 
+mod memory;
+
 use super::access::Access;
 use super::entry::Millis;
 use super::event::{Classes, Event};
+use super::recency::{Recency, Use};
 use super::reply::{CommandError, Reply};
 use super::scripts::Scripts;
 use super::settings::Settings;
@@ -17,6 +20,7 @@ use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Z
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
 use indexmap::IndexMap;
+pub use memory::{Candidate, Walk};
 use siphasher::sip::SipHasher13;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
@@ -33,8 +37,9 @@ pub const SHARDS: usize = 1024;
 /// Keys that one entry removes for their deadline before its own commands run. The rest are absent all the same and go with later ticks.
 pub const EXPIRED_PER_ENTRY: usize = 1_000;
 
-/// Bytes a key costs beside its name and content: map slots, slot, deadline index.
-const OVERHEAD_BYTES: usize = 120;
+/// Bytes a key costs beside its name and content: map slots, slot, deadline index. As they decide what is refused for memory, every version of
+/// this program must count alike.
+const OVERHEAD_BYTES: usize = 128;
 
 /// SipHash-1-3 keyed by the cluster: nobody who does not know the key can aim at one shard, and every member counts shards alike.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +98,8 @@ pub struct Slot {
     pub deadline: Option<Millis>,
     /// The store's revision at its last change; never the same for two states of one key.
     pub version: u64,
+    /// When it was last used, and how often; not state.
+    pub recency: Recency,
 }
 
 type Shard = IndexMap<Bytes, Slot, ShardHasher>;
@@ -102,6 +109,9 @@ struct Database {
     shards: Vec<Arc<Shard>>,
     keys: usize,
     with_deadline: usize,
+    /// Of the keys, those that hold a session; and of these, those with a deadline.
+    sessions: usize,
+    sessions_with_deadline: usize,
     /// Content, names and overhead of its keys, in bytes.
     bytes: usize,
 }
@@ -113,8 +123,28 @@ impl Database {
             shards: vec![empty; SHARDS],
             keys: 0,
             with_deadline: 0,
+            sessions: 0,
+            sessions_with_deadline: 0,
             bytes: 0,
         }
+    }
+
+    /// Counts a key that came, but for its bytes.
+    fn add(&mut self, slot: &Slot) {
+        let (session, deadline) = (slot.value.is_session(), slot.deadline.is_some());
+        self.keys += 1;
+        self.with_deadline += usize::from(deadline);
+        self.sessions += usize::from(session);
+        self.sessions_with_deadline += usize::from(session && deadline);
+    }
+
+    /// Counts a key that went.
+    fn subtract(&mut self, slot: &Slot) {
+        let (session, deadline) = (slot.value.is_session(), slot.deadline.is_some());
+        self.keys -= 1;
+        self.with_deadline -= usize::from(deadline);
+        self.sessions -= usize::from(session);
+        self.sessions_with_deadline -= usize::from(session && deadline);
     }
 }
 
@@ -155,6 +185,8 @@ pub struct Store {
     hits: AtomicU64,
     /// Keys that they did not find; not state.
     misses: AtomicU64,
+    /// Keys that were evicted since this store is in memory; not state.
+    evicted: u64,
 }
 
 impl Store {
@@ -180,6 +212,7 @@ impl Store {
             draws: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            evicted: 0,
         }
     }
 
@@ -350,6 +383,11 @@ impl Store {
         )
     }
 
+    /// A number by chance for what decides nothing that is kept.
+    fn draw(&self) -> u64 {
+        Chance::new(self.draws.fetch_add(1, Ordering::Relaxed)).draw()
+    }
+
     /// Bytes of all keys, as counted where they change.
     pub fn bytes(&self) -> usize {
         self.databases.iter().map(|database| database.bytes).sum()
@@ -382,6 +420,7 @@ impl Store {
             db,
             now,
             seed: None,
+            quiet: false,
         }
     }
 
@@ -500,13 +539,10 @@ impl Store {
             return None;
         }
         let (key, slot) = Arc::make_mut(shard).swap_remove_entry(key)?;
-        database.keys -= 1;
+        database.subtract(&slot);
         database.bytes -= key.len() + slot.value.bytes() + OVERHEAD_BYTES;
         self.revision += 1;
-        if let Some(deadline) = slot.deadline {
-            database.with_deadline -= 1;
-            self.deadlines.remove(&(deadline, db, key.clone()));
-        }
+        self.move_deadline(db, &key, slot.deadline, None);
         self.move_field_deadline(db, &key, slot.value.first_deadline(), None);
         self.changed(db, &key);
         Some(slot)
@@ -517,10 +553,18 @@ impl Store {
         self.revision += 1;
         let mut value = value;
         value.settle(&self.settings);
+        let recency = Recency::new(self.clock);
+        if self.settings.maxmemory_policy.counts_uses()
+            && let Some(old) = self.slot(db, key)
+        {
+            recency.inherit(&old.recency);
+            recency.touch(self.clock, &self.settings, || self.draw());
+        }
         let slot = Slot {
             value,
             deadline,
             version: self.revision,
+            recency,
         };
         let old = self.replace(db, key, slot);
         // What it replaces may have ended already, found by nobody so far.
@@ -553,6 +597,7 @@ impl Store {
     fn replace(&mut self, db: u8, key: &[u8], slot: Slot) -> Option<Slot> {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
+        database.add(&slot);
         let shard = Arc::make_mut(&mut database.shards[index]);
         let (added, deadline, field_deadline) =
             (slot.value.bytes(), slot.deadline, slot.value.first_deadline());
@@ -560,7 +605,6 @@ impl Store {
             Some((_, _, place)) => Some(std::mem::replace(place, slot)),
             None => {
                 shard.insert(Bytes::copy_from_slice(key), slot);
-                database.keys += 1;
                 database.bytes += key.len() + OVERHEAD_BYTES;
                 None
             }
@@ -568,6 +612,7 @@ impl Store {
         database.bytes += added;
         let old_deadline = old.as_ref().and_then(|old| old.deadline);
         if let Some(old) = &old {
+            database.subtract(old);
             database.bytes -= old.value.bytes();
         }
         self.move_deadline(db, key, old_deadline, deadline);
@@ -580,16 +625,11 @@ impl Store {
         if from == to {
             return;
         }
-        let database = &mut self.databases[usize::from(db)];
         let key = Bytes::copy_from_slice(key);
         if let Some(from) = from {
-            database.with_deadline -= 1;
             self.deadlines.remove(&(from, db, key.clone()));
         }
-        if let Some(to) = to {
-            database.with_deadline += 1;
-            self.deadlines.insert((to, db, key));
-        }
+        self.deadlines.extend(to.map(|to| (to, db, key)));
     }
 
     /// Sets what a snapshot carries beside the slots.
@@ -616,6 +656,8 @@ pub struct View<'a> {
     now: Millis,
     /// Where chance comes from inside the log; none outside.
     seed: Option<u64>,
+    /// Whether looking at a key counts as no use of it: `CLIENT NO-TOUCH`.
+    quiet: bool,
 }
 
 impl<'a> View<'a> {
@@ -625,6 +667,11 @@ impl<'a> View<'a> {
             seed: Some(seed),
             ..self
         }
+    }
+
+    /// The same view, in which looking at a key counts as no use of it.
+    pub fn quietly(self) -> Self {
+        Self { quiet: true, ..self }
     }
 
     /// A number by chance: inside the log the same on every node, outside it another one at every call.
@@ -656,9 +703,18 @@ impl<'a> View<'a> {
         View { db, ..*self }
     }
 
-    /// A key's slot, if it is there and has not ended.
+    /// A key's slot, if it is there and has not ended: for those who use it.
     pub fn slot(&self, key: &[u8]) -> Option<&'a Slot> {
-        let slot = self.store.slot(self.db, key).filter(|slot| self.lives(slot));
+        let slot = self.glance(key);
+        if !self.quiet {
+            slot.inspect(|slot| self.touch(slot));
+        }
+        slot
+    }
+
+    /// The same for those who only ask about it, which is no use of it: `TTL`, `TYPE`, `OBJECT` … Redis: `LOOKUP_NOTOUCH`.
+    pub fn glance(&self, key: &[u8]) -> Option<&'a Slot> {
+        let slot = self.find(key);
         if self.seed.is_none() {
             let lookups = if slot.is_some() {
                 &self.store.hits
@@ -668,6 +724,27 @@ impl<'a> View<'a> {
             lookups.fetch_add(1, Ordering::Relaxed);
         }
         slot
+    }
+
+    /// The same for us: nobody has looked for it.
+    pub fn find(&self, key: &[u8]) -> Option<&'a Slot> {
+        self.store.slot(self.db, key).filter(|slot| self.lives(slot))
+    }
+
+    /// Notes that a key is used, if it is there.
+    pub fn note_use(&self, key: &[u8]) {
+        self.find(key).inspect(|slot| self.touch(slot));
+    }
+
+    fn touch(&self, slot: &Slot) {
+        slot.recency
+            .touch(self.now, &self.store.settings, || self.store.draw());
+    }
+
+    /// When a key was last used and how often, as far as this node knows; asking is no use.
+    pub fn last_use(&self, key: &[u8]) -> Option<Use> {
+        self.find(key)
+            .map(|slot| slot.recency.at(self.now, &self.store.settings))
     }
 
     fn lives(&self, slot: &Slot) -> bool {
@@ -681,18 +758,18 @@ impl<'a> View<'a> {
 
     /// Bytes of a key: its name, its value and what they cost.
     pub fn bytes_of(&self, key: &[u8]) -> Option<usize> {
-        self.slot(key)
+        self.find(key)
             .map(|slot| key.len() + slot.value.bytes() + OVERHEAD_BYTES)
     }
 
     /// 128 bits over what a key holds: equal for what a snapshot would write alike.
     pub fn digest_of(&self, key: &[u8]) -> Option<u128> {
-        self.slot(key).map(|slot| super::snapshot::digest_of(&slot.value))
+        self.find(key).map(|slot| super::snapshot::digest_of(&slot.value))
     }
 
     /// A key's version; 0 if it is absent.
     pub fn version(&self, key: &[u8]) -> u64 {
-        self.slot(key).map_or(0, |slot| slot.version)
+        self.find(key).map_or(0, |slot| slot.version)
     }
 
     /// The string under a key.
@@ -998,6 +1075,15 @@ impl Keyspace<'_> {
         let revision = self.store.revision;
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
         (slot.deadline, slot.version) = (deadline, revision);
+        let session = slot.value.is_session();
+        let database = &mut self.store.databases[usize::from(self.db)];
+        for (count, counts) in [
+            (&mut database.with_deadline, true),
+            (&mut database.sessions_with_deadline, session),
+        ] {
+            *count += usize::from(counts && deadline.is_some());
+            *count -= usize::from(counts && old.is_some());
+        }
         self.store.move_deadline(self.db, key, old, deadline);
         self.store.changed(self.db, key);
         true
@@ -1066,7 +1152,25 @@ impl Keyspace<'_> {
             return false;
         };
         self.store.insert_slot(self.db, to, slot.value, slot.deadline);
+        self.inherit_use(to, &slot.recency);
         true
+    }
+
+    /// A key takes over what is known of the use of another, whose value it has.
+    pub fn inherit_use(&mut self, key: &[u8], of: &Recency) {
+        self.view().find(key).inspect(|slot| slot.recency.inherit(of));
+    }
+
+    /// Sets how long a key has not been used (in milliseconds), or how often it is used, whichever the policy goes by.
+    pub fn set_use(&mut self, key: &[u8], idle_ms: Option<u64>, frequency: Option<u8>) {
+        let (now, counts) = (self.now(), self.settings().maxmemory_policy.counts_uses());
+        let view = self.view();
+        let Some(slot) = view.find(key) else { return };
+        match (idle_ms, frequency) {
+            (_, Some(frequency)) if counts => slot.recency.set_frequency(now, frequency),
+            (Some(idle_ms), _) if !counts => slot.recency.set_idle(now, idle_ms),
+            _ => {}
+        }
     }
 
     /// Empties this database. How many keys went.

@@ -17,6 +17,7 @@ pub mod keyspace;
 pub mod once;
 pub mod overlay;
 mod rdb;
+pub mod recency;
 pub mod reply;
 pub mod scripts;
 pub mod settings;
@@ -31,7 +32,7 @@ use entry::{Entry, Millis};
 use event::Event;
 use keyspace::{Call, DATABASES, Store, View};
 use once::{Once, Turn};
-use reply::{CommandError, Reply};
+use reply::{CommandError, OUT_OF_MEMORY, Reply};
 use table::Run;
 
 /// The replicated state: the keyspace, and which groups it came from.
@@ -99,12 +100,21 @@ impl Machine {
         };
         let replies = entry.commands.iter().map(|command| {
             call.seed = call.seed.wrapping_add(1);
-            let reply = self.run(command.db, &command.argv, &call).into();
+            let run = |machine: &mut Self| machine.run(command.db, &command.argv, &call);
+            let reply = self.admit(&command.argv).and_then(|()| run(self)).into();
             self.store.tell_emptied();
             self.serve(&call);
             reply
         });
         Outcome::Applied(replies.collect())
+    }
+
+    /// Whether a command may run as far as memory goes. As in Redis, what is more than one command is asked for all at its beginning: see `.exec`.
+    fn admit(&self, argv: &[Bytes]) -> Result<(), CommandError> {
+        if self.store.is_out_of_memory() && needs_memory(argv) {
+            return Err(OUT_OF_MEMORY);
+        }
+        Ok(())
     }
 
     fn run(&mut self, db: u8, argv: &[Bytes], call: &Call) -> Result<Reply, CommandError> {
@@ -134,7 +144,7 @@ impl Machine {
             let mut after = 0;
             while let Some(number) = self.store.waiting().next_for(db, &key, after) {
                 after = number;
-                let there = self.store.view(db, self.store.clock()).slot(&key).is_some();
+                let there = self.store.view(db, self.store.clock()).find(&key).is_some();
                 if !there && !self.store.waiting().any_even_if_gone() {
                     // Thousands may wait for what the first of them has taken.
                     break;
@@ -161,11 +171,24 @@ impl Machine {
     /// Answers a command that only reads, as of `now` on the log's clock (an earlier `now` counts as the clock). `Waiting` where it is to
     /// wait: only the log can make it do so.
     pub fn read(&self, now: Millis, db: u8, argv: &[Bytes]) -> Reply {
+        self.read_as(now, db, argv, false)
+    }
+
+    /// The same for one whose reads are no use of the keys, save by `TOUCH`.
+    pub fn read_quietly(&self, now: Millis, db: u8, argv: &[Bytes]) -> Reply {
+        self.read_as(now, db, argv, true)
+    }
+
+    fn read_as(&self, now: Millis, db: u8, argv: &[Bytes], quiet: bool) -> Reply {
         let answer = || {
             let spec = table::lookup(argv)?;
             let mut args = Args::new(argv, spec.name.split('|').count());
+            let mut view = self.view(now, known_database(db)?);
+            if quiet && spec.name != "TOUCH" {
+                view = view.quietly();
+            }
             match spec.run {
-                Run::Read(run) => run(&self.view(now, known_database(db)?), &mut args),
+                Run::Read(run) => run(&view, &mut args),
                 Run::Write(_) | Run::Local => Err(CommandError::text("ERR this command does not only read")),
             }
         };
@@ -216,6 +239,12 @@ impl Machine {
     pub fn digest(&self) -> u128 {
         snapshot::digest(self)
     }
+}
+
+/// Whether a command of the log may need more memory.
+fn needs_memory(argv: &[Bytes]) -> bool {
+    let is_libraries = argv.first().is_some_and(|name| name == ".libraries");
+    is_libraries || table::lookup(argv).is_ok_and(|spec| spec.needs_memory())
 }
 
 fn known_database(db: u8) -> Result<u8, CommandError> {

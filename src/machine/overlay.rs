@@ -158,7 +158,7 @@ impl Overlay {
                 continue;
             };
             let (db, key) = place;
-            let slot = self.scratch.view(now, db).slot(&key);
+            let slot = self.scratch.view(now, db).find(&key);
             let expected = if known.own {
                 Expected::Own
             } else {
@@ -221,7 +221,7 @@ mod tests {
         commands: &[&str],
     ) -> (Vec<Reply>, Effects) {
         overlay.begin(1_000, number);
-        let fetch = |db: u8, key: &[u8]| machine.view(1_000, db).slot(key).cloned();
+        let fetch = |db: u8, key: &[u8]| machine.view(1_000, db).find(key).cloned();
         let run = |text: &&str| {
             let command = words(text);
             let spec = table::lookup(&command.argv).unwrap();

@@ -293,6 +293,10 @@ pub enum CommandError {
     Other(Cow<'static, str>),
 }
 
+/// What is answered to a command that may need more memory, where `maxmemory` is used up and no key may go.
+pub const OUT_OF_MEMORY: CommandError =
+    CommandError::text("OOM command not allowed when used memory > 'maxmemory'.");
+
 impl CommandError {
     /// A refusal with its text, prefix first.
     pub const fn text(text: &'static str) -> Self {

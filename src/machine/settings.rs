@@ -33,6 +33,80 @@ pub struct Settings {
     pub stream_node_max_entries: usize,
     /// `hll-sparse-max-bytes`: bytes up to which a HyperLogLog stays sparse.
     pub hll_sparse_max_bytes: usize,
+    /// `maxmemory`: bytes that all keys may take together, as [`super::keyspace::Store::used`] counts them; 0: any number.
+    pub maxmemory: u64,
+    /// `maxmemory-policy`: which keys go when they take more.
+    pub maxmemory_policy: Policy,
+    /// `maxmemory-samples`: of how many keys the worst is evicted.
+    pub maxmemory_samples: usize,
+    /// `maxmemory-eviction-tenacity`: accepted and shown; what holds writes back here is `node/evict.rs`.
+    pub maxmemory_eviction_tenacity: usize,
+    /// `lfu-log-factor`: how slowly the count of uses grows.
+    pub lfu_log_factor: u64,
+    /// `lfu-decay-time`: after how many minutes the count of uses falls by one; 0: never.
+    pub lfu_decay_time: u64,
+}
+
+/// Which keys go when all take more than `maxmemory`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// None: what would need more is refused.
+    #[default]
+    Noeviction,
+    /// Of all keys, those that were not used for longest.
+    AllkeysLru,
+    /// Of all keys, those that are used least.
+    AllkeysLfu,
+    /// Of all keys, any.
+    AllkeysRandom,
+    /// Of those with a deadline, those that were not used for longest.
+    VolatileLru,
+    /// Of those with a deadline, those that are used least.
+    VolatileLfu,
+    /// Of those with a deadline, any.
+    VolatileRandom,
+    /// Those whose deadline is next.
+    VolatileTtl,
+}
+
+impl Policy {
+    const ALL: [(Self, &'static str); 8] = [
+        (Self::Noeviction, "noeviction"),
+        (Self::AllkeysLru, "allkeys-lru"),
+        (Self::AllkeysLfu, "allkeys-lfu"),
+        (Self::AllkeysRandom, "allkeys-random"),
+        (Self::VolatileLru, "volatile-lru"),
+        (Self::VolatileLfu, "volatile-lfu"),
+        (Self::VolatileRandom, "volatile-random"),
+        (Self::VolatileTtl, "volatile-ttl"),
+    ];
+
+    /// Its name, as Redis has it.
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.iter().find(|(policy, _)| *policy == self);
+        named.map_or("", |(_, name)| name)
+    }
+
+    /// The policy of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let named = Self::ALL.iter().find(|(_, known)| *known == name);
+        named.map(|(policy, _)| *policy)
+    }
+
+    /// Whether keys without a deadline go as well.
+    pub fn takes_all(self) -> bool {
+        matches!(self, Self::AllkeysLru | Self::AllkeysLfu | Self::AllkeysRandom)
+    }
+
+    /// Whether it goes by how often keys are used.
+    pub fn counts_uses(self) -> bool {
+        matches!(self, Self::AllkeysLfu | Self::VolatileLfu)
+    }
+
+    /// Whether it goes by the use of keys at all.
+    pub fn needs_uses(self) -> bool {
+        self.counts_uses() || matches!(self, Self::AllkeysLru | Self::VolatileLru)
+    }
 }
 
 impl Default for Settings {
@@ -50,6 +124,12 @@ impl Default for Settings {
             stream_node_max_bytes: 4096,
             stream_node_max_entries: 100,
             hll_sparse_max_bytes: 3000,
+            maxmemory: 0,
+            maxmemory_policy: Policy::default(),
+            maxmemory_samples: 5,
+            maxmemory_eviction_tenacity: 10,
+            lfu_log_factor: 10,
+            lfu_decay_time: 1,
         }
     }
 }
@@ -100,6 +180,15 @@ const PARAMETERS: &[Parameter] = &[
             settings.acl_pubsub_default || text == "resetchannels"
         },
     },
+    Parameter {
+        names: &["maxmemory-policy"],
+        get: |settings| settings.maxmemory_policy.name().to_owned(),
+        set: |settings, text| {
+            Policy::from_name(text)
+                .map(|policy| settings.maxmemory_policy = policy)
+                .is_some()
+        },
+    },
 ];
 
 const NUMBERS: &[Parameter] = numbers! {
@@ -113,6 +202,11 @@ const NUMBERS: &[Parameter] = numbers! {
     stream_node_max_bytes: "stream-node-max-bytes";
     stream_node_max_entries: "stream-node-max-entries";
     hll_sparse_max_bytes: "hll-sparse-max-bytes";
+    maxmemory: "maxmemory";
+    maxmemory_samples: "maxmemory-samples";
+    maxmemory_eviction_tenacity: "maxmemory-eviction-tenacity";
+    lfu_log_factor: "lfu-log-factor";
+    lfu_decay_time: "lfu-decay-time";
 };
 
 fn parameters() -> impl Iterator<Item = &'static Parameter> {

@@ -25,8 +25,10 @@
 use super::Machine;
 use super::access::Access;
 use super::effects::Applied;
+use super::entry::Millis;
 use super::keyspace::{DATABASES, Slot, Store};
 use super::once::Once;
+use super::recency::Recency;
 use super::scripts::Scripts;
 use super::settings::Settings;
 use super::value::Value;
@@ -424,7 +426,7 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
     }
     let mut slots = 0;
     while from.more()? {
-        let (db, key, slot) = read_slot(from, revision)?;
+        let (db, key, slot) = read_slot(from, revision, clock)?;
         if !store.insert_restored(db, &key, slot) {
             return Err(invalid(format!("slot {slots} has a key that was there before")));
         }
@@ -460,7 +462,12 @@ fn read_once<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Once> {
     Ok(Once::from_records(records))
 }
 
-fn read_slot<R: Read>(from: &mut FrameReader<'_, R>, revision: u64) -> io::Result<(u8, Bytes, Slot)> {
+/// Nothing is kept of when a key was last used: as of the snapshot, all were just now.
+fn read_slot<R: Read>(
+    from: &mut FrameReader<'_, R>,
+    revision: u64,
+    clock: Millis,
+) -> io::Result<(u8, Bytes, Slot)> {
     let [db] = from.take()?;
     if usize::from(db) >= DATABASES {
         return Err(invalid(format!("database {db}, of {DATABASES}")));
@@ -483,6 +490,7 @@ fn read_slot<R: Read>(from: &mut FrameReader<'_, R>, revision: u64) -> io::Resul
             value,
             deadline: has_deadline.then_some(deadline),
             version,
+            recency: Recency::new(clock),
         },
     ))
 }

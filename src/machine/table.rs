@@ -160,6 +160,11 @@ impl Spec {
         matches!(self.run, Run::Write(_)) && !self.keyless && self.group != "pubsub"
     }
 
+    /// Whether it may need more memory, and is refused where there is none: Redis' flag `denyoom`.
+    pub fn needs_memory(&self) -> bool {
+        self.flags.split(' ').any(|flag| flag == "denyoom")
+    }
+
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
     pub fn arity(&self) -> i64 {
         let mut count = self.name.split('|').count() as i64;

@@ -11,12 +11,14 @@
 //! | promoter (`members`) | learners that asked for a vote | `stop` |
 //! | comparer (`audit`) | the members' audits | `stop` |
 //! | taking back what waits for nobody | `hearing` | `stop` |
+//! | evictor (`evict`) | memory that is full | `stop` |
 //! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
 //! | watch over faults | Raft, the log | `stop` |
 
 mod audit;
 mod clock;
 mod discovery;
+mod evict;
 mod hearing;
 mod members;
 mod propose;
@@ -32,6 +34,7 @@ use crate::machine::access::{Access, Hash, Which};
 use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::{self, Unwait, Watch};
 use crate::machine::keyspace::View;
+use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
 #[cfg(feature = "lua")]
 use crate::machine::scripts;
@@ -384,6 +387,18 @@ impl Node {
         self.inner.state.machine().read().read(self.now(), db, argv)
     }
 
+    /// The same for one whose reads are no use of the keys: `CLIENT NO-TOUCH`.
+    pub fn read_local_quietly(&self, db: u8, argv: &[Bytes]) -> Reply {
+        let now = self.now();
+        self.inner.state.machine().read().read_quietly(now, db, argv)
+    }
+
+    /// Whether what needs more memory is refused: more is in use than `maxmemory`, and no key may go. As of the last entry applied here; costs
+    /// no lock.
+    pub fn is_out_of_memory(&self) -> bool {
+        self.inner.state.fullness().is_out_of_memory()
+    }
+
     /// Reads one database (0 to 15) directly, at one applied index. Applying waits meanwhile: be quick.
     pub fn view<R>(&self, db: u8, read: impl FnOnce(View<'_>) -> R) -> R {
         read(self.inner.state.machine().read().view(self.now(), db))
@@ -459,11 +474,12 @@ impl Node {
     pub fn status(&self) -> Status {
         let inner = &self.inner;
         let state = inner.replica.state();
-        let (keys, used_bytes, expired_keys) = {
+        let (keys, used_bytes, expired_keys, evicted_keys) = {
             let machine = inner.state.machine().read();
             let store = machine.store();
             let keys: usize = (0..16).map(|db| store.counts(db).0).sum();
-            (keys as u64, store.bytes() as u64, store.expired())
+            let used = store.used() as u64;
+            (keys as u64, used, store.expired(), store.evicted())
         };
         let (proposed_commands, proposed_groups) = inner.proposer.sealed();
         let members = state.members.iter().map(|(id, (member, voter))| MemberStatus {
@@ -502,6 +518,7 @@ impl Node {
             keys,
             used_bytes,
             expired_keys,
+            evicted_keys,
             proposed_commands,
             proposed_groups,
         }
@@ -745,6 +762,8 @@ impl Opened {
             peers: peers.clone(),
             clock,
             gate: Arc::default(),
+            turn: Arc::default(),
+            state: state.clone(),
         };
         #[cfg(feature = "lua")]
         let scripts = Arc::new(script::Scripts::start(
@@ -876,6 +895,7 @@ impl Opened {
             inner.peers.clone(),
             inner.differences.clone(),
         ));
+        tasks.spawn(evict::evict(outbound.clone()));
         tasks.spawn(ticker::tick(inner.state.clone(), outbound));
         tasks.spawn(ticker::snapshot(
             inner.replica.clone(),
@@ -1062,6 +1082,14 @@ impl Inbound for Doorway {
 
     async fn propose(&self, group: Bytes) -> Option<String> {
         self.outbound.propose(group).await
+    }
+
+    fn last_use(&self, keys: &[(u8, Bytes)]) -> Vec<Option<Use>> {
+        let state = &self.outbound.state;
+        let (now, machine) = (state.now(), state.machine().read());
+        keys.iter()
+            .map(|(db, key)| machine.view(now, *db).last_use(key))
+            .collect()
     }
 
     #[cfg(feature = "lua")]

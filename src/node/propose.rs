@@ -17,6 +17,7 @@ use crate::machine::reply::Reply;
 use crate::raft::answers::Answers;
 use crate::raft::client::Peers;
 use crate::raft::replica::{LeaderWatch, Replica, Role};
+use crate::raft::state_store::State;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -35,6 +36,10 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait after a refusal before the groups are sent again: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
 const RETRY_MOST: Duration = Duration::from_millis(100);
+
+/// How long the leader holds a group back while memory is full and keys are being evicted: less than [`RESEND_AFTER`], so that it is not sent
+/// again meanwhile.
+const HELD_BACK: Duration = Duration::from_millis(500);
 
 /// One call of `write` that waits for a place in a group.
 struct Request {
@@ -320,13 +325,39 @@ pub(super) struct Outbound {
     pub(super) clock: Arc<Clock>,
     /// Open to all who propose; closed by a script that must run alone. Held until what was proposed is applied.
     pub(super) gate: Arc<RwLock<()>>,
+    /// Held by the one who is next to pass [`Outbound::pass`], so that groups stay in their order; at most for [`HELD_BACK`].
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// What this node has applied: how full memory is.
+    pub(super) state: State,
 }
 
 impl Outbound {
     /// Stamps a group with this leader's time and chance and hands it to Raft. `Some`: why it was not applied.
     pub(super) async fn propose(&self, group: Bytes) -> Option<String> {
+        let came = Instant::now();
+        let turn = self.turn.lock().await;
+        self.pass(came).await;
+        let _open = self.gate.read().await;
+        drop(turn);
+        self.hand_over(group).await
+    }
+
+    /// The same for what frees memory: it is never held back.
+    pub(super) async fn propose_at_once(&self, group: Bytes) -> Option<String> {
         let _open = self.gate.read().await;
         self.hand_over(group).await
+    }
+
+    /// Waits while more memory is in use than `maxmemory` and it grows faster than keys are evicted; no longer than [`HELD_BACK`] since the
+    /// group came.
+    async fn pass(&self, came: Instant) {
+        let fullness = self.state.fullness();
+        if fullness.holds_back() {
+            let eased = tokio::time::timeout_at((came + HELD_BACK).into(), fullness.eased());
+            if eased.await.is_err() {
+                tracing::debug!("keys are evicted more slowly than others are written");
+            }
+        }
     }
 
     /// The same for whoever has closed the gate.

@@ -58,10 +58,13 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Keys in all databases.
     pub keys: u64,
-    /// Bytes of all keys, counted where they change.
+    /// Bytes in use: of an empty state and of all keys, counted where they change. What `maxmemory` bounds.
     pub used_bytes: u64,
     /// Keys that ended by their deadline, ever.
     pub expired_keys: u64,
+    /// Keys that were evicted for `maxmemory` since this node's start, or since it was sent a snapshot.
+    #[serde(default)]
+    pub evicted_keys: u64,
     /// Commands this node proposed since its start.
     pub proposed_commands: u64,
     /// Groups they went in.

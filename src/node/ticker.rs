@@ -29,7 +29,7 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
             .is_some_and(|deadline| deadline <= outbound.clock.now());
         if due {
             let tick = entry::encode(Origin::default(), &[]);
-            if let Some(why) = outbound.propose(tick).await {
+            if let Some(why) = outbound.propose_at_once(tick).await {
                 // Another leads now, and ticks.
                 tracing::debug!(why, "a tick was refused");
             }

@@ -5,6 +5,7 @@ use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
 use super::{Member, Types, pb, wire};
 use crate::config::Secret;
+use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -234,6 +235,18 @@ impl Peers {
             .status(self.request(id, pb::StatusRequest {}))
             .await?
             .into_inner())
+    }
+
+    /// When a member last used these keys, in their order; none where it has no such key.
+    pub(crate) async fn last_use(
+        &self,
+        id: u64,
+        address: &str,
+        keys: Vec<(u8, Bytes)>,
+    ) -> Result<Vec<Option<Use>>, Status> {
+        let request = self.request(id, wire::used_keys_to(keys));
+        let answer = self.control(address)?.last_use(request).await?.into_inner();
+        Ok(wire::uses_from(&answer))
     }
 
     /// Opens the stream on which groups are forwarded to the leader. It answers those it refuses, with the reason.

@@ -149,6 +149,27 @@ pub struct EvaluateResponse {
     #[prost(uint64, tag = "4")]
     pub ticket: u64,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LastUseRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<UsedKey>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsedKey {
+    #[prost(uint32, tag = "1")]
+    pub database: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LastUseResponse {
+    /// One for each key, in order: milliseconds since it was last used; the greatest number where there is no such key.
+    #[prost(uint64, repeated, tag = "1")]
+    pub idle_ms: ::prost::alloc::vec::Vec<u64>,
+    /// One byte for each key: how often it is used.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub frequency: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloRequest {
     #[prost(uint64, tag = "1")]
@@ -487,6 +508,28 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Evaluate"));
             self.inner.streaming(req, path, codec).await
         }
+        /// When keys were last used here: asked by a leader that is about to evict.
+        pub async fn last_use(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LastUseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LastUseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/LastUse");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "LastUse"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Finding each other, forming a cluster, changing its members.
         pub async fn hello(
             &mut self,
@@ -648,6 +691,11 @@ pub mod peer_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::EvaluateRequest>>,
         ) -> std::result::Result<tonic::Response<Self::EvaluateStream>, tonic::Status>;
+        /// When keys were last used here: asked by a leader that is about to evict.
+        async fn last_use(
+            &self,
+            request: tonic::Request<super::LastUseRequest>,
+        ) -> std::result::Result<tonic::Response<super::LastUseResponse>, tonic::Status>;
         /// Finding each other, forming a cluster, changing its members.
         async fn hello(
             &self,
@@ -1100,6 +1148,49 @@ pub mod peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plenary.v1.Peer/LastUse" => {
+                    #[allow(non_camel_case_types)]
+                    struct LastUseSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::LastUseRequest>
+                    for LastUseSvc<T> {
+                        type Response = super::LastUseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LastUseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::last_use(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LastUseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -7,6 +7,7 @@ use super::pb::peer_server::{Peer, PeerServer};
 use super::replica::Replica;
 use super::{Member, pb, wire};
 use crate::machine::entry;
+use crate::machine::recency::Use;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::raft::VoteResponse;
@@ -26,6 +27,9 @@ const FORWARD_PIPELINE: usize = 64;
 /// Scripts of one follower that are evaluated or wait for it at once; further ones wait in the stream.
 const EVALUATE_PIPELINE: usize = 4_096;
 
+/// Keys that are asked for at once when they were last used: applying waits while they are looked up.
+pub(crate) const LAST_USE_KEYS: usize = 4_096;
+
 /// HTTP/2 streams of one connection at once: a peer opens a handful, a stranger must not open a million.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
@@ -39,6 +43,8 @@ pub(crate) trait Inbound: Send + Sync + 'static {
     fn change_member(&self, change: MemberChange) -> impl Future<Output = Result<u64, String>> + Send;
     /// Evaluates a script that another node asks this leader for.
     fn evaluate(&self, from: u64, script: &Bytes) -> impl Future<Output = Evaluated> + Send;
+    /// When keys were last used here, in their order; none where there is no such key.
+    fn last_use(&self, keys: &[(u8, Bytes)]) -> Vec<Option<Use>>;
     /// Proposes a follower's group. `Some`: why not.
     fn propose(&self, group: Bytes) -> impl Future<Output = Option<String>> + Send;
 }
@@ -279,6 +285,21 @@ impl<I: Inbound> Peer for Service<I> {
         self.admit_member(&request)?;
         let index = self.replica.read_index().await.map_err(internal)?;
         Ok(Response::new(pb::ReadIndexResponse { index }))
+    }
+
+    async fn last_use(
+        &self,
+        request: Request<pb::LastUseRequest>,
+    ) -> Result<Response<pb::LastUseResponse>, Status> {
+        self.admit_member(&request)?;
+        let keys = wire::used_keys_from(request.into_inner())?;
+        if keys.len() > LAST_USE_KEYS {
+            return Err(Status::invalid_argument(format!(
+                "{} keys, {LAST_USE_KEYS} at most",
+                keys.len()
+            )));
+        }
+        Ok(Response::new(wire::uses_to(&self.inbound.last_use(&keys))))
     }
 
     type EvaluateStream = Answers<pb::EvaluateResponse>;

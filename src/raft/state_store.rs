@@ -4,6 +4,7 @@
 
 use super::answers::Answers;
 use super::fault::Fault;
+use super::fullness::Fullness;
 use super::log::LogReader;
 use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
 use super::{Group, LogId, Types};
@@ -36,6 +37,7 @@ pub(crate) struct State {
     access_changes: watch::Receiver<u64>,
     /// The last audit that is complete; held for a copy.
     audit: Arc<Mutex<Option<Audit>>>,
+    fullness: Arc<Fullness>,
 }
 
 /// The digest of the whole state at one index. Every member takes it at the same entries, so equal indices must have equal digests.
@@ -77,6 +79,11 @@ impl State {
     /// The same, to wait for changes.
     pub(crate) fn access_changes(&self) -> watch::Receiver<u64> {
         self.access_changes.clone()
+    }
+
+    /// How full memory is, as of the last entry applied.
+    pub(crate) fn fullness(&self) -> &Fullness {
+        &self.fullness
     }
 
     /// The last audit.
@@ -145,7 +152,9 @@ impl StateStore {
             clock: Arc::new(Mutex::new(clock)),
             applied: applied.subscribe(),
             audit: Arc::default(),
+            fullness: Arc::default(),
         };
+        state.fullness.note(state.machine.read().store());
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
         Ok(Self {
             state,
@@ -179,6 +188,7 @@ impl StateStore {
             let clock = machine.store().clock();
             self.note_clock(clock);
             self.note_access(machine.store().access().revision());
+            self.state.fullness.note(machine.store());
             // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
             // token of a write can wait for it here.
             self.applied.send_replace(index);
@@ -314,6 +324,7 @@ impl RaftStateMachine<Types> for StateStore {
             let mut current = self.state.machine.write();
             self.note_clock(machine.store().clock());
             self.note_access(machine.store().access().revision());
+            self.state.fullness.note(machine.store());
             self.applied
                 .send_replace(meta.last_log_id.map_or(0, |id| id.index));
             let watched = current.store().watches_changes();

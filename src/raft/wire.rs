@@ -3,7 +3,10 @@
 use super::client::Evaluated;
 use super::log::record;
 use super::{LogId, Member, Types, Vote, pb};
+use crate::machine::keyspace::DATABASES;
+use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
+use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
     VoteResponse,
@@ -185,4 +188,46 @@ pub(super) fn member_from(member: pb::FoundingMember) -> (u64, Member) {
             resp_addr: member.resp_addr,
         },
     )
+}
+
+pub(super) fn used_keys_to(keys: Vec<(u8, Bytes)>) -> pb::LastUseRequest {
+    let keys = keys.into_iter().map(|(db, key)| pb::UsedKey {
+        database: db.into(),
+        key,
+    });
+    pb::LastUseRequest { keys: keys.collect() }
+}
+
+/// The keys asked for; an unknown database is refused.
+pub(super) fn used_keys_from(request: pb::LastUseRequest) -> Result<Vec<(u8, Bytes)>, Status> {
+    let key = |asked: pb::UsedKey| {
+        let db = u8::try_from(asked.database).ok();
+        let db = db.filter(|db| usize::from(*db) < DATABASES);
+        Ok((
+            db.ok_or_else(|| Status::invalid_argument("no such database"))?,
+            asked.key,
+        ))
+    };
+    request.keys.into_iter().map(key).collect()
+}
+
+pub(super) fn uses_to(uses: &[Option<Use>]) -> pb::LastUseResponse {
+    let idle_ms = uses.iter().map(|used| used.map_or(u64::MAX, |used| used.idle_ms));
+    let frequency = uses.iter().map(|used| used.map_or(0, |used| used.frequency));
+    pb::LastUseResponse {
+        idle_ms: idle_ms.collect(),
+        frequency: frequency.collect(),
+    }
+}
+
+/// As many as both lists hold.
+pub(super) fn uses_from(response: &pb::LastUseResponse) -> Vec<Option<Use>> {
+    let pairs = response.idle_ms.iter().zip(&response.frequency);
+    let used = |(idle_ms, frequency): (&u64, &u8)| {
+        (*idle_ms != u64::MAX).then_some(Use {
+            idle_ms: *idle_ms,
+            frequency: *frequency,
+        })
+    };
+    pairs.map(used).collect()
 }

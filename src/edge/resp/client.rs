@@ -235,9 +235,10 @@ pub(super) fn no_evict(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
-/// Accepted and shown: reads do not count as uses of keys yet.
+/// Whether its reads are no use of the keys.
 pub(super) fn no_touch(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
-    caller.client.shown.lock().no_touch = on_or_off(args.bytes()?)?;
+    caller.quiet = on_or_off(args.bytes()?)?;
+    caller.client.shown.lock().no_touch = caller.quiet;
     Ok(Reply::OK)
 }
 

@@ -199,9 +199,10 @@ fn failed(name: &str, why: &str) -> CommandError {
 
 pub(super) fn resetstat(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
     let shared = &caller.shared;
-    shared
-        .stats
-        .reset(shared.node.view(0, |view| view.store().lookups()));
+    let (lookups, evicted) = shared
+        .node
+        .view(0, |view| (view.store().lookups(), view.store().evicted()));
+    shared.stats.reset(lookups, evicted);
     shared.calls.reset();
     Ok(Reply::OK)
 }

@@ -21,7 +21,7 @@ use super::{Shared, trouble};
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
-use crate::machine::reply::{CommandError, Reply};
+use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
 use crate::node::{Freshness, Token, Written};
 use bytes::{Bytes, BytesMut};
@@ -74,6 +74,8 @@ pub(super) struct Caller {
     pub(super) seen: Token,
     /// Whether it read since: then it has seen what this node has applied.
     pub(super) read: bool,
+    /// Whether its reads are no use of the keys: `CLIENT NO-TOUCH`.
+    pub(super) quiet: bool,
     pub(super) answers: Answers,
     /// What was said since `MULTI`.
     pub(super) transaction: Option<Box<Transaction>>,
@@ -131,6 +133,7 @@ impl Caller {
             freshness: Freshness::default(),
             seen: Token::default(),
             read: false,
+            quiet: false,
             answers: Answers::default(),
             transaction: None,
             watches: Vec::new(),
@@ -421,6 +424,10 @@ impl Connection {
             return self.reject(spec.name == "EXEC", refusal).await;
         }
         self.sit_out_pause(spec, &argv).await?;
+        if self.caller.transaction.is_some() && multi::lacks_memory(&self.caller, spec) {
+            self.caller.refused(Some(spec), &argv, &OUT_OF_MEMORY);
+            return self.reject(false, OUT_OF_MEMORY).await;
+        }
         if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
             return self.queue(spec, argv).await;
         }
@@ -578,7 +585,12 @@ impl Connection {
                 }
                 (reply, _) => reply,
             };
-            self.caller.ran(spec, &argv, took, &reply);
+            if reply == Reply::Error(OUT_OF_MEMORY) {
+                // As in Redis it was refused before it ran, though here the log had to say so.
+                self.caller.refused(Some(spec), &argv, &OUT_OF_MEMORY);
+            } else {
+                self.caller.ran(spec, &argv, took, &reply);
+            }
             self.answer(reply).await?;
         }
         Ok(())
@@ -587,12 +599,15 @@ impl Connection {
     async fn read(&mut self, argv: &[Bytes]) -> Reply {
         let caller = &mut self.caller;
         caller.read = true;
-        match caller.freshness {
-            Freshness::Local => caller.shared.node.read_local(caller.db, argv),
-            fresh => match caller.shared.node.read(fresh, caller.db, argv).await {
-                Ok(reply) => reply,
-                Err(error) => Reply::Error(trouble(error)),
-            },
+        if caller.freshness != Freshness::Local
+            && let Err(error) = caller.shared.node.fresh(caller.freshness).await
+        {
+            return Reply::Error(trouble(error));
+        }
+        if caller.quiet {
+            caller.shared.node.read_local_quietly(caller.db, argv)
+        } else {
+            caller.shared.node.read_local(caller.db, argv)
         }
     }
 

@@ -7,7 +7,7 @@ use super::hub::Kind;
 use super::local::Answer;
 use super::{REDIS_VERSION, Shared};
 use crate::machine::args::Args;
-use crate::machine::keyspace::DATABASES;
+use crate::machine::keyspace::{DATABASES, Store};
 use crate::machine::reply::Reply;
 use crate::node::status::Status;
 use bytes::Bytes;
@@ -147,9 +147,15 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
         "used_memory_peak_perc",
         format_args!("{:.2}%", 100.0 * ratio(used, peak)),
     );
-    fields.zeros(&["used_memory_overhead", "used_memory_startup"]);
-    fields.add("used_memory_dataset", used);
-    fields.add("used_memory_dataset_perc", "100.00%");
+    let empty = Store::bytes_when_empty() as u64;
+    let dataset = used.saturating_sub(empty);
+    fields.add("used_memory_overhead", empty);
+    fields.add("used_memory_startup", empty);
+    fields.add("used_memory_dataset", dataset);
+    fields.add(
+        "used_memory_dataset_perc",
+        format_args!("{:.2}%", 100.0 * ratio(dataset, used.saturating_sub(empty))),
+    );
     fields.add("allocator_allocated", used);
     fields.add("allocator_active", resident);
     fields.add("allocator_resident", resident);
@@ -169,9 +175,10 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("used_memory_vm_total_human", "0B");
     fields.zeros(&["used_memory_functions", "used_memory_scripts"]);
     fields.add("used_memory_scripts_human", "0B");
-    fields.add("maxmemory", 0);
-    fields.add("maxmemory_human", "0B");
-    fields.add("maxmemory_policy", "noeviction");
+    let settings = shared.node.settings();
+    fields.add("maxmemory", settings.maxmemory);
+    fields.add("maxmemory_human", human(settings.maxmemory));
+    fields.add("maxmemory_policy", settings.maxmemory_policy.name());
     fields.add(
         "allocator_frag_ratio",
         format_args!("{:.2}", ratio(resident, used)),
@@ -299,10 +306,12 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     fields.add("expired_keys", status.expired_keys);
     fields.add("expired_stale_perc", "0.00");
-    fields.zeros(&[
-        "expired_time_cap_reached_count",
-        "expire_cycle_cpu_milliseconds",
+    fields.zeros(&["expired_time_cap_reached_count", "expire_cycle_cpu_milliseconds"]);
+    fields.add(
         "evicted_keys",
+        status.evicted_keys.saturating_sub(stats.evicted_before.get()),
+    );
+    fields.zeros(&[
         "evicted_clients",
         "total_eviction_exceeded_time",
         "current_eviction_exceeded_time",

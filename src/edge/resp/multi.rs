@@ -81,6 +81,12 @@ pub(super) fn is_never_queued(spec: &Spec) -> bool {
     )
 }
 
+/// Whether memory is full so that nothing more is queued: a transaction takes memory, whatever it does. It can be ended all the same.
+pub(super) fn lacks_memory(caller: &Caller, spec: &Spec) -> bool {
+    let ends = matches!(spec.name, "EXEC" | "DISCARD" | "QUIT" | "RESET");
+    !ends && caller.shared.node.is_out_of_memory()
+}
+
 /// What `EXEC` answers where it could not be run: the transaction is over. Redis leaves out the plain prefix of the reason.
 pub(super) fn aborted(caller: &mut Caller, reason: &CommandError) -> CommandError {
     caller.forget_transaction();
@@ -286,11 +292,16 @@ impl Connection {
         }
         caller.read = true;
         caller.refresh().await?;
+        let quiet = caller.quiet;
         Ok(caller.shared.node.view(0, |view| {
             let read = |step: &Step| match (step.spec.run, &step.call) {
                 (Run::Read(run), Call::Command(argv)) => {
                     let mut args = Args::new(argv, step.spec.name.split('|').count());
-                    match run(&view.of(step.db), &mut args) {
+                    let mut view = view.of(step.db);
+                    if quiet && step.spec.name != "TOUCH" {
+                        view = view.quietly();
+                    }
+                    match run(&view, &mut args) {
                         // Nobody waits in a transaction.
                         Ok(Reply::Waiting(_)) => Reply::NilArray,
                         reply => reply.into(),

@@ -7,7 +7,7 @@ use super::{REDIS_VERSION, trouble};
 use crate::config::DebugCommand;
 use crate::machine::args::{Args, integer};
 use crate::machine::glob;
-use crate::machine::keyspace::DATABASES;
+use crate::machine::keyspace::{DATABASES, Store};
 use crate::machine::reply::{CommandError, Reply};
 use crate::node::Token;
 use bytes::Bytes;
@@ -186,8 +186,10 @@ pub(super) fn memory_stats(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
         ("peak.allocated".to_owned(), number(used)),
         ("total.allocated".to_owned(), number(status.used_bytes)),
     ];
+    let empty = Store::bytes_when_empty() as u64;
+    let dataset = status.used_bytes.saturating_sub(empty);
+    pairs.push(("startup.allocated".to_owned(), number(empty)));
     let zeros = [
-        "startup.allocated",
         "replication.backlog",
         "clients.slaves",
         "clients.normal",
@@ -211,13 +213,10 @@ pub(super) fn memory_stats(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
     let ratio = resident as f64 / status.used_bytes.max(1) as f64;
     pairs.extend(
         [
-            ("overhead.total", Reply::Integer(0)),
+            ("overhead.total", number(empty)),
             ("keys.count", number(status.keys)),
-            (
-                "keys.bytes-per-key",
-                number(status.used_bytes / status.keys.max(1)),
-            ),
-            ("dataset.bytes", number(status.used_bytes)),
+            ("keys.bytes-per-key", number(dataset / status.keys.max(1))),
+            ("dataset.bytes", number(dataset)),
             ("dataset.percentage", Reply::Double(100.0)),
             (
                 "peak.percentage",
@@ -376,15 +375,15 @@ fn debug_object(caller: &Caller, key: &Bytes) -> Answer {
     let Reply::Bulk(encoding) = ask(b"ENCODING") else {
         return Err(CommandError::NoSuchKey);
     };
-    let bytes = caller
-        .shared
-        .node
-        .view(caller.db, |view| view.bytes_of(key))
-        .unwrap_or(0);
+    let (bytes, used, now) = caller.shared.node.view(caller.db, |view| {
+        (view.bytes_of(key).unwrap_or(0), view.last_use(key), view.now())
+    });
+    let idle = used.map_or(0, |used| used.idle_ms / 1000);
     Ok(Reply::Simple(
         format!(
-            "Value at:0x0 refcount:1 encoding:{} serializedlength:{bytes} lru:0 lru_seconds_idle:0",
-            quoted(&encoding)
+            "Value at:0x0 refcount:1 encoding:{} serializedlength:{bytes} lru:{} lru_seconds_idle:{idle}",
+            quoted(&encoding),
+            (now / 1000).saturating_sub(idle) & 0x00ff_ffff
         )
         .into(),
     ))

@@ -32,6 +32,8 @@ pub(super) struct Stats {
     pub(super) errors: Counter,
     /// The hits and misses of the keyspace that had been at the last reset.
     pub(super) lookups_before: (Counter, Counter),
+    /// The evicted keys that had been then.
+    pub(super) evicted_before: Counter,
     /// Commands in the second before the last tick. Survives a reset.
     pub(super) commands_per_second: Counter,
     /// Errors by their first word. Held for one look-up, never across an await.
@@ -74,8 +76,9 @@ impl Stats {
         self.kinds.lock().clone()
     }
 
-    /// `CONFIG RESETSTAT`, when the keyspace has counted so many hits and misses.
-    pub(super) fn reset(&self, lookups: (u64, u64)) {
+    /// `CONFIG RESETSTAT`, when the keyspace has counted so many hits and misses, and evicted so many keys.
+    pub(super) fn reset(&self, lookups: (u64, u64), evicted: u64) {
+        self.evicted_before.set(evicted);
         self.lookups_before.0.set(lookups.0);
         self.lookups_before.1.set(lookups.1);
         let counters = [

@@ -40,12 +40,13 @@ fn dump(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 struct Options {
     replace: bool,
     absolute: bool,
-    idle: bool,
-    frequency: bool,
+    /// Seconds since it was last used.
+    idle: Option<u64>,
+    /// How often it is used.
+    frequency: Option<u8>,
 }
 
 impl Options {
-    /// When it was last used is not noted here: such numbers are read, and forgotten.
     fn parse(args: &mut Args<'_>) -> Result<Self, CommandError> {
         let mut options = Self::default();
         while !args.is_empty() {
@@ -54,18 +55,13 @@ impl Options {
                 options.replace = true;
             } else if args.keyword("ABSTTL") {
                 options.absolute = true;
-            } else if more >= 1 && !options.frequency && args.keyword("IDLETIME") {
-                options.idle = true;
-                if args.integer()? < 0 {
-                    return Err(CommandError::text("ERR Invalid IDLETIME value, must be >= 0"));
-                }
-            } else if more >= 1 && !options.idle && args.keyword("FREQ") {
-                options.frequency = true;
-                if !(0..=255).contains(&args.integer()?) {
-                    return Err(CommandError::text(
-                        "ERR Invalid FREQ value, must be >= 0 and <= 255",
-                    ));
-                }
+            } else if more >= 1 && options.frequency.is_none() && args.keyword("IDLETIME") {
+                const INVALID: CommandError = CommandError::text("ERR Invalid IDLETIME value, must be >= 0");
+                options.idle = Some(u64::try_from(args.integer()?).map_err(|_| INVALID)?);
+            } else if more >= 1 && options.idle.is_none() && args.keyword("FREQ") {
+                const INVALID: CommandError =
+                    CommandError::text("ERR Invalid FREQ value, must be >= 0 and <= 255");
+                options.frequency = Some(u8::try_from(args.integer()?).map_err(|_| INVALID)?);
             } else {
                 return Err(CommandError::Syntax);
             }
@@ -98,6 +94,8 @@ fn restore(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comman
         return Ok(Reply::OK);
     }
     keys.put_until(key, value, deadline);
+    let idle_ms = options.idle.map(|seconds| seconds.saturating_mul(1000));
+    keys.set_use(key, idle_ms, options.frequency);
     keys.notify(Classes::GENERIC, "restore", key);
     Ok(Reply::OK)
 }

@@ -6,6 +6,7 @@ use crate::machine::entry::Millis;
 use crate::machine::event::Classes;
 use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Keyspace, Slot, View};
+use crate::machine::recency::Use;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, local, read, write};
 use crate::machine::value::{Encoding, Value};
@@ -46,14 +47,14 @@ pub(super) const COMMANDS: &[Spec] = &[
         .summary("How Redis would hold the value under a key."),
     read("OBJECT|FREQ", "key", object_freq)
         .since("4.0.0")
-        .summary("Refused: how often keys are used is not counted."),
+        .summary("How often a key is used: the logarithm of a number, under an LFU policy."),
     read("OBJECT|HELP", "", object_help)
         .since("6.2.0")
         .flags("loading stale")
         .summary("The subcommands of OBJECT."),
     read("OBJECT|IDLETIME", "key", object_idletime)
         .since("2.2.3")
-        .summary("Always 0: when a key was last used is not noted."),
+        .summary("Seconds since a key was last used, as far as this node knows."),
     read("OBJECT|REFCOUNT", "key", object_refcount)
         .since("2.2.3")
         .summary("How many references Redis would count on the value."),
@@ -89,10 +90,10 @@ pub(super) const COMMANDS: &[Spec] = &[
     read("SCAN", "cursor [MATCH pattern] [COUNT count] [TYPE type]", scan)
         .since("2.8.0")
         .summary("A piece of the keys, and the cursor of the next piece."),
-    read("TOUCH", "key [key ...]", exists)
+    read("TOUCH", "key [key ...]", touch)
         .since("3.2.1")
         .flags("fast")
-        .summary("How many of the keys are there. When a key was last used is not noted."),
+        .summary("Uses the keys, and replies how many of them are there."),
     read("TTL", "key", ttl)
         .flags("fast")
         .summary("How long a key still lives, in seconds; -1: for ever, -2: no such key."),
@@ -136,13 +137,23 @@ fn del(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
 
 fn exists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     Ok(Reply::count(
+        args.rest()
+            .iter()
+            .filter(|key| view.glance(key).is_some())
+            .count(),
+    ))
+}
+
+fn touch(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    Ok(Reply::count(
         args.rest().iter().filter(|key| view.slot(key).is_some()).count(),
     ))
 }
 
 fn type_(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     Ok(Reply::Simple(Cow::Borrowed(
-        view.get(args.key()?).map_or("none", Value::type_name),
+        view.glance(args.key()?)
+            .map_or("none", |slot| slot.value.type_name()),
     )))
 }
 
@@ -266,7 +277,7 @@ fn life(
     args: &mut Args<'_>,
     shown: impl Fn(Millis) -> Millis,
 ) -> Result<Reply, CommandError> {
-    Ok(Reply::Integer(match view.slot(args.key()?) {
+    Ok(Reply::Integer(match view.glance(args.key()?) {
         None => -2,
         Some(Slot { deadline: None, .. }) => -1,
         Some(Slot {
@@ -328,10 +339,12 @@ fn copy(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
 
 fn move_(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, db) = (args.key()?, database(args.bytes()?)?);
+    let recency = keys.view().slot(key).map(|slot| slot.recency.clone());
     let placed = place(keys, key, db, key, false, |keys| {
         keys.remove(key);
     })?;
-    if placed {
+    if let (true, Some(recency)) = (placed, recency) {
+        keys.of(db).inherit_use(key, &recency);
         keys.notify(Classes::GENERIC, "move_from", key);
         keys.of(db).notify(Classes::GENERIC, "move_to", key);
     }
@@ -434,39 +447,67 @@ fn scan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn object_encoding(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let value = view.get(args.key()?);
-    Ok(value.map_or(Reply::Nil, |value| Reply::bulk(value.encoding())))
+    let slot = view.glance(args.key()?);
+    Ok(slot.map_or(Reply::Nil, |slot| Reply::bulk(slot.value.encoding())))
 }
 
 /// Integers that every Redis shares between all keys, up to this one exclusive.
 const SHARED_INTEGERS: i64 = 10_000;
 
 fn object_refcount(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+    // What each key's use is noted for is shared by none.
+    let settings = view.settings();
+    let each_its_own = settings.maxmemory > 0 && settings.maxmemory_policy.needs_uses();
     let shared = |value: &Value| {
         let Value::String(string) = value else {
             return false;
         };
+        if each_its_own {
+            return false;
+        }
         string.encoding() == Encoding::Int
             && args::integer(string.bytes()).is_some_and(|number| (0..SHARED_INTEGERS).contains(&number))
     };
-    Ok(view.get(args.key()?).map_or(Reply::Nil, |value| {
+    Ok(view.glance(args.key()?).map_or(Reply::Nil, |slot| {
         // A shared object is not counted at all and says so with the greatest number.
-        Reply::Integer(if shared(value) { i64::from(i32::MAX) } else { 1 })
+        Reply::Integer(if shared(&slot.value) {
+            i64::from(i32::MAX)
+        } else {
+            1
+        })
     }))
 }
 
 fn object_idletime(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(view.get(args.key()?).map_or(Reply::Nil, |_| Reply::Integer(0)))
+    const COUNTED: CommandError = CommandError::text(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at \
+         runtime LRU and LFU data will take some time to adjust.",
+    );
+    let used = last_use(view, args)?;
+    if used.is_some() && view.settings().maxmemory_policy.counts_uses() {
+        return Err(COUNTED);
+    }
+    Ok(used.map_or(Reply::Nil, |used| {
+        Reply::Integer((used.idle_ms / 1000).cast_signed())
+    }))
 }
 
 fn object_freq(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    match view.get(args.key()?) {
-        None => Ok(Reply::Nil),
-        Some(_) => Err(CommandError::text(
-            "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when \
-             switching between policies at runtime LRU and LFU data will take some time to adjust.",
-        )),
+    const NOT_COUNTED: CommandError = CommandError::text(
+        "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between \
+         policies at runtime LRU and LFU data will take some time to adjust.",
+    );
+    let used = last_use(view, args)?;
+    if used.is_some() && !view.settings().maxmemory_policy.counts_uses() {
+        return Err(NOT_COUNTED);
     }
+    Ok(used.map_or(Reply::Nil, |used| Reply::Integer(used.frequency.into())))
+}
+
+/// What is known of a key's use; asking is none.
+fn last_use(view: &View<'_>, args: &mut Args<'_>) -> Result<Option<Use>, CommandError> {
+    let slot = view.glance(args.key()?);
+    Ok(slot.map(|slot| slot.recency.at(view.now(), view.settings())))
 }
 
 fn object_help(_: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -475,9 +516,9 @@ fn object_help(_: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
         "ENCODING <key>",
         "    How Redis would hold the value under the key.",
         "FREQ <key>",
-        "    Refused: how often keys are used is not counted.",
+        "    How often the key is used, under an LFU policy: the logarithm of a number.",
         "IDLETIME <key>",
-        "    Always 0: when a key was last used is not noted.",
+        "    Seconds since the key was last used: by a write anywhere, or by a read on this node.",
         "REFCOUNT <key>",
         "    How many references Redis would count on the value.",
         "HELP",

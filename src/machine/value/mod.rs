@@ -94,6 +94,11 @@ impl Value {
         }
     }
 
+    /// Whether it is a web session.
+    pub fn is_session(&self) -> bool {
+        matches!(self, Self::Session(_))
+    }
+
     /// How Redis would hold it, as `OBJECT ENCODING` says it.
     pub fn encoding(&self) -> &'static str {
         match self {

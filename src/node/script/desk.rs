@@ -7,7 +7,7 @@ use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::Watch;
 use crate::machine::keyspace::DATABASES;
 use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay};
-use crate::machine::reply::{CommandError, Reply};
+use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
 use crate::raft::state_store::State;
 use bytes::Bytes;
@@ -41,6 +41,8 @@ pub(super) struct Desk<'a> {
     /// Whether what it writes can go into the log.
     pub(super) may_write: bool,
     pub(super) given_up: Option<GivenUp>,
+    /// Memory was full when the run began, so that what needs more is refused; but not once the script has written something.
+    pub(super) out_of_memory: bool,
     pub(super) signals: Arc<Signals>,
     /// In whose name it runs; none, who is gone meanwhile, may do nothing.
     pub(super) user: Option<Arc<User>>,
@@ -60,7 +62,7 @@ impl Desk<'_> {
             argv: argv.to_vec(),
         };
         let (state, now) = (self.state, self.now);
-        let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).slot(key).cloned();
+        let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).find(key).cloned();
         match self.overlay.run(spec, command, &fetch) {
             Ok(reply) => reply,
             Err(_) => self.give_up(GivenUp::NeedsAll),
@@ -76,7 +78,7 @@ impl Desk<'_> {
     /// Whether the keys a transaction watches are what they were; nothing, where that hangs on a script that is not in the log yet.
     pub(super) fn watches_hold(&mut self, watches: &[Watch]) -> Option<bool> {
         let (state, now) = (self.state, self.now);
-        let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).slot(key).cloned();
+        let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).find(key).cloned();
         let mut hold = true;
         for watch in watches {
             hold &= self.overlay.version(watch.db, &watch.key, &fetch)? == watch.version;
@@ -167,7 +169,14 @@ impl Host for Desk<'_> {
             return Reply::Error(READ_ONLY);
         }
         match self.permits(spec, argv) {
-            Ok(()) => self.command(spec, argv),
+            // Where it may not write, the leader says whether there is room.
+            Ok(()) if self.may_write && self.out_of_memory && spec.needs_memory() => {
+                Reply::Error(OUT_OF_MEMORY)
+            }
+            Ok(()) => {
+                self.out_of_memory &= !spec.is_write();
+                self.command(spec, argv)
+            }
             Err(denied) => Reply::Error(refusal(denied)),
         }
     }

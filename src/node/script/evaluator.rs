@@ -5,7 +5,7 @@
 //! again; after [`TRIES`] in vain, and at once if it looks at all keys, it runs while nothing else is proposed.
 
 use super::desk::{Desk, GivenUp};
-use super::engine::{self, Engine, Library, Run, Signals};
+use super::engine::{self, Engine, Library, Run, ScriptFlags, Signals};
 use super::request::{Call, Request};
 use super::{Outbound, Verdict};
 use crate::config::REDIS_VERSION;
@@ -13,7 +13,7 @@ use crate::machine::effects::{self, Effects, Expected};
 use crate::machine::entry::{self, Command, Millis, Origin};
 use crate::machine::event::{Event, Waiter};
 use crate::machine::overlay::{Outcome, Overlay};
-use crate::machine::reply::{CommandError, Reply};
+use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table;
 use crate::node::hearing::Listener;
 use crate::raft::state_store::State;
@@ -485,7 +485,9 @@ impl Thread {
         let applied = self.state.applied();
         let machine = self.state.machine().read();
         let same = |(db, key, expected): &(u8, Bytes, Expected)| {
-            *expected == Expected::Version(machine.view(at, *db).version(key))
+            let view = machine.view(at, *db);
+            view.note_use(key);
+            *expected == Expected::Version(view.version(key))
         };
         let index = *applied.borrow();
         outcome.relied_on.iter().all(same).then_some(index)
@@ -589,6 +591,19 @@ impl Thread {
         ends_after: Duration,
         may_write: bool,
     ) -> Evaluation {
+        let out_of_memory = self.state.fullness().is_out_of_memory();
+        if out_of_memory
+            && job.request.transaction
+            && job
+                .request
+                .calls
+                .iter()
+                .any(|(_, call)| needs_memory(&self.state, call))
+        {
+            let refusal = format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
+            let refusal = Reply::Error(CommandError::Other(refusal.into()));
+            return Evaluation::Done(refusal, Outcome::default());
+        }
         let signals = Arc::<Signals>::default();
         *self.control.running.lock() = Some(signals.clone());
         self.overlay.begin(at, seed);
@@ -602,6 +617,7 @@ impl Thread {
             busy_after: Duration::from_millis(self.control.busy_after_ms.load(Ordering::Relaxed)),
             may_write,
             given_up: None,
+            out_of_memory,
             signals,
             user: self
                 .state
@@ -616,7 +632,14 @@ impl Thread {
         let mut replies = Vec::new();
         for (db, call) in job.request.calls.iter().filter(|_| unchanged == Some(true)) {
             desk.db = *db;
-            replies.push(run(&mut self.engine, &mut desk, call, ends_after));
+            let allowed = declared(&self.state, call).is_some_and(|flags| flags.allow_oom);
+            desk.out_of_memory = out_of_memory && !allowed;
+            let refused = out_of_memory && !job.request.transaction && needs_memory(&self.state, call);
+            replies.push(if refused {
+                Reply::Error(OUT_OF_MEMORY)
+            } else {
+                run(&mut self.engine, &mut desk, call, ends_after)
+            });
             if desk.given_up.is_some() {
                 break;
             }
@@ -635,6 +658,35 @@ impl Thread {
                 };
                 Evaluation::Done(reply, self.overlay.finish())
             }
+        }
+    }
+}
+
+/// Whether a call is refused as a whole where memory is full: a command that may need more, or a script that does not declare otherwise.
+fn needs_memory(state: &State, call: &Call) -> bool {
+    match call {
+        Call::Command(argv) => table::lookup(argv).is_ok_and(|spec| spec.needs_memory()),
+        _ => declared(state, call).is_some_and(|flags| !flags.allow_oom && !flags.no_writes),
+    }
+}
+
+/// What a script or function declares; nothing for a script without a first line that does.
+fn declared(state: &State, call: &Call) -> Option<ScriptFlags> {
+    match call {
+        Call::Command(_) => None,
+        Call::Script { text, .. } => {
+            let (flags, _) = engine::script_flags(text).ok()?;
+            (!flags.undeclared).then_some(flags)
+        }
+        Call::Function { name, .. } => {
+            let machine = state.machine().read();
+            let (_, function) = machine.store().scripts().function(name)?;
+            let says = |name: &str| function.flags.iter().any(|flag| flag == name);
+            Some(ScriptFlags {
+                no_writes: says("no-writes"),
+                allow_oom: says("allow-oom"),
+                ..ScriptFlags::default()
+            })
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Random commands on streams and their groups, answered by a machine and by a real Redis: every answer must be the same, down to which
-//! nodes trimming with `~` takes away.
+//! nodes trimming with `~` takes away, also after a stream was dumped on one side and restored on both.
 //!
 //! Runs where `PLENARY_REDIS_SERVER` names the server. `PLENARY_SEED` repeats a sequence that failed. Ids are never given by the clock, and
 //! times in answers are left out: the two have different clocks.
@@ -72,7 +72,7 @@ const SHAPES: &[&str] = &[
     "XCLAIM key group consumer idle id id id",
     "XCLAIM key group consumer idle id id id JUSTID RETRYCOUNT count",
     "XCLAIM key group consumer idle id id FORCE TIME 1",
-    "XCLAIM key group consumer idle id id IDLE 200000000000 LASTID id",
+    "XCLAIM key group consumer idle id id IDLE 900000000000 LASTID id",
     "XAUTOCLAIM key group consumer idle edge COUNT count",
     "XAUTOCLAIM key group consumer idle edge COUNT count JUSTID",
     "XINFO STREAM key",
@@ -89,6 +89,9 @@ const RARE: &[&str] = &[
     "XTRIM key MAXLEN 0",
     "XSETID key 0",
 ];
+
+/// One step in so many carries a stream from one side to both.
+const CARRIES: usize = 60;
 
 struct Maker {
     chance: Chance,
@@ -183,6 +186,24 @@ fn comparable(argv: &[Vec<u8>], answer: Answer) -> Answer {
     }
 }
 
+/// Dumps a stream on one side and restores it on both: what each answered.
+fn carry(machine: &mut Machine, redis: &mut Server, seed: u64, key: &str, to_redis: bool) -> [Answer; 2] {
+    let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
+    let dump = words(&[b"DUMP", key.as_bytes()]);
+    let payload = match to_redis {
+        true => oracle::run(machine, AT, seed, 0, &dump),
+        false => redis.run(0, &dump),
+    };
+    let Answer::Bulk(payload) = payload else {
+        return [payload, Answer::Nil];
+    };
+    let restore = words(&[b"RESTORE", key.as_bytes(), b"0", &payload, b"REPLACE"]);
+    [
+        oracle::run(machine, AT, seed, 0, &restore),
+        redis.run(0, &restore),
+    ]
+}
+
 /// Runs one sequence on both; what differs first, with the commands before it.
 fn compare(redis: &mut Server, seed: u64, commands: usize) -> Result<(), String> {
     redis.reset();
@@ -195,6 +216,21 @@ fn compare(redis: &mut Server, seed: u64, commands: usize) -> Result<(), String>
     let last = ["s", "t"]
         .map(|key| ["XINFO", "STREAM", key, "FULL", "COUNT", "0"].map(|word| word.as_bytes().to_vec()));
     for number in 0..commands + last.len() {
+        if maker.chance.below(CARRIES) == 0 {
+            let (key, to_redis) = (maker.word("key"), maker.chance.below(2) == 0);
+            let [ours, theirs] = carry(&mut machine, redis, seed, &key, to_redis);
+            history.push(format!(
+                "carried {key}, to Redis: {to_redis}\n    {}",
+                ours.render()
+            ));
+            if ours != theirs {
+                return Err(format!(
+                    "PLENARY_SEED={seed}: {}\nbut redis answered {}",
+                    history.join("\n"),
+                    theirs.render()
+                ));
+            }
+        }
         let argv = match number.checked_sub(commands) {
             Some(number) => last[number].to_vec(),
             None => maker.command(),

@@ -14,6 +14,7 @@ pub mod glob;
 pub mod interface;
 pub mod internal;
 pub mod keyspace;
+mod listpack;
 pub mod once;
 pub mod overlay;
 mod rdb;

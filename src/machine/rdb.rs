@@ -6,12 +6,14 @@
 //! whatever is wrong is refused.
 
 mod packed;
+mod stream;
 
 use super::args;
 use super::entry::Millis;
 use super::float;
+use super::listpack;
 use super::settings::Settings;
-use super::value::{Hash, Kind, List, Set, Value, Zset};
+use super::value::{Hash, Kind, List, Set, Stream, Value, Zset};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use std::sync::LazyLock;
@@ -40,10 +42,13 @@ mod kind {
     pub(super) const ZSET_ZIPLIST: u8 = 12;
     pub(super) const HASH_ZIPLIST: u8 = 13;
     pub(super) const LIST_QUICKLIST: u8 = 14;
+    pub(super) const STREAM_LISTPACKS: u8 = 15;
     pub(super) const HASH_LISTPACK: u8 = 16;
     pub(super) const ZSET_LISTPACK: u8 = 17;
     pub(super) const LIST_QUICKLIST_2: u8 = 18;
+    pub(super) const STREAM_LISTPACKS_2: u8 = 19;
     pub(super) const SET_LISTPACK: u8 = 20;
+    pub(super) const STREAM_LISTPACKS_3: u8 = 21;
     pub(super) const HASH_DEADLINES: u8 = 24;
     pub(super) const HASH_LISTPACK_DEADLINES: u8 = 25;
 }
@@ -96,7 +101,11 @@ pub(super) fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
                 write_string(&mut out, part);
             }
         }
-        Value::Stream(_) | Value::Session(_) => return None,
+        Value::Stream(value) => {
+            out.push(kind::STREAM_LISTPACKS_2);
+            stream::write(&mut out, value)?;
+        }
+        Value::Session(_) => return None,
     }
     Some(sealed(out, version))
 }
@@ -359,11 +368,11 @@ fn read_value(kind: u8, reader: &mut Reader<'_>, settings: &Settings) -> Option<
         ),
         kind::HASH_ZIPMAP => hash(packed::zipmap(&reader.string()?)?),
         kind::HASH_ZIPLIST => hash(packed::ziplist(&reader.string()?)?),
-        kind::HASH_LISTPACK => hash(packed::listpack(&reader.string()?)?),
+        kind::HASH_LISTPACK => hash(listpack::items(&reader.string()?)?),
         kind::HASH_DEADLINES => hash_with_deadlines(reader),
         kind::HASH_LISTPACK_DEADLINES => {
             reader.array::<8>()?;
-            hash_of_triples(packed::listpack(&reader.string()?)?)
+            hash_of_triples(listpack::items(&reader.string()?)?)
         }
         kind::LIST_ZIPLIST => Some(list(packed::ziplist(&reader.string()?)?)),
         kind::LIST_QUICKLIST => {
@@ -372,9 +381,12 @@ fn read_value(kind: u8, reader: &mut Reader<'_>, settings: &Settings) -> Option<
         }
         kind::LIST_QUICKLIST_2 => Some(list(reader.each(quicklist_node)?.into_iter().flatten().collect())),
         kind::SET_INTSET => set(packed::intset(&reader.string()?)?),
-        kind::SET_LISTPACK => set(packed::listpack(&reader.string()?)?),
+        kind::SET_LISTPACK => set(listpack::items(&reader.string()?)?),
+        kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
+            stream::read(kind, reader).map(Stream::into_value)
+        }
         kind::ZSET_ZIPLIST => zset(scored(packed::ziplist(&reader.string()?)?)?, settings),
-        kind::ZSET_LISTPACK => zset(scored(packed::listpack(&reader.string()?)?)?, settings),
+        kind::ZSET_LISTPACK => zset(scored(listpack::items(&reader.string()?)?)?, settings),
         _ => None,
     }
 }
@@ -463,7 +475,7 @@ fn score_text(reader: &mut Reader<'_>) -> Option<f64> {
 fn quicklist_node(reader: &mut Reader<'_>) -> Option<Vec<Bytes>> {
     match reader.length()? {
         1 => Some(vec![reader.string()?]),
-        2 => packed::listpack(&reader.string()?),
+        2 => listpack::items(&reader.string()?),
         _ => None,
     }
 }
@@ -498,7 +510,10 @@ mod tests {
         // In the order in which they are dumped, which a restored one is walked in.
         scores.sort_by(|_, one, _, other| other.total_cmp(one));
         let settings = Settings::default();
+        let mut chance = Chance::new(1);
         let mut values = vec![
+            stream::tests::any_stream(&mut chance, 0).into_value(),
+            stream::tests::any_stream(&mut chance, 250).into_value(),
             Value::string(b""),
             Value::string(b"-7"),
             Value::string(b"9223372036854775807"),
@@ -574,6 +589,18 @@ mod tests {
             &[kind::LIST, 0],
             &[kind::HASH, 0],
             &[kind::SET, 2, 1, b'a', 1, b'a'],
+            &[
+                kind::STREAM_LISTPACKS_2,
+                0x81,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+            ],
             &[6, 0],
         ] {
             assert_eq!(

@@ -1,8 +1,9 @@
-//! The compact forms in which Redis holds, and so writes, small lists, sets, hashes and sorted sets. Read only.
+//! The compact forms, beside listpacks, in which Redis holds or held, and so writes, small lists, sets, hashes and sorted sets. Read only.
 //!
 //! Each is one string: its own length, the items one behind the other, an end. None where anything of it cannot be.
 
 use super::Reader;
+use crate::machine::listpack::signed;
 use bytes::Bytes;
 
 /// What ends each of them.
@@ -10,14 +11,6 @@ const END: u8 = 0xff;
 
 fn number(number: i64) -> Bytes {
     Bytes::from(number.to_string())
-}
-
-/// A little-endian integer with sign of up to eight bytes.
-fn signed(bytes: &[u8]) -> i64 {
-    let mut wide = [0; 8];
-    let start = 8 - bytes.len();
-    wide[start..].copy_from_slice(bytes);
-    i64::from_le_bytes(wide) >> (8 * start)
 }
 
 /// Items until the end, which must be the last byte.
@@ -30,59 +23,6 @@ fn until_end(
         items.push(item(&mut reader)?);
     }
     (reader.rest.len() == 1).then_some(items)
-}
-
-/// Total length u32, count u16, then items each followed by its own length, for walks backwards.
-pub(super) fn listpack(bytes: &[u8]) -> Option<Vec<Bytes>> {
-    let mut reader = Reader { rest: bytes };
-    let total = u32::from_le_bytes(reader.array()?);
-    reader.array::<2>()?;
-    if usize::try_from(total) != Ok(bytes.len()) {
-        return None;
-    }
-    until_end(reader, |reader| {
-        let before = reader.rest.len();
-        let item = listpack_item(reader)?;
-        let length = before - reader.rest.len();
-        reader.take(match length {
-            0..128 => 1,
-            128..0x4000 => 2,
-            0x4000..0x20_0000 => 3,
-            0x20_0000..0x1000_0000 => 4,
-            _ => 5,
-        })?;
-        Some(item)
-    })
-}
-
-fn listpack_item(reader: &mut Reader<'_>) -> Option<Bytes> {
-    let first = reader.u8()?;
-    let string = |reader: &mut Reader<'_>, length: usize| Some(Bytes::copy_from_slice(reader.take(length)?));
-    match first {
-        0..0x80 => Some(number(first.into())),
-        0x80..0xc0 => string(reader, usize::from(first & 0x3f)),
-        0xc0..0xe0 => {
-            let value = i64::from(u16::from_be_bytes([first & 0x1f, reader.u8()?]));
-            Some(number(if value >= 1 << 12 {
-                value - (1 << 13)
-            } else {
-                value
-            }))
-        }
-        0xe0..0xf0 => {
-            let length = u16::from_be_bytes([first & 0x0f, reader.u8()?]);
-            string(reader, length.into())
-        }
-        0xf0 => {
-            let length = u32::from_le_bytes(reader.array()?);
-            string(reader, usize::try_from(length).ok()?)
-        }
-        0xf1 => Some(number(signed(reader.take(2)?))),
-        0xf2 => Some(number(signed(reader.take(3)?))),
-        0xf3 => Some(number(signed(reader.take(4)?))),
-        0xf4 => Some(number(signed(reader.take(8)?))),
-        _ => None,
-    }
 }
 
 /// Total length u32, where the last item begins u32, count u16, then items each behind the length of the one before.

@@ -8,7 +8,7 @@ mod node;
 pub use group::{Consumer, Group, Pending};
 pub use id::{Id, NewId};
 pub use log::{Log, Trim, TrimTo};
-pub use node::Entry;
+pub use node::{Entry, Node};
 
 use crate::machine::snapshot::{Source, invalid, write_bytes, write_length};
 use bytes::Bytes;

@@ -74,6 +74,22 @@ impl Log {
         self.nodes.len()
     }
 
+    /// Its nodes in order.
+    pub(in crate::machine) fn each_node(&self) -> impl ExactSizeIterator<Item = &Node> {
+        self.nodes.values().map(|node| &**node)
+    }
+
+    /// Adds a node that comes from elsewhere, behind the others. False, and nothing has changed, where it is not behind them.
+    pub(in crate::machine) fn push_node(&mut self, node: Node) -> bool {
+        let is_behind = self.last_entry().is_none_or(|last| last < node.first());
+        if !is_behind || self.nodes.contains_key(&node.first()) {
+            return false;
+        }
+        (self.len, self.bytes) = (self.len + node.len(), self.bytes + node.bytes());
+        self.nodes.insert(node.first(), Arc::new(node));
+        true
+    }
+
     /// The last id that was given, or set; its entry may be gone.
     pub fn last(&self) -> Id {
         self.last
@@ -317,12 +333,9 @@ impl Log {
             ..Self::default()
         };
         for _ in 0..from.u32()? {
-            let (first, node) = Node::read(from)?;
-            if log.last_entry().is_some_and(|last| last >= first) || log.nodes.contains_key(&first) {
+            if !log.push_node(Node::read(from)?) {
                 return Err(invalid("a stream's nodes are not in order".to_owned()));
             }
-            (log.len, log.bytes) = (log.len + node.len(), log.bytes + node.bytes());
-            log.nodes.insert(first, Arc::new(node));
         }
         if log.last_entry().is_some_and(|last| last > log.last) {
             return Err(invalid("a stream's last id is before its last entry".to_owned()));

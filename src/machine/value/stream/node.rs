@@ -4,7 +4,7 @@
 //! A removed entry still counts there: Redis only marks it.
 
 use super::id::Id;
-use crate::machine::args;
+use crate::machine::listpack::{self, integer_size, text_size};
 use crate::machine::settings::Settings;
 use crate::machine::snapshot::{Source, invalid, write_bytes, write_length};
 use bytes::Bytes;
@@ -21,7 +21,7 @@ const LISTPACK_MAX: usize = 1 << 30;
 
 /// The entries of a node, and what its listpack would be.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub struct Node {
     /// The id of the first entry it had: what ids count from in its listpack.
     first: Id,
     /// The id of the last entry it was given.
@@ -56,6 +56,16 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// Whether its fields are those of its node: a listpack has its values only.
+    pub(in crate::machine) fn shares_names(&self) -> bool {
+        self.packed.shares_names
+    }
+
+    /// Its values where it shares the names of its node, otherwise its fields and values by turns.
+    pub(in crate::machine) fn items(&self) -> impl Iterator<Item = Bytes> {
+        items(&self.packed.content)
+    }
+
     /// Its fields and values by turns; they share its memory.
     pub fn fields(&self) -> Vec<Bytes> {
         let values = items(&self.packed.content);
@@ -78,8 +88,8 @@ impl Node {
         let mut node = Self {
             first: id,
             last: id,
-            // Header, end, count of names, names, end of the master entry.
-            listpack: 7
+            // Frame, count of names, names, end of the master entry.
+            listpack: listpack::FRAME
                 + integer_size(signed(names.len()))
                 + names.iter().map(|name| text_size(name)).sum::<usize>()
                 + integer_size(0),
@@ -90,6 +100,55 @@ impl Node {
         };
         node.push(id, fields);
         node
+    }
+
+    /// A node that had its first entry under this id, as it comes from elsewhere; its entries are pushed, and then it is [`Node::completed`].
+    pub(in crate::machine) fn restored(first: Id, names: Vec<Bytes>) -> Self {
+        Self {
+            first,
+            last: first,
+            bytes: NODE_BYTES + names.iter().map(Bytes::len).sum::<usize>(),
+            names,
+            entries: Vec::new(),
+            removed: 0,
+            listpack: 0,
+        }
+    }
+
+    /// With what a listpack of so many bytes says beside its entries: how many were removed, and the id of the last one, there or not.
+    pub(in crate::machine) fn completed(self, last: Id, removed: usize, listpack: usize) -> Self {
+        let counts = integer_size(signed(self.entries.len())) + integer_size(signed(removed));
+        Self {
+            last,
+            removed,
+            listpack: listpack.saturating_sub(counts),
+            ..self
+        }
+    }
+
+    /// The id of the first entry it had.
+    pub(in crate::machine) fn first(&self) -> Id {
+        self.first
+    }
+
+    /// The names of its first entry's fields.
+    pub(in crate::machine) fn names(&self) -> &[Bytes] {
+        &self.names
+    }
+
+    /// How many entries were removed.
+    pub(in crate::machine) fn removed(&self) -> usize {
+        self.removed
+    }
+
+    /// What its listpack would have in bytes, without its counts of entries and of removed ones.
+    pub(in crate::machine) fn listpack_bytes(&self) -> usize {
+        self.listpack
+    }
+
+    /// All its entries.
+    pub(in crate::machine) fn entries(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> {
+        self.range(Id::MIN, Id::MAX)
     }
 
     /// Whether Redis would put an entry of these fields here, too.
@@ -109,7 +168,7 @@ impl Node {
     }
 
     /// Adds an entry behind the others.
-    pub(super) fn push(&mut self, id: Id, fields: &[Bytes]) {
+    pub(in crate::machine) fn push(&mut self, id: Id, fields: &[Bytes]) {
         let shares_names = fields.iter().step_by(2).eq(self.names.iter());
         let kept = || {
             fields
@@ -146,7 +205,7 @@ impl Node {
     }
 
     /// How many entries.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::machine) fn len(&self) -> usize {
         self.entries.len()
     }
 
@@ -156,7 +215,7 @@ impl Node {
     }
 
     /// The id of the last entry it was given, there or not.
-    pub(super) fn last_given(&self) -> Id {
+    pub(in crate::machine) fn last_given(&self) -> Id {
         self.last
     }
 
@@ -214,8 +273,8 @@ impl Node {
         })
     }
 
-    /// What [`Node::write`] wrote, and the id it is found by.
-    pub(super) fn read(from: &mut dyn Source) -> io::Result<(Id, Self)> {
+    /// What [`Node::write`] wrote.
+    pub(super) fn read(from: &mut dyn Source) -> io::Result<Self> {
         let (first, last) = (Id::read(from)?, Id::read(from)?);
         let mut number = |what| {
             let number = from.counter(what)?;
@@ -257,7 +316,7 @@ impl Node {
             node.bytes += ENTRY_BYTES + entry.content.len();
             node.entries.push(entry);
         }
-        Ok((first, node))
+        Ok(node)
     }
 }
 
@@ -278,36 +337,4 @@ fn copy(bytes: &[u8]) -> Bytes {
 
 fn signed(count: usize) -> i64 {
     i64::try_from(count).expect("nothing here holds 2^63 things")
-}
-
-/// Bytes of an integer in a listpack.
-fn integer_size(number: i64) -> usize {
-    match number {
-        0..=127 => 2,
-        -4096..=4095 => 3,
-        -32_768..=32_767 => 4,
-        -8_388_608..=8_388_607 => 5,
-        -2_147_483_648..=2_147_483_647 => 6,
-        _ => 10,
-    }
-}
-
-/// Bytes of a text in a listpack: as a number where it is one.
-fn text_size(text: &[u8]) -> usize {
-    if let Some(number) = args::integer(text) {
-        return integer_size(number);
-    }
-    let size = text.len()
-        + match text.len() {
-            0..=63 => 1,
-            64..=4095 => 2,
-            _ => 5,
-        };
-    size + match size {
-        0..=127 => 1,
-        128..=16_382 => 2,
-        16_383..=2_097_150 => 3,
-        2_097_151..=268_435_454 => 4,
-        _ => 5,
-    }
 }

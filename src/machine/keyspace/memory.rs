@@ -12,8 +12,9 @@ use crate::machine::settings::Policy;
 use bytes::Bytes;
 use std::cmp::Reverse;
 
-/// Bytes of a store without keys: its databases' shards.
-const STORE_BYTES: usize = DATABASES * SHARDS * size_of::<usize>();
+/// Bytes of a store without keys: a pointer of 64 bits for each shard of its databases, whatever a node's pointers are, for this decides what is
+/// refused.
+const STORE_BYTES: usize = DATABASES * SHARDS * 8;
 
 /// Eviction goes on to this part of `maxmemory` below it, so that it has some way to go before it must begin again.
 const AHEAD: u64 = 128;

@@ -6,7 +6,8 @@
 
 use bytes::Bytes;
 use plenary::machine::entry::{self, Command, Entry, Millis, Origin};
-use plenary::machine::keyspace::{Chance, DATABASES};
+use plenary::machine::internal;
+use plenary::machine::keyspace::{Chance, DATABASES, Store, Walk};
 use plenary::machine::reply::Reply;
 use plenary::machine::table::{self, Run, Spec};
 use plenary::machine::{Machine, Outcome, snapshot};
@@ -339,7 +340,23 @@ fn wipes(spec: &Spec) -> bool {
 }
 
 fn apply_all<'a>(machine: &mut Machine, entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Outcome> {
-    entries.into_iter().map(|entry| machine.apply(entry)).collect()
+    entries
+        .into_iter()
+        .map(|entry| state_of(machine, entry))
+        .collect()
+}
+
+/// What came of an entry, but for what `OBJECT` says of the use of keys: that is each node's own, and in no snapshot.
+fn state_of(machine: &mut Machine, entry: &Entry) -> Outcome {
+    let mut outcome = machine.apply(entry);
+    if let Outcome::Applied(replies) = &mut outcome {
+        for (reply, command) in replies.iter_mut().zip(&entry.commands) {
+            if command.argv[0].eq_ignore_ascii_case(b"OBJECT") {
+                *reply = Reply::Nil;
+            }
+        }
+    }
+    outcome
 }
 
 fn machine_of(entries: &[Entry]) -> Machine {
@@ -401,6 +418,41 @@ proptest! {
         let (mut one, mut other) = (Machine::default(), Machine::default());
         prop_assert_eq!(apply_all(&mut one, &entries), apply_all(&mut other, &entries));
         assert_same(&one, &other);
+    }
+
+    /// Reads and evictions: what a node has seen read decides what it proposes as a leader, and nothing else.
+    #[test]
+    fn the_same_log_makes_the_same_state_whatever_was_read(
+        entries in log(40),
+        policy in prop::sample::select(vec!["allkeys-lru", "allkeys-lfu", "volatile-random", "volatile-ttl", "noeviction"]),
+        room in 0usize..3_000,
+    ) {
+        let (mut one, mut leader) = (Machine::default(), Machine::default());
+        let reads: Vec<Spec> = rows().into_iter().filter(|spec| matches!(spec.run, Run::Read(_))).collect();
+        let most = Store::bytes_when_empty() + room;
+        let limits = [("maxmemory", most.to_string()), ("maxmemory-policy", policy.to_owned())];
+        let limits = internal::set(&limits.map(|(name, value)| (name.to_owned(), value)));
+        for machine in [&mut one, &mut leader] {
+            prop_assert_eq!(reply_of(machine, 1, limits.clone()), Reply::OK);
+        }
+        for entry in &entries {
+            prop_assert_eq!(state_of(&mut one, entry), state_of(&mut leader, entry));
+            let (at, mut chance) = (entry.at + 7, Chance::new(entry.seed));
+            for _ in 0..4 {
+                let command = command(&reads[chance.below(reads.len())], chance.draw(), 6);
+                leader.read(at, command.db, &command.argv);
+            }
+            let chosen = leader.store().candidates(8, at, &mut chance, &mut Walk::default());
+            prop_assert_eq!(chosen.is_empty() && leader.store().is_full(), leader.store().is_out_of_memory());
+            let evict = alone(entry.at, vec![internal::evict(&chosen)]);
+            let full = leader.store().is_full();
+            let gone = one.apply(&evict);
+            prop_assert_eq!(&gone, &leader.apply(&evict));
+            if full && !chosen.is_empty() {
+                prop_assert_ne!(gone, Outcome::Applied(vec![Reply::Integer(0)]), "what was chosen a moment ago goes");
+            }
+        }
+        assert_same(&one, &leader);
     }
 
     #[test]

@@ -1225,6 +1225,7 @@ mod tests {
         Field(u8, u8, usize),
         Unfield(u8, u8),
         FieldDeadline(u8, u8, Option<Millis>),
+        Session(u8, Option<Millis>),
         Rename(u8, u8),
         Swap,
         Flush,
@@ -1243,6 +1244,7 @@ mod tests {
             3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
             2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
             2 => (key(), 0u8..4, deadline()).prop_map(|(key, field, at)| Change::FieldDeadline(key, field, at)),
+            2 => (key(), deadline()).prop_map(|(key, at)| Change::Session(key, at)),
             1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
             1 => Just(Change::Swap),
             1 => Just(Change::Flush),
@@ -1277,6 +1279,7 @@ mod tests {
             Change::FieldDeadline(key, field, at) => {
                 drop(keys.change_hash(&name(*key), |hash| hash.set_deadline(&[*field], *at)));
             }
+            Change::Session(key, at) => keys.put_until(&name(*key), Session::default().into_value(), *at),
             Change::Rename(from, to) if from != to => drop(keys.rename(&name(*from), &name(*to))),
             Change::Rename(..) | Change::Advance(_) => {}
             Change::Swap => keys.swap(0, 1),
@@ -1288,6 +1291,7 @@ mod tests {
     fn recount(store: &Store) {
         let (mut deadlines, mut field_deadlines) = (BTreeSet::new(), BTreeSet::new());
         let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
+        let (mut sessions, mut sessions_with_deadline) = (HashMap::new(), HashMap::new());
         for (db, key, slot) in store.slots() {
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
@@ -1302,6 +1306,10 @@ mod tests {
             };
             bytes += key.len() + content + OVERHEAD_BYTES;
             *keys.entry(db).or_insert(0) += 1;
+            if slot.value.is_session() {
+                *sessions.entry(db).or_insert(0) += 1;
+                *sessions_with_deadline.entry(db).or_insert(0) += usize::from(slot.deadline.is_some());
+            }
             if let Some(deadline) = slot.deadline {
                 *with_deadline.entry(db).or_insert(0) += 1;
                 deadlines.insert((deadline, db, key.clone()));
@@ -1317,6 +1325,12 @@ mod tests {
                 store.counts(db),
                 (count(&keys), count(&with_deadline)),
                 "database {db}"
+            );
+            let database = &store.databases[usize::from(db)];
+            assert_eq!(
+                (database.sessions, database.sessions_with_deadline),
+                (count(&sessions), count(&sessions_with_deadline)),
+                "sessions of database {db}"
             );
         }
     }

@@ -39,8 +39,8 @@ pub struct Settings {
     pub maxmemory_policy: Policy,
     /// `maxmemory-samples`: of how many keys the worst is evicted.
     pub maxmemory_samples: usize,
-    /// `maxmemory-eviction-tenacity`: accepted and shown; what holds writes back here is `node/evict.rs`.
-    pub maxmemory_eviction_tenacity: usize,
+    /// `maxmemory-eviction-tenacity`: how long the answer to a write waits for evictions, in steps of 2 milliseconds.
+    pub maxmemory_eviction_tenacity: u32,
     /// `lfu-log-factor`: how slowly the count of uses grows.
     pub lfu_log_factor: u64,
     /// `lfu-decay-time`: after how many minutes the count of uses falls by one; 0: never.

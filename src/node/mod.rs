@@ -82,6 +82,9 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How long to wait before commands that could not be taken back are tried again.
 const TAKE_BACK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long a write waits for evictions, for each step of `maxmemory-eviction-tenacity`: 20 ms by default, which is a few rounds of the log.
+const TENACITY: Duration = Duration::from_millis(2);
+
 /// How long a member may take to say how it is.
 const STATUS: Duration = Duration::from_secs(1);
 
@@ -419,6 +422,17 @@ impl Node {
     /// no lock.
     pub fn is_out_of_memory(&self) -> bool {
         self.inner.state.fullness().is_out_of_memory()
+    }
+
+    /// Waits while keys are being evicted here, but no longer than `maxmemory-eviction-tenacity` allows: whoever is answered a write after it finds
+    /// memory below its limit again, as at a Redis, and writers do not run ahead of evictions.
+    pub async fn let_evict(&self) {
+        let fullness = self.inner.state.fullness();
+        if fullness.must_evict() {
+            let steps = self.settings().maxmemory_eviction_tenacity;
+            // Who waited long enough goes on: evictions do too.
+            let _ = tokio::time::timeout(TENACITY * steps, fullness.rested()).await;
+        }
     }
 
     /// Reads one database (0 to 15) directly, at one applied index. Applying waits meanwhile: be quick.

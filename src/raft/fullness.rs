@@ -25,7 +25,7 @@ pub(crate) struct Fullness {
     ceiling: AtomicU64,
     /// Keys must go: for the evictor.
     filled: Notify,
-    /// Less is in use, or no key may go any more: for those who are held back.
+    /// Less is in use, or no key may go any more: for those who wait for that.
     eased: Notify,
 }
 
@@ -82,9 +82,18 @@ impl Fullness {
 
     /// Waits until writes are not held back.
     pub(crate) async fn eased(&self) {
+        self.wait_while(Self::holds_back).await;
+    }
+
+    /// Waits until no key must go.
+    pub(crate) async fn rested(&self) {
+        self.wait_while(Self::must_evict).await;
+    }
+
+    async fn wait_while(&self, is_so: fn(&Self) -> bool) {
         loop {
             let eased = self.eased.notified();
-            if !self.holds_back() {
+            if !is_so(self) {
                 return;
             }
             eased.await;

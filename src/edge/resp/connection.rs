@@ -564,6 +564,7 @@ impl Connection {
                     written.replies.drain(..1);
                     written.replies.truncate(said.len());
                 }
+                self.caller.shared.node.let_evict().await;
                 self.answer_written(written, said, began.elapsed()).await
             }
             Err(error) => {

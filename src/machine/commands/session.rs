@@ -277,7 +277,7 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 fn ttl(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let key = args.key()?;
+    let (key, view) = (args.key()?, view.quietly());
     if view.session(key)?.is_none() {
         return Ok(Reply::Integer(-2));
     }

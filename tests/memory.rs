@@ -213,6 +213,34 @@ async fn of_those_with_a_deadline_the_next_to_end_goes() {
     node.stop().await.unwrap();
 }
 
+/// Draws hit them once in thousands of times.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_few_that_may_go_are_found_among_many() {
+    let data = tempfile::tempdir().unwrap();
+    let node = one(data.path()).await;
+    for some in 0..80 {
+        let commands =
+            (0..500).map(|nth| Command::new(0, ["SET".to_owned(), format!("{some} {nth}"), "v".to_owned()]));
+        node.write(commands.collect()).await.unwrap();
+    }
+    fill(&node, "ends", 4).await;
+    for nth in 0..4 {
+        run(&node, &["EXPIRE", &format!("ends:{nth}"), "100000"]).await;
+    }
+    let limit = used(&node) - 3_500;
+    set(
+        &node,
+        &[
+            ("maxmemory-policy", "volatile-lru"),
+            ("maxmemory", &limit.to_string()),
+        ],
+    )
+    .await;
+    eventually("all of them go", async || there(&node, "ends", 4) == 0).await;
+    assert_eq!(node.view(0, |view| view.store().counts(0).0), 40_000);
+    node.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_go_last() {
     let data = tempfile::tempdir().unwrap();

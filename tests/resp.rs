@@ -5,7 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use plenary::config::{Config, RespConfig, Secret};
+use plenary::config::{Config, DebugCommand, RespConfig, Secret};
 use plenary::edge::resp::Resp;
 use plenary::edge::resp::decode::{decode, request};
 use plenary::machine::reply::Reply;
@@ -1402,5 +1402,59 @@ async fn a_wait_ends_when_somebody_says_so_and_when_its_client_goes() {
     assert_eq!(other.text(&["CLIENT", "KILL", "ID", &id]).await, "1");
     assert_eq!(waiter.reply().await, None);
     server.until("blocked_clients", "0").await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_touch_leaves_keys_as_idle_as_they_were() {
+    let server = Server::with(|config| config.debug_command = DebugCommand::Yes).await;
+    let mut client = server.client().await;
+    let restored = br#"RESTORE k 0 "\x00\xc0\x0c\x0a\x00<*\xf8Q\\\x04\xbc\xd5" REPLACE IDLETIME 1000"#;
+    client.send(&[&restored[..], b"\r\n"].concat()).await;
+    assert_eq!(next(&mut client).await, "OK");
+    let idle = ["OBJECT", "IDLETIME", "k"];
+    let object = client.text(&["DEBUG", "OBJECT", "k"]).await;
+    assert!(object.contains(" lru_seconds_idle:10"), "{object}");
+    client.text(&["CLIENT", "NO-TOUCH", "ON"]).await;
+    assert_eq!(client.text(&["GET", "k"]).await, "12");
+    for command in [&["MULTI"][..], &["STRLEN", "k"]] {
+        client.text(command).await;
+    }
+    assert_eq!(client.text(&["EXEC"]).await, "2");
+    assert!(client.text(&idle).await.parse::<u64>().unwrap() >= 1000);
+    client.text(&["RESET"]).await;
+    assert_eq!(client.text(&["GET", "k"]).await, "12");
+    assert!(client.text(&idle).await.parse::<u64>().unwrap() < 1000);
+    server.stop().await;
+}
+
+/// As at a Redis, where the next command would evict before it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_answered_a_write_finds_memory_below_its_limit() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let used: u64 = server.field("used_memory").await.parse().unwrap();
+    assert_eq!(server.field("used_memory_startup").await, used.to_string());
+    let limit = (used + 100_000).to_string();
+    let settings = [
+        ("maxmemory", limit.as_str()),
+        ("maxmemory-policy", "allkeys-lru"),
+        ("maxmemory-eviction-tenacity", "100"),
+    ];
+    for (name, value) in settings {
+        assert_eq!(client.text(&["CONFIG", "SET", name, value]).await, "OK");
+    }
+    let value = "x".repeat(30_000);
+    for key in ["a", "b", "c", "d", "e", "f"] {
+        assert_eq!(client.text(&["SET", key, &value]).await, "OK");
+        let used: u64 = server.field("used_memory").await.parse().unwrap();
+        assert!(used <= limit.parse().unwrap(), "{key}: {used} of {limit}");
+    }
+    assert_eq!(client.text(&["DBSIZE"]).await, "3");
+    assert_eq!(server.field("evicted_keys").await, "3");
+    assert_eq!(server.field("maxmemory").await, limit);
+    assert_eq!(server.field("maxmemory_policy").await, "allkeys-lru");
+    client.text(&["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(server.field("evicted_keys").await, "0");
     server.stop().await;
 }

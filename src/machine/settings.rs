@@ -39,7 +39,7 @@ pub struct Settings {
     pub maxmemory_policy: Policy,
     /// `maxmemory-samples`: of how many keys the worst is evicted.
     pub maxmemory_samples: usize,
-    /// `maxmemory-eviction-tenacity`: how long the answer to a write waits for evictions, in steps of 2 milliseconds.
+    /// `maxmemory-eviction-tenacity`: how long the answer to a write waits for evictions, in steps of 2 milliseconds; 100: 5 seconds.
     pub maxmemory_eviction_tenacity: u32,
     /// `lfu-log-factor`: how slowly the count of uses grows.
     pub lfu_log_factor: u64,

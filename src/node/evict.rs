@@ -38,6 +38,7 @@ pub(super) async fn evict(outbound: Outbound) {
         pool: Vec::new(),
         walk: Walk::default(),
         silent: HashMap::new(),
+        looked_at: 0,
     };
     loop {
         // A node that comes to lead while memory is full hears of it from nobody.
@@ -60,6 +61,8 @@ struct Drawn {
     /// Of so many candidates one goes.
     samples: usize,
     candidates: Vec<Candidate>,
+    /// How many keys there are.
+    keys: usize,
 }
 
 struct Evictor {
@@ -69,20 +72,32 @@ struct Evictor {
     walk: Walk,
     /// Members that did not answer, and when they are asked again.
     silent: HashMap<u64, Instant>,
+    /// Keys looked at in vain since the last one that may go.
+    looked_at: usize,
 }
 
 impl Evictor {
-    /// Chooses keys, proposes them, and waits until they are gone. Whether any went.
+    /// Chooses keys, proposes them, and waits until they are gone. Whether any went, or are still to be found.
     async fn round(&mut self) -> bool {
         let Some(Drawn {
             policy,
             to_free,
             samples,
             mut candidates,
+            keys,
         }) = self.draw()
         else {
             return false;
         };
+        if candidates.is_empty() {
+            self.looked_at += Walk::SLOTS;
+            if self.looked_at < keys {
+                tokio::task::yield_now().await;
+                return true;
+            }
+            // All of those that may go have ended: the entry to come removes them.
+        }
+        self.looked_at = 0;
         if policy.needs_uses() {
             self.ask(&mut candidates).await;
         }
@@ -149,6 +164,7 @@ impl Evictor {
             to_free,
             samples,
             candidates,
+            keys: all,
         })
     }
 

@@ -85,6 +85,9 @@ const TAKE_BACK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a write waits for evictions, for each step of `maxmemory-eviction-tenacity`: 20 ms by default, which is a few rounds of the log.
 const TENACITY: Duration = Duration::from_millis(2);
 
+/// The same for a tenacity of 100, which knows no bound at a Redis.
+const TENACITY_MOST: Duration = Duration::from_secs(5);
+
 /// How long a member may take to say how it is.
 const STATUS: Duration = Duration::from_secs(1);
 
@@ -429,9 +432,12 @@ impl Node {
     pub async fn let_evict(&self) {
         let fullness = self.inner.state.fullness();
         if fullness.must_evict() {
-            let steps = self.settings().maxmemory_eviction_tenacity;
+            let bound = match self.settings().maxmemory_eviction_tenacity {
+                100.. => TENACITY_MOST,
+                steps => TENACITY * steps,
+            };
             // Who waited long enough goes on: evictions do too.
-            let _ = tokio::time::timeout(TENACITY * steps, fullness.rested()).await;
+            let _ = tokio::time::timeout(bound, fullness.rested()).await;
         }
     }
 

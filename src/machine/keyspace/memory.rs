@@ -27,9 +27,6 @@ const FEW_KEYS: usize = 1_024;
 /// Draws for each candidate that is wanted, at most: a draw may hit a key that may not go.
 const DRAWS_EACH: usize = 16;
 
-/// Slots that one call looks at in their order, at most: a reader waits no longer than for that.
-const WALK_SLOTS: usize = 16 << 10;
-
 /// A key that may be evicted.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -70,6 +67,11 @@ impl Candidate {
 pub struct Walk {
     /// Database and shard, counted through.
     shard: usize,
+}
+
+impl Walk {
+    /// Slots that one call looks at in their order, at most: a writer waits no longer than for that.
+    pub const SLOTS: usize = 16 << 10;
 }
 
 impl Store {
@@ -171,7 +173,7 @@ impl Store {
             return found.candidates;
         }
         if policy == Policy::VolatileTtl {
-            for (_, db, key) in self.deadlines.iter().take(WALK_SLOTS) {
+            for (_, db, key) in self.deadlines.iter().take(Walk::SLOTS) {
                 let slot = self.slot(*db, key).filter(|slot| may_go(slot));
                 slot.inspect(|slot| found.add(*db, key, slot));
                 if found.candidates.len() == wanted {
@@ -236,7 +238,7 @@ impl Store {
     fn walk(&self, wanted: usize, walk: &mut Walk, may_go: impl Fn(&Slot) -> bool, found: &mut Found<'_>) {
         let mut seen = 0;
         for _ in 0..DATABASES * SHARDS {
-            if seen >= WALK_SLOTS || found.candidates.len() >= wanted {
+            if seen >= Walk::SLOTS || found.candidates.len() >= wanted {
                 return;
             }
             let (db, shard) = (walk.shard / SHARDS, walk.shard % SHARDS);

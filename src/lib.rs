@@ -54,9 +54,11 @@ pub use node::{Freshness, Node, Token};
 pub use plenary::{Builder, Plenary};
 pub use session::{Session, SessionError, Sessions};
 
-/// What `benches/` needs of the inside. Changes without notice.
+/// What `benches/` and `fuzz/` need of the inside. Changes without notice.
 #[doc(hidden)]
 pub mod testing {
+    #[cfg(feature = "lua")]
+    pub use crate::node::script::probe::ScriptProbe;
     pub use crate::raft::probe::LogProbe;
 }
 

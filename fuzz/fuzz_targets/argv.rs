@@ -10,7 +10,11 @@ fuzz_target!(|data: &[u8]| {
     let (mut one, mut other) = (Machine::default(), Machine::default());
     for line in data.split(|byte| *byte == b'\n').take(64) {
         let words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-        let argv = words.map(|word| word.iter().map(|byte| if *byte == 0xff { b' ' } else { *byte }).collect::<Vec<u8>>());
+        let argv = words.map(|word| {
+            word.iter()
+                .map(|byte| if *byte == 0xff { b' ' } else { *byte })
+                .collect::<Vec<u8>>()
+        });
         let command = Command::new(0, argv);
         if command.argv.is_empty() {
             continue;

@@ -24,7 +24,7 @@ mod members;
 mod propose;
 mod query;
 #[cfg(feature = "lua")]
-mod script;
+pub(crate) mod script;
 pub mod status;
 mod ticker;
 

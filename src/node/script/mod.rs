@@ -18,6 +18,7 @@
 //! | `desk.rs` | what a running script may ask of the world |
 //! | `notes.rs` | what it did beside its answer, for who counts and shows it |
 //! | `engine/` | Lua |
+//! | `probe.rs` | for `fuzz/`: scripts without a node |
 
 mod compiler;
 mod desk;
@@ -25,6 +26,7 @@ pub(crate) mod engine;
 mod evaluator;
 mod lane;
 mod notes;
+pub(crate) mod probe;
 mod request;
 
 pub use crate::raft::client::{Kind, Running};

@@ -1,0 +1,116 @@
+//! Texts of scripts and libraries: none panics the engine, takes more memory or time than it is given, leaves anything behind for those after
+//! it, or comes to something else on another node. What it comes to holds where it is applied, and the machine is then the same everywhere.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use plenary::machine::Machine;
+use plenary::machine::entry::{Command, Entry, Origin};
+use plenary::machine::event::Event;
+use plenary::testing::ScriptProbe;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
+
+const AT: u64 = 1_700_000_000_000;
+const MEMORY_BYTES: usize = 8 << 20;
+const ENDS_AFTER: Duration = Duration::from_millis(20);
+
+/// What a script may see that differs from run to run: addresses, the processor's time, memory in use.
+const NOT_THE_SAME: [&[u8]; 4] = [b"tostring", b"clock", b"collectgarbage", b"gcinfo"];
+
+/// Where `math.random` begins is the one thing that scripts leave to each other.
+const BEGIN: &[u8] = b"math.randomseed(1)";
+
+/// Engines need more stack than a fuzzer's thread has.
+static THREAD: LazyLock<Mutex<(Sender<Vec<u8>>, Receiver<()>)>> = LazyLock::new(|| {
+    let (sender, texts) = channel::<Vec<u8>>();
+    let (done, receiver) = channel();
+    std::thread::Builder::new()
+        .stack_size(ScriptProbe::STACK_BYTES)
+        .spawn(move || {
+            let mut old = probe();
+            for text in texts {
+                try_out(&mut old, &text);
+                done.send(()).expect("somebody waits for it");
+            }
+        })
+        .expect("a thread starts");
+    Mutex::new((sender, receiver))
+});
+
+fn probe() -> ScriptProbe {
+    ScriptProbe::new(MEMORY_BYTES, ENDS_AFTER).expect("Lua starts")
+}
+
+fn entry(command: Command) -> Entry {
+    Entry {
+        at: AT,
+        seed: 1,
+        origin: Origin::default(),
+        commands: vec![command],
+    }
+}
+
+fn machine() -> Machine {
+    let mut machine = Machine::default();
+    for line in [
+        "SET k1 10",
+        "RPUSH k2 a b c",
+        "HSET h f v",
+        "ZADD z 1 a 2 b",
+        "SADD s 1 2 x",
+        "XADD x 1-1 f v",
+    ] {
+        machine.apply(&entry(Command::new(0, line.split(' ').map(str::to_owned))));
+    }
+    machine.store_mut().take_events();
+    machine
+}
+
+fn try_out(old: &mut ScriptProbe, text: &[u8]) {
+    let mut machines = [machine(), machine()];
+    old.evaluate(&machines[0], AT, BEGIN);
+    let Some(command) = old.evaluate(&machines[0], AT, text) else {
+        return;
+    };
+    for machine in &mut machines {
+        machine.apply(&entry(command.clone()));
+        let events = machine.store_mut().take_events();
+        assert!(
+            events
+                .iter()
+                .any(|event| matches!(event, Event::Evaluated { reply: Some(_), .. })),
+            "what a script came to does not hold where it was evaluated"
+        );
+    }
+    assert_eq!(machines[0].digest(), machines[1].digest());
+    if NOT_THE_SAME
+        .iter()
+        .any(|word| text.windows(word.len()).any(|part| part == *word))
+    {
+        return;
+    }
+    let mut new = probe();
+    new.evaluate(&machine(), AT, BEGIN);
+    if let Some(again) = new.evaluate(&machine(), AT, text) {
+        let said = |command: &Command| {
+            command
+                .argv
+                .iter()
+                .map(|word| word.escape_ascii().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert!(
+            command == again,
+            "{:?}\nand then\n{:?}",
+            said(&command),
+            said(&again)
+        );
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let thread = THREAD.lock().expect("a panic ends the process");
+    thread.0.send(data.to_vec()).expect("the thread runs");
+    thread.1.recv().expect("the thread runs");
+});

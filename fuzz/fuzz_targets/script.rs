@@ -1,5 +1,5 @@
 //! Texts of scripts and libraries: none panics the engine, takes more memory or time than it is given, leaves anything behind for those after
-//! it, or comes to something else on another node. What it comes to holds where it is applied, and the machine is then the same everywhere.
+//! it, or comes to something else in another engine; and what it comes to holds where it is applied.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -28,9 +28,9 @@ static THREAD: LazyLock<Mutex<(Sender<Vec<u8>>, Receiver<()>)>> = LazyLock::new(
     std::thread::Builder::new()
         .stack_size(ScriptProbe::STACK_BYTES)
         .spawn(move || {
-            let mut old = probe();
+            let (machine, mut old) = (machine(), probe());
             for text in texts {
-                try_out(&mut old, &text);
+                try_out(&machine, &mut old, &text);
                 done.send(()).expect("somebody waits for it");
             }
         })
@@ -67,23 +67,19 @@ fn machine() -> Machine {
     machine
 }
 
-fn try_out(old: &mut ScriptProbe, text: &[u8]) {
-    let mut machines = [machine(), machine()];
-    old.evaluate(&machines[0], AT, BEGIN);
-    let Some(command) = old.evaluate(&machines[0], AT, text) else {
+fn try_out(machine: &Machine, old: &mut ScriptProbe, text: &[u8]) {
+    old.evaluate(machine, AT, BEGIN);
+    let Some(command) = old.evaluate(machine, AT, text) else {
         return;
     };
-    for machine in &mut machines {
-        machine.apply(&entry(command.clone()));
-        let events = machine.store_mut().take_events();
-        assert!(
-            events
-                .iter()
-                .any(|event| matches!(event, Event::Evaluated { reply: Some(_), .. })),
-            "what a script came to does not hold where it was evaluated"
-        );
-    }
-    assert_eq!(machines[0].digest(), machines[1].digest());
+    let mut applied = machine.freeze();
+    applied.apply(&entry(command.clone()));
+    let events = applied.store_mut().take_events();
+    let holds = |event: &Event| matches!(event, Event::Evaluated { reply: Some(_), .. });
+    assert!(
+        events.iter().any(holds),
+        "what a script came to does not hold where it was evaluated"
+    );
     if NOT_THE_SAME
         .iter()
         .any(|word| text.windows(word.len()).any(|part| part == *word))
@@ -91,8 +87,8 @@ fn try_out(old: &mut ScriptProbe, text: &[u8]) {
         return;
     }
     let mut new = probe();
-    new.evaluate(&machine(), AT, BEGIN);
-    if let Some(again) = new.evaluate(&machine(), AT, text) {
+    new.evaluate(machine, AT, BEGIN);
+    if let Some(again) = new.evaluate(machine, AT, text) {
         let said = |command: &Command| {
             command
                 .argv

@@ -4,12 +4,16 @@ use super::number::{general, to_text, truncate};
 use super::raise;
 use crate::machine::reply::{CommandError, Reply, coordinate_text};
 use bytes::Bytes;
-use mlua::{IntoLua, Lua, Table, Value};
+use mlua::{IntoLua, Lua, LuaString, MultiValue, Table, Value};
 use std::borrow::Cow;
 
 /// How deep a value may be nested that a script answers. Redis gives up where Lua's stack ends; here the stack that counts is that
 /// of whoever encodes the reply.
 const DEPTH: usize = 256;
+
+/// What an answer may take in memory, as a multiple of what its Lua state may. A table that holds itself or one thing many times comes to more
+/// than it is, to no end; what a state holds once always fits.
+const REPLY_SHARE: usize = 4;
 
 /// The most digits Redis prints of a double.
 const DOUBLE_DIGITS: usize = 17;
@@ -108,70 +112,101 @@ pub(super) fn error_text(error: &CommandError) -> String {
     }
 }
 
-/// What a script answers, as its client gets it.
-pub(super) fn to_reply(lua: &Lua, value: &Value, resp3: bool) -> Reply {
-    nested(lua, value, resp3, DEPTH)
+/// What a script answers, as its client gets it. `bytes_max` is the memory of its Lua state.
+pub(super) fn to_reply(value: &Value, resp3: bool, bytes_max: usize) -> Reply {
+    let room = bytes_max.saturating_mul(REPLY_SHARE);
+    let reply = Answer { resp3, room }.nested(value, DEPTH);
+    reply.unwrap_or_else(|| refused("ERR the script's answer is too large"))
 }
 
-fn nested(lua: &Lua, value: &Value, resp3: bool, depth: usize) -> Reply {
-    let Some(depth) = depth.checked_sub(1) else {
-        return refused("ERR reached lua stack limit");
-    };
-    match value {
-        Value::String(text) => Reply::bulk(text.as_bytes()),
-        Value::Integer(number) => Reply::Integer(*number),
-        Value::Number(number) => Reply::Integer(truncate(*number)),
-        Value::Boolean(yes) if resp3 => Reply::Boolean(*yes),
-        Value::Boolean(true) => Reply::Integer(1),
-        Value::Table(table) => of_table(lua, table, resp3, depth),
-        _ => Reply::Nil,
+/// An answer as it is built; none where it is too large.
+struct Answer {
+    resp3: bool,
+    /// Bytes it may still take.
+    room: usize,
+}
+
+impl Answer {
+    fn take(&mut self, bytes: usize) -> Option<()> {
+        self.room = self.room.checked_sub(bytes)?;
+        Some(())
+    }
+
+    fn bulk(&mut self, text: &LuaString) -> Option<Bytes> {
+        let text = text.as_bytes();
+        self.take(text.len())?;
+        Some(Bytes::copy_from_slice(&text))
+    }
+
+    fn nested(&mut self, value: &Value, depth: usize) -> Option<Reply> {
+        self.take(size_of::<Reply>())?;
+        let Some(depth) = depth.checked_sub(1) else {
+            return Some(refused("ERR reached lua stack limit"));
+        };
+        Some(match value {
+            Value::String(text) => Reply::Bulk(self.bulk(text)?),
+            Value::Integer(number) => Reply::Integer(*number),
+            Value::Number(number) => Reply::Integer(truncate(*number)),
+            Value::Boolean(yes) if self.resp3 => Reply::Boolean(*yes),
+            Value::Boolean(true) => Reply::Integer(1),
+            Value::Table(table) => self.of_table(table, depth)?,
+            _ => Reply::Nil,
+        })
+    }
+
+    /// The first of these fields that is there says what the table means; without one it is a list.
+    fn of_table(&mut self, table: &Table, depth: usize) -> Option<Reply> {
+        let field = |name: &str| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
+        if let Value::String(_) = field("err") {
+            let text = text_field(table, "err").unwrap_or_default();
+            self.take(text.len())?;
+            return Some(refused(&text));
+        }
+        if let Value::String(ok) = field("ok") {
+            self.take(ok.as_bytes().len())?;
+            return Some(Reply::Simple(Cow::Owned(one_line(&ok))));
+        }
+        match field("double") {
+            Value::Integer(number) => return Some(Reply::Double(number as f64)),
+            Value::Number(number) => return Some(Reply::Double(number)),
+            _ => {}
+        }
+        if let Value::String(digits) = field("big_number") {
+            self.take(digits.as_bytes().len())?;
+            return Some(Reply::BigNumber(one_line(&digits).into()));
+        }
+        if let Value::Table(verbatim) = field("verbatim_string") {
+            let parts = (
+                verbatim.raw_get::<Value>("format"),
+                verbatim.raw_get::<Value>("string"),
+            );
+            if let (Ok(Value::String(_)), Ok(Value::String(text))) = parts {
+                return Some(Reply::Verbatim(self.bulk(&text)?));
+            }
+        }
+        if let Value::Table(map) = field("map") {
+            let pairs = map.pairs::<Value, Value>().flatten();
+            let pair = |(key, value)| Some((self.nested(&key, depth)?, self.nested(&value, depth)?));
+            return pairs.map(pair).collect::<Option<_>>().map(Reply::Map);
+        }
+        if let Value::Table(set) = field("set") {
+            let pairs = set.pairs::<Value, Value>().flatten();
+            let key = |(key, _)| self.nested(&key, depth);
+            return pairs.map(key).collect::<Option<_>>().map(Reply::Set);
+        }
+        let mut items = Vec::new();
+        for index in 1.. {
+            match table.raw_get::<Value>(index) {
+                Ok(Value::Nil) | Err(_) => break,
+                Ok(item) => items.push(self.nested(&item, depth)?),
+            }
+        }
+        Some(Reply::Array(items))
     }
 }
 
-/// The first of these fields that is there says what the table means; without one it is a list.
-fn of_table(lua: &Lua, table: &Table, resp3: bool, depth: usize) -> Reply {
-    let field = |name: &str| table.raw_get::<Value>(name).unwrap_or(Value::Nil);
-    if let Value::String(_) = field("err") {
-        let text = text_field(table, "err").unwrap_or_default();
-        return refused(&text);
-    }
-    if let Value::String(ok) = field("ok") {
-        return Reply::Simple(Cow::Owned(ok.to_string_lossy().replace(['\r', '\n'], " ")));
-    }
-    match field("double") {
-        Value::Integer(number) => return Reply::Double(number as f64),
-        Value::Number(number) => return Reply::Double(number),
-        _ => {}
-    }
-    if let Value::String(digits) = field("big_number") {
-        let line = digits.to_string_lossy().replace(['\r', '\n'], " ");
-        return Reply::BigNumber(line.into());
-    }
-    if let Value::Table(verbatim) = field("verbatim_string") {
-        let parts = (
-            verbatim.raw_get::<Value>("format"),
-            verbatim.raw_get::<Value>("string"),
-        );
-        if let (Ok(Value::String(_)), Ok(Value::String(text))) = parts {
-            return Reply::Verbatim(Bytes::copy_from_slice(&text.as_bytes()));
-        }
-    }
-    if let Value::Table(map) = field("map") {
-        let pair = |(key, value)| (nested(lua, &key, resp3, depth), nested(lua, &value, resp3, depth));
-        return Reply::Map(map.pairs::<Value, Value>().flatten().map(pair).collect());
-    }
-    if let Value::Table(set) = field("set") {
-        let key = |(key, _)| nested(lua, &key, resp3, depth);
-        return Reply::Set(set.pairs::<Value, Value>().flatten().map(key).collect());
-    }
-    let mut items = Vec::new();
-    for index in 1.. {
-        match table.raw_get::<Value>(index) {
-            Ok(Value::Nil) | Err(_) => break,
-            Ok(item) => items.push(nested(lua, &item, resp3, depth)),
-        }
-    }
-    Reply::Array(items)
+fn one_line(text: &LuaString) -> String {
+    text.to_string_lossy().replace(['\r', '\n'], " ")
 }
 
 /// A field that is a string or a number, as text.
@@ -189,16 +224,29 @@ pub(super) fn refused(text: &str) -> Reply {
     Reply::Error(CommandError::Other(Cow::Owned(text)))
 }
 
-/// The arguments of `redis.call`: strings, and numbers with all the digits they have.
-pub(super) fn arguments(values: &[Value]) -> Option<Vec<Bytes>> {
-    let argument = |value: &Value| match value {
-        Value::String(text) => Some(Bytes::copy_from_slice(&text.as_bytes())),
-        Value::Integer(number) if number.unsigned_abs() < 100_000_000_000_000_000 => {
-            Some(Bytes::from(number.to_string()))
-        }
-        Value::Integer(number) => Some(Bytes::from(general(*number as f64, DOUBLE_DIGITS))),
-        Value::Number(number) => Some(Bytes::from(general(*number, DOUBLE_DIGITS))),
-        _ => None,
+/// The arguments of `redis.call`: strings, and numbers with all the digits they have; at most so many bytes.
+///
+/// # Errors
+/// Redis' text for what is neither, and ours for more.
+pub(super) fn arguments(values: &MultiValue, bytes_max: usize) -> Result<Vec<Bytes>, &'static str> {
+    let mut room = bytes_max;
+    let argument = |value: &Value| {
+        Ok(match value {
+            Value::String(text) => {
+                let text = text.as_bytes();
+                // One string may stand there many times.
+                room = room
+                    .checked_sub(text.len())
+                    .ok_or("Lua redis lib command arguments are too large")?;
+                Bytes::copy_from_slice(&text)
+            }
+            Value::Integer(number) if number.unsigned_abs() < 100_000_000_000_000_000 => {
+                Bytes::from(number.to_string())
+            }
+            Value::Integer(number) => Bytes::from(general(*number as f64, DOUBLE_DIGITS)),
+            Value::Number(number) => Bytes::from(general(*number, DOUBLE_DIGITS)),
+            _ => return Err("Lua redis lib command arguments must be strings or integers"),
+        })
     };
     values.iter().map(argument).collect()
 }

@@ -357,7 +357,9 @@ impl Vm {
             return stopped(stop, at, name);
         }
         let error = match result {
-            Ok((true, value)) => return convert::to_reply(&self.lua, &value, self.desk.resp3()),
+            Ok((true, value)) => {
+                return convert::to_reply(&value, self.desk.resp3(), self.desk.bytes_max);
+            }
             Ok((false, Value::Table(error))) => error,
             Ok((false, value)) => return failure(raise::read(&self.lua, value), name),
             Err(error) => return failure(raise::read_error(&self.lua, &error), name),

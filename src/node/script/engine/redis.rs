@@ -23,12 +23,13 @@ const REPLICATION: [(&str, u8); 5] = [
 
 /// Passes what a script asks to the host of its run and the answer back. The functions of `redis` live as long as the Lua state, the
 /// host is only lent to one run: `door` is the function that reaches it, there while the run lasts.
-#[derive(Default)]
 pub(super) struct Desk {
     door: RefCell<Option<Function>>,
     asked: RefCell<Option<Asked>>,
     answer: RefCell<Option<Reply>>,
     resp3: Cell<bool>,
+    /// The memory of the Lua state: the most bytes that one call says.
+    pub(super) bytes_max: usize,
 }
 
 enum Asked {
@@ -38,6 +39,16 @@ enum Asked {
 }
 
 impl Desk {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            door: RefCell::default(),
+            asked: RefCell::default(),
+            answer: RefCell::default(),
+            resp3: Cell::default(),
+            bytes_max,
+        }
+    }
+
     /// Lends the host to `run`.
     pub(super) fn lend<R>(
         &self,
@@ -175,17 +186,16 @@ pub(super) fn add_version(redis: &Table, version: &str) -> mlua::Result<()> {
     redis.raw_set("REDIS_VERSION_NUM", number)
 }
 
-fn argv(values: &MultiValue) -> Result<Vec<Bytes>, &'static str> {
+fn argv(desk: &Desk, values: &MultiValue) -> Result<Vec<Bytes>, &'static str> {
     if values.is_empty() {
         return Err("Please specify at least one argument for this redis lib call");
     }
-    let values: Vec<Value> = values.iter().cloned().collect();
-    arguments(&values).ok_or("Lua redis lib command arguments must be strings or integers")
+    arguments(values, desk.bytes_max)
 }
 
 fn call(lua: &Lua, desk: &Desk, values: MultiValue, raises: bool) -> mlua::Result<Value> {
     desk.running("redis.call/pcall")?;
-    let argv = match argv(&values) {
+    let argv = match argv(desk, &values) {
         Ok(argv) => argv,
         Err(text) if raises => return Err(refusal(text)),
         Err(text) => {
@@ -204,7 +214,7 @@ fn call(lua: &Lua, desk: &Desk, values: MultiValue, raises: bool) -> mlua::Resul
 
 fn may_run(_: &Lua, desk: &Desk, values: MultiValue) -> mlua::Result<Value> {
     desk.running("redis.acl_check_cmd")?;
-    let argv = argv(&values).map_err(refusal)?;
+    let argv = argv(desk, &values).map_err(refusal)?;
     match desk.ask("redis.acl_check_cmd", Asked::MayRun(argv))? {
         Reply::Boolean(yes) => Ok(Value::Boolean(yes)),
         _ => Err(refusal("Invalid command passed to redis.acl_check_cmd()")),

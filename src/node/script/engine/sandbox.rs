@@ -136,7 +136,7 @@ impl Shared {
 impl Vm {
     pub(super) fn new(purpose: Purpose, limits: &Limits) -> mlua::Result<Self> {
         let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, LuaOptions::new())?;
-        let (meter, desk) = (Meter::new(), Rc::new(Desk::default()));
+        let (meter, desk) = (Meter::new(), Rc::new(Desk::new(limits.memory_bytes)));
         let real = lua.globals();
         for name in TAKEN_AWAY {
             real.raw_set(name, Value::Nil)?;

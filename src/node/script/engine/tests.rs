@@ -514,6 +514,60 @@ fn memory_is_bounded_and_the_engine_lives_on() {
 }
 
 #[test]
+fn one_thing_many_times_is_bounded() {
+    let mut engine = Engine::new(Limits {
+        memory_bytes: 4 << 20,
+        ..Limits::new(VERSION, 0)
+    })
+    .unwrap();
+    const ANSWER: &str = "-ERR the script's answer is too large";
+    const ARGUMENTS: &str = "-ERR Lua redis lib command arguments are too large";
+    for (script, refusal) in [
+        ("local t = {} t[1] = t t[2] = t return t", ANSWER),
+        ("local t = {} for i = 1, 60 do t = {t, t} end return t", ANSWER),
+        (
+            "local t = {} for i = 1, 60 do t = {map = {a = t, b = t}} end return t",
+            ANSWER,
+        ),
+        (
+            "local t = {} for i = 1, 60 do t = {set = {[t] = true, [{t}] = true}} end return t",
+            ANSWER,
+        ),
+        (
+            "local s, t = ('x'):rep(1000000), {} for i = 1, 50 do t[i] = s end return t",
+            ANSWER,
+        ),
+        (
+            "local s, t = ('x'):rep(1000000), {} for i = 1, 50 do t[i] = {ok = s} end return t",
+            ANSWER,
+        ),
+        (
+            "local s, t = ('x'):rep(1000000), {} for i = 1, 50 do t[i] = {err = s} end return t",
+            ANSWER,
+        ),
+        (
+            "local s, t = ('x'):rep(1000000), {} for i = 1, 50 do t[i] = s end return redis.pcall('rpush', 'k', unpack(t))",
+            ARGUMENTS,
+        ),
+    ] {
+        let reply = eval(&mut engine, script);
+        assert!(
+            reply.starts_with(refusal),
+            "{script}: {}",
+            &reply[..reply.len().min(200)]
+        );
+    }
+    let whole = eval(
+        &mut engine,
+        "local t = {} for i = 1, 100000 do t[i] = i end return t",
+    );
+    assert!(
+        whole.ends_with(", 99999, 100000]"),
+        "what a state holds once fits"
+    );
+}
+
+#[test]
 fn nesting_ends_before_the_stack_does() {
     let deep = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
         let mut engine = engine();

@@ -1,4 +1,4 @@
-//! Processes that are measured: three of this program, a Redis, and redis-benchmark against both.
+//! Processes that are measured: three of this program, and Redis, alone or with replicas.
 
 use super::Fault;
 use super::target::{Caller, PATIENCE, Place, Resp, Target, cpu_of, free_port};
@@ -129,21 +129,42 @@ impl Target for Plenaries {
     }
 }
 
-/// A single redis-server that flushes before it answers.
+/// A redis-server that flushes before it answers.
 pub(crate) struct Redis {
     process: Process,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Redis {
+    /// A single one.
     pub(crate) async fn start(folder: &Path) -> Result<Self, Fault> {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// One with so many replicas, the same as it and in step with it. It comes first.
+    pub(crate) async fn start_group(folder: &Path, replicas: usize) -> Result<Vec<Self>, Fault> {
+        let first = Self::start_with(&folder.join("primary"), &["--repl-diskless-sync-delay", "0"]).await?;
+        let port = first.port.to_string();
+        let mut group = vec![first];
+        for which in 0..replicas {
+            let folder = folder.join(format!("replica{which}"));
+            group.push(Self::start_with(&folder, &["--replicaof", "127.0.0.1", &port]).await?);
+        }
+        let online =
+            |reply: &[u8]| String::from_utf8_lossy(reply).matches("state=online").count() == replicas;
+        until_ready(group[0].port, &[b"INFO", b"replication"], online).await?;
+        Ok(group)
+    }
+
+    async fn start_with(folder: &Path, more: &[&str]) -> Result<Self, Fault> {
         std::fs::create_dir_all(folder)?;
         let port = free_port();
         let mut command = Command::new("redis-server");
         command
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always", "--dir"])
-            .arg(folder);
+            .arg(folder)
+            .args(more);
         let process = Process::start(&mut command)?;
         until_ready(port, &[b"PING"], |reply| reply == b"+PONG\r\n").await?;
         Ok(Self { process, port })
@@ -168,46 +189,4 @@ impl Target for Redis {
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {
         Box::pin(async { Ok(()) })
     }
-}
-
-/// redis-benchmark with 64 connections, without and with pipelining, against three processes and against one Redis.
-pub(crate) async fn redis_benchmark(folder: &Path) -> Result<(), Fault> {
-    let plenaries = Plenaries::start(&folder.join("plenary"), Durability::Fsync).await?;
-    let leader = plenaries.leader().await?;
-    let redis = Redis::start(&folder.join("redis")).await?;
-    println!(
-        "\n{:<50} {:>9} {:>9}",
-        "redis-benchmark -c 64 -d 256", "SET per s", "GET per s"
-    );
-    let ports = [
-        ("fsync, three processes, on the leader", plenaries.ports[leader]),
-        (
-            "fsync, three processes, on a follower",
-            plenaries.ports[(leader + 1) % 3],
-        ),
-        ("one redis-server, appendfsync always", redis.port),
-    ];
-    for pipeline in ["1", "16"] {
-        for (name, port) in ports {
-            let requests = if pipeline == "1" { "100000" } else { "400000" };
-            let mut command = Command::new("redis-benchmark");
-            command
-                .args(["-p", &port.to_string(), "-c", "64", "-d", "256", "-r", "100000"])
-                .args(["-n", requests, "-P", pipeline, "-t", "set,get", "--csv"]);
-            let output = tokio::task::spawn_blocking(move || command.output()).await??;
-            let text = String::from_utf8(output.stdout)?;
-            let rate = |test: &str| {
-                let line = text.lines().find(|line| line.starts_with(&format!("\"{test}\"")));
-                let rate = line.and_then(|line| line.split('"').nth(3));
-                rate.and_then(|rate| rate.parse::<f64>().ok()).unwrap_or(f64::NAN)
-            };
-            println!(
-                "{:<50} {:>9.0} {:>9.0}",
-                format!("{name}, -P {pipeline}"),
-                rate("SET"),
-                rate("GET")
-            );
-        }
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 mod children;
 mod etcd;
 mod locks;
+mod redis_benchmark;
 mod target;
 
 use children::{Plenaries, Redis};
@@ -28,6 +29,7 @@ cargo bench --bench writes -- [OPTIONS]
   --seconds S        how long a row is measured in one round (2)
   --rounds N         rounds; the table has the median of each row (3)
   --only TEXT        only rows whose name contains this
+  --keys N           redis-benchmark on so many keys and members instead of one
   --groups 1,2,4     groups in flight to compare, nodes in one process (the default alone)
   --etcd A,B,C       measure these etcd members beside (host:port)";
 
@@ -36,6 +38,7 @@ struct Options {
     rounds: usize,
     only: String,
     others: bool,
+    keys: Option<u32>,
     groups: Vec<usize>,
     etcd: Vec<String>,
 }
@@ -47,6 +50,7 @@ impl Options {
             rounds: 3,
             only: String::new(),
             others: true,
+            keys: None,
             groups: vec![Limits::default().groups_in_flight],
             etcd: Vec::new(),
         };
@@ -62,6 +66,7 @@ impl Options {
                 }
                 "--seconds" => options.span = Duration::from_secs_f64(value()?.parse()?),
                 "--rounds" => options.rounds = value()?.parse()?,
+                "--keys" => options.keys = Some(value()?.parse()?),
                 "--only" => options.only = value()?,
                 "--groups" => {
                     let groups = value()?.split(',').map(str::parse).collect::<Result<_, _>>();
@@ -166,7 +171,7 @@ async fn run(options: Options) -> Result<(), Fault> {
         target::reads(&folder.path().join("reads"), options.span).await?;
     }
     if options.others && options.wants("redis-benchmark") && children::has("redis-benchmark") {
-        children::redis_benchmark(&folder.path().join("redis-benchmark")).await?;
+        redis_benchmark::measure(&folder.path().join("redis-benchmark"), &options).await?;
     }
     for target in targets {
         target.stop().await?;

@@ -45,8 +45,8 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// How deep answers may lie in each other in [`Reply::from_bytes`].
-    const DEPTH_MAX: usize = 128;
+    /// How deep answers may lie in each other in [`Reply::from_bytes`]: no script answers deeper, for its answer could not be read from the log.
+    pub const DEPTH_MAX: usize = 257;
 
     /// The answer as bytes, for the log: a byte for its kind, then a number or a length and content.
     pub fn to_bytes(&self) -> Bytes {

@@ -8,8 +8,8 @@ use mlua::{IntoLua, Lua, LuaString, MultiValue, Table, Value};
 use std::borrow::Cow;
 
 /// How deep a value may be nested that a script answers. Redis gives up where Lua's stack ends; here the stack that counts is that
-/// of whoever encodes the reply.
-const DEPTH: usize = 256;
+/// of whoever encodes the reply and reads it from the log, where the list of a transaction may be around it.
+const DEPTH: usize = Reply::DEPTH_MAX - 1;
 
 /// What an answer may take in memory, as a multiple of what its Lua state may. A table that holds itself or one thing many times comes to more
 /// than it is, to no end; what a state holds once always fits.

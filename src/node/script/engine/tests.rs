@@ -568,6 +568,24 @@ fn one_thing_many_times_is_bounded() {
 }
 
 #[test]
+fn the_deepest_answer_is_read_from_the_log() {
+    let script = "local t = {} for i = 1, 300 do t = {t} end return t";
+    let reply = eval_with(
+        &mut engine(),
+        script,
+        &run_for(5_000, 60_000),
+        &mut Store::default(),
+    );
+    let (mut depth, mut at) = (0, &reply);
+    while let Reply::Array(items) = at {
+        (depth, at) = (depth + 1, &items[0]);
+    }
+    assert_eq!(depth, Reply::DEPTH_MAX - 1);
+    let of_a_transaction = Reply::Array(vec![reply]);
+    assert!(Reply::from_bytes(&of_a_transaction.to_bytes()) == Some(of_a_transaction));
+}
+
+#[test]
 fn nesting_ends_before_the_stack_does() {
     let deep = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
         let mut engine = engine();

@@ -149,6 +149,11 @@ impl Overlay {
         self.touched.insert(place);
     }
 
+    /// How many writes the script has made so far.
+    pub fn writes(&self) -> usize {
+        self.written.len()
+    }
+
     /// The script has ended: what it relied on, and what it wrote. Later scripts rely on what it wrote.
     pub fn finish(&mut self) -> Outcome {
         let now = self.call.now.unwrap_or(0);

@@ -37,8 +37,12 @@ use crate::machine::keyspace::View;
 use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
 #[cfg(feature = "lua")]
+use crate::machine::reply::CommandError;
+#[cfg(feature = "lua")]
 use crate::machine::scripts;
 use crate::machine::settings::Settings;
+#[cfg(not(feature = "lua"))]
+use crate::raft::client::{Kind, Running};
 use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 use crate::raft::fault::Fault;
 use crate::raft::meta::{self, Meta};
@@ -57,7 +61,7 @@ use parking_lot::Mutex;
 use propose::{Courier, Flights, Outbound, Proposer};
 use query::Query;
 #[cfg(feature = "lua")]
-pub use script::{Call, Request};
+pub use script::{Call, Called, Denial, Kind, Notes, Request, Running};
 #[cfg(feature = "lua")]
 pub(crate) use script::{script_flags, script_sha};
 use status::{MemberStatus, Status};
@@ -219,12 +223,12 @@ impl Node {
         Ok(written.replies == [Reply::Integer(1)])
     }
 
-    /// Runs a script, a function, or a transaction that has some in it. One reply.
+    /// Runs a script, a function, or a transaction that has some in it. One reply, and what the scripts did beside that.
     ///
     /// # Errors
     /// As [`Node::write`].
     #[cfg(feature = "lua")]
-    pub async fn script(&self, request: Request) -> Result<Written> {
+    pub async fn script(&self, request: Request) -> Result<(Written, Notes)> {
         if let Some(why) = self.inner.fault.get() {
             return Err(Error::Stopped { why });
         }
@@ -273,13 +277,31 @@ impl Node {
         }
     }
 
-    /// Ends the script that runs here for longer than the busy limit. Whether there is one.
+    /// Ends a script or function that has run for longer than the busy limit, on whatever member it runs; this one first.
+    ///
+    /// # Errors
+    /// What Redis answers where none has.
     #[cfg(feature = "lua")]
-    pub fn kill_script(&self) -> bool {
-        self.inner.scripts.kill()
+    pub async fn kill_script(&self, kind: Kind) -> std::result::Result<(), CommandError> {
+        self.inner.scripts.kill(kind).await
     }
 
-    /// After how many milliseconds a script that this node evaluates can be killed. Redis: `busy-reply-threshold`.
+    /// What function runs, on whatever member; this one first.
+    ///
+    /// # Errors
+    /// What Redis answers where no function runs, but a script does for longer than the busy limit.
+    #[cfg(feature = "lua")]
+    pub async fn running_function(&self) -> std::result::Result<Option<Running>, CommandError> {
+        self.inner.scripts.running_function().await
+    }
+
+    /// What Redis answers while a script runs for longer than the busy limit; none, while none does on this node.
+    #[cfg(feature = "lua")]
+    pub fn script_busy(&self) -> Option<CommandError> {
+        self.inner.scripts.busy()
+    }
+
+    /// After how many milliseconds a script that this node evaluates can be killed; 0: never. Redis: `busy-reply-threshold`.
     #[cfg(feature = "lua")]
     pub fn script_busy_after_ms(&self) -> u64 {
         self.inner.scripts.busy_after_ms()
@@ -1096,8 +1118,9 @@ impl Inbound for Doorway {
     async fn evaluate(&self, from: u64, script: &Bytes) -> Evaluated {
         use script::Verdict;
         match self.scripts.evaluate_for(from, script).await {
-            Verdict::Direct(reply, index) => Evaluated::Direct(reply, index),
-            Verdict::Proposed => Evaluated::Proposed,
+            Verdict::Direct(reply, index, notes) => Evaluated::Direct(reply, index, notes.to_bytes()),
+            Verdict::Proposed(notes) => Evaluated::Proposed(notes.to_bytes()),
+            Verdict::Busy(error) => Evaluated::Busy(error.to_string()),
             Verdict::Writes => Evaluated::Refused("it may not write here".to_owned()),
             Verdict::Refused(why) | Verdict::Lost(why) => Evaluated::Refused(why),
         }
@@ -1106,6 +1129,16 @@ impl Inbound for Doorway {
     #[cfg(not(feature = "lua"))]
     async fn evaluate(&self, _: u64, _: &Bytes) -> Evaluated {
         Evaluated::Refused("this node was built without scripts".to_owned())
+    }
+
+    #[cfg(feature = "lua")]
+    fn running(&self, kill: Option<Kind>) -> Option<Running> {
+        self.scripts.running_here(kill)
+    }
+
+    #[cfg(not(feature = "lua"))]
+    fn running(&self, _: Option<Kind>) -> Option<Running> {
+        None
     }
 }
 

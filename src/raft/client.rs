@@ -72,12 +72,40 @@ pub(crate) struct Hello {
 #[derive(Debug)]
 #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
 pub(crate) enum Evaluated {
-    /// It wrote nothing: the answer, and the index that its reader must have applied.
-    Direct(Reply, u64),
-    /// What it wrote is proposed: the answer comes with it.
-    Proposed,
+    /// It wrote nothing: the answer, the index that its reader must have applied, and what it did beside that.
+    Direct(Reply, u64, Bytes),
+    /// What it wrote is proposed: the answer comes with it. What it did beside that.
+    Proposed(Bytes),
+    /// It was not begun, for another has run for too long; what its caller is told.
+    Busy(String),
     /// It was not evaluated, and why.
     Refused(String),
+}
+
+/// A script that runs on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its SHA-1, or the function's name.
+    pub name: Bytes,
+    /// Whether it is a function.
+    pub function: bool,
+    /// As its caller said it, for a function.
+    pub command: Vec<Bytes>,
+    /// For how long it has run.
+    pub duration_ms: u64,
+    /// Whether that is longer than the busy limit.
+    pub busy: bool,
+    /// Whether it was told to end.
+    pub killed: bool,
+}
+
+/// What `SCRIPT KILL` or `FUNCTION KILL` ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A script.
+    Script,
+    /// A function.
+    Function,
 }
 
 /// A change of the members, asked of any node.
@@ -290,6 +318,21 @@ impl Peers {
             let answer = answer?;
             Ok((answer.ticket, wire::evaluated_from(answer)?))
         }))
+    }
+}
+
+impl Peers {
+    /// Which script runs on a member; it is ended if it is of this kind and has run for longer than the busy limit.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
+    pub(crate) async fn running(
+        &self,
+        id: u64,
+        address: &str,
+        kill: Option<Kind>,
+    ) -> Result<Option<Running>, Status> {
+        let request = self.request(id, wire::running_request_to(kill));
+        let answer = self.control(address)?.running(request).await?.into_inner();
+        Ok(wire::running_from(answer))
     }
 }
 

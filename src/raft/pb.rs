@@ -148,6 +148,80 @@ pub struct EvaluateResponse {
     /// Which request this answers: answers come in any order.
     #[prost(uint64, tag = "4")]
     pub ticket: u64,
+    /// What it did beside that, for who counts, as src/node/script/notes.rs writes it.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub notes: ::prost::bytes::Bytes,
+    /// Not empty: it was not begun, for another has run for too long; what its caller is told.
+    #[prost(string, tag = "6")]
+    pub busy: ::prost::alloc::string::String,
+}
+/// Which script runs on the node that is asked, and perhaps: end it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunningRequest {
+    /// Only what has run for too long is ended.
+    #[prost(enumeration = "running_request::Kill", tag = "1")]
+    pub kill: i32,
+}
+/// Nested message and enum types in `RunningRequest`.
+pub mod running_request {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Kill {
+        Nothing = 0,
+        Script = 1,
+        Function = 2,
+    }
+    impl Kill {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Nothing => "NOTHING",
+                Self::Script => "SCRIPT",
+                Self::Function => "FUNCTION",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NOTHING" => Some(Self::Nothing),
+                "SCRIPT" => Some(Self::Script),
+                "FUNCTION" => Some(Self::Function),
+                _ => None,
+            }
+        }
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunningResponse {
+    /// Empty: none runs. Else its SHA-1, or the function's name.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "2")]
+    pub function: bool,
+    /// As its caller said it, for a function.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub command: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(uint64, tag = "4")]
+    pub duration_ms: u64,
+    /// It has run for longer than the busy limit.
+    #[prost(bool, tag = "5")]
+    pub busy: bool,
+    /// It was told to end.
+    #[prost(bool, tag = "6")]
+    pub killed: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LastUseRequest {
@@ -508,6 +582,27 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Evaluate"));
             self.inner.streaming(req, path, codec).await
         }
+        pub async fn running(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RunningRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RunningResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Running");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Running"));
+            self.inner.unary(req, path, codec).await
+        }
         /// When keys were last used here: asked by a leader that is about to evict.
         pub async fn last_use(
             &mut self,
@@ -691,6 +786,10 @@ pub mod peer_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::EvaluateRequest>>,
         ) -> std::result::Result<tonic::Response<Self::EvaluateStream>, tonic::Status>;
+        async fn running(
+            &self,
+            request: tonic::Request<super::RunningRequest>,
+        ) -> std::result::Result<tonic::Response<super::RunningResponse>, tonic::Status>;
         /// When keys were last used here: asked by a leader that is about to evict.
         async fn last_use(
             &self,
@@ -1148,6 +1247,49 @@ pub mod peer_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plenary.v1.Peer/Running" => {
+                    #[allow(non_camel_case_types)]
+                    struct RunningSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::RunningRequest>
+                    for RunningSvc<T> {
+                        type Response = super::RunningResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RunningRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::running(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RunningSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

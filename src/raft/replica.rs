@@ -301,6 +301,7 @@ impl StateWatch {
 }
 
 /// Follows who leads and who the members are: nothing that moves with every entry, so whoever waits here is not woken by each.
+#[derive(Clone)]
 pub(crate) struct LeaderWatch(
     openraft::type_config::alias::WatchReceiverOf<Types, openraft::metrics::RaftServerMetrics<Types>>,
 );

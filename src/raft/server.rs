@@ -1,7 +1,9 @@
 //! Inbound calls. Checks who calls, turns bytes into our types, and hands on: Raft's calls to Raft, the rest to node/.
 
 use super::caller::Caller;
-use super::client::{CONNECTION_WINDOW, Evaluated, Hello, MESSAGE_BYTES, MemberChange, Peers, STREAM_WINDOW};
+use super::client::{
+    CONNECTION_WINDOW, Evaluated, Hello, Kind, MESSAGE_BYTES, MemberChange, Peers, Running, STREAM_WINDOW,
+};
 use super::connection::Connection;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::replica::Replica;
@@ -45,6 +47,8 @@ pub(crate) trait Inbound: Send + Sync + 'static {
     fn evaluate(&self, from: u64, script: &Bytes) -> impl Future<Output = Evaluated> + Send;
     /// When keys were last used here, in their order; none where there is no such key.
     fn last_use(&self, keys: &[(u8, Bytes)]) -> Vec<Option<Use>>;
+    /// Which script runs here; it is ended if it is of this kind and has run for too long.
+    fn running(&self, kill: Option<Kind>) -> Option<Running>;
     /// Proposes a follower's group. `Some`: why not.
     fn propose(&self, group: Bytes) -> impl Future<Output = Option<String>> + Send;
 }
@@ -322,6 +326,15 @@ impl<I: Inbound> Peer for Service<I> {
         Ok(Response::new(Box::pin(
             evaluations.buffer_unordered(EVALUATE_PIPELINE),
         )))
+    }
+
+    async fn running(
+        &self,
+        request: Request<pb::RunningRequest>,
+    ) -> Result<Response<pb::RunningResponse>, Status> {
+        self.admit_member(&request)?;
+        let kill = wire::running_request_from(request.into_inner());
+        Ok(Response::new(wire::running_to(self.inbound.running(kill))))
     }
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {

@@ -1,6 +1,6 @@
 //! Protobuf to our types and back, both directions side by side. Refuses what is malformed; knows nothing of who may call.
 
-use super::client::Evaluated;
+use super::client::{Evaluated, Kind, Running};
 use super::log::record;
 use super::{LogId, Member, Types, Vote, pb};
 use crate::machine::keyspace::DATABASES;
@@ -25,12 +25,14 @@ pub(super) fn evaluated_to(ticket: u64, evaluated: Evaluated) -> pb::EvaluateRes
         ..pb::EvaluateResponse::default()
     };
     match evaluated {
-        Evaluated::Direct(reply, index) => pb::EvaluateResponse {
+        Evaluated::Direct(reply, index, notes) => pb::EvaluateResponse {
             reply: reply.to_bytes(),
             index,
+            notes,
             ..none
         },
-        Evaluated::Proposed => none,
+        Evaluated::Proposed(notes) => pb::EvaluateResponse { notes, ..none },
+        Evaluated::Busy(busy) => pb::EvaluateResponse { busy, ..none },
         Evaluated::Refused(why) => pb::EvaluateResponse { refused: why, ..none },
     }
 }
@@ -40,11 +42,60 @@ pub(super) fn evaluated_from(answer: pb::EvaluateResponse) -> Result<Evaluated, 
     if !answer.refused.is_empty() {
         return Ok(Evaluated::Refused(answer.refused));
     }
+    if !answer.busy.is_empty() {
+        return Ok(Evaluated::Busy(answer.busy));
+    }
     if answer.reply.is_empty() {
-        return Ok(Evaluated::Proposed);
+        return Ok(Evaluated::Proposed(answer.notes));
     }
     let reply = Reply::from_bytes(&answer.reply).ok_or_else(|| missing("reply"))?;
-    Ok(Evaluated::Direct(reply, answer.index))
+    Ok(Evaluated::Direct(reply, answer.index, answer.notes))
+}
+
+#[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
+pub(super) fn running_request_to(kill: Option<Kind>) -> pb::RunningRequest {
+    use pb::running_request::Kill;
+    let kill = match kill {
+        None => Kill::Nothing,
+        Some(Kind::Script) => Kill::Script,
+        Some(Kind::Function) => Kill::Function,
+    };
+    pb::RunningRequest { kill: kill.into() }
+}
+
+pub(super) fn running_request_from(request: pb::RunningRequest) -> Option<Kind> {
+    use pb::running_request::Kill;
+    match request.kill() {
+        Kill::Nothing => None,
+        Kill::Script => Some(Kind::Script),
+        Kill::Function => Some(Kind::Function),
+    }
+}
+
+pub(super) fn running_to(running: Option<Running>) -> pb::RunningResponse {
+    let Some(running) = running else {
+        return pb::RunningResponse::default();
+    };
+    pb::RunningResponse {
+        name: running.name,
+        function: running.function,
+        command: running.command,
+        duration_ms: running.duration_ms,
+        busy: running.busy,
+        killed: running.killed,
+    }
+}
+
+#[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
+pub(super) fn running_from(answer: pb::RunningResponse) -> Option<Running> {
+    (!answer.name.is_empty()).then_some(Running {
+        name: answer.name,
+        function: answer.function,
+        command: answer.command,
+        duration_ms: answer.duration_ms,
+        busy: answer.busy,
+        killed: answer.killed,
+    })
 }
 
 pub(super) fn log_id_to(id: LogId) -> pb::LogId {

@@ -22,7 +22,6 @@ pub(super) enum Context {
     /// Inside of `MULTI`.
     Multi,
     /// By a script.
-    #[allow(dead_code, reason = "scripts ask with it")]
     Lua,
 }
 

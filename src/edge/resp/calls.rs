@@ -28,8 +28,8 @@ impl Histogram {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    fn add(&self, nanos: u64) {
-        self.0[Self::place(nanos)].fetch_add(1, Relaxed);
+    fn add(&self, nanos: u64, times: u64) {
+        self.0[Self::place(nanos)].fetch_add(times, Relaxed);
     }
 
     fn place(nanos: u64) -> usize {
@@ -150,16 +150,20 @@ impl Calls {
 
     /// Counts a call that ran.
     pub(super) fn ran(&self, spec: &Spec, took: Duration, failed: bool) {
+        self.ran_often(spec, 1, took, u64::from(failed));
+    }
+
+    /// Counts calls that ran and took this time together: each counts as the mean of them.
+    pub(super) fn ran_often(&self, spec: &Spec, times: u64, took: Duration, failed: u64) {
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         let (call, nanos) = (self.of(spec), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        call.calls.add(1);
-        call.nanos.add(usize::try_from(nanos).unwrap_or(usize::MAX));
-        if failed {
-            call.failed.add(1);
-        }
-        if self.tracking() {
+        call.calls.add(count(times));
+        call.nanos.add(count(nanos));
+        call.failed.add(count(failed));
+        if self.tracking() && times > 0 {
             call.histogram
                 .get_or_init(|| Box::new(Histogram::new()))
-                .add(nanos);
+                .add(nanos / times, times);
         }
     }
 
@@ -223,9 +227,9 @@ mod tests {
     fn percentiles_and_sums_follow_the_counts() {
         let histogram = Histogram::new();
         for _ in 0..99 {
-            histogram.add(1_000_000);
+            histogram.add(1_000_000, 1);
         }
-        histogram.add(500_000_000);
+        histogram.add(500_000_000, 1);
         let about = |nanos: u64, expected: u64| nanos >= expected && nanos < expected * 17 / 16;
         assert!(about(histogram.percentile(50.0), 1_000_000));
         assert!(about(histogram.percentile(99.0), 1_000_000));

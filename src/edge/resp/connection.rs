@@ -16,6 +16,7 @@ use super::local::{self, Local};
 use super::multi::{self, Transaction};
 use super::permit::{self, Permit};
 use super::pubsub;
+use super::script;
 use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
 use crate::machine::args::Args;
@@ -83,6 +84,8 @@ pub(super) struct Caller {
     pub(super) watches: Vec<Watch>,
     /// Whether the commands of a transaction are being run.
     pub(super) executing: bool,
+    /// Whether the next reply is an error that was counted when a command answered it to a script.
+    pub(super) counted: bool,
     /// How many subscriptions it has.
     pub(super) subscribed: usize,
     /// Whether it tracks what it reads.
@@ -138,6 +141,7 @@ impl Caller {
             transaction: None,
             watches: Vec::new(),
             executing: false,
+            counted: false,
             subscribed: 0,
             tracks: false,
             monitors: false,
@@ -176,10 +180,21 @@ impl Caller {
     }
 
     /// Counts a reply that is an error.
-    pub(super) fn count_error(&self, reply: &Reply) {
-        if let Reply::Error(error) = reply {
-            self.shared.stats.error(&error.to_string());
+    pub(super) fn count_error(&mut self, reply: &Reply) {
+        let counted = std::mem::take(&mut self.counted);
+        if let Reply::Error(error) = reply
+            && !counted
+        {
+            self.shared.stats.error(&error.to_string(), 1);
         }
+    }
+
+    /// Why a command has to wait until a script has ended that runs for too long, where everybody has to: `busy-reply-scope`.
+    fn must_wait(&self, spec: &Spec) -> Option<CommandError> {
+        if !self.shared.busy_for_all.load(Relaxed) || spec.flags.contains("allow_busy") {
+            return None;
+        }
+        self.shared.node.script_busy()
     }
 
     /// Why this command cannot be run in the state the connection is in.
@@ -411,6 +426,10 @@ impl Connection {
                 Ok(())
             };
         }
+        if let Some(error) = self.caller.must_wait(spec) {
+            self.caller.refused(Some(spec), &argv, &error);
+            return self.reject(spec.name == "EXEC", error).await;
+        }
         if self.caller.is_plain() {
             self.run_command(spec, argv).await
         } else {
@@ -433,7 +452,7 @@ impl Connection {
         }
         self.caller.note_reads(spec, &argv);
         // As in Redis, what may wait is shown before, the rest after, when it has changed the database or what is shown.
-        let shown = if matches!(spec.run, Run::Local) {
+        let shown = if matches!(spec.run, Run::Local) && !script::runs_one(spec) {
             self.caller.shared.monitors.any().then(|| argv.clone())
         } else {
             self.caller.show(spec, &argv);

@@ -79,7 +79,7 @@ use stats::Stats;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -105,6 +105,8 @@ struct Shared {
     idle_timeout_ms: AtomicU64,
     /// `CONFIG SET maxclients`.
     max_clients: AtomicUsize,
+    /// `CONFIG SET busy-reply-scope all`: whether everybody is answered `BUSY` while a script runs for too long, or only other scripts.
+    busy_for_all: AtomicBool,
     address: SocketAddr,
     clients: Clients,
     /// Who is told what; shared with the node, which tells it.
@@ -207,6 +209,7 @@ impl Resp {
                 u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX),
             ),
             max_clients: AtomicUsize::new(config.max_clients),
+            busy_for_all: AtomicBool::new(false),
             access: permit::Gate::new(config.access_key.as_ref().map(|key| key.expose())),
             acl_log: acl_log::AclLog::default(),
             calls: calls::Calls::default(),

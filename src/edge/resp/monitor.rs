@@ -3,13 +3,15 @@
 use super::clients::Client;
 use super::connection::Caller;
 use super::hub::Hub;
+use super::script;
 use crate::machine::args::Args;
 use crate::machine::reply::CommandError;
-use crate::machine::table::Spec;
+use crate::machine::table::{self, Spec};
+use crate::node::Notes;
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,12 +46,13 @@ impl Monitors {
     }
 
     /// Shows a command to who looks on. Those of administrators and secrets are not shown, as in Redis.
-    fn feed(&self, hub: &Hub, caller: &Caller, spec: &Spec, argv: &[Bytes]) {
+    fn feed(&self, hub: &Hub, db: u8, from: &dyn Display, spec: &Spec, argv: &[Bytes]) {
         let hidden = |flag: &str| matches!(flag, "skip_monitor" | "admin");
-        if !self.any() || spec.flags.split(' ').any(hidden) {
+        // What runs a script shows itself, so that it stands before what the script runs.
+        if !self.any() || spec.flags.split(' ').any(hidden) && !script::runs_one(spec) {
             return;
         }
-        let line = line(caller, spec, argv);
+        let line = line(db, from, spec, argv);
         for client in self.clients.lock().values() {
             hub.push(client, line.clone());
         }
@@ -59,20 +62,26 @@ impl Monitors {
 impl Caller {
     /// Shows a command of it to who looks on.
     pub(super) fn show(&self, spec: &Spec, argv: &[Bytes]) {
-        self.shared.monitors.feed(&self.shared.hub, self, spec, argv);
+        let from = self.client.peer;
+        self.shared.monitors.feed(&self.shared.hub, self.db, &from, spec, argv);
+    }
+
+    /// Shows what this call of a request ran in its script.
+    pub(super) fn show_script(&self, notes: &Notes, call: usize) {
+        for (_, command) in notes.shown.iter().filter(|(of, _)| *of == call) {
+            if let Ok(spec) = table::lookup(&command.argv) {
+                let monitors = &self.shared.monitors;
+                monitors.feed(&self.shared.hub, command.db, &"lua", spec, &command.argv);
+            }
+        }
     }
 }
 
-fn line(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Bytes {
+fn line(db: u8, from: &dyn Display, spec: &Spec, argv: &[Bytes]) -> Bytes {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut out = BytesMut::new();
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
-    write!(
-        out,
-        "+{seconds}.{micros:06} [{} {}]",
-        caller.db, caller.client.peer
-    )
-    .expect("a buffer takes everything");
+    write!(out, "+{seconds}.{micros:06} [{db} {from}]").expect("a buffer takes everything");
     let mut secret = 0;
     for (at, argument) in argv.iter().enumerate() {
         out.put_u8(b' ');

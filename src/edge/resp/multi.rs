@@ -13,7 +13,7 @@ use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Run, Spec};
-use crate::node::{Call, Request, Written};
+use crate::node::{Call, Notes, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -226,22 +226,29 @@ impl Connection {
             self.caller.note_reads(spec, argv);
         }
         let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
-        let began = Instant::now();
-        match self.together(watches, steps).await {
+        let (began, mut notes) = (Instant::now(), Notes::default());
+        match self.together(watches, steps, &mut notes).await {
             Ok(Some(replies)) => {
                 let took = began.elapsed();
-                self.answer_all(transaction.queued, parts, replies, took).await
+                self.answer_all(transaction.queued, parts, (replies, notes), took)
+                    .await
             }
             Ok(None) => self.answer(Reply::NilArray).await,
+            // It was not begun, for a script has run for too long.
+            Err(error) if error.to_string().starts_with("BUSY ") => {
+                let error = aborted(&mut self.caller, &error);
+                self.answer(Reply::Error(error)).await
+            }
             Err(error) => self.answer(Reply::Error(error)).await,
         }
     }
 
-    /// Runs the commands as one; none where something watched has changed.
+    /// Runs the commands as one; none where something watched has changed. `notes`: what scripts among them did.
     async fn together(
         &mut self,
         watches: Vec<Watch>,
         steps: Vec<Step>,
+        notes: &mut Notes,
     ) -> Result<Option<Vec<Reply>>, CommandError> {
         let writes = steps.iter().any(|step| !matches!(step.spec.run, Run::Read(_)));
         if !writes && watches.is_empty() {
@@ -254,8 +261,14 @@ impl Connection {
                 watches,
                 calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
                 transaction: true,
+                shows: self.caller.shared.monitors.any(),
             };
-            self.caller.shared.node.script(request).await
+            let ran = self.caller.shared.node.script(request).await;
+            ran.map(|(written, of_it)| {
+                *notes = of_it;
+                self.caller.note_script(notes);
+                written
+            })
         } else {
             self.transact(&watches, steps).await
         };
@@ -318,20 +331,25 @@ impl Connection {
         &mut self,
         queued: Vec<Queued>,
         parts: Vec<Part>,
-        replies: Vec<Reply>,
+        (replies, notes): (Vec<Reply>, Notes),
         took: Duration,
     ) -> Result<(), End> {
         // Whether it is answered was said before it; what it says of answers is for what comes after it.
         let answered = self.caller.answers.next();
-        let (mut out, mut replies) = (BytesMut::new(), replies.into_iter());
+        let (mut out, mut replies) = (BytesMut::new(), (0..).zip(replies));
         encode::array(queued.len(), &mut out);
         self.caller.executing = true;
         for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
+            let mut script = None;
             let reply = match part {
                 // The log answers all that was sent to it, or nothing.
                 Part::Node => {
-                    let reply = replies.next().unwrap_or(Reply::Nil);
+                    let (call, reply) = replies.next().unwrap_or((0, Reply::Nil));
                     self.caller.ran(spec, &argv, took, &reply);
+                    if script::runs_one(spec) {
+                        script = Some(call);
+                        self.caller.counted = script::is_counted(&notes, &reply);
+                    }
                     reply
                 }
                 Part::Refused(refusal) => Reply::Error(refusal),
@@ -342,6 +360,9 @@ impl Connection {
                 }
             };
             self.caller.show(spec, &argv);
+            if let Some(call) = script {
+                self.caller.show_script(&notes, call);
+            }
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
             self.caller.count_error(&reply);
             encode(&reply, self.caller.protocol, &mut out);

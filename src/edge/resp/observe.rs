@@ -1,9 +1,12 @@
 //! What is noted of every command: counts and times, slow ones, refused ones.
 
+use super::acl_log::{Context, Reason};
 use super::connection::Caller;
 use super::local::quoted;
+use crate::machine::access::Denied;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Spec};
+use crate::node::{Denial, Notes};
 use bytes::Bytes;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +38,33 @@ impl Caller {
         }
         if shared.latency.wants(took) {
             shared.latency.command(spec, took, unix_seconds());
+        }
+    }
+
+    /// A script of it ran: what it called counts as if it had been called here.
+    pub(super) fn note_script(&self, notes: &Notes) {
+        let shared = &self.shared;
+        for called in &notes.calls {
+            let Some(spec) = table::by_name(called.command) else {
+                continue;
+            };
+            let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+            shared.stats.commands.add(count(called.ran));
+            shared.calls.ran_often(spec, called.ran, called.took, called.failed);
+            shared.calls.of(spec).rejected.add(count(called.rejected));
+        }
+        for (error, times) in &notes.errors {
+            shared.stats.error(error, *times);
+        }
+        for Denial { denied, object } in &notes.denials {
+            let reason = match denied {
+                Denied::Command => Reason::Command,
+                Denied::Key(_) => Reason::Key,
+                Denied::Channel(_) => Reason::Channel,
+            };
+            shared
+                .acl_log
+                .note(reason, Context::Lua, object, &self.permit.user, self.client.line());
         }
     }
 

@@ -328,6 +328,9 @@ const PARAMETERS: &[Parameter] = &[
     own(&["busy-reply-threshold", "lua-time-limit"], Integer(0, I64_MAX), |shared| shared.node.script_busy_after_ms().to_string(), |shared, value| {
         shared.node.set_script_busy_after_ms(value.parse().unwrap_or(u64::MAX));
     }),
+    own(&["busy-reply-scope"], Choice(&["scripts", "all"]), |shared| if shared.busy_for_all.load(Relaxed) { "all" } else { "scripts" }.to_owned(), |shared, value| {
+        shared.busy_for_all.store(value == "all", Relaxed);
+    }),
     own(&["maxclients"], Integer(1, U32_MAX), |shared| shared.max_clients.load(Relaxed).to_string(), |shared, value| {
         shared.max_clients.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),

@@ -9,7 +9,7 @@ use crate::machine::glob;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::scripts::{self, Function, Library, Policy, Scripts};
 use crate::machine::table::Spec;
-use crate::node::{Call, Request, script_flags};
+use crate::node::{Call, Kind, Notes, Request, Running, script_flags};
 use bytes::Bytes;
 
 const NOSCRIPT: CommandError = CommandError::text("NOSCRIPT No matching script. Please use EVAL.");
@@ -49,12 +49,22 @@ pub(super) fn fcall_ro<'a>(caller: &'a mut Caller, args: Args<'a>) -> Waiting<'a
 fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> Waiting<'a> {
     Box::pin(async move {
         let call = call(caller, args, by, read_only).await?;
-        let request = Request::one(caller.user(), caller.db, call);
+        let mut request = Request::one(caller.user(), caller.db, call);
+        request.shows = caller.shared.monitors.any();
         caller.refresh().await?;
-        let written = caller.shared.node.script(request).await.map_err(trouble)?;
+        let (written, notes) = caller.shared.node.script(request).await.map_err(trouble)?;
         caller.seen = caller.seen.max(written.token);
-        written.replies.into_iter().next().ok_or(CommandError::Syntax)
+        caller.note_script(&notes);
+        let reply = written.replies.into_iter().next().ok_or(CommandError::Syntax)?;
+        caller.show_script(&notes, 0);
+        caller.counted = is_counted(&notes, &reply);
+        Ok(reply)
     })
+}
+
+/// Whether a script answered an error that was counted when a command answered it to the script.
+pub(super) fn is_counted(notes: &Notes, reply: &Reply) -> bool {
+    matches!(reply, Reply::Error(error) if notes.has_counted(&error.to_string()))
 }
 
 /// How a command runs a script, and whether the script may only read; none for a command that runs none.
@@ -252,13 +262,13 @@ fn sync_or_async(args: &mut Args<'_>) -> bool {
     args.is_empty()
 }
 
-/// Ends what runs on this node. A script that has written something can be ended here as well: nothing of it is in the log yet.
-pub(super) fn kill(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
-    if caller.shared.node.kill_script() {
-        Ok(Reply::OK)
-    } else {
-        Err(CommandError::text("NOTBUSY No scripts in execution right now."))
-    }
+/// Ends a script wherever it runs. One that has written something can be ended here as well: nothing of it is in the log yet.
+pub(super) fn script_kill<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
+    Box::pin(async move { caller.shared.node.kill_script(Kind::Script).await.map(|()| Reply::OK) })
+}
+
+pub(super) fn function_kill<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
+    Box::pin(async move { caller.shared.node.kill_script(Kind::Function).await.map(|()| Reply::OK) })
 }
 
 pub(super) fn script_debug(_: &mut Caller, args: &mut Args<'_>) -> Answer {
@@ -395,7 +405,21 @@ fn shown(library: &Library, with_code: bool) -> Reply {
     map(pairs)
 }
 
-pub(super) fn function_stats(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
+pub(super) fn function_stats<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
+    Box::pin(async move {
+        let running = caller.shared.node.running_function().await?;
+        statistics(caller, running)
+    })
+}
+
+fn statistics(caller: &Caller, running: Option<Running>) -> Answer {
+    let running = running.map_or(Reply::Nil, |running| {
+        map(vec![
+            ("name", Reply::Bulk(running.name)),
+            ("command", Reply::bulks(running.command)),
+            ("duration_ms", Reply::count(usize::try_from(running.duration_ms).unwrap_or(usize::MAX))),
+        ])
+    });
     known(caller, |scripts| {
         let functions = scripts.libraries().map(|library| library.functions.len()).sum();
         let counts = map(vec![
@@ -403,7 +427,7 @@ pub(super) fn function_stats(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
             ("functions_count", Reply::count(functions)),
         ]);
         Ok(map(vec![
-            ("running_script", Reply::Nil),
+            ("running_script", running),
             ("engines", map(vec![("LUA", counts)])),
         ]))
     })

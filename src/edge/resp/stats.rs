@@ -59,15 +59,15 @@ impl Counter {
 }
 
 impl Stats {
-    /// Counts an error reply by its first word.
-    pub(super) fn error(&self, text: &str) {
-        self.errors.add(1);
+    /// Counts an error that was so often the reply, by its first word.
+    pub(super) fn error(&self, text: &str, times: u64) {
+        self.errors.add(usize::try_from(times).unwrap_or(usize::MAX));
         let kind = text.split(' ').next().unwrap_or_default();
         let mut kinds = self.kinds.lock();
         if let Some(count) = kinds.get_mut(kind) {
-            *count += 1;
+            *count += times;
         } else if kinds.len() < ERROR_KINDS {
-            kinds.insert(kind.to_owned(), 1);
+            kinds.insert(kind.to_owned(), times);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a running script may ask of the world: commands on the scratch machine, the time, its database.
 
 use super::engine::{Host, Signals};
+use super::notes::Notes;
 use crate::machine::access::{Denied, User};
 use crate::machine::args::{Args, integer};
 use crate::machine::entry::{Command, Millis};
@@ -14,7 +15,10 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long `DEBUG SLEEP` sleeps before it looks whether the script is to end.
+const NAP: Duration = Duration::from_millis(10);
 
 /// Why a run is given up, to be begun again elsewhere or otherwise. What it did so far counts for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub(super) struct Desk<'a> {
     pub(super) allow_all: bool,
     /// After this it counts as busy.
     pub(super) busy_after: Duration,
+    /// Then it is ended.
+    pub(super) until: Instant,
     /// Whether what it writes can go into the log.
     pub(super) may_write: bool,
     pub(super) given_up: Option<GivenUp>,
@@ -46,6 +52,12 @@ pub(super) struct Desk<'a> {
     pub(super) signals: Arc<Signals>,
     /// In whose name it runs; none, who is gone meanwhile, may do nothing.
     pub(super) user: Option<Arc<User>>,
+    /// Which call of the request this is.
+    pub(super) call: usize,
+    /// What it does beside answering.
+    pub(super) notes: Notes,
+    /// Whether its commands are to be shown.
+    pub(super) shows: bool,
 }
 
 impl Desk<'_> {
@@ -116,8 +128,60 @@ impl Desk<'_> {
             "DEBUG" if argv.len() == 3 && argv[1].eq_ignore_ascii_case(b"protocol") => {
                 Reply::sample(&argv[2])
             }
+            "DEBUG" if argv.len() == 3 && argv[1].eq_ignore_ascii_case(b"sleep") => {
+                let seconds = String::from_utf8_lossy(&argv[2]).parse().unwrap_or(0.0);
+                self.sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+                Ok(Reply::OK)
+            }
             _ => Err(NOT_FROM_SCRIPT),
         }
+    }
+
+    /// Sleeps, at most until the run is to end.
+    fn sleep(&self, time: Duration) {
+        let until = self.until.min(Instant::now() + time.min(Duration::from_secs(3_600)));
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.signals.kill.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(left.min(NAP));
+        }
+    }
+
+    /// Why a script may not run this command; else nothing.
+    fn refuses(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Option<CommandError> {
+        const READ_ONLY: CommandError =
+            CommandError::text("ERR Write commands are not allowed from read-only scripts.");
+        if !self.allow_all && spec.flags.split(' ').any(|flag| flag == "noscript") {
+            return Some(NOT_FROM_SCRIPT);
+        }
+        if waits_for_streams(spec, argv) {
+            let name = String::from_utf8_lossy(&argv[0]);
+            let text = format!("ERR {name} command is not allowed with BLOCK option from scripts");
+            return Some(CommandError::Other(text.into()));
+        }
+        if self.read_only && matches!(spec.run, Run::Write(_)) {
+            return Some(READ_ONLY);
+        }
+        if let Err(denied) = self.permits(spec, argv) {
+            self.notes.denied(denied, spec, argv);
+            return Some(refusal(denied));
+        }
+        // Where it may not write, the leader says whether there is room.
+        let refused = self.may_write && self.out_of_memory && spec.needs_memory();
+        refused.then_some(OUT_OF_MEMORY)
+    }
+
+    /// As in Redis, a set that is not to be sorted is sorted for a script, by its elements.
+    fn in_order(&mut self, spec: &Spec, argv: &[Bytes]) -> Option<Vec<Bytes>> {
+        if !matches!(spec.name, "SORT" | "SORT_RO") {
+            return None;
+        }
+        let sorted = without_constant_by(argv)?;
+        let ask = [Bytes::from_static(b"TYPE"), argv[1].clone()];
+        let kind = self.command(table::by_name("TYPE")?, &ask);
+        (kind == Reply::Simple(Cow::Borrowed("set"))).then_some(sorted)
     }
 }
 
@@ -127,6 +191,28 @@ fn waits_for_streams(spec: &Spec, argv: &[Bytes]) -> bool {
         .iter()
         .take_while(|word| !word.eq_ignore_ascii_case(b"STREAMS"));
     matches!(spec.name, "XREAD" | "XREADGROUP") && options.any(|word| word.eq_ignore_ascii_case(b"BLOCK"))
+}
+
+/// The arguments of a `SORT` whose `BY` names no other keys, with `ALPHA` in its place; nothing for any other.
+fn without_constant_by(argv: &[Bytes]) -> Option<Vec<Bytes>> {
+    let (mut kept, mut constant, mut at) = (argv.get(..2)?.to_vec(), false, 2);
+    while let Some(word) = argv.get(at) {
+        let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+        let words = match () {
+            () if is("LIMIT") => 3,
+            () if is("BY") || is("GET") || is("STORE") => 2,
+            () => 1,
+        };
+        let option = argv.get(at..at + words)?;
+        if is("BY") {
+            constant |= !option[1].contains(&b'*');
+        } else {
+            kept.extend_from_slice(option);
+        }
+        at += words;
+    }
+    kept.push(Bytes::from_static(b"ALPHA"));
+    constant.then_some(kept)
 }
 
 /// What a script hears whose user may not do this.
@@ -147,38 +233,37 @@ impl Host for Desk<'_> {
         const ARITY: CommandError =
             CommandError::text("ERR Wrong number of args calling Redis command from script");
         const UNKNOWN: CommandError = CommandError::text("ERR Unknown Redis command called from script");
-        const READ_ONLY: CommandError =
-            CommandError::text("ERR Write commands are not allowed from read-only scripts.");
         if self.given_up.is_some() {
             return Reply::Error(CommandError::text("ERR this run is given up"));
         }
         let spec = match table::lookup(argv) {
             Ok(spec) => spec,
-            Err(CommandError::Arity(_)) => return Reply::Error(ARITY),
-            Err(_) => return Reply::Error(UNKNOWN),
+            Err(error) => {
+                let (error, known) = match error {
+                    CommandError::Arity(name) => (ARITY, table::by_name(&name.to_ascii_uppercase())),
+                    _ => (UNKNOWN, None),
+                };
+                self.notes.rejected(known, &error);
+                return Reply::Error(error);
+            }
         };
-        if !self.allow_all && spec.flags.split(' ').any(|flag| flag == "noscript") {
-            return Reply::Error(NOT_FROM_SCRIPT);
+        if let Some(error) = self.refuses(spec, argv) {
+            self.notes.rejected(Some(spec), &error);
+            return Reply::Error(error);
         }
-        if waits_for_streams(spec, argv) {
-            let name = String::from_utf8_lossy(&argv[0]);
-            let text = format!("ERR {name} command is not allowed with BLOCK option from scripts");
-            return Reply::Error(CommandError::Other(text.into()));
-        }
-        if self.read_only && matches!(spec.run, Run::Write(_)) {
-            return Reply::Error(READ_ONLY);
-        }
-        match self.permits(spec, argv) {
-            // Where it may not write, the leader says whether there is room.
-            Ok(()) if self.may_write && self.out_of_memory && spec.needs_memory() => {
-                Reply::Error(OUT_OF_MEMORY)
+        self.out_of_memory &= !spec.is_write();
+        let (began, db) = (Instant::now(), self.db);
+        let reply = match self.in_order(spec, argv) {
+            Some(argv) => self.command(spec, &argv),
+            None => self.command(spec, argv),
+        };
+        if self.given_up.is_none() {
+            self.notes.ran(spec, began.elapsed(), &reply);
+            if self.shows {
+                self.notes.show(self.call, db, argv);
             }
-            Ok(()) => {
-                self.out_of_memory &= !spec.is_write();
-                self.command(spec, argv)
-            }
-            Err(denied) => Reply::Error(refusal(denied)),
         }
+        reply
     }
 
     fn may_run(&mut self, argv: &[Bytes]) -> Option<bool> {

@@ -5,7 +5,8 @@
 //! again; after [`TRIES`] in vain, and at once if it looks at all keys, it runs while nothing else is proposed.
 
 use super::desk::{Desk, GivenUp};
-use super::engine::{self, Engine, Library, Run, ScriptFlags, Signals};
+use super::engine::{self, Engine, Run, ScriptFlags, Signals};
+use super::notes::Notes;
 use super::request::{Call, Request};
 use super::{Outbound, Verdict};
 use crate::config::REDIS_VERSION;
@@ -16,6 +17,7 @@ use crate::machine::overlay::{Outcome, Overlay};
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table;
 use crate::node::hearing::Listener;
+use crate::raft::client::{Kind, Running};
 use crate::raft::state_store::State;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -23,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
 
 /// Requests that wait or are under way on one node, at most.
 const QUEUE: usize = 16 << 10;
@@ -71,6 +73,12 @@ pub(super) struct Job {
     tries: u32,
     needs_all: bool,
     answer: Option<oneshot::Sender<Verdict>>,
+    /// Set by whoever is first: the thread that begins to evaluate it, or the one who gives it up because another takes too long.
+    claimed: Arc<AtomicBool>,
+    /// Whether the thread was.
+    begun: bool,
+    /// What its evaluation did beside the answer.
+    notes: Notes,
 }
 
 impl Job {
@@ -84,7 +92,37 @@ impl Job {
             tries: 0,
             needs_all: false,
             answer: None,
+            claimed: Arc::default(),
+            begun: false,
+            notes: Notes::default(),
         }
+    }
+
+    /// Whether it is to be evaluated: nobody has given it up, and somebody waits for it or for what it wrote before.
+    fn begin(&mut self) -> bool {
+        let gone = self.answer.as_ref().is_some_and(oneshot::Sender::is_closed);
+        self.begun = self.begun || !gone && !self.claimed.swap(true, Ordering::AcqRel);
+        self.begun
+    }
+
+    /// It was begun for nothing, and waits again: as long as nobody was told of it, it can be given up.
+    fn wait_again(&mut self) {
+        if self.answer.is_some() {
+            self.begun = false;
+            self.claimed.store(false, Ordering::Release);
+        }
+    }
+
+    /// What it wrote, if anything, is not for the log: here is the answer.
+    fn answer_directly(&mut self, reply: Reply, index: u64) {
+        let notes = std::mem::take(&mut self.notes);
+        self.answer(Verdict::Direct(reply, index, notes));
+    }
+
+    /// The answer comes with the log.
+    fn answer_proposed(&mut self) {
+        let notes = std::mem::take(&mut self.notes);
+        self.answer(Verdict::Proposed(notes));
     }
 
     fn answer(&mut self, verdict: Verdict) {
@@ -96,8 +134,6 @@ impl Job {
 /// What the thread is told.
 enum Message {
     Evaluate(Job),
-    Compile(Bytes, oneshot::Sender<Result<String, CommandError>>),
-    Load(Bytes, oneshot::Sender<Result<Library, CommandError>>),
     /// What became of a script's effects.
     Evaluated(Waiter, bool),
     /// A batch was applied, or not taken.
@@ -118,11 +154,96 @@ pub(super) struct Evaluator {
 #[derive(Debug)]
 pub(super) struct Control {
     /// The one that runs. Held to look, or to put in another.
-    running: Mutex<Option<Arc<Signals>>>,
+    running: Mutex<Option<Current>>,
+    /// Whether that one has run for too long.
+    busy: Arc<watch::Sender<bool>>,
     /// Whether they may call what is not for scripts: `DEBUG SET-DISABLE-DENY-SCRIPTS`.
     pub(super) allow_all: AtomicBool,
-    /// After this a run counts as busy, and can be killed.
+    /// After this a run counts as busy, and can be killed; 0: never.
     pub(super) busy_after_ms: AtomicU64,
+}
+
+/// One call of a request, while it runs.
+#[derive(Debug)]
+struct Current {
+    request: Arc<Request>,
+    call: usize,
+    began: Instant,
+    signals: Arc<Signals>,
+}
+
+impl Control {
+    /// A call of a request begins.
+    fn begin(&self, request: &Arc<Request>, call: usize) -> Arc<Signals> {
+        let signals = Arc::new(Signals {
+            busy: self.busy.clone(),
+            ..Signals::default()
+        });
+        *self.running.lock() = Some(Current {
+            request: request.clone(),
+            call,
+            began: Instant::now(),
+            signals: signals.clone(),
+        });
+        signals
+    }
+
+    /// It has ended.
+    fn done(&self) {
+        *self.running.lock() = None;
+        if *self.busy.borrow() {
+            self.busy.send_replace(false);
+        }
+    }
+
+    fn running(&self) -> Option<Running> {
+        let running = self.running.lock();
+        let current = running.as_ref()?;
+        let (name, command) = current.request.calls.get(current.call)?.1.shown()?;
+        Some(Running {
+            name,
+            function: !command.is_empty(),
+            command,
+            duration_ms: u64::try_from(current.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            busy: *self.busy.borrow(),
+            killed: current.signals.kill.load(Ordering::Relaxed),
+        })
+    }
+
+    /// What is answered to who cannot be served meanwhile.
+    pub(super) fn busy(&self) -> Option<CommandError> {
+        if !*self.busy.borrow() {
+            return None;
+        }
+        let function = self.running().is_some_and(|running| running.function);
+        Some(busy_error(if function { Kind::Function } else { Kind::Script }))
+    }
+
+    /// Ends what has run for too long, if it is of this kind. What runs.
+    pub(super) fn end(&self, kind: Option<Kind>) -> Option<Running> {
+        let mut running = self.running()?;
+        let same = kind.is_some_and(|kind| (kind == Kind::Function) == running.function);
+        if running.busy
+            && same
+            && let Some(current) = &*self.running.lock()
+        {
+            current.signals.kill.store(true, Ordering::Relaxed);
+            running.killed = true;
+        }
+        Some(running)
+    }
+}
+
+/// What is answered while a script or a function runs for too long.
+pub(super) fn busy_error(kind: Kind) -> CommandError {
+    CommandError::text(match kind {
+        Kind::Script => {
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        }
+        Kind::Function => {
+            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        }
+    })
 }
 
 impl Listener for Evaluator {
@@ -140,6 +261,7 @@ impl Evaluator {
         let (runtime, back) = (tokio::runtime::Handle::current(), sender.clone());
         let control = Arc::new(Control {
             running: Mutex::default(),
+            busy: Arc::default(),
             allow_all: AtomicBool::new(false),
             busy_after_ms: AtomicU64::new(BUSY_AFTER_MS),
         });
@@ -167,48 +289,30 @@ impl Evaluator {
         })
     }
 
-    /// What becomes of a request.
+    /// What becomes of a request. It does not wait behind a script that has run for too long.
     pub(super) async fn evaluate(&self, mut job: Job) -> Verdict {
         if self.waiting.load(Ordering::Relaxed) >= QUEUE {
             return Verdict::Refused(format!("{QUEUE} scripts wait already"));
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         job.answer = Some(answer);
+        let (claimed, mut busy) = (job.claimed.clone(), self.control.busy.subscribe());
         let _waiting = Counted::one(&self.waiting);
         if self.sender.send(Message::Evaluate(job)).is_err() {
             return Verdict::Refused("scripts cannot run on this node".to_owned());
         }
-        answered
-            .await
-            .unwrap_or_else(|_| Verdict::Refused("the script was not evaluated".to_owned()))
-    }
-
-    pub(super) async fn compile(&self, text: Bytes) -> Result<String, CommandError> {
-        self.ask(|answer| Message::Compile(text, answer)).await
-    }
-
-    pub(super) async fn load_library(&self, code: Bytes) -> Result<Library, CommandError> {
-        self.ask(|answer| Message::Load(code, answer)).await
-    }
-
-    async fn ask<T>(
-        &self,
-        message: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Message,
-    ) -> Result<T, CommandError> {
-        const GONE: CommandError = CommandError::text("ERR scripts cannot run on this node");
-        let (answer, answered) = oneshot::channel();
-        self.sender.send(message(answer)).map_err(|_| GONE)?;
-        answered.await.map_err(|_| GONE)?
-    }
-
-    /// Ends the run that has taken longer than the busy limit; whether there is one.
-    pub(super) fn kill(&self) -> bool {
-        let running = self.control.running.lock();
-        let busy = running
-            .as_ref()
-            .filter(|signals| signals.busy.load(Ordering::Relaxed));
-        busy.map(|signals| signals.kill.store(true, Ordering::Relaxed))
-            .is_some()
+        let or_not = |answered: Result<Verdict, _>| {
+            answered.unwrap_or_else(|_| Verdict::Refused("the script was not evaluated".to_owned()))
+        };
+        tokio::select! {
+            biased;
+            verdict = &mut answered => return or_not(verdict),
+            _ = busy.wait_for(|busy| *busy) => {}
+        }
+        match self.control.busy() {
+            Some(error) if !claimed.swap(true, Ordering::AcqRel) => Verdict::Busy(error),
+            _ => or_not(answered.await),
+        }
     }
 }
 
@@ -254,6 +358,8 @@ struct Batch {
 enum Evaluation {
     /// The answer, and what is to go into the log with it.
     Done(Reply, Outcome),
+    /// A script was ended before its end: the answer. What was written counts for nothing, and the scratch machine is not to be used on.
+    Ended(Reply),
     GivenUp(GivenUp),
     /// A watched key was changed by a script before it that is not in the log yet.
     TooEarly,
@@ -325,8 +431,6 @@ impl Thread {
         match message {
             Message::Evaluate(job) if job.place == Place::Leader => self.enqueue(job),
             Message::Evaluate(job) => self.read_here(job),
-            Message::Compile(text, answer) => drop(answer.send(self.engine.compile(&text))),
-            Message::Load(code, answer) => drop(answer.send(self.engine.load_library(&code))),
             Message::Evaluated(caller, applied) => {
                 if !applied {
                     let of = |batch: &&mut Batch| batch.jobs.iter().any(|job| job.caller == caller);
@@ -348,7 +452,7 @@ impl Thread {
                 .values()
                 .any(|batch| batch.jobs.iter().any(|other| other.caller == job.caller));
         if known {
-            job.answer(Verdict::Proposed);
+            job.answer_proposed();
         } else {
             self.queue.push_back(job);
         }
@@ -398,18 +502,22 @@ impl Thread {
         let (mut batch, mut effects, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut keys = BTreeSet::new();
         while let Some(mut job) = jobs.pop_front() {
+            if !job.begin() {
+                continue;
+            }
             let seed = self.outbound.clock.chance();
-            match self.evaluate(&job, at, seed, ENDS_AFTER, true) {
+            match self.evaluate(&mut job, at, seed, ENDS_AFTER, true) {
                 Evaluation::Done(reply, outcome) => {
                     let touched = outcome.relied_on.iter().map(|(db, key, _)| (*db, key.clone()));
                     let touched: BTreeSet<_> = touched.collect();
                     if self.is_under_way(&touched) {
                         job.keys.extend(touched);
+                        job.wait_again();
                         jobs.push_front(job);
                         break;
                     }
                     if let Some(index) = self.read_only_at(&outcome, at) {
-                        job.answer(Verdict::Direct(reply, index));
+                        job.answer_directly(reply, index);
                         continue;
                     }
                     let written: usize = outcome.commands.iter().map(Command::encoded_len).sum();
@@ -418,7 +526,7 @@ impl Thread {
                         const LARGE: CommandError = CommandError::text(
                             "ERR what the script writes is too large for one entry of the log",
                         );
-                        job.answer(Verdict::Direct(Reply::Error(LARGE), 0));
+                        job.answer_directly(Reply::Error(LARGE), 0);
                         break;
                     }
                     bytes += size;
@@ -432,11 +540,17 @@ impl Thread {
                 Evaluation::GivenUp(why) => {
                     debug_assert_eq!(why, GivenUp::NeedsAll, "here it may write");
                     job.needs_all = true;
+                    job.wait_again();
                     jobs.push_front(job);
                     break;
                 }
                 Evaluation::TooEarly => {
+                    job.wait_again();
                     jobs.push_front(job);
+                    break;
+                }
+                Evaluation::Ended(reply) => {
+                    job.answer_directly(reply, 0);
                     break;
                 }
             }
@@ -497,7 +611,7 @@ impl Thread {
         self.batches += 1;
         let number = self.batches;
         let mut jobs = jobs;
-        jobs.iter_mut().for_each(|job| job.answer(Verdict::Proposed));
+        jobs.iter_mut().for_each(Job::answer_proposed);
         let group = entry::encode(Origin::default(), &[effects::encode(effects)]);
         let failed = BTreeSet::new();
         self.under_way.insert(number, Batch { jobs, keys, failed });
@@ -514,6 +628,9 @@ impl Thread {
         let Some(mut job) = self.queue.pop_front() else {
             return false;
         };
+        if !job.begin() {
+            return true;
+        }
         let gate = self.outbound.gate.clone().write_owned();
         let closed = self
             .runtime
@@ -530,18 +647,25 @@ impl Thread {
         };
         let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen));
         let (at, seed) = (self.outbound.clock.now(), self.outbound.clock.chance());
-        let evaluation = self.evaluate(&job, at, seed, ALONE_ENDS_AFTER, true);
+        let evaluation = self.evaluate(&mut job, at, seed, ALONE_ENDS_AFTER, true);
         self.overlay = scratch;
-        let Evaluation::Done(reply, outcome) = evaluation else {
-            job.answer(Verdict::Refused("the script could not be evaluated".to_owned()));
-            return true;
+        let (reply, outcome) = match evaluation {
+            Evaluation::Done(reply, outcome) => (reply, outcome),
+            Evaluation::Ended(reply) => {
+                job.answer_directly(reply, 0);
+                return true;
+            }
+            Evaluation::GivenUp(_) | Evaluation::TooEarly => {
+                job.answer(Verdict::Refused("the script could not be evaluated".to_owned()));
+                return true;
+            }
         };
         if outcome.commands.is_empty() {
             let index = *self.state.applied().borrow();
-            job.answer(Verdict::Direct(reply, index));
+            job.answer_directly(reply, index);
             return true;
         }
-        job.answer(Verdict::Proposed);
+        job.answer_proposed();
         let effects = effects_of(&job, at, seed, Some(revision), outcome, reply);
         let group = entry::encode(Origin::default(), &[effects::encode(vec![effects])]);
         if let Some(why) = self
@@ -555,16 +679,21 @@ impl Thread {
 
     /// Runs what may only read, on what this node has applied: at one index, if need be on a copy of everything.
     fn read_here(&mut self, mut job: Job) {
+        if !job.begin() {
+            return;
+        }
         let settings = self.state.machine().read().store().settings().clone();
         self.overlay.reset(&settings);
         let (at, seed) = (self.state.now(), self.outbound.clock.chance());
-        match self.evaluate(&job, at, seed, ENDS_AFTER, false) {
+        match self.evaluate(&mut job, at, seed, ENDS_AFTER, false) {
             Evaluation::GivenUp(GivenUp::Writes) => return job.answer(Verdict::Writes),
             Evaluation::Done(reply, outcome) => {
                 if let Some(index) = self.read_only_at(&outcome, at) {
-                    return job.answer(Verdict::Direct(reply, index));
+                    return job.answer_directly(reply, index);
                 }
             }
+            // Neither another index nor the leader would let it run for longer.
+            Evaluation::Ended(reply) => return job.answer_directly(reply, 0),
             Evaluation::GivenUp(GivenUp::NeedsAll) | Evaluation::TooEarly => {}
         }
         let (frozen, index) = {
@@ -574,18 +703,19 @@ impl Thread {
             (machine.freeze(), index)
         };
         let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen));
-        let evaluation = self.evaluate(&job, at, seed, ENDS_AFTER, false);
+        let evaluation = self.evaluate(&mut job, at, seed, ENDS_AFTER, false);
         self.overlay = scratch;
-        job.answer(match evaluation {
-            Evaluation::Done(reply, _) => Verdict::Direct(reply, index),
-            Evaluation::GivenUp(_) | Evaluation::TooEarly => Verdict::Writes,
-        });
+        match evaluation {
+            Evaluation::Done(reply, _) => job.answer_directly(reply, index),
+            Evaluation::Ended(reply) => job.answer_directly(reply, 0),
+            Evaluation::GivenUp(_) | Evaluation::TooEarly => job.answer(Verdict::Writes),
+        }
     }
 
-    /// Runs a request on the scratch machine as it is.
+    /// Runs a request on the scratch machine as it is. All its calls together have this time.
     fn evaluate(
         &mut self,
-        job: &Job,
+        job: &mut Job,
         at: Millis,
         seed: u64,
         ends_after: Duration,
@@ -604,59 +734,85 @@ impl Thread {
             let refusal = Reply::Error(CommandError::Other(refusal.into()));
             return Evaluation::Done(refusal, Outcome::default());
         }
-        let signals = Arc::<Signals>::default();
-        *self.control.running.lock() = Some(signals.clone());
         self.overlay.begin(at, seed);
+        let control = self.control.clone();
+        let busy_after = match control.busy_after_ms.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            milliseconds => Duration::from_millis(milliseconds),
+        };
+        let user = self.state.machine().read().store().access().user(&job.request.user).cloned();
         let mut desk = Desk {
             overlay: &mut self.overlay,
             state: &self.state,
             now: at,
             db: 0,
             read_only: false,
-            allow_all: self.control.allow_all.load(Ordering::Relaxed),
-            busy_after: Duration::from_millis(self.control.busy_after_ms.load(Ordering::Relaxed)),
+            allow_all: control.allow_all.load(Ordering::Relaxed),
+            busy_after,
+            until: Instant::now() + ends_after,
             may_write,
             given_up: None,
             out_of_memory,
-            signals,
-            user: self
-                .state
-                .machine()
-                .read()
-                .store()
-                .access()
-                .user(&job.request.user)
-                .cloned(),
+            signals: Arc::default(),
+            user,
+            call: 0,
+            notes: Notes::default(),
+            shows: job.request.shows,
         };
         let unchanged = desk.watches_hold(&job.request.watches);
-        let mut replies = Vec::new();
-        for (db, call) in job.request.calls.iter().filter(|_| unchanged == Some(true)) {
+        let (mut replies, mut ended) = (Vec::new(), false);
+        for (number, (db, call)) in job.request.calls.iter().enumerate() {
+            if unchanged != Some(true) {
+                break;
+            }
             desk.db = *db;
+            desk.call = number;
             let allowed = declared(&self.state, call).is_some_and(|flags| flags.allow_oom);
             desk.out_of_memory = out_of_memory && !allowed;
-            let refused = out_of_memory && !job.request.transaction && needs_memory(&self.state, call);
-            replies.push(if refused {
-                Reply::Error(OUT_OF_MEMORY)
-            } else {
-                run(&mut self.engine, &mut desk, call, ends_after)
-            });
+            if out_of_memory && !job.request.transaction && needs_memory(&self.state, call) {
+                replies.push(Reply::Error(OUT_OF_MEMORY));
+                break;
+            }
+            desk.signals = control.begin(&job.request, number);
+            let written = desk.overlay.writes();
+            replies.push(run(&mut self.engine, &mut desk, call));
+            control.done();
             if desk.given_up.is_some() {
                 break;
             }
+            // A transaction goes on behind a script that was ended before it wrote: as in Redis, which ends no other.
+            ended = desk.signals.ended.load(Ordering::Relaxed)
+                && (!job.request.transaction
+                    || desk.overlay.writes() > written
+                    || Instant::now() >= desk.until);
+            if ended {
+                break;
+            }
         }
-        let given_up = desk.given_up;
-        *self.control.running.lock() = None;
-        match (given_up, unchanged) {
+        job.notes = desk.notes;
+        match (desk.given_up, unchanged) {
             (Some(why), _) => Evaluation::GivenUp(why),
             (None, None) => Evaluation::TooEarly,
             (None, Some(false)) => Evaluation::Done(Reply::NilArray, self.overlay.finish()),
             (None, Some(true)) => {
-                let reply = if job.request.transaction {
-                    Reply::Array(replies)
-                } else {
-                    replies.pop().unwrap_or(Reply::Nil)
+                let reply = match replies.pop() {
+                    Some(Reply::Error(why)) if ended && job.request.transaction => {
+                        let why = why.to_string();
+                        let why = why.strip_prefix("ERR ").unwrap_or(&why);
+                        let text = format!("EXECABORT Transaction discarded because of: {why}");
+                        Reply::Error(CommandError::Other(text.into()))
+                    }
+                    last if job.request.transaction => {
+                        replies.extend(last);
+                        Reply::Array(replies)
+                    }
+                    last => last.unwrap_or(Reply::Nil),
                 };
-                Evaluation::Done(reply, self.overlay.finish())
+                if ended {
+                    Evaluation::Ended(reply)
+                } else {
+                    Evaluation::Done(reply, self.overlay.finish())
+                }
             }
         }
     }
@@ -692,8 +848,9 @@ fn declared(state: &State, call: &Call) -> Option<ScriptFlags> {
 }
 
 /// Runs one call of a request.
-fn run(engine: &mut Engine, desk: &mut Desk<'_>, call: &Call, ends_after: Duration) -> Reply {
+fn run(engine: &mut Engine, desk: &mut Desk<'_>, call: &Call) -> Reply {
     let (signals, busy_after) = (desk.signals.clone(), desk.busy_after);
+    let ends_after = desk.until.saturating_duration_since(Instant::now());
     let bounds = |keys, args| Run {
         keys,
         args,

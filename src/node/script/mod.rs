@@ -14,15 +14,21 @@
 //! | `request.rs` | what is asked, and its bytes between nodes |
 //! | `lane.rs` | the way to a leader that is another node |
 //! | `evaluator.rs` | the thread: queue, batches, what is under way |
+//! | `compiler.rs` | whether a text is a script, on another thread |
 //! | `desk.rs` | what a running script may ask of the world |
+//! | `notes.rs` | what it did beside its answer, for who counts and shows it |
 //! | `engine/` | Lua |
 
+mod compiler;
 mod desk;
 pub(crate) mod engine;
 mod evaluator;
 mod lane;
+mod notes;
 mod request;
 
+pub use crate::raft::client::{Kind, Running};
+pub use notes::{Called, Denial, Notes};
 pub use request::{Call, Request};
 
 /// What a script's first line says of it.
@@ -31,19 +37,22 @@ pub(crate) use engine::{script_flags, sha1_hex as script_sha};
 use super::hearing::Hearing;
 use super::propose::Outbound;
 use super::{Token, Written};
-use crate::config::Timing;
+use crate::config::{REDIS_VERSION, Timing};
 use crate::error::{Error, Result};
 use crate::machine::event::Waiter;
 use crate::machine::reply::{CommandError, Reply};
 use crate::raft::client::Evaluated;
-use crate::raft::replica::Role;
+use crate::raft::replica::{LeaderWatch, Role};
 use crate::raft::state_store::State;
 use bytes::Bytes;
+use compiler::Compiler;
 use engine::Library;
 use evaluator::{Evaluator, Job, Place};
+use futures::FutureExt;
 use lane::Lane;
 use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,13 +67,18 @@ const RESEND_AFTER: Duration = Duration::from_secs(1);
 /// Scripts of which this node remembers whether they write.
 const REMEMBERED: usize = 10_000;
 
+/// How long another member may take to say what script it runs.
+const PEER_PATIENCE: Duration = Duration::from_millis(500);
+
 /// What the leader makes of a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// It wrote nothing: the answer, and the index that its reader must have applied.
-    Direct(Reply, u64),
+    Direct(Reply, u64, Notes),
     /// What it wrote is in the log, or soon will be: the answer comes with it.
-    Proposed,
+    Proposed(Notes),
+    /// It was not begun, for another has run for too long: what its caller is told.
+    Busy(CommandError),
     /// It writes, and here it may not: ask the leader.
     Writes,
     /// It was not evaluated, and why.
@@ -79,6 +93,7 @@ pub(super) struct Scripts {
     hearing: Arc<Hearing>,
     outbound: Outbound,
     evaluator: Arc<Evaluator>,
+    compiler: Compiler,
     applied: watch::Receiver<u64>,
     timing: Timing,
     /// The way to the leader, where that is another node. Held to look or to begin a new one.
@@ -100,11 +115,14 @@ impl Scripts {
         let applied = state.applied();
         let evaluator = Evaluator::start(state, outbound.clone(), command_bytes);
         hearing.evaluate_with(evaluator.clone());
+        // It draws no chance that anybody sees.
+        let compiler = Compiler::start(engine::Limits::new(REDIS_VERSION, 0));
         Self {
             own,
             hearing,
             outbound,
             evaluator,
+            compiler,
             applied,
             timing,
             lane: Mutex::default(),
@@ -113,15 +131,18 @@ impl Scripts {
     }
 
     /// Runs a request: here if it only reads, else on the leader; the answer comes when what it wrote is applied here.
-    pub(super) async fn run(&self, request: Request) -> Result<Written> {
+    pub(super) async fn run(&self, request: Request) -> Result<(Written, Notes)> {
         let request = Arc::new(request);
         let name = request.name();
         if request.only_reads() || !self.writers.lock().contains(&name) {
             match self.evaluate(self.job(&request, 0, Place::Here)).await {
-                Verdict::Direct(reply, index) => return Ok(written(reply, index)),
+                Verdict::Direct(reply, index, notes) => return Ok((written(reply, index), notes)),
+                Verdict::Busy(error) if request.only_reads() => return Ok(busy(error)),
                 Verdict::Refused(why) if request.only_reads() => {
                     return Err(Error::Stopped { why });
                 }
+                // The leader may have time for it.
+                Verdict::Busy(_) => {}
                 _ => {
                     let mut writers = self.writers.lock();
                     if writers.len() >= REMEMBERED {
@@ -154,47 +175,70 @@ impl Scripts {
         request: &Arc<Request>,
         number: u64,
         mut answered: tokio::sync::oneshot::Receiver<Reply>,
-    ) -> Result<Written> {
+    ) -> Result<(Written, Notes)> {
         let began = Instant::now();
         // Beside the wait for a leader, a script may take its time.
         let deadline = began + self.timing.write_deadline + evaluator::ENDS_AFTER;
-        let leaderless = began + self.timing.write_deadline;
-        let mut perhaps = false;
+        let mut leaderless = began + self.timing.write_deadline;
+        let (mut perhaps, mut notes) = (false, Notes::default());
         let mut watch = self.outbound.replica.watch_leader();
         loop {
             let (role, _, leader) = watch.now();
+            let address = leader.and_then(|leader| watch.address(leader));
+            let mut changes = watch.clone();
             let verdict = async {
                 match leader {
                     Some(leader) if leader == self.own.0 && role == Role::Leader => {
                         self.evaluate(self.job(request, number, Place::Leader)).await
                     }
-                    Some(leader) if leader != self.own.0 => match watch.address(leader) {
-                        Some(address) => self.ask_peer(leader, &address, request, number).await,
+                    Some(leader) if leader != self.own.0 => match &address {
+                        Some(address) => self.ask_peer(leader, address, request, number).await,
                         None => Verdict::Refused("the leader's address is not known".to_owned()),
                     },
                     _ => Verdict::Refused("there is no leader".to_owned()),
                 }
             };
+            let mut verdict = pin!(verdict);
             let verdict = tokio::select! {
                 biased;
-                reply = &mut answered => return self.answer(reply, began),
-                verdict = verdict => verdict,
+                reply = &mut answered => {
+                    if let Some(Verdict::Proposed(of_it)) = verdict.as_mut().now_or_never() {
+                        notes = of_it;
+                    }
+                    return Ok((self.answer(reply, began)?, notes));
+                }
+                verdict = &mut verdict => verdict,
+                // A leader that hangs keeps nobody waiting when another leads.
+                () = another_leads(&mut changes, role, leader) => {
+                    leaderless = Instant::now() + self.timing.write_deadline;
+                    Verdict::Lost("another node leads by now".to_owned())
+                }
                 () = tokio::time::sleep_until(deadline.into()) => return Err(unknown(began)),
             };
-            perhaps |= matches!(verdict, Verdict::Proposed | Verdict::Lost(_));
             let pause = match verdict {
-                Verdict::Direct(reply, index) => {
+                Verdict::Direct(reply, index, notes) => {
                     self.wait_for(index, deadline).await?;
-                    return Ok(written(reply, index));
+                    return Ok((written(reply, index), notes));
                 }
-                Verdict::Proposed => RESEND_AFTER,
+                // What was sent before may be in the log: then that is the answer.
+                Verdict::Busy(error) if !perhaps => return Ok(busy(error)),
+                Verdict::Busy(_) => RESEND_AFTER,
+                Verdict::Proposed(of_it) => {
+                    perhaps = true;
+                    if notes.is_empty() {
+                        notes = of_it;
+                    }
+                    RESEND_AFTER
+                }
                 Verdict::Writes => AGAIN,
-                Verdict::Refused(why) | Verdict::Lost(why) => {
+                Verdict::Refused(ref why) | Verdict::Lost(ref why) => {
+                    perhaps |= matches!(verdict, Verdict::Lost(_));
                     if Instant::now() >= leaderless {
                         let waited = began.elapsed();
                         return Err(if perhaps {
                             unknown(began)
                         } else {
+                            let why = why.clone();
                             Error::NoLeader { waited, why }
                         });
                     }
@@ -203,7 +247,7 @@ impl Scripts {
             };
             tokio::select! {
                 biased;
-                reply = &mut answered => return self.answer(reply, began),
+                reply = &mut answered => return Ok((self.answer(reply, began)?, notes)),
                 () = tokio::time::sleep(pause) => {}
                 _ = watch.changed(), if pause == RESEND_AFTER => {}
             }
@@ -245,8 +289,11 @@ impl Scripts {
             }
         };
         match lane.evaluate(bytes).await {
-            Some(Evaluated::Direct(reply, index)) => Verdict::Direct(reply, index),
-            Some(Evaluated::Proposed) => Verdict::Proposed,
+            Some(Evaluated::Direct(reply, index, notes)) => {
+                Verdict::Direct(reply, index, Notes::from_bytes(&notes))
+            }
+            Some(Evaluated::Proposed(notes)) => Verdict::Proposed(Notes::from_bytes(&notes)),
+            Some(Evaluated::Busy(why)) => Verdict::Busy(CommandError::Other(why.into())),
             Some(Evaluated::Refused(why)) => Verdict::Refused(why),
             None => Verdict::Lost("the leader did not answer".to_owned()),
         }
@@ -271,12 +318,12 @@ impl Scripts {
 
     /// Compiles a script; its SHA-1.
     pub(super) async fn compile(&self, text: Bytes) -> std::result::Result<String, CommandError> {
-        self.evaluator.compile(text).await
+        self.compiler.compile(text).await
     }
 
     /// Loads a library for the list of its functions.
     pub(super) async fn load_library(&self, code: Bytes) -> std::result::Result<Library, CommandError> {
-        self.evaluator.load_library(code).await
+        self.compiler.load_library(code).await
     }
 
     /// Ends the evaluator's thread and the way to the leader.
@@ -299,9 +346,88 @@ impl Scripts {
         control.busy_after_ms.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// Ends the script that runs on this node and has taken longer than the busy limit. Whether there is one.
-    pub(super) fn kill(&self) -> bool {
-        self.evaluator.kill()
+    /// What is answered on this node to who cannot be served while a script runs for too long; none: nothing does.
+    pub(super) fn busy(&self) -> Option<CommandError> {
+        self.evaluator.control.busy()
+    }
+
+    /// Which script runs on this node; it is ended if it is of this kind and has run for too long.
+    pub(super) fn running_here(&self, kill: Option<Kind>) -> Option<Running> {
+        self.evaluator.control.end(kill)
+    }
+
+    /// Ends a script of this kind that has run for too long: on this node, else on the leader, else on another member. Only what
+    /// runs is ended, and nothing that it wrote is in the log yet.
+    ///
+    /// # Errors
+    /// Redis' text where none has, or where only one of the other kind has.
+    pub(super) async fn kill(&self, kind: Kind) -> std::result::Result<(), CommandError> {
+        const NOTHING: CommandError = CommandError::text("NOTBUSY No scripts in execution right now.");
+        let mut other = None;
+        let mut ended = |running: Option<Running>| {
+            let running = running.filter(|running| running.busy)?;
+            if running.killed {
+                return Some(());
+            }
+            other = Some(running.function);
+            None
+        };
+        if ended(self.running_here(Some(kind))).is_some() {
+            return Ok(());
+        }
+        for (id, address) in self.others() {
+            if ended(self.running_on(id, &address, Some(kind)).await).is_some() {
+                return Ok(());
+            }
+        }
+        Err(other.map_or(NOTHING, |function| {
+            evaluator::busy_error(if function { Kind::Function } else { Kind::Script })
+        }))
+    }
+
+    /// The function that runs on this node, else on the leader, else on another member.
+    ///
+    /// # Errors
+    /// Redis' text where no function runs, but a script has run for too long.
+    pub(super) async fn running_function(&self) -> std::result::Result<Option<Running>, CommandError> {
+        let mut found = self.running_here(None);
+        for (id, address) in self.others() {
+            if found.as_ref().is_some_and(|running| running.function) {
+                break;
+            }
+            let running = self.running_on(id, &address, None).await;
+            found = running.filter(|running| running.function || running.busy).or(found);
+        }
+        match found {
+            Some(running) if running.function => Ok(Some(running)),
+            Some(running) if running.busy => Err(evaluator::busy_error(Kind::Script)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn running_on(&self, id: u64, address: &str, kill: Option<Kind>) -> Option<Running> {
+        let asked = self.outbound.peers.running(id, address, kill);
+        // Who does not answer runs nothing that could be ended.
+        tokio::time::timeout(PEER_PATIENCE, asked).await.ok()?.ok()?
+    }
+
+    /// The other members, the leader first.
+    fn others(&self) -> Vec<(u64, String)> {
+        let state = self.outbound.replica.state();
+        let others = state.members.into_iter().filter(|(id, _)| *id != self.own.0);
+        let mut others: Vec<_> = others.map(|(id, (member, _))| (id, member.raft_addr)).collect();
+        others.sort_by_key(|(id, _)| state.leader != Some(*id));
+        others
+    }
+}
+
+/// Until another node leads than the one that did, or none does; also when Raft has stopped.
+async fn another_leads(watch: &mut LeaderWatch, role: Role, leader: Option<u64>) {
+    while watch.changed().await {
+        let (new_role, _, new_leader) = watch.now();
+        if (new_role == Role::Leader, new_leader) != (role == Role::Leader, leader) {
+            return;
+        }
     }
 }
 
@@ -323,6 +449,10 @@ fn written(reply: Reply, index: u64) -> Written {
         token: Token(index),
         waits: Vec::new(),
     }
+}
+
+fn busy(error: CommandError) -> (Written, Notes) {
+    (written(Reply::Error(error), 0), Notes::default())
 }
 
 fn unknown(began: Instant) -> Error {

@@ -16,6 +16,8 @@ pub struct Request {
     pub calls: Vec<(u8, Call)>,
     /// Whether it is a transaction.
     pub transaction: bool,
+    /// Whether somebody looks on where it was asked for: the commands that its scripts run are to be shown there.
+    pub shows: bool,
 }
 
 /// One thing to run.
@@ -47,6 +49,24 @@ pub enum Call {
     },
     /// A command between scripts of a transaction.
     Command(Vec<Bytes>),
+}
+
+impl Call {
+    /// What it is named, and for a function the command that calls it; none for a plain command.
+    pub(super) fn shown(&self) -> Option<(Bytes, Vec<Bytes>)> {
+        match self {
+            Self::Script { text, .. } => Some((super::engine::sha1_hex(text).into(), Vec::new())),
+            Self::Function {
+                name, keys, args, ..
+            } => {
+                let mut command = vec![Bytes::from_static(b"fcall"), name.clone()];
+                command.push(keys.len().to_string().into());
+                command.extend(keys.iter().chain(args).cloned());
+                Some((name.clone(), command))
+            }
+            Self::Command(_) => None,
+        }
+    }
 }
 
 impl Request {
@@ -106,6 +126,9 @@ impl Request {
             Command::new(0, [word(b"finished"), finished.to_string().into()]),
             Command::new(0, [word(b"user"), self.user.clone()]),
         ];
+        if self.shows {
+            parts.push(Command::new(0, [word(b"shows")]));
+        }
         if self.transaction {
             parts.push(Command::new(0, [word(b"transaction")]));
         }
@@ -162,6 +185,7 @@ impl Request {
             match (&kind[..], rest) {
                 (b"finished", [count]) => finished = number(count)?,
                 (b"user", [user]) => request.user = user.clone(),
+                (b"shows", []) => request.shows = true,
                 (b"transaction", []) => request.transaction = true,
                 (b"watch", [key, version]) => request.watches.push(Watch {
                     db,
@@ -243,6 +267,7 @@ mod tests {
             }],
             calls: vec![(0, script), (1, function), (2, Call::Command(words("SET k v")))],
             transaction: true,
+            shows: true,
         };
         let caller = Waiter {
             node: 1,

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Instructions between two looks at the clock.
 const STRIDE: u32 = 1_000;
@@ -29,8 +30,10 @@ const STEPS: u32 = 10_000;
 pub(crate) struct Signals {
     /// Set by the starter: the run is to end (`SCRIPT KILL`).
     pub(crate) kill: AtomicBool,
-    /// Set by the run: it has taken longer than `busy_after`.
-    pub(crate) busy: AtomicBool,
+    /// Set by the run: it was ended before its script was.
+    pub(crate) ended: AtomicBool,
+    /// Set by the run, and told to who waits: it has taken longer than `busy_after`. Whoever lets runs follow each other takes it back.
+    pub(crate) busy: Arc<watch::Sender<bool>>,
 }
 
 /// Why a run ends before its script does.
@@ -55,6 +58,8 @@ pub(super) struct Meter {
     stride: Cell<u32>,
     steps: Cell<u32>,
     stop: Cell<Option<Stop>>,
+    /// Whether this run has said that it is busy.
+    busy: Cell<bool>,
     /// Source and line where the run was stopped.
     stopped_at: RefCell<Option<(String, usize)>>,
 }
@@ -71,6 +76,7 @@ impl Meter {
             stride: Cell::new(0),
             steps: Cell::new(0),
             stop: Cell::new(None),
+            busy: Cell::new(false),
             stopped_at: RefCell::new(None),
         })
     }
@@ -91,6 +97,7 @@ impl Meter {
         self.signals.replace(signals);
         self.steps.set(0);
         self.stop.set(None);
+        self.busy.set(false);
         self.stopped_at.replace(None);
         if self.stride.get() != STRIDE {
             self.arm(lua, STRIDE)?;
@@ -114,8 +121,8 @@ impl Meter {
         self.last.set(now);
         let elapsed = now - self.started.get();
         let signals = self.signals.borrow();
-        if elapsed >= self.busy_after.get() {
-            signals.busy.store(true, Ordering::Relaxed);
+        if elapsed >= self.busy_after.get() && !self.busy.replace(true) {
+            signals.busy.send_replace(true);
         }
         if self.stop.get().is_none() {
             if signals.kill.load(Ordering::Relaxed) {
@@ -123,6 +130,7 @@ impl Meter {
             } else if elapsed >= self.ends_after.get() {
                 self.stop.set(Some(Stop::OutOfTime));
             }
+            signals.ended.fetch_or(self.stop.get().is_some(), Ordering::Relaxed);
         }
         self.stop.get().map_or(Ok(()), |_| Err(Stopped))
     }

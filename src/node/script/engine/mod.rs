@@ -211,6 +211,12 @@ impl Engine {
         reply
     }
 
+    /// Collects what was compiled and loaded and is kept no more, where that is much.
+    pub(crate) fn tidy(&mut self) {
+        self.scripts.tidy(&self.limits);
+        self.functions.tidy(&self.limits);
+    }
+
     /// Forgets all scripts.
     #[cfg(test)]
     pub(crate) fn flush_scripts(&mut self) {

@@ -108,23 +108,22 @@ impl Desk {
 }
 
 /// The table `redis` of scripts and of functions that run.
-pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, version: &str) -> mlua::Result<Table> {
+pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, spread: &Function, version: &str) -> mlua::Result<Table> {
     let redis = lua.create_table()?;
     add_log(lua, &redis, desk)?;
     add_version(&redis, version)?;
     for (name, flag) in REPLICATION {
         redis.raw_set(name, flag)?;
     }
-    let at = Rc::clone(desk);
-    redis.raw_set(
-        "call",
-        lua.create_function(move |lua, values| call(lua, &at, values, true))?,
-    )?;
-    let at = Rc::clone(desk);
-    redis.raw_set(
-        "pcall",
-        lua.create_function(move |lua, values| call(lua, &at, values, false))?,
-    )?;
+    for (name, raises) in [("call", true), ("pcall", false)] {
+        let (at, there) = (Rc::clone(desk), Rc::clone(desk));
+        let few = lua.create_function(move |lua, values| call(lua, &at, values, raises))?;
+        let many = lua.create_function(move |lua, (values, count): (Table, usize)| {
+            let values: mlua::Result<_> = (1..=count).map(|index| values.raw_get(index)).collect();
+            call(lua, &there, MultiValue::from_vec(values?), raises)
+        })?;
+        redis.raw_set(name, spread.call::<Function>((few, many))?)?;
+    }
     let at = Rc::clone(desk);
     redis.raw_set(
         "acl_check_cmd",

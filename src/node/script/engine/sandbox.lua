@@ -4,6 +4,7 @@ local behind, fail, refuse, rethrow, plain, kept, stopped, halt, loadstring = ..
 local pcall, xpcall, type, load = pcall, xpcall, type, load
 local next, pairs, rawget, rawset = next, pairs, rawget, rawset
 local byte, compiled_mark = string.byte, 27
+local select = select
 local create, resume = coroutine.create, coroutine.resume
 local M = { coroutine = {} }
 
@@ -103,6 +104,20 @@ function M.load(f, name)
   if compiled then return loadstring("\27", name) end
   if chunk then return chunk end
   return nil, kept(problem)
+end
+
+-- A function of Rust's cannot be given as many values as Lua's stack holds: there, many of them are handed over in a table.
+function M.spread(few, many)
+  return function(...)
+    local count = select("#", ...)
+    local answer
+    if count <= 4000 then
+      answer = few(...)
+    else
+      answer = many({...}, count)
+    end
+    return answer
+  end
 end
 
 -- Runs a function of the script's under a handler for what it does not catch itself.

@@ -452,7 +452,7 @@ fn a_killed_script_says_so_and_where() {
         "{reply}"
     );
     assert!(host.calls >= 3);
-    assert!(!run.signals.busy.load(Ordering::Relaxed));
+    assert!(run.signals.ended.load(Ordering::Relaxed) && !*run.signals.busy.borrow());
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn a_script_that_takes_long_says_that_it_is_busy() {
     let run = run_for(1, 20);
     let reply = eval_with(&mut engine(), "while true do end", &run, &mut Store::default());
     assert!(shown(&reply).starts_with(TIMED_OUT));
-    assert!(run.signals.busy.load(Ordering::Relaxed));
+    assert!(run.signals.ended.load(Ordering::Relaxed) && *run.signals.busy.borrow());
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! Whether a text is a script or a library: a thread and an engine of their own, so that loading one waits for no script that runs.
+
+use super::engine::{self, Engine, Library};
+use crate::machine::reply::CommandError;
+use bytes::Bytes;
+use std::sync::mpsc;
+use tokio::sync::oneshot;
+
+/// Texts that wait, at most.
+const QUEUE: usize = 1_024;
+
+const GONE: CommandError = CommandError::text("ERR scripts cannot run on this node");
+
+/// What the thread is told.
+enum Message {
+    Compile(Bytes, oneshot::Sender<Result<String, CommandError>>),
+    Load(Bytes, oneshot::Sender<Result<Library, CommandError>>),
+}
+
+/// The way to the thread, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Compiler(mpsc::SyncSender<Message>);
+
+impl Compiler {
+    pub(super) fn start(limits: engine::Limits) -> Self {
+        let (sender, messages) = mpsc::sync_channel(QUEUE);
+        let work = move || match Engine::new(limits) {
+            Ok(engine) => serve(engine, &messages),
+            Err(error) => tracing::error!(%error, "scripts cannot be loaded on this node"),
+        };
+        let thread = std::thread::Builder::new().name("plenary-compile".to_owned());
+        if let Err(error) = thread.stack_size(engine::STACK_BYTES).spawn(work) {
+            tracing::error!(%error, "scripts cannot be loaded on this node");
+        }
+        Self(sender)
+    }
+
+    /// Compiles a script; its SHA-1.
+    pub(super) async fn compile(&self, text: Bytes) -> Result<String, CommandError> {
+        self.ask(|answer| Message::Compile(text, answer)).await
+    }
+
+    /// Loads a library for the list of its functions.
+    pub(super) async fn load_library(&self, code: Bytes) -> Result<Library, CommandError> {
+        self.ask(|answer| Message::Load(code, answer)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<T, CommandError>>) -> Message,
+    ) -> Result<T, CommandError> {
+        const MANY: CommandError = CommandError::text("TRYAGAIN too many scripts are being loaded");
+        let (answer, answered) = oneshot::channel();
+        self.0.try_send(message(answer)).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => MANY,
+            mpsc::TrySendError::Disconnected(_) => GONE,
+        })?;
+        answered.await.map_err(|_| GONE)?
+    }
+}
+
+fn serve(mut engine: Engine, messages: &mpsc::Receiver<Message>) {
+    while let Ok(message) = messages.recv() {
+        // Whoever asked may have gone.
+        match message {
+            Message::Compile(text, answer) => drop(answer.send(engine.compile(&text))),
+            Message::Load(code, answer) => drop(answer.send(engine.load_library(&code))),
+        }
+        engine.tidy();
+    }
+}

@@ -26,6 +26,7 @@ async fn run(node: &Node, request: Request) -> Reply {
     node.script(request)
         .await
         .unwrap()
+        .0
         .replies
         .into_iter()
         .next()

@@ -35,15 +35,15 @@ use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::{self, Unwait, Watch};
 use crate::machine::keyspace::View;
 use crate::machine::recency::Use;
-use crate::machine::reply::Reply;
 #[cfg(feature = "lua")]
 use crate::machine::reply::CommandError;
+use crate::machine::reply::Reply;
 #[cfg(feature = "lua")]
 use crate::machine::scripts;
 use crate::machine::settings::Settings;
+use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 #[cfg(not(feature = "lua"))]
 use crate::raft::client::{Kind, Running};
-use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 use crate::raft::fault::Fault;
 use crate::raft::meta::{self, Meta};
 use crate::raft::replica::{self, Replica};

@@ -63,7 +63,9 @@ impl Caller {
     /// Shows a command of it to who looks on.
     pub(super) fn show(&self, spec: &Spec, argv: &[Bytes]) {
         let from = self.client.peer;
-        self.shared.monitors.feed(&self.shared.hub, self.db, &from, spec, argv);
+        self.shared
+            .monitors
+            .feed(&self.shared.hub, self.db, &from, spec, argv);
     }
 
     /// Shows what this call of a request ran in its script.

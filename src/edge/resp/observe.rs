@@ -50,7 +50,9 @@ impl Caller {
             };
             let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
             shared.stats.commands.add(count(called.ran));
-            shared.calls.ran_often(spec, called.ran, called.took, called.failed);
+            shared
+                .calls
+                .ran_often(spec, called.ran, called.took, called.failed);
             shared.calls.of(spec).rejected.add(count(called.rejected));
         }
         for (error, times) in &notes.errors {
@@ -62,9 +64,13 @@ impl Caller {
                 Denied::Key(_) => Reason::Key,
                 Denied::Channel(_) => Reason::Channel,
             };
-            shared
-                .acl_log
-                .note(reason, Context::Lua, object, &self.permit.user, self.client.line());
+            shared.acl_log.note(
+                reason,
+                Context::Lua,
+                object,
+                &self.permit.user,
+                self.client.line(),
+            );
         }
     }
 

@@ -264,11 +264,25 @@ fn sync_or_async(args: &mut Args<'_>) -> bool {
 
 /// Ends a script wherever it runs. One that has written something can be ended here as well: nothing of it is in the log yet.
 pub(super) fn script_kill<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
-    Box::pin(async move { caller.shared.node.kill_script(Kind::Script).await.map(|()| Reply::OK) })
+    Box::pin(async move {
+        caller
+            .shared
+            .node
+            .kill_script(Kind::Script)
+            .await
+            .map(|()| Reply::OK)
+    })
 }
 
 pub(super) fn function_kill<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
-    Box::pin(async move { caller.shared.node.kill_script(Kind::Function).await.map(|()| Reply::OK) })
+    Box::pin(async move {
+        caller
+            .shared
+            .node
+            .kill_script(Kind::Function)
+            .await
+            .map(|()| Reply::OK)
+    })
 }
 
 pub(super) fn script_debug(_: &mut Caller, args: &mut Args<'_>) -> Answer {
@@ -417,7 +431,10 @@ fn statistics(caller: &Caller, running: Option<Running>) -> Answer {
         map(vec![
             ("name", Reply::Bulk(running.name)),
             ("command", Reply::bulks(running.command)),
-            ("duration_ms", Reply::count(usize::try_from(running.duration_ms).unwrap_or(usize::MAX))),
+            (
+                "duration_ms",
+                Reply::count(usize::try_from(running.duration_ms).unwrap_or(usize::MAX)),
+            ),
         ])
     });
     known(caller, |scripts| {

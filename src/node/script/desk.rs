@@ -139,7 +139,9 @@ impl Desk<'_> {
 
     /// Sleeps, at most until the run is to end.
     fn sleep(&self, time: Duration) {
-        let until = self.until.min(Instant::now() + time.min(Duration::from_secs(3_600)));
+        let until = self
+            .until
+            .min(Instant::now() + time.min(Duration::from_secs(3_600)));
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.signals.kill.load(Ordering::Relaxed) {

@@ -740,7 +740,14 @@ impl Thread {
             0 => Duration::MAX,
             milliseconds => Duration::from_millis(milliseconds),
         };
-        let user = self.state.machine().read().store().access().user(&job.request.user).cloned();
+        let user = self
+            .state
+            .machine()
+            .read()
+            .store()
+            .access()
+            .user(&job.request.user)
+            .cloned();
         let mut desk = Desk {
             overlay: &mut self.overlay,
             state: &self.state,

@@ -396,7 +396,9 @@ impl Scripts {
                 break;
             }
             let running = self.running_on(id, &address, None).await;
-            found = running.filter(|running| running.function || running.busy).or(found);
+            found = running
+                .filter(|running| running.function || running.busy)
+                .or(found);
         }
         match found {
             Some(running) if running.function => Ok(Some(running)),

@@ -243,7 +243,11 @@ mod tests {
         let get = table::by_name("GET").expect("a command");
         let set = table::by_name("SET").expect("a command");
         notes.ran(get, Duration::from_nanos(7), &Reply::Nil);
-        notes.ran(get, Duration::from_nanos(5), &Reply::Error(CommandError::WrongType));
+        notes.ran(
+            get,
+            Duration::from_nanos(5),
+            &Reply::Error(CommandError::WrongType),
+        );
         notes.rejected(Some(set), &CommandError::text("ERR no"));
         notes.rejected(None, &CommandError::text("ERR no"));
         notes.denied(Denied::Key(1), set, &words("SET k v"));
@@ -253,12 +257,23 @@ mod tests {
         let counts: Vec<_> = told
             .calls
             .iter()
-            .map(|called| (called.command, called.ran, called.took.as_nanos(), called.failed, called.rejected))
+            .map(|called| {
+                (
+                    called.command,
+                    called.ran,
+                    called.took.as_nanos(),
+                    called.failed,
+                    called.rejected,
+                )
+            })
             .collect();
         assert_eq!(counts, [("GET", 2, 12, 1, 0), ("SET", 0, 0, 0, 1)]);
         assert_eq!(told.errors[1], ("ERR no".to_owned(), 2));
         assert_eq!(told.denials.len(), 2);
-        assert_eq!((&told.denials[0].object[..], &told.denials[1].object[..]), (&b"k"[..], &b"set"[..]));
+        assert_eq!(
+            (&told.denials[0].object[..], &told.denials[1].object[..]),
+            (&b"k"[..], &b"set"[..])
+        );
         let (call, command) = &told.shown[0];
         assert_eq!((*call, command.db, &command.argv), (3, 2, &words("GET k")));
         assert!(told.has_counted("ERR no script: abc, on @user_script:1."));

@@ -56,9 +56,7 @@ impl Call {
     pub(super) fn shown(&self) -> Option<(Bytes, Vec<Bytes>)> {
         match self {
             Self::Script { text, .. } => Some((super::engine::sha1_hex(text).into(), Vec::new())),
-            Self::Function {
-                name, keys, args, ..
-            } => {
+            Self::Function { name, keys, args, .. } => {
                 let mut command = vec![Bytes::from_static(b"fcall"), name.clone()];
                 command.push(keys.len().to_string().into());
                 command.extend(keys.iter().chain(args).cloned());

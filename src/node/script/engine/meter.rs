@@ -130,7 +130,9 @@ impl Meter {
             } else if elapsed >= self.ends_after.get() {
                 self.stop.set(Some(Stop::OutOfTime));
             }
-            signals.ended.fetch_or(self.stop.get().is_some(), Ordering::Relaxed);
+            signals
+                .ended
+                .fetch_or(self.stop.get().is_some(), Ordering::Relaxed);
         }
         self.stop.get().map_or(Ok(()), |_| Err(Stopped))
     }

@@ -1542,7 +1542,6 @@ async fn a_transaction_goes_on_behind_a_killed_script_unless_that_has_written() 
         looper.ask(&["SET", "k", "after"]).await;
         looper.ask(&["EVAL", "return 'ran'", "0"]).await;
         looper.send(&request(&["EXEC"])).await;
-        // It is found out to write where it may not, and begun anew: killed is what runs then.
         until(&mut one, &["EVAL", "return 1", "0"], BUSY).await;
         until(&mut one, &["SCRIPT", "KILL"], "OK").await;
         let answer = looper.reply().await.unwrap();

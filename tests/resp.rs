@@ -1458,3 +1458,262 @@ async fn whoever_is_answered_a_write_finds_memory_below_its_limit() {
     assert_eq!(server.field("evicted_keys").await, "0");
     server.stop().await;
 }
+
+/// Whatever a script runs for: it ends when it is killed.
+const ENDLESS: &str = "local n = 0 while true do n = n + 1 end";
+
+const BUSY: &str = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
+
+/// Asks until the answer begins so.
+async fn until(client: &mut Client, argv: &[&str], begins: &str) {
+    let began = std::time::Instant::now();
+    loop {
+        let answer = client.text(argv).await;
+        if answer.starts_with(begins) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{argv:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_behind_a_long_script_is_told_so_and_the_others_go_on() {
+    let server = Server::start().await;
+    let (mut looper, mut one, mut queued) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    one.ask(&["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
+    assert_eq!(
+        one.text(&["SCRIPT", "KILL"]).await,
+        "NOTBUSY No scripts in execution right now."
+    );
+    looper
+        .send(&request(&[
+            "EVAL",
+            &format!("redis.call('SET', KEYS[1], 'never') {ENDLESS}"),
+            "1",
+            "k",
+        ]))
+        .await;
+    until(&mut one, &["EVAL", "return 1", "0"], BUSY).await;
+    assert_eq!(one.text(&["SET", "k", "plain"]).await, "OK");
+    assert_eq!(one.text(&["GET", "k"]).await, "plain");
+    let sha = one.text(&["SCRIPT", "LOAD", "return 'loaded'"]).await;
+    assert_eq!(one.text(&["EVALSHA", &sha, "0"]).await, BUSY);
+    for (argv, answer) in [
+        (&["MULTI"][..], "OK"),
+        (&["SET", "k", "half"], "QUEUED"),
+        (&["EVAL", "return 1", "0"], "QUEUED"),
+    ] {
+        assert_eq!(queued.text(argv).await, answer);
+    }
+    assert_eq!(
+        queued.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {BUSY}")
+    );
+    assert_eq!(one.text(&["FUNCTION", "KILL"]).await, BUSY);
+    assert_eq!(one.text(&["FUNCTION", "STATS"]).await, BUSY);
+    assert_eq!(one.text(&["SCRIPT", "KILL"]).await, "OK");
+    let ended = text(&looper.reply().await.unwrap());
+    assert!(
+        ended.starts_with("ERR Script killed by user with SCRIPT KILL..."),
+        "{ended}"
+    );
+    // Nothing of what it wrote is there, and the next one runs.
+    assert_eq!(
+        one.text(&["EVAL", "return redis.call('GET', KEYS[1])", "1", "k"])
+            .await,
+        "plain"
+    );
+    assert_eq!(one.text(&["EVALSHA", &sha, "0"]).await, "loaded");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_waits_for_a_long_script_where_that_is_asked_for() {
+    let server = Server::start().await;
+    let (mut looper, mut one, mut queued) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    one.ask(&[
+        "CONFIG",
+        "SET",
+        "busy-reply-threshold",
+        "10",
+        "busy-reply-scope",
+        "all",
+    ])
+    .await;
+    let library = format!("#!lua name=lib\nredis.register_function('loop', function() {ENDLESS} end)");
+    assert_eq!(one.text(&["FUNCTION", "LOAD", &library]).await, "lib");
+    queued.ask(&["MULTI"]).await;
+    queued.ask(&["SET", "k", "half"]).await;
+    looper.send(&request(&["FCALL", "loop", "1", "key", "arg"])).await;
+    until(&mut one, &["PING"], BUSY_FUNCTION).await;
+    // What is allowed then is what Redis allows.
+    assert_eq!(one.text(&["MULTI"]).await, "OK");
+    assert_eq!(one.text(&["SET", "k", "half"]).await, BUSY_FUNCTION);
+    assert_eq!(
+        one.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {}", &BUSY_FUNCTION)
+    );
+    assert_eq!(
+        queued.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {BUSY_FUNCTION}")
+    );
+    let stats = one.text(&["FUNCTION", "STATS"]).await;
+    assert!(
+        stats.starts_with("running_script name loop command fcall loop 1 key arg duration_ms "),
+        "{stats}"
+    );
+    assert_eq!(one.text(&["SCRIPT", "KILL"]).await, BUSY_FUNCTION);
+    assert_eq!(one.text(&["FUNCTION", "KILL"]).await, "OK");
+    assert!(text(&looper.reply().await.unwrap()).starts_with("ERR Script killed by user"));
+    assert_eq!(one.text(&["GET", "k"]).await, "(nil)");
+    assert_eq!(
+        one.text(&["CONFIG", "GET", "busy-reply-scope"]).await,
+        "busy-reply-scope all"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_goes_on_behind_a_killed_script_unless_that_has_written() {
+    let server = Server::start().await;
+    let (mut looper, mut one) = (server.client().await, server.client().await);
+    one.ask(&["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
+    let writes = format!("redis.call('SET', KEYS[1], 'never') {ENDLESS}");
+    for (script, k) in [(ENDLESS, "after"), (&writes[..], "before")] {
+        one.ask(&["SET", "k", "before"]).await;
+        looper.ask(&["MULTI"]).await;
+        looper.ask(&["EVAL", script, "1", "k"]).await;
+        looper.ask(&["SET", "k", "after"]).await;
+        looper.ask(&["EVAL", "return 'ran'", "0"]).await;
+        looper.send(&request(&["EXEC"])).await;
+        until(&mut one, &["EVAL", "return 1", "0"], BUSY).await;
+        until(&mut one, &["SCRIPT", "KILL"], "OK").await;
+        let answer = looper.reply().await.unwrap();
+        match (k, &answer) {
+            ("after", Reply::Array(answers)) => {
+                assert!(
+                    text(&answers[0]).starts_with("ERR Script killed by user"),
+                    "{answer:?}"
+                );
+                assert_eq!(
+                    (text(&answers[1]), text(&answers[2])),
+                    ("OK".to_owned(), "ran".to_owned())
+                );
+            }
+            ("before", Reply::Error(error)) => {
+                let begins = "EXECABORT Transaction discarded because of: Script killed by user";
+                assert!(error.to_string().starts_with(begins), "{error}");
+            }
+            _ => panic!("{k}: {answer:?}"),
+        }
+        assert_eq!(one.text(&["GET", "k"]).await, k);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_scripts_call_is_shown_counted_and_logged() {
+    let server = Server::start().await;
+    let (mut monitor, mut one) = (server.client().await, server.client().await);
+    one.ask(&[
+        "ACL", "SETUSER", "reader", "on", "nopass", "~open*", "+@all", "-incr",
+    ])
+    .await;
+    one.ask(&["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(monitor.text(&["MONITOR"]).await, "OK");
+    let script = "redis.call('SET', KEYS[1], ARGV[1]) redis.pcall('LPUSH', KEYS[1], 'x') return redis.call('GET', KEYS[1])";
+    assert_eq!(one.text(&["EVAL", script, "1", "k", "v"]).await, "v");
+    for argv in [
+        &["MULTI"][..],
+        &["EVAL", "return redis.call('GET', 'k')", "0"],
+        &["PING"],
+        &["EXEC"],
+    ] {
+        one.ask(argv).await;
+    }
+    let peer = one.stream.local_addr().unwrap().to_string();
+    for (from, shown) in [
+        (&peer[..], r#""EVAL" "redis.call("#),
+        ("lua", r#""SET" "k" "v""#),
+        ("lua", r#""LPUSH" "k" "x""#),
+        ("lua", r#""GET" "k""#),
+        (&peer, r#""MULTI""#),
+        (&peer, r#""EVAL" "return"#),
+        ("lua", r#""GET" "k""#),
+        (&peer, r#""PING""#),
+        (&peer, r#""EXEC""#),
+    ] {
+        let line = next(&mut monitor).await;
+        assert!(
+            line.contains(&format!(" [0 {from}] {shown}")),
+            "{line} is not {shown}"
+        );
+    }
+    drop(monitor);
+    // An error that a command answered is counted once, also where the script answers it.
+    let wrong = one
+        .text(&["EVAL", "return redis.call('LPUSH', KEYS[1], 'x')", "1", "k"])
+        .await;
+    assert!(wrong.starts_with("WRONGTYPE"), "{wrong}");
+    one.text(&["EVAL", "return redis.error_reply('MINE own')", "0"])
+        .await;
+    one.text(&["EVAL", "return redis.pcall('nosuch')", "0"]).await;
+    let (calls, errors) = (
+        one.text(&["INFO", "commandstats"]).await,
+        one.text(&["INFO", "errorstats"]).await,
+    );
+    let has = |name: &str, ends: &str| {
+        let line = calls
+            .lines()
+            .find(|line| line.starts_with(&format!("cmdstat_{name}:")));
+        let line = line.unwrap_or_else(|| panic!("{name} in {calls}"));
+        assert!(
+            line.contains(ends.split(' ').next().unwrap_or_default()),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(ends.split(' ').next_back().unwrap_or_default()),
+            "{line}"
+        );
+    };
+    has("set", "calls=1, rejected_calls=0,failed_calls=0");
+    has("lpush", "calls=2, rejected_calls=0,failed_calls=2");
+    has("get", "calls=2, rejected_calls=0,failed_calls=0");
+    has("eval", "calls=5, rejected_calls=0,failed_calls=3");
+    for count in [
+        "errorstat_WRONGTYPE:count=2",
+        "errorstat_MINE:count=1",
+        "errorstat_ERR:count=1",
+    ] {
+        assert!(errors.contains(count), "{count} in {errors}");
+    }
+    // Who may not do something is logged with what asked for it.
+    let mut reader = server.client().await;
+    assert_eq!(reader.text(&["AUTH", "reader", ""]).await, "OK");
+    reader
+        .text(&[
+            "EVAL",
+            "redis.pcall('INCR', 'open') redis.pcall('GET', 'closed')",
+            "0",
+        ])
+        .await;
+    let log = one.text(&["ACL", "LOG"]).await;
+    for entry in [
+        "reason key context lua object closed username reader",
+        "reason command context lua object incr username reader",
+        "cmd=eval user=reader",
+    ] {
+        assert!(log.contains(entry), "{entry} in {log}");
+    }
+    server.stop().await;
+}

@@ -164,14 +164,17 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("total_system_memory_human", human(system));
     fields.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
     fields.add("used_memory_lua_human", "0B");
-    fields.zeros(&[
-        "used_memory_scripts_eval",
-        "number_of_cached_scripts",
-        "number_of_functions",
-        "number_of_libraries",
-        "used_memory_vm_functions",
-        "used_memory_vm_total",
-    ]);
+    let (scripts, script_bytes, libraries, functions) = shared.node.view(0, |view| {
+        let known = view.store().scripts();
+        let (scripts, bytes) = known.size();
+        let functions: usize = known.libraries().map(|library| library.functions.len()).sum();
+        (scripts, bytes, known.libraries().len(), functions)
+    });
+    fields.add("used_memory_scripts_eval", script_bytes);
+    fields.add("number_of_cached_scripts", scripts);
+    fields.add("number_of_functions", functions);
+    fields.add("number_of_libraries", libraries);
+    fields.zeros(&["used_memory_vm_functions", "used_memory_vm_total"]);
     fields.add("used_memory_vm_total_human", "0B");
     fields.zeros(&["used_memory_functions", "used_memory_scripts"]);
     fields.add("used_memory_scripts_human", "0B");

@@ -770,13 +770,13 @@ impl Thread {
                 break;
             }
             desk.db = *db;
+            desk.call = number;
             let allowed = declared(&self.state, call).is_some_and(|flags| flags.allow_oom);
             desk.out_of_memory = out_of_memory && !allowed;
             if out_of_memory && !job.request.transaction && needs_memory(&self.state, call) {
                 replies.push(Reply::Error(OUT_OF_MEMORY));
                 break;
             }
-            desk.call = number;
             desk.signals = control.begin(&job.request, number);
             let written = desk.overlay.writes();
             replies.push(run(&mut self.engine, &mut desk, call));

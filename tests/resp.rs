@@ -21,6 +21,9 @@ use tokio::time::timeout;
 /// Beyond it a test says what it waited for, instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+#[path = "resp/migrate.rs"]
+mod migrate;
+
 const GOLDEN: &str = include_str!("golden/resp.txt");
 
 /// A node with an endpoint on a free port.

@@ -12,6 +12,7 @@ use super::args;
 use super::entry::Millis;
 use super::float;
 use super::listpack;
+use super::reply::CommandError;
 use super::settings::Settings;
 use super::value::{Hash, Kind, List, Set, Stream, Value, Zset};
 use bytes::Bytes;
@@ -63,7 +64,7 @@ pub(super) enum Fault {
 }
 
 /// A value as `DUMP` gives it at `now`; none for what Redis does not have.
-pub(super) fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
+pub fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let mut version = VERSION;
     match value {
@@ -108,6 +109,11 @@ pub(super) fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
         Value::Session(_) => return None,
     }
     Some(sealed(out, version))
+}
+
+/// What is said of a value that [`dump`] has no payload for.
+pub fn no_payload(value: &Value) -> CommandError {
+    CommandError::Other(format!("ERR a {} cannot be dumped", value.type_name()).into())
 }
 
 /// With version and checksum behind it.

@@ -234,10 +234,12 @@ fn read(bytes: &[u8]) -> Machine {
 }
 
 /// The content of a snapshot: before the settings, the settings, behind them. The head of `machine/snapshot.rs` says how it is laid out.
-fn content(bytes: &[u8]) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>) {
+fn content(bytes: &[u8]) -> (Vec<u8>, Vec<[Vec<u8>; 2]>, Vec<u8>) {
     assert_eq!(&bytes[..12], b"PLENARY\x1a\x02\0\0\0", "it is of format 2");
     let (mut content, mut at) = (Vec::new(), 12);
-    let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let number = |bytes: &[u8], at: usize| {
+        u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
+    };
     while bytes[at] == 1 {
         let length = number(bytes, at + 1);
         content.extend(&bytes[at + 9..at + 9 + length]);
@@ -254,7 +256,7 @@ fn content(bytes: &[u8]) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>) {
         content[from..at].to_vec()
     };
     for _ in 0..count {
-        settings.push((text(), text()));
+        settings.push([text(), text()]);
     }
     (before, settings, content[at..].to_vec())
 }
@@ -271,7 +273,7 @@ fn what_is_read_is_written_the_same_but_for_new_settings() {
         assert!(
             now.1.contains(setting),
             "{:?} is lost",
-            String::from_utf8_lossy(&setting.0)
+            String::from_utf8_lossy(&setting[0])
         );
     }
 }

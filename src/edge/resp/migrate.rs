@@ -151,6 +151,9 @@ struct Parcel<'a> {
     sent: u32,
 }
 
+/// Keys that are sent together, and the requests for them.
+type Batch<'a> = (Vec<Parcel<'a>>, Vec<u8>);
+
 /// What is there to be sent, as of one applied index.
 fn parcel<'a>(node: &Node, db: u8, key: &'a Bytes, replace: bool, sent: u32) -> Option<Parcel<'a>> {
     node.view(db, |view| {
@@ -211,7 +214,7 @@ fn pack<'a>(
     db: u8,
     asked: &Asked<'_>,
     keys: &mut VecDeque<(&'a Bytes, u32)>,
-) -> Result<Option<(Vec<Parcel<'a>>, Vec<u8>)>, CommandError> {
+) -> Result<Option<Batch<'a>>, CommandError> {
     let (mut parcels, mut requests) = (Vec::new(), Vec::new());
     while let Some((key, sent)) = keys.pop_front() {
         // What ended or was removed meanwhile is not sent any more.
@@ -333,7 +336,7 @@ impl Target {
     /// Sends a batch; what arrived of it, and whether the connection was lost. The first refusal is noted.
     async fn deliver<'a>(
         &mut self,
-        (parcels, requests): (Vec<Parcel<'a>>, Vec<u8>),
+        (parcels, requests): Batch<'a>,
         refused: &mut Option<CommandError>,
     ) -> (Vec<Parcel<'a>>, Option<CommandError>) {
         if self.write(&requests).await.is_err() {

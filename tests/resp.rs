@@ -21,6 +21,9 @@ use tokio::time::timeout;
 /// Beyond it a test says what it waited for, instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+#[path = "resp/migrate.rs"]
+mod migrate;
+
 const GOLDEN: &str = include_str!("golden/resp.txt");
 
 /// A node with an endpoint on a free port.
@@ -1270,6 +1273,18 @@ async fn monitors_see_what_others_run_and_no_secrets() {
     one.ask(&["HELLO", "2", "AUTH", "default", "secret", "SETNAME", "me"])
         .await;
     one.ask(&["AUTH", "secret"]).await;
+    one.ask(&[
+        "MIGRATE",
+        "127.0.0.1",
+        "1",
+        "none",
+        "0",
+        "1",
+        "AUTH2",
+        "user",
+        "secret",
+    ])
+    .await;
     for argv in [&["MULTI"][..], &["GET", "k"], &["PING"], &["EXEC"]] {
         one.ask(argv).await;
     }
@@ -1282,6 +1297,10 @@ async fn monitors_see_what_others_run_and_no_secrets() {
             r#""HELLO" "2" "AUTH" "(redacted)" "(redacted)" "SETNAME" "me""#,
         ),
         (3, r#""AUTH" "(redacted)""#),
+        (
+            3,
+            r#""MIGRATE" "127.0.0.1" "1" "none" "0" "1" "AUTH2" "(redacted)" "(redacted)""#,
+        ),
         (3, r#""MULTI""#),
         (3, r#""GET" "k""#),
         (3, r#""PING""#),

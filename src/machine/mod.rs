@@ -17,7 +17,7 @@ pub mod keyspace;
 mod listpack;
 pub mod once;
 pub mod overlay;
-mod rdb;
+pub mod rdb;
 pub mod recency;
 pub mod reply;
 pub mod scripts;

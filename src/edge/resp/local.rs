@@ -7,8 +7,8 @@ use super::connection::Caller;
 use super::encode::Protocol;
 use super::permit::authenticate;
 use super::{
-    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, monitor,
-    multi, pubsub, script, server, slowlog, tracking,
+    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, migrate,
+    monitor, multi, pubsub, script, server, slowlog, tracking,
 };
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
@@ -127,6 +127,7 @@ const COMMANDS: &[(&str, Local)] = &[
     ("MEMORY|MALLOC-STATS", Now(server::memory_malloc_stats)),
     ("MEMORY|PURGE",      Now(server::memory_purge)),
     ("MEMORY|STATS",      Now(server::memory_stats)),
+    ("MIGRATE",           Later(migrate::migrate)),
     ("MODULE|LIST",       Now(server::no_modules)),
     ("PING",              Now(ping)),
     ("PLENARY|COMPAT",    Now(compat::compat)),

@@ -50,6 +50,7 @@ mod latency;
 mod listener;
 mod local;
 mod members;
+mod migrate;
 mod monitor;
 mod multi;
 mod observe;
@@ -125,6 +126,7 @@ struct Shared {
     latency: latency::Latency,
     compat: compat::Compat,
     kept: parameters::Kept,
+    migrations: migrate::Places,
     /// The most bytes that all keys took.
     peak: stats::Peak,
     /// The certificate for the port with TLS.
@@ -217,6 +219,7 @@ impl Resp {
             latency: latency::Latency::default(),
             compat: compat::Compat::default(),
             kept: parameters::Kept::default(),
+            migrations: migrate::Places::default(),
             peak: stats::Peak::default(),
             #[cfg(feature = "tls")]
             tls: config.tls.clone().map(tls::Tls::new).transpose()?,

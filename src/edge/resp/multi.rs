@@ -69,8 +69,10 @@ impl Transaction {
 
 /// Whether a command changes something or tells somebody: what `CLIENT PAUSE … WRITE` holds back.
 pub(super) fn writes(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
-    // Redis' PFCOUNT may note what it counted.
-    matches!(spec.run, Run::Write(_)) || spec.name == "PFCOUNT" || script::may_write(caller, spec, argv)
+    // Redis' PFCOUNT may note what it counted; MIGRATE removes keys by itself.
+    matches!(spec.run, Run::Write(_))
+        || matches!(spec.name, "PFCOUNT" | "MIGRATE")
+        || script::may_write(caller, spec, argv)
 }
 
 /// Whether a command is run at once, also inside a transaction.

@@ -105,7 +105,7 @@ class Program:
 
     def line(self):
         """The next line it prints. It is killed if that takes too long, so that nothing hangs."""
-        guard = threading.Timer(4 * PATIENCE, self.process.kill)
+        guard = threading.Timer(2 * PATIENCE, self.process.kill)
         guard.start()
         try:
             line = self.process.stdout.readline()

@@ -1,5 +1,4 @@
-"""What all stores have in common: whole lives of sessions, locks and jobs, led once on quiet nodes (`stores.py`) and again and again while
-the leader is killed (`failover.py`)."""
+"""What all stores have in common: whole lives of sessions, locks and jobs, which `stores.py` leads; also while a node is killed (`doomed`)."""
 
 import socket
 import subprocess

@@ -409,8 +409,6 @@ const ROWS_THAT_DIFFER: &[&str] = &[
     "CLIENT|NO-TOUCH",
     "CLIENT|SETINFO",
     "WAITAOF",
-    // A row without subcommands: all of them are refused alike.
-    "CLUSTER",
     // They read nothing, but are rows of the machine like their neighbours.
     "OBJECT|HELP",
     "XGROUP|HELP",

@@ -638,10 +638,13 @@ impl Connection {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
-                Ok(()) => return self.ease_if_full().await,
+                Ok(()) => {
+                    self.caller.ran(spec, argv, began.elapsed(), &Reply::Nil);
+                    return self.ease_if_full().await;
+                }
                 Err(error) => Reply::Error(error),
             },
-            Some(Local::Exec) => return self.exec().await,
+            Some(Local::Exec) => return self.exec(spec, argv).await,
             None => Reply::Error(local::unknown(spec)),
         };
         self.caller.ran(spec, argv, began.elapsed(), &reply);

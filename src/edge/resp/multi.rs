@@ -211,16 +211,28 @@ impl Connection {
     }
 
     /// `EXEC`.
-    pub(super) async fn exec(&mut self) -> Result<(), End> {
+    pub(super) async fn exec(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), End> {
+        let began = Instant::now();
+        let reply = self.execute().await?;
+        let took = began.elapsed();
+        self.caller
+            .ran(spec, argv, took, reply.as_ref().unwrap_or(&Reply::Nil));
+        match reply {
+            Some(reply) => self.answer(reply).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the transaction. What `EXEC` itself is answered; nothing where the replies of its commands were written.
+    async fn execute(&mut self) -> Result<Option<Reply>, End> {
+        let refusal = |text| Ok(Some(Reply::Error(CommandError::text(text))));
         let Some(transaction) = self.caller.transaction.take() else {
-            return self.refuse(CommandError::text("ERR EXEC without MULTI")).await;
+            return refusal("ERR EXEC without MULTI");
         };
         let watches = std::mem::take(&mut self.caller.watches);
         self.caller.forget_transaction();
         if transaction.refused {
-            const ABORTED: CommandError =
-                CommandError::text("EXECABORT Transaction discarded because of previous errors.");
-            return self.refuse(ABORTED).await;
+            return refusal("EXECABORT Transaction discarded because of previous errors.");
         }
         for Queued { spec, argv } in &transaction.queued {
             self.caller.note_reads(spec, argv);
@@ -231,15 +243,15 @@ impl Connection {
             Ok(Some(replies)) => {
                 let took = began.elapsed();
                 self.answer_all(transaction.queued, parts, (replies, notes), took)
-                    .await
+                    .await?;
+                Ok(None)
             }
-            Ok(None) => self.answer(Reply::NilArray).await,
+            Ok(None) => Ok(Some(Reply::NilArray)),
             // It was not begun, for a script has run for too long.
             Err(error) if error.to_string().starts_with("BUSY ") => {
-                let error = aborted(&mut self.caller, &error);
-                self.answer(Reply::Error(error)).await
+                Ok(Some(Reply::Error(aborted(&mut self.caller, &error))))
             }
-            Err(error) => self.answer(Reply::Error(error)).await,
+            Err(error) => Ok(Some(Reply::Error(error))),
         }
     }
 

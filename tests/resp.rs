@@ -865,6 +865,95 @@ async fn lengths_beyond_the_limits_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_of_what_is_sent_can_be_set() {
+    let server = Server::start().await;
+    let mut other = server.client().await;
+    let mut client = server.client().await;
+    for (parameter, too_much, refusal) in [
+        (
+            "proto-max-bulk-len",
+            format!("*2\r\n$4\r\nECHO\r\n${}\r\n", (1 << 20) + 1),
+            "invalid bulk length",
+        ),
+        (
+            "client-query-buffer-limit",
+            format!("*2\r\n$4\r\nECHO\r\n${}\r\n", 1 << 20),
+            "too big request",
+        ),
+    ] {
+        assert_eq!(other.text(&["CONFIG", "SET", parameter, "1mb"]).await, "OK");
+        assert_eq!(
+            other.text(&["CONFIG", "GET", parameter]).await,
+            format!("{parameter} 1048576")
+        );
+        // Also of who was there before.
+        client.send(too_much.as_bytes()).await;
+        assert_eq!(
+            String::from_utf8_lossy(&client.rest().await),
+            format!("-ERR Protocol error: {refusal}\r\n")
+        );
+        client = server.client().await;
+    }
+    goes_on(&server, &mut other).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_told_of_his_own_limits_first() {
+    let server = Server::with(|config| config.access_key = Some(Secret::new("secret"))).await;
+    for (bytes, answer) in [
+        ("*100000000\r\n", "unauthenticated multibulk length"),
+        ("*1\r\n$100000000\r\n", "unauthenticated bulk length"),
+    ] {
+        let mut stranger = server.client().await;
+        stranger.send(bytes.as_bytes()).await;
+        assert_eq!(
+            String::from_utf8_lossy(&stranger.rest().await),
+            format!("-ERR Protocol error: {answer}\r\n")
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_beyond_the_limit_of_its_class_is_not_sent() {
+    let server = Server::start().await;
+    let mut other = server.client().await;
+    for parameter in ["normal 100000 0 0", "pubsub 100000 0 0"] {
+        let set = ["CONFIG", "SET", "client-output-buffer-limit", parameter];
+        assert_eq!(other.text(&set).await, "OK");
+    }
+    other.ask(&["SET", "large", &"x".repeat(200_000)]).await;
+    for (nth, commands) in [
+        vec![vec!["GET", "large"]],
+        // A transaction is run whole, and only then refused its answer.
+        vec![
+            vec!["MULTI"],
+            vec!["GET", "large"],
+            vec!["SET", "done", "yes"],
+            vec!["EXEC"],
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = server.client().await;
+        let (last, before) = commands.split_last().unwrap();
+        for command in before {
+            client.ask(command).await;
+        }
+        client.send(&request(last)).await;
+        assert_eq!(String::from_utf8_lossy(&client.rest().await), "");
+        let cut_off = (nth + 1).to_string();
+        server
+            .until("client_output_buffer_limit_disconnections", &cut_off)
+            .await;
+    }
+    assert_eq!(other.text(&["GET", "done"]).await, "yes");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn half_a_command_and_a_hang_up_changes_nothing() {
     let server = Server::start().await;
     let mut other = server.client().await;

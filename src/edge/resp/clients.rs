@@ -4,7 +4,7 @@ use super::Shared;
 use super::blocking::Blocked;
 use super::encode::Protocol;
 use super::hub::Subscriptions;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, OutputLimits};
 use super::tracking::{self, Mode};
 use crate::machine::access::DEFAULT_USER;
 use bytes::Bytes;
@@ -44,6 +44,8 @@ pub(super) struct Client {
     input_bytes: AtomicUsize,
     /// Bytes of replies that waited then.
     output_bytes: AtomicUsize,
+    /// Since when more of them wait than may wait for long. Held to look and set, never across an await.
+    full_since: Mutex<Option<Instant>>,
     end: Notify,
 }
 
@@ -118,6 +120,19 @@ impl Client {
     pub(super) fn note_buffers(&self, input_bytes: usize, output_bytes: usize) {
         self.input_bytes.store(input_bytes, Relaxed);
         self.output_bytes.store(output_bytes, Relaxed);
+    }
+
+    /// Cuts it off if what it does not read has waited too long.
+    pub(super) fn end_if_overdue(&self, replies: &OutputLimits, messages: &OutputLimits) {
+        let limits = if self.subscribes() { messages } else { replies };
+        let waiting = self.output_bytes.load(Relaxed);
+        let overdue = limits.exceeds_any(waiting, &mut self.full_since.lock());
+        if overdue {
+            self.outbox.close();
+        }
+        if overdue || self.outbox.is_overdue(messages) {
+            self.end();
+        }
     }
 
     /// Ends its connection: at once if it waits for input, else after the command that it runs.
@@ -211,6 +226,7 @@ impl Clients {
             resp3: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            full_since: Mutex::default(),
             end: Notify::new(),
         });
         self.connected.lock().insert(id, client.clone());

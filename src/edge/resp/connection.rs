@@ -11,7 +11,7 @@
 use super::acl_log::Context;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
-use super::frame::{Limits, Parser};
+use super::frame::Parser;
 use super::local::{self, Local};
 use super::multi::{self, Transaction};
 use super::permit::{self, Permit};
@@ -244,10 +244,6 @@ pub(super) enum End {
 pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered) {
     let caller = Caller::new(shared.clone(), entered.client.clone());
     let (reader, writer) = stream.into_split();
-    let limits = Limits {
-        arguments: shared.config.max_arguments,
-        bulk_bytes: shared.config.max_bulk_bytes,
-    };
     let mut connection = Connection {
         caller,
         reader,
@@ -255,7 +251,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         input: BytesMut::with_capacity(READ_BYTES),
         output: BytesMut::with_capacity(READ_BYTES),
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
-        parser: Parser::new(limits),
+        parser: Parser::new(shared.limits()),
         writes: Vec::new(),
         said: Vec::new(),
         writes_bytes: 0,
@@ -322,6 +318,7 @@ impl Connection {
     /// Runs every whole command in the input.
     async fn batch(&mut self) -> Result<(), End> {
         let mut turn = 0;
+        self.parser.limit(self.caller.shared.limits());
         loop {
             turn += 1;
             if turn == YIELD_COMMANDS {
@@ -388,6 +385,9 @@ impl Connection {
         let bytes = written.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.shared.stats.writes.add(1);
         self.caller.shared.stats.output_bytes.add(bytes);
+        self.caller
+            .client
+            .note_buffers(self.input.len(), self.output.len());
         if self.output.is_empty() {
             self.ease_at = OUTPUT_EASE_BYTES.min(self.caller.shared.config.max_output_bytes);
         }
@@ -661,7 +661,14 @@ impl Connection {
     }
 
     pub(super) async fn ease_if_full(&mut self) -> Result<(), End> {
-        if self.output.len() < self.ease_at {
+        let limits = if self.caller.subscribed > 0 {
+            &self.caller.shared.hub.limits
+        } else {
+            &self.caller.shared.reply_limits
+        };
+        if limits.exceeds_hard(self.output.len()) {
+            Err(End::OutputLimit)
+        } else if self.output.len() < self.ease_at {
             Ok(())
         } else {
             self.ease().await

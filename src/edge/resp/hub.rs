@@ -5,7 +5,7 @@
 
 use super::clients::Client;
 use super::encode::{self, Protocol};
-use super::outbox::PushLimits;
+use super::outbox::OutputLimits;
 use super::tracking::Tracking;
 use crate::machine::event::Event;
 use crate::machine::glob;
@@ -97,7 +97,7 @@ pub(super) struct Hub {
     /// Held to find the subscribers of a message and put it into their outboxes, never across an await.
     topics: Mutex<Topics>,
     /// How much may wait for a subscriber.
-    pub(super) limits: PushLimits,
+    pub(super) limits: OutputLimits,
     /// Who is told of keys that changed.
     pub(super) tracking: Tracking,
 }

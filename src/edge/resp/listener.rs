@@ -25,7 +25,7 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// The wait after the system could not give us a connection (no file descriptors left): they come back when clients leave.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often commands per second are counted.
+/// How often commands per second are counted, and who does not read is looked for.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `stopping` says so (or its sender is gone), then ends them all. One task per connection.
@@ -41,7 +41,12 @@ pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stoppi
             Some(_) = connections.join_next() => {}
             Some(_) = refusals.join_next() => {}
             Ok(()) = access_changes.changed() => permit::end_removed(&shared),
-            _ = tick.tick() => counted = count(&shared, counted),
+            _ = tick.tick() => {
+                counted = count(&shared, counted);
+                for client in shared.clients.all() {
+                    client.end_if_overdue(&shared.reply_limits, &shared.hub.limits);
+                }
+            }
             accepted = next(plain.as_ref()) => match accepted {
                 Ok((stream, peer)) => match admit(&shared, &stream, peer) {
                     Ok(entered) => { connections.spawn(connection::serve(stream.into(), shared.clone(), entered)); }

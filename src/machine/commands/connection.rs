@@ -126,7 +126,7 @@ pub(super) const CLUSTER: &[Spec] = &[
     local("CLUSTER|GETKEYSINSLOT", "slot count").since("3.0.0").flags("stale").summary(NO_CLUSTER),
     local("CLUSTER|HELP", "").since("5.0.0").flags(CALM).summary(NO_CLUSTER),
     local("CLUSTER|INFO", "").since("3.0.0").flags("stale").summary(NO_CLUSTER),
-    local("CLUSTER|KEYSLOT", "key").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|KEYSLOT", "name").since("3.0.0").flags("stale").summary(NO_CLUSTER),
     local("CLUSTER|LINKS", "").since("7.0.0").flags("stale").summary(NO_CLUSTER),
     local("CLUSTER|MEET", "ip port [cluster-bus-port]").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
     local("CLUSTER|MYID", "").since("3.0.0").flags("stale").summary(NO_CLUSTER),

@@ -5,7 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use plenary::config::{Config, RespConfig, Secret};
+use plenary::config::{Config, DebugCommand, RespConfig, Secret};
 use plenary::edge::resp::Resp;
 use plenary::edge::resp::decode::{decode, request};
 use plenary::machine::reply::Reply;
@@ -125,6 +125,14 @@ impl Client {
     /// A reply as `redis-cli` would tell its content.
     async fn text(&mut self, argv: &[&str]) -> String {
         text(&self.ask(argv).await)
+    }
+
+    /// Asks again until there is nothing.
+    async fn until_nothing(&mut self, argv: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.text(argv).await != "(nil)" {
+            assert!(Instant::now() < deadline, "{argv:?} still finds something");
+        }
     }
 
     /// Everything until the other side closes.
@@ -1296,7 +1304,19 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
     cache.ask(&["MGET", "a", "b", "c"]).await;
     writer.ask(&["SET", "a", "1"]).await;
     cache.ask(&["SET", "b", "1"]).await;
-    for argv in [&["MULTI"][..], &["SET", "b", "2"], &["EXEC"]] {
+    let script = ["EVAL", "return redis.call('SET', KEYS[1], '2')", "1", "b"];
+    for argv in [
+        &["GET", "b"][..],
+        &["MULTI"],
+        &["SET", "b", "2"],
+        &["EXEC"],
+        &["GET", "b"],
+        &script,
+        &["GET", "b"],
+        &["MULTI"],
+        &script,
+        &["EXEC"],
+    ] {
         cache.ask(argv).await;
     }
     writer.ask(&["SET", "c", "1"]).await;
@@ -1343,6 +1363,83 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
             .await
             .contains("broken_redirect")
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_do_not_end_by_themselves_end_when_they_are_found() {
+    let server = Server::with(|config| config.debug_command = DebugCommand::Yes).await;
+    let (mut client, mut cache) = (server.client().await, server.client().await);
+    assert_eq!(client.text(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await, "OK");
+    cache.ask(&["HELLO", "3"]).await;
+    cache.ask(&["CLIENT", "TRACKING", "ON"]).await;
+    for key in ["read", "written", "left"] {
+        client.ask(&["SET", key, "1", "PX", "1"]).await;
+    }
+    client.until_nothing(&["GET", "read"]).await;
+    // Found by a read, which is answered as ever; who caches is told behind the answer.
+    client.ask(&["SET", "found", "1", "PX", "1"]).await;
+    cache.until_nothing(&["GET", "found"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate found");
+    assert_eq!(
+        client
+            .text(&["INFO", "KEYSPACE"])
+            .await
+            .matches("keys=2,expires=2")
+            .count(),
+        1
+    );
+    // Found by a write; commands that wait go on to end by themselves, and take no key with them.
+    assert_eq!(client.text(&["EXPIRE", "written", "100"]).await, "0");
+    assert_eq!(client.text(&["SET", "written", "2"]).await, "OK");
+    assert_eq!(client.text(&["BLPOP", "list", "0.001"]).await, "(nil)");
+    assert_eq!(client.text(&["DBSIZE"]).await, "2");
+    assert_eq!(client.text(&["DEBUG", "SET-ACTIVE-EXPIRE", "1"]).await, "OK");
+    server.until("expired_keys", "4").await;
+    assert_eq!(client.text(&["KEYS", "*"]).await, "written");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_it_is_told_of_keys_that_were_missed() {
+    let server = Server::start().await;
+    let (mut listener, mut reader) = (server.client().await, server.client().await);
+    listener.ask(&["PSUBSCRIBE", "__key*"]).await;
+    // Not among all that is told.
+    reader
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .await;
+    reader.ask(&["GET", "untold"]).await;
+    reader
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEm"])
+        .await;
+    reader.ask(&["SET", "there", "1"]).await;
+    for argv in [
+        &["GET", "there"][..],
+        &["OBJECT", "ENCODING", "asked about"],
+        &["MGET", "one", "there", "two"],
+        &["TTL", "one"],
+    ] {
+        reader.ask(argv).await;
+    }
+    for key in ["one", "two", "one"] {
+        assert_eq!(
+            next(&mut listener).await,
+            format!("pmessage __key* __keyspace@0__:{key} keymiss")
+        );
+        assert_eq!(
+            next(&mut listener).await,
+            format!("pmessage __key* __keyevent@0__:keymiss {key}")
+        );
+    }
+    // One's own message comes before the answer.
+    reader.ask(&["HELLO", "3"]).await;
+    reader.ask(&["SUBSCRIBE", "__keyevent@0__:keymiss"]).await;
+    assert_eq!(
+        reader.text(&["GET", "one"]).await,
+        "message __keyevent@0__:keymiss one"
+    );
+    assert_eq!(next(&mut reader).await, "(nil)");
     server.stop().await;
 }
 

@@ -404,11 +404,12 @@ impl Store {
         (database.keys, database.with_deadline)
     }
 
-    /// The first deadline of all, of keys and of commands that wait.
+    /// The first deadline of all, of keys (unless those end only when they are found) and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
         let ends = [&self.deadlines, &self.field_deadlines];
         let first = ends
             .into_iter()
+            .filter(|_| self.settings.active_expire)
             .filter_map(|ends| ends.first().map(|(at, _, _)| *at));
         first.chain(self.waiting.next_deadline()).min()
     }
@@ -430,6 +431,9 @@ impl Store {
         while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
             let reply = wait.otherwise.into();
             self.tell(Event::Answered { waiter, reply });
+        }
+        if !self.settings.active_expire {
+            return;
         }
         for _ in 0..EXPIRED_PER_ENTRY {
             let Some((deadline, db, key)) = self.deadlines.first() else {
@@ -745,6 +749,13 @@ impl<'a> View<'a> {
     pub fn last_use(&self, key: &[u8]) -> Option<Use> {
         self.find(key)
             .map(|slot| slot.recency.at(self.now, &self.store.settings))
+    }
+
+    /// Whether a key has ended and was not removed yet.
+    pub fn is_overdue(&self, key: &[u8]) -> bool {
+        self.store
+            .slot(self.db, key)
+            .is_some_and(|slot| !self.lives(slot))
     }
 
     fn lives(&self, slot: &Slot) -> bool {

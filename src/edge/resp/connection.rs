@@ -12,6 +12,7 @@ use super::acl_log::Context;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::Parser;
+use super::hub;
 use super::local::{self, Local};
 use super::multi::{self, Transaction};
 use super::permit::{self, Permit};
@@ -21,6 +22,7 @@ use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
+use crate::machine::event::Classes;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
@@ -296,6 +298,44 @@ pub(super) struct Connection {
     published: Vec<Published>,
 }
 
+/// What a read comes to.
+struct Look {
+    reply: Reply,
+    /// Its keys that were not there, and the events that are told: none where nobody is to be told.
+    missed: (Classes, Vec<Bytes>),
+    /// Its keys that have ended, where nobody else removes them.
+    ended: Vec<Bytes>,
+}
+
+impl Look {
+    /// Runs a command that only reads on what this node has applied.
+    fn at(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Self {
+        let shared = &caller.shared;
+        shared.node.view(caller.db, |view| {
+            let mut args = Args::new(argv, spec.name.split('|').count());
+            let quiet = caller.quiet && spec.name != "TOUCH";
+            let looked = if quiet { view.quietly() } else { view };
+            let reply = match spec.run {
+                Run::Read(run) => run(&looked, &mut args).into(),
+                Run::Write(_) | Run::Local => Reply::Error(local::unknown(spec)),
+            };
+            let settings = view.settings();
+            let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
+                let keys = if wanted { spec.keys_of(argv) } else { Vec::new() };
+                keys.into_iter().filter(|key| fits(key)).cloned().collect()
+            };
+            let events = settings.notify_keyspace_events;
+            let told =
+                events.tell(Classes::KEY_MISS) && shared.hub.has_subscribers() && hub::tells_misses(spec);
+            Self {
+                missed: (events, keys(told, &|key| view.find(key).is_none())),
+                ended: keys(!settings.active_expire, &|key| view.is_overdue(key)),
+                reply,
+            }
+        })
+    }
+}
+
 /// A command among the collected writes whose answer is the number of receivers on this node.
 struct Published {
     position: usize,
@@ -482,7 +522,7 @@ impl Connection {
             Run::Read(_) => {
                 self.submit().await?;
                 let began = Instant::now();
-                let reply = self.read(&argv).await;
+                let reply = self.read(spec, &argv).await;
                 if matches!(reply, Reply::Waiting(_)) {
                     // It found nothing and is to wait: only the log can make it do so.
                     self.collect(spec, argv).await?;
@@ -615,19 +655,28 @@ impl Connection {
         Ok(())
     }
 
-    async fn read(&mut self, argv: &[Bytes]) -> Reply {
-        let caller = &mut self.caller;
-        caller.read = true;
-        if caller.freshness != Freshness::Local
-            && let Err(error) = caller.shared.node.fresh(caller.freshness).await
-        {
-            return Reply::Error(trouble(error));
+    async fn read(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Reply {
+        self.caller.read = true;
+        if let Err(error) = self.caller.refresh().await {
+            return Reply::Error(error);
         }
-        if caller.quiet {
-            caller.shared.node.read_local_quietly(caller.db, argv)
-        } else {
-            caller.shared.node.read_local(caller.db, argv)
+        let Look { reply, missed, ended } = Look::at(&self.caller, spec, argv);
+        if !ended.is_empty() {
+            let (node, db) = (self.caller.shared.node.clone(), self.caller.db);
+            // Where they cannot be removed now they are found again.
+            if let Ok(token) = node.end_keys(db, ended).await {
+                self.caller.seen = self.caller.seen.max(token);
+            }
         }
+        let (events, missed) = missed;
+        if !missed.is_empty() {
+            let db = self.caller.db;
+            self.caller.shared.hub.tell_missed(db, events, &missed);
+            if self.caller.subscribed > 0 && !self.caller.tracks {
+                self.caller.client.outbox.take_all(&mut self.output);
+            }
+        }
+        reply
     }
 
     /// Runs a command of the edge and answers it.

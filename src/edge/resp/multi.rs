@@ -274,6 +274,7 @@ impl Connection {
                 calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
                 transaction: true,
                 shows: self.caller.shared.monitors.any(),
+                around: self.caller.brackets(),
             };
             let ran = self.caller.shared.node.script(request).await;
             ran.map(|(written, of_it)| {

@@ -49,8 +49,11 @@ pub(super) fn fcall_ro<'a>(caller: &'a mut Caller, args: Args<'a>) -> Waiting<'a
 fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> Waiting<'a> {
     Box::pin(async move {
         let call = call(caller, args, by, read_only).await?;
-        let mut request = Request::one(caller.user(), caller.db, call);
-        request.shows = caller.shared.monitors.any();
+        let request = Request {
+            shows: caller.shared.monitors.any(),
+            around: caller.brackets(),
+            ..Request::one(caller.user(), caller.db, call)
+        };
         caller.refresh().await?;
         let (written, notes) = caller.shared.node.script(request).await.map_err(trouble)?;
         caller.seen = caller.seen.max(written.token);

@@ -342,8 +342,14 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
                 tracing::info!("DEBUG LOG: {}", quoted(text));
                 Ok(Reply::OK)
             }
+            (b"set-active-expire", [flag]) => {
+                let active = integer(flag) != Some(0);
+                let token = caller.shared.node.set_active_expire(active).await;
+                caller.seen = caller.seen.max(token.map_err(trouble)?);
+                Ok(Reply::OK)
+            }
             (b"change-repl-id", []) | (b"reload" | b"loadaof", _) => Ok(Reply::OK),
-            (b"set-active-expire" | b"quicklist-packed-threshold" | b"replybuffer", [..]) => Ok(Reply::OK),
+            (b"quicklist-packed-threshold" | b"replybuffer", [..]) | (b"pause-cron", [_]) => Ok(Reply::OK),
             (b"htstats", [db, ..]) => {
                 let db = integer(db)
                     .and_then(|db| u8::try_from(db).ok())
@@ -415,6 +421,8 @@ fn debug_help() -> Reply {
             "    Write <message> to the server log.",
             "OBJECT <key>",
             "    Show low level info about `key` and associated value.",
+            "PAUSE-CRON (0|1)",
+            "    Accepted; what is done from time to time is not done by one task.",
             "PROTOCOL <type>",
             "    Reply with a test value of the specified type. <type> can be: string,",
             "    integer, double, bignum, null, array, set, map, attrib, verbatim, true, false.",
@@ -425,7 +433,8 @@ fn debug_help() -> Reply {
             "SET-DISABLE-DENY-SCRIPTS (0|1)",
             "    Let scripts that this node evaluates call PROTOCOL too.",
             "SET-ACTIVE-EXPIRE (0|1)",
-            "    Accepted; the log says when keys end.",
+            "    Setting it to 0 lets keys end only when somebody finds that they have, on all",
+            "    nodes. Use it for test purposes.",
             "SLEEP <seconds>",
             "    Let this connection wait for <seconds>. Decimals allowed.",
             "STRINGMATCH-LEN <len> <pattern>",

@@ -2,7 +2,8 @@
 //!
 //! Keys are remembered by name, whatever their database, as in Redis, and before they are read: what changes afterwards is told. So a
 //! connection that tracks must take its messages over only after the reply of a read. Keys of `NOLOOP` clients: a connection puts its
-//! writes into brackets in the log, two messages on a channel that nobody else can know, so that the changes between them are its own.
+//! writes, and those of its scripts, into brackets in the log, two messages on a channel that nobody else can know, so that the changes
+//! between them are its own.
 
 use super::clients::Client;
 use super::connection::Caller;
@@ -394,8 +395,8 @@ impl Caller {
         }
     }
 
-    /// Puts writes into brackets, if the connection does not want to hear of them. Whether it did.
-    pub(super) fn bracket(&self, commands: &mut Vec<Command>) -> bool {
+    /// The brackets around what the connection writes, if it does not want to hear of it.
+    pub(super) fn brackets(&self) -> Option<(Command, Command)> {
         let asked = || {
             self.client
                 .tracking
@@ -404,7 +405,7 @@ impl Caller {
                 .is_some_and(|mode| mode.no_loop)
         };
         if !self.tracks || !asked() {
-            return false;
+            return None;
         }
         let channel = &self.shared.hub.tracking.bracket;
         let message = |id: u64| {
@@ -415,8 +416,16 @@ impl Caller {
             ];
             Command::new(0, words)
         };
-        commands.insert(0, message(self.client.id));
-        commands.push(message(0));
+        Some((message(self.client.id), message(0)))
+    }
+
+    /// Puts writes into their brackets, if there are any. Whether it did.
+    pub(super) fn bracket(&self, commands: &mut Vec<Command>) -> bool {
+        let Some((before, after)) = self.brackets() else {
+            return false;
+        };
+        commands.insert(0, before);
+        commands.push(after);
         true
     }
 

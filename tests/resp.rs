@@ -1367,6 +1367,39 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reply_stands_in_front_of_one() {
+    let server = Server::with(|config| config.debug_command = DebugCommand::Yes).await;
+    let attribute = "|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n";
+    let push = ">2\r\n$16\r\nserver-cpu-usage\r\n:42\r\n";
+    let behind = |what: &str| format!("${}\r\nSome real reply following the {what}\r\n", 30 + what.len());
+    for (hello, answer) in [
+        (
+            "HELLO 2",
+            format!(
+                "{}-ERR RESP2 is not supported by this command\r\n",
+                behind("attribute")
+            ),
+        ),
+        (
+            "HELLO 3",
+            format!("{attribute}{}{push}{}", behind("attribute"), behind("push reply")),
+        ),
+    ] {
+        let mut client = server.client().await;
+        client.ask(&hello.split(' ').collect::<Vec<_>>()).await;
+        client
+            .send(b"DEBUG PROTOCOL attrib\r\nDEBUG PROTOCOL push\r\nMULTI\r\nDEBUG PROTOCOL attrib\r\nEXEC\r\nQUIT\r\n")
+            .await;
+        let first = answer
+            .split_at(answer.find("following the attribute").unwrap() + 25)
+            .0;
+        let expected = format!("{answer}+OK\r\n+QUEUED\r\n*1\r\n{first}+OK\r\n");
+        assert_eq!(String::from_utf8_lossy(&client.rest().await), expected);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_that_do_not_end_by_themselves_end_when_they_are_found() {
     let server = Server::with(|config| config.debug_command = DebugCommand::Yes).await;
     let (mut client, mut cache) = (server.client().await, server.client().await);

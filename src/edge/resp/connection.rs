@@ -94,6 +94,8 @@ pub(super) struct Caller {
     pub(super) tracks: bool,
     /// Whether it looks on what others do.
     pub(super) monitors: bool,
+    /// What stands in front of the reply of the command at hand.
+    pub(super) preface: Option<Bytes>,
     /// Whether the connection ends after the replies so far.
     pub(super) closing: bool,
 }
@@ -147,6 +149,7 @@ impl Caller {
             subscribed: 0,
             tracks: false,
             monitors: false,
+            preface: None,
             closing: false,
         }
     }
@@ -703,7 +706,9 @@ impl Connection {
     /// Appends a reply, and waits a while for the client when many wait.
     pub(super) async fn answer(&mut self, reply: Reply) -> Result<(), End> {
         self.caller.count_error(&reply);
+        let preface = self.caller.preface.take();
         if self.caller.answers.next() {
+            self.output.extend_from_slice(&preface.unwrap_or_default());
             encode(&reply, self.caller.protocol, &mut self.output);
         }
         self.ease_if_full().await

@@ -405,6 +405,7 @@ impl Connection {
         };
         self.caller.ran(spec, argv, began.elapsed(), &reply);
         self.caller.count_error(&reply);
+        out.extend_from_slice(&self.caller.preface.take().unwrap_or_default());
         encode(&reply, self.caller.protocol, out);
     }
 }

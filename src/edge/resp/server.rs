@@ -1,6 +1,7 @@
 //! Commands that administer a server: saving, waiting for others, memory, stopping, and `DEBUG`.
 
 use super::connection::{Answers, Caller};
+use super::encode::{self, Protocol};
 use super::info;
 use super::local::{Answer, Waiting, help_of, quoted, refusal};
 use super::{REDIS_VERSION, trouble};
@@ -10,7 +11,7 @@ use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Store};
 use crate::machine::reply::{CommandError, Reply};
 use crate::node::Token;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -332,7 +333,7 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
                     .min(1 << 20);
                 Ok(Reply::flag(glob::matches(pattern, &vec![b'a'; length])))
             }
-            (b"protocol", [kind]) => Reply::sample(kind),
+            (b"protocol", [kind]) => protocol(caller, kind),
             (b"set-disable-deny-scripts", [flag]) => {
                 caller.shared.node.allow_all_in_scripts(flag == "1");
                 Ok(Reply::OK)
@@ -367,6 +368,32 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
             ))),
         }
     })
+}
+
+/// A reply of each kind. What is no reply stands before one.
+fn protocol(caller: &mut Caller, kind: &[u8]) -> Answer {
+    let resp3 = caller.protocol == Protocol::Resp3;
+    let mut preface = BytesMut::new();
+    match kind.to_ascii_lowercase().as_slice() {
+        b"attrib" if resp3 => {
+            encode::attributes(1, &mut preface);
+            encode::bulk(b"key-popularity", &mut preface);
+            let popularity = [Reply::bulk("key:123"), Reply::Integer(90)];
+            encode::encode(&Reply::Array(popularity.into()), caller.protocol, &mut preface);
+        }
+        b"push" if resp3 => {
+            encode::push(2, caller.protocol, &mut preface);
+            encode::bulk(b"server-cpu-usage", &mut preface);
+            encode::encode(&Reply::Integer(42), caller.protocol, &mut preface);
+        }
+        b"push" => return Err(CommandError::text("ERR RESP2 is not supported by this command")),
+        _ => return Reply::sample(kind),
+    }
+    caller.preface = Some(preface.freeze());
+    if kind.eq_ignore_ascii_case(b"push") {
+        return Ok(Reply::bulk("Some real reply following the push reply"));
+    }
+    Reply::sample(kind)
 }
 
 fn debug_object(caller: &Caller, key: &Bytes) -> Answer {
@@ -425,7 +452,7 @@ fn debug_help() -> Reply {
             "    Accepted; what is done from time to time is not done by one task.",
             "PROTOCOL <type>",
             "    Reply with a test value of the specified type. <type> can be: string,",
-            "    integer, double, bignum, null, array, set, map, attrib, verbatim, true, false.",
+            "    integer, double, bignum, null, array, set, map, attrib, push, verbatim, true, false.",
             "QUICKLIST-PACKED-THRESHOLD <size>",
             "    Accepted; lists are held another way.",
             "RELOAD [option ...]",

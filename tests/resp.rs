@@ -5,7 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use plenary::config::{Config, DebugCommand, RespConfig, Secret};
+use plenary::config::{Config, DebugCommand, Reads, RespConfig, Secret};
 use plenary::edge::resp::Resp;
 use plenary::edge::resp::decode::{decode, request};
 use plenary::machine::reply::Reply;
@@ -1364,6 +1364,26 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
             .contains("broken_redirect")
     );
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_begin_with_reads_as_fresh_as_the_settings_say() {
+    let server = Server::with(|config| config.reads = Reads::Linearizable).await;
+    let mut client = server.client().await;
+    assert_eq!(client.text(&["SET", "k", "v"]).await, "OK");
+    assert_eq!(client.text(&["GET", "k"]).await, "v");
+    // A node that takes part no more can say what it knows, but not what is.
+    timeout(PATIENCE, server.node.stop()).await.unwrap().unwrap();
+    let stopped = async |client: &mut Client| {
+        let answer = client.text(&["GET", "k"]).await;
+        assert!(answer.starts_with("LOADING "), "{answer}");
+    };
+    stopped(&mut client).await;
+    assert_eq!(client.text(&["PLENARY", "FRESH", "local"]).await, "OK");
+    assert_eq!(client.text(&["GET", "k"]).await, "v");
+    assert_eq!(client.text(&["RESET"]).await, "RESET");
+    stopped(&mut client).await;
+    server.resp.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

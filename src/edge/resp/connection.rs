@@ -20,6 +20,7 @@ use super::pubsub;
 use super::script;
 use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
+use crate::config::Reads;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::event::Classes;
@@ -130,6 +131,10 @@ impl Answers {
 impl Caller {
     fn new(shared: Arc<Shared>, client: Arc<Client>) -> Self {
         let (permit, known) = Permit::at_first(&shared);
+        let freshness = match shared.config.reads {
+            Reads::Local => Freshness::Local,
+            Reads::Linearizable => Freshness::Linearizable,
+        };
         Self {
             shared,
             client,
@@ -137,7 +142,7 @@ impl Caller {
             permit,
             db: 0,
             protocol: Protocol::default(),
-            freshness: Freshness::default(),
+            freshness,
             seen: Token::default(),
             read: false,
             quiet: false,

@@ -1273,6 +1273,23 @@ async fn clients_that_cache_are_told_what_changed() {
     writer.ask(&["FLUSHALL"]).await;
     assert_eq!(next(&mut cache).await, "invalidate (nil)");
     server.until("tracking_total_keys", "0").await;
+    // What a transaction writes before it reads it is no news; what it writes afterwards is.
+    for argv in [
+        &["MULTI"][..],
+        &["SET", "x", "1"],
+        &["GET", "x"],
+        &["GET", "y"],
+        &["SET", "y", "1"],
+        &["MGET", "x", "y"],
+    ] {
+        cache.ask(argv).await;
+    }
+    assert_eq!(cache.text(&["EXEC"]).await, "OK 1 (nil) OK 1 1");
+    assert_eq!(next(&mut cache).await, "invalidate y");
+    server.until("tracking_total_keys", "2").await;
+    writer.ask(&["MSET", "x", "2", "y", "2"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate x");
+    assert_eq!(next(&mut cache).await, "invalidate y");
     // A key that ends is told without anybody asking for it.
     writer.ask(&["SET", "e", "1", "PX", "30"]).await;
     cache.ask(&["GET", "e"]).await;
@@ -1300,6 +1317,9 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         client.text(&argv).await
     };
+    // What a node tells itself no subscriber hears.
+    let mut all = server.client().await;
+    all.ask(&["PSUBSCRIBE", "*"]).await;
     assert_eq!(ask(&mut cache, on(&["NOLOOP"])).await, "OK");
     cache.ask(&["MGET", "a", "b", "c"]).await;
     writer.ask(&["SET", "a", "1"]).await;
@@ -1322,6 +1342,10 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
     writer.ask(&["SET", "c", "1"]).await;
     assert_eq!(next(&mut listener).await, "message __redis__:invalidate a");
     assert_eq!(next(&mut listener).await, "message __redis__:invalidate c");
+    // Nor does one of another node, whose channel has another name.
+    writer.ask(&["PUBLISH", "__plenary__:writer:0", "1"]).await;
+    writer.ask(&["PUBLISH", "news", "1"]).await;
+    assert_eq!(next(&mut all).await, "pmessage * news 1");
 
     // All keys of one entry that have a prefix are told together.
     cache.ask(&["CLIENT", "TRACKING", "OFF"]).await;

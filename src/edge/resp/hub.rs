@@ -252,7 +252,7 @@ impl Listener for Hub {
                 channel,
                 message,
                 sharded,
-            } if !self.tracking.is_bracket(channel, message) => {
+            } if !self.tracking.is_bracket(self, channel, message) => {
                 self.publish(channel, message, *sharded);
             }
             Event::Changed { key, .. } => self.tracking.changed(self, key),

@@ -16,6 +16,7 @@ use crate::machine::table::{Run, Spec};
 use crate::node::{Call, Notes, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Keys that one connection watches.
@@ -160,6 +161,8 @@ struct Step {
     spec: &'static Spec,
     db: u8,
     call: Call,
+    /// What this node tells itself at this place.
+    notes: Vec<Command>,
 }
 
 /// Who answers a command of a transaction.
@@ -172,10 +175,21 @@ enum Part {
     Refused(CommandError),
 }
 
-/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose.
+/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose. Notes what is
+/// read, for who tracks that.
 async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
     let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
+    let (mut written, scripts) = (
+        BTreeSet::new(),
+        queued.iter().any(|queued| script::runs_one(queued.spec)),
+    );
     for Queued { spec, argv } in queued {
+        let notes = if scripts {
+            caller.note_reads(spec, argv);
+            Vec::new()
+        } else {
+            caller.note_reads_in_place(spec, argv, &mut written)
+        };
         let call = match (caller.still_permits(spec, argv), spec.run) {
             (Err(refusal), _) => Some(Err(refusal)),
             (Ok(()), Run::Read(_)) => Some(Ok(Call::Command(argv.clone()))),
@@ -185,7 +199,12 @@ async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) 
         };
         parts.push(match call {
             Some(Ok(call)) => {
-                steps.push(Step { spec, db, call });
+                steps.push(Step {
+                    spec,
+                    db,
+                    call,
+                    notes,
+                });
                 Part::Node
             }
             Some(Err(refusal)) => Part::Refused(refusal),
@@ -233,9 +252,6 @@ impl Connection {
         self.caller.forget_transaction();
         if transaction.refused {
             return refusal("EXECABORT Transaction discarded because of previous errors.");
-        }
-        for Queued { spec, argv } in &transaction.queued {
-            self.caller.note_reads(spec, argv);
         }
         let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
         let (began, mut notes) = (Instant::now(), Notes::default());
@@ -295,17 +311,20 @@ impl Connection {
     }
 
     async fn transact(&mut self, watches: &[Watch], steps: Vec<Step>) -> Result<Written, Error> {
-        let command = |step: Step| match step.call {
-            Call::Command(argv) => Some(Command { db: step.db, argv }),
-            Call::Script { .. } | Call::Function { .. } => None,
-        };
-        let mut commands: Vec<Command> = steps.into_iter().filter_map(command).collect();
-        let count = commands.len();
-        let bracketed = self.caller.bracket(&mut commands);
+        let (mut commands, mut answered) = (Vec::new(), VecDeque::new());
+        for Step { db, call, notes, .. } in steps {
+            if let Call::Command(argv) = call {
+                answered.extend(notes.iter().map(|_| false).chain([true]));
+                commands.extend(notes);
+                commands.push(Command { db, argv });
+            }
+        }
+        if self.caller.bracket(&mut commands) {
+            answered.push_front(false);
+        }
         let mut written = self.caller.shared.node.transact(watches, commands).await?;
-        if let (true, Some(Reply::Array(replies))) = (bracketed, written.replies.first_mut()) {
-            replies.drain(..1);
-            replies.truncate(count);
+        if let Some(Reply::Array(replies)) = written.replies.first_mut() {
+            replies.retain(|_| answered.pop_front().unwrap_or(false));
         }
         Ok(written)
     }

@@ -613,6 +613,7 @@ async fn clients_are_listed_and_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn info_has_the_fields_that_clients_read() {
     let server = Server::start().await;
+    server.node.ready(PATIENCE).await.unwrap();
     let mut client = server.client().await;
     client.ask(&["SET", "k", "v"]).await;
     client.ask(&["GET", "k", "too many"]).await;
@@ -1387,6 +1388,115 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
             .await
             .contains("broken_redirect")
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dashboards_are_told_what_there_is() {
+    let server = Server::with(|config| config.access_key = Some(Secret::new("secret"))).await;
+    let mut client = server.client().await;
+    assert_eq!(
+        client.text(&["AUTH", "wrong"]).await.split(' ').next(),
+        Some("WRONGPASS")
+    );
+    assert_eq!(client.text(&["AUTH", "secret"]).await, "OK");
+    client
+        .ask(&[
+            "ACL", "SETUSER", "ada", "on", "nopass", "+get", "+info", "~a", "&a",
+        ])
+        .await;
+    client.ask(&["EVAL", "return 1", "0"]).await;
+    let library = "#!lua name=l\nredis.register_function('f', function() end) redis.register_function('g', function() end)";
+    assert_eq!(client.text(&["FUNCTION", "LOAD", library]).await, "l");
+    assert_eq!(client.text(&["SAVE"]).await, "OK");
+    for argv in [
+        &["SET", "k", "1"][..],
+        &["APPEND", "k", "2"],
+        &["GET", "k"],
+        &["DEL", "none"],
+    ] {
+        client.ask(argv).await;
+    }
+    let mut listener = server.client().await;
+    listener.ask(&["AUTH", "secret"]).await;
+    listener.ask(&["SUBSCRIBE", "a", "b"]).await;
+    listener.reply().await;
+    let mut ada = server.client().await;
+    assert_eq!(ada.text(&["AUTH", "ada", ""]).await, "OK");
+    ada.ask(&["GET", "b"]).await;
+    ada.ask(&["SET", "a", "1"]).await;
+    ada.send(b"*2\r\n$4\r\nINFO\r\n$10\r\neverything\r\n*2\r\n$3\r\nGET")
+        .await;
+    let info = text(&ada.reply().await.unwrap());
+    let field = |name: &str| -> u64 {
+        let value = info
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {info}"))
+            .parse()
+            .unwrap()
+    };
+    for (name, value) in [
+        ("number_of_cached_scripts", 1),
+        ("used_memory_scripts_eval", 8),
+        ("number_of_libraries", 1),
+        ("number_of_functions", 2),
+        ("used_memory_functions", library.len() as u64),
+        ("rdb_changes_since_last_save", 2),
+        ("pubsub_clients", 1),
+        ("acl_access_denied_auth", 1),
+        ("acl_access_denied_key", 1),
+        ("acl_access_denied_cmd", 1),
+        ("acl_access_denied_channel", 0),
+    ] {
+        assert_eq!(field(name), value, "{name}");
+    }
+    assert!(field("mem_clients_normal") > 3 * 16_384);
+    assert!(field("client_recent_max_input_buffer") > 0);
+
+    // What waits of a client, and what it has queued.
+    client.ask(&["MULTI"]).await;
+    client.ask(&["SET", "k", &"x".repeat(1000)]).await;
+    let id = client.text(&["CLIENT", "ID"]).await;
+    assert_eq!(id, "QUEUED");
+    listener.ask(&["RESET"]).await;
+    listener.ask(&["AUTH", "secret"]).await;
+    let line = listener.text(&["CLIENT", "LIST", "ID", "1"]).await;
+    let shown = |name: &str| -> usize {
+        let value = line
+            .split(' ')
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {line}"))
+            .parse()
+            .unwrap()
+    };
+    assert!(shown("multi-mem") > 1000 && shown("tot-mem") > shown("multi-mem") + shown("qbuf-free"));
+    assert!(
+        shown("qbuf-free") > 0 && shown("rbs") > 0 && shown("rbp") > 0,
+        "{line}"
+    );
+
+    // Nobody is as old as that; everybody else is a second old some time.
+    assert_eq!(listener.text(&["CLIENT", "KILL", "MAXAGE", "1000"]).await, "0");
+    for (age, refusal) in [
+        ("x", "ERR maxage is not an integer or out of range"),
+        ("0", "ERR maxage should be greater than 0"),
+    ] {
+        assert_eq!(listener.text(&["CLIENT", "KILL", "MAXAGE", age]).await, refusal);
+    }
+    let (deadline, mut ended) = (Instant::now() + PATIENCE, 0);
+    while ended < 2 {
+        assert!(Instant::now() < deadline, "{ended} clients are a second old");
+        ended += listener
+            .text(&["CLIENT", "KILL", "MAXAGE", "1"])
+            .await
+            .parse::<u32>()
+            .unwrap();
+    }
+    assert_eq!(client.reply().await, None);
+    assert_eq!(listener.text(&["PING"]).await, "PONG");
     server.stop().await;
 }
 

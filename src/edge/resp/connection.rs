@@ -391,7 +391,7 @@ impl Connection {
         let idle = Duration::from_millis(self.caller.shared.idle_timeout_ms.load(Relaxed));
         // As in Redis, who waits for messages is not idle.
         let may_be_idle = !idle.is_zero() && self.caller.subscribed == 0;
-        self.caller.client.note_buffers(0, self.output.len());
+        self.caller.client.note_buffers(&self.input, &self.output);
         self.make_room();
         loop {
             self.caller.client.outbox.take(&mut self.output);
@@ -421,9 +421,7 @@ impl Connection {
     pub(super) fn received(&mut self, read: std::io::Result<usize>) -> Result<(), End> {
         let bytes = read.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.client.spoke();
-        self.caller
-            .client
-            .note_buffers(self.input.len(), self.output.len());
+        self.caller.client.note_buffers(&self.input, &self.output);
         self.caller.shared.stats.reads.add(1);
         self.caller.shared.stats.input_bytes.add(bytes);
         Ok(())
@@ -433,9 +431,7 @@ impl Connection {
         let bytes = written.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.shared.stats.writes.add(1);
         self.caller.shared.stats.output_bytes.add(bytes);
-        self.caller
-            .client
-            .note_buffers(self.input.len(), self.output.len());
+        self.caller.client.note_buffers(&self.input, &self.output);
         if self.output.is_empty() {
             self.ease_at = OUTPUT_EASE_BYTES.min(self.caller.shared.config.max_output_bytes);
         }

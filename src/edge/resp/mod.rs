@@ -251,6 +251,8 @@ impl Resp {
             stats: Stats::default(),
             started: Instant::now(),
         };
+        let changes = shared.node.view(0, |view| view.store().revision());
+        shared.stats.saved_changes.set(changes);
         let (stop, stopping) = watch::channel(false);
         let listener = tokio::spawn(listener::accept(listeners, Arc::new(shared), stopping));
         Ok(Self {

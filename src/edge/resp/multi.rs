@@ -152,7 +152,8 @@ impl Caller {
     pub(super) fn forget_transaction(&mut self) {
         self.transaction = None;
         self.watches.clear();
-        self.client.shown.lock().queued = None;
+        let mut shown = self.client.shown.lock();
+        (shown.queued, shown.queued_bytes) = (None, 0);
     }
 }
 
@@ -224,7 +225,10 @@ impl Connection {
             return Ok(());
         };
         let pushed = transaction.push(spec, argv);
-        self.caller.client.shown.lock().queued = Some(transaction.queued.len());
+        {
+            let mut shown = self.caller.client.shown.lock();
+            (shown.queued, shown.queued_bytes) = (Some(transaction.queued.len()), transaction.bytes);
+        }
         let reply = pushed.map(|()| Reply::Simple(Cow::Borrowed("QUEUED")));
         self.answer(reply.into()).await
     }

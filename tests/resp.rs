@@ -1291,6 +1291,26 @@ async fn clients_that_cache_are_told_what_changed() {
     writer.ask(&["MSET", "x", "2", "y", "2"]).await;
     assert_eq!(next(&mut cache).await, "invalidate x");
     assert_eq!(next(&mut cache).await, "invalidate y");
+    // Of scripts the keys they name, if they read anything.
+    let script = |text: &'static str| ["EVAL", text, "1", "x"];
+    for (text, tracked) in [
+        ("return redis.call('SET', 'y', 1)", "0"),
+        ("return redis.call('GET', 'y')", "1"),
+    ] {
+        cache.ask(&script(text)).await;
+        server.until("tracking_total_keys", tracked).await;
+        writer.ask(&["SET", "x", "3"]).await;
+    }
+    assert_eq!(next(&mut cache).await, "invalidate x");
+    // In a transaction what a command reads counts, whatever the scripts around it do.
+    let writes = script("return redis.call('SET', 'y', 1)");
+    for argv in [&["MULTI"][..], &writes, &["GET", "x"], &writes] {
+        cache.ask(argv).await;
+    }
+    assert_eq!(cache.text(&["EXEC"]).await, "OK 3 OK");
+    writer.ask(&["SET", "x", "4"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate x");
+    server.until("tracking_total_keys", "0").await;
     // A key that ends is told without anybody asking for it.
     writer.ask(&["SET", "e", "1", "PX", "30"]).await;
     cache.ask(&["GET", "e"]).await;

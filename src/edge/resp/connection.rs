@@ -494,7 +494,9 @@ impl Connection {
         if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
             return self.queue(spec, argv).await;
         }
-        self.caller.note_reads(spec, &argv);
+        if !script::runs_one(spec) {
+            self.caller.note_reads(spec, &argv);
+        }
         // As in Redis, what may wait is shown before, the rest after, when it has changed the database or what is shown.
         let shown = if matches!(spec.run, Run::Local) && !script::runs_one(spec) {
             self.caller.shared.monitors.any().then(|| argv.clone())

@@ -177,16 +177,22 @@ enum Part {
 }
 
 /// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose. Notes what is
-/// read, for who tracks that.
-async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
+/// read, for who tracks that; of that, what is new and named by scripts comes last.
+async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>, BTreeSet<Bytes>) {
     let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
-    let (mut written, scripts) = (
-        BTreeSet::new(),
-        queued.iter().any(|queued| script::runs_one(queued.spec)),
-    );
+    let scripts = queued.iter().any(|queued| script::runs_one(queued.spec));
+    let (mut written, mut noted) = (BTreeSet::new(), BTreeSet::new());
     for Queued { spec, argv } in queued {
         let notes = if scripts {
-            caller.note_reads(spec, argv);
+            let new = caller.note_reads(spec, argv);
+            if script::runs_one(spec) {
+                noted.extend(new);
+            } else if !noted.is_empty() {
+                // A command reads it for certain.
+                for key in spec.keys_of(argv) {
+                    noted.remove(key);
+                }
+            }
             Vec::new()
         } else {
             caller.note_reads_in_place(spec, argv, &mut written)
@@ -215,7 +221,7 @@ async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) 
             db = local::database(&argv[1]).unwrap_or(db);
         }
     }
-    (parts, steps)
+    (parts, steps, noted)
 }
 
 impl Connection {
@@ -257,9 +263,11 @@ impl Connection {
         if transaction.refused {
             return refusal("EXECABORT Transaction discarded because of previous errors.");
         }
-        let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
+        let (parts, steps, noted) = plan(&mut self.caller, &transaction.queued).await;
         let (began, mut notes) = (Instant::now(), Notes::default());
-        match self.together(watches, steps, &mut notes).await {
+        let ran = self.together(watches, steps, &mut notes).await;
+        self.caller.forget_unread(&noted, &notes);
+        match ran {
             Ok(Some(replies)) => {
                 let took = began.elapsed();
                 self.answer_all(transaction.queued, parts, (replies, notes), took)

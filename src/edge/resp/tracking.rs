@@ -15,8 +15,8 @@ use super::script;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::table::{Run, Spec};
-use crate::node::Node;
+use crate::machine::table::{self, Run, Spec};
+use crate::node::{Called, Node, Notes};
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -197,12 +197,13 @@ impl Tracking {
         }
     }
 
-    /// Notes that a client is about to read keys.
-    fn remember<'k>(&self, hub: &Hub, client: u64, keys: impl Iterator<Item = &'k [u8]>) {
+    /// Notes that a client is about to read keys. Those it was not known to have read.
+    fn remember<'k>(&self, hub: &Hub, client: u64, keys: impl Iterator<Item = &'k [u8]>) -> Vec<&'k [u8]> {
         let mut table = self.table.lock();
         if !table.clients.contains_key(&client) {
-            return;
+            return Vec::new();
         }
+        let mut noted = Vec::new();
         for key in keys {
             let new = match table.keys.get_mut(key) {
                 Some(readers) => readers.insert(client),
@@ -212,9 +213,28 @@ impl Tracking {
                     table.keys.insert(key, BTreeSet::from([client])).is_none()
                 }
             };
-            table.items += usize::from(new);
+            if new {
+                table.items += 1;
+                noted.push(key);
+            }
         }
         self.shrink(hub, &mut table);
+        noted
+    }
+
+    /// A client did not read these keys after all.
+    fn forget<'k>(&self, client: u64, keys: impl Iterator<Item = &'k Bytes>) {
+        let mut table = self.table.lock();
+        for key in keys {
+            if let Some(readers) = table.keys.get_mut(key)
+                && readers.remove(&client)
+            {
+                if readers.is_empty() {
+                    table.keys.swap_remove(key);
+                }
+                table.items -= 1;
+            }
+        }
     }
 
     /// Keeps the limit of keys, by telling of some as if they had changed.
@@ -390,12 +410,27 @@ fn invalidation(protocol: Protocol, keys: Option<&[&Bytes]>) -> Bytes {
 }
 
 impl Caller {
-    /// Notes the keys that a command is about to read, if the connection tracks those. Of a script nobody knows what it reads: it names keys.
-    pub(super) fn note_reads(&self, spec: &Spec, argv: &[Bytes]) {
-        if self.tracks_reads_of(spec) {
-            let (hub, keys) = (&self.shared.hub, spec.keys_of(argv).into_iter());
-            hub.tracking
-                .remember(hub, self.client.id, keys.map(|key| &key[..]));
+    /// Notes the keys that a command is about to read, if the connection tracks those: of a script those it names, whatever it will read. The
+    /// keys that are new.
+    pub(super) fn note_reads(&self, spec: &Spec, argv: &[Bytes]) -> BTreeSet<Bytes> {
+        if !self.tracks_reads_of(spec) {
+            return BTreeSet::new();
+        }
+        let (hub, keys) = (&self.shared.hub, spec.keys_of(argv).into_iter());
+        let new = hub
+            .tracking
+            .remember(hub, self.client.id, keys.map(|key| &key[..]));
+        new.into_iter().map(Bytes::copy_from_slice).collect()
+    }
+
+    /// Forgets what was noted of scripts, if they called nothing that reads. Where nobody knows what they called they may have.
+    pub(super) fn forget_unread(&self, noted: &BTreeSet<Bytes>, notes: &Notes) {
+        let reads = |called: &Called| {
+            let spec = table::by_name(called.command);
+            spec.is_none_or(|spec| matches!(spec.run, Run::Read(_)))
+        };
+        if !noted.is_empty() && !notes.calls.is_empty() && !notes.calls.iter().any(reads) {
+            self.shared.hub.tracking.forget(self.client.id, noted.iter());
         }
     }
 

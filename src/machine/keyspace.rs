@@ -187,6 +187,8 @@ pub struct Store {
     misses: AtomicU64,
     /// Keys that were evicted since this store is in memory; not state.
     evicted: u64,
+    /// Commands that changed something since this store is in memory; not state.
+    writes: u64,
 }
 
 impl Store {
@@ -213,6 +215,7 @@ impl Store {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             evicted: 0,
+            writes: 0,
         }
     }
 
@@ -373,6 +376,16 @@ impl Store {
     /// How many changes were made.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Counts a command that has changed something since this revision.
+    pub(super) fn count_write(&mut self, before: u64) {
+        self.writes += u64::from(self.revision > before);
+    }
+
+    /// Commands that changed something, since this store is in memory.
+    pub fn writes(&self) -> u64 {
+        self.writes
     }
 
     /// How many keys reads outside the log have found, and how many they have missed, since this store is in memory.

@@ -270,7 +270,7 @@ fn persistence(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.zeros(&["current_cow_peak", "current_cow_size", "current_cow_size_age"]);
     fields.add("current_fork_perc", "0.00");
     fields.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    let changes = shared.node.view(0, |view| view.store().revision());
+    let changes = shared.node.view(0, |view| view.store().writes());
     fields.add(
         "rdb_changes_since_last_save",
         changes.saturating_sub(shared.stats.saved_changes.get()),

@@ -251,7 +251,7 @@ impl Resp {
             stats: Stats::default(),
             started: Instant::now(),
         };
-        let changes = shared.node.view(0, |view| view.store().revision());
+        let changes = shared.node.view(0, |view| view.store().writes());
         shared.stats.saved_changes.set(changes);
         let (stop, stopping) = watch::channel(false);
         let listener = tokio::spawn(listener::accept(listeners, Arc::new(shared), stopping));

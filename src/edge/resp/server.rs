@@ -94,7 +94,7 @@ async fn others_at(caller: &Caller, token: Token, wanted: i64, patience: Option<
 /// `SAVE`: what is acknowledged is in the log already; this takes a snapshot of it.
 pub(super) fn save<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
     Box::pin(async move {
-        let changes = caller.shared.node.view(0, |view| view.store().revision());
+        let changes = caller.shared.node.view(0, |view| view.store().writes());
         caller.shared.node.snapshot().await.map_err(trouble)?;
         caller.shared.stats.saved_changes.set(changes);
         Ok(Reply::OK)
@@ -119,7 +119,7 @@ pub(super) fn bgrewriteaof(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
 
 fn in_background(caller: &Caller) {
     let shared = caller.shared.clone();
-    let changes = shared.node.view(0, |view| view.store().revision());
+    let changes = shared.node.view(0, |view| view.store().writes());
     tokio::spawn(async move {
         match shared.node.snapshot().await {
             Ok(()) => shared.stats.saved_changes.set(changes),

@@ -38,7 +38,7 @@ pub(super) struct Stats {
     pub(super) commands_per_second: Counter,
     pub(super) input_per_second: Counter,
     pub(super) output_per_second: Counter,
-    /// Changes of the keyspace that there were at the last `SAVE`. Survives a reset.
+    /// Commands that had changed something at the last `SAVE`. Survives a reset.
     pub(super) saved_changes: Counter,
     /// Errors by their first word. Held for one look-up, never across an await.
     kinds: Mutex<BTreeMap<String, u64>>,

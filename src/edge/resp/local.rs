@@ -178,8 +178,10 @@ const COMMANDS: &[(&str, Local)] = &[
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
 
-/// The function of a row, by the row's name.
+/// The function of a row, by the row's name. All that concerns a Redis Cluster is refused by one.
 pub(super) fn by_name(name: &str) -> Option<Local> {
+    let (container, _) = name.split_once('|').unwrap_or((name, ""));
+    let name = if container == "CLUSTER" { container } else { name };
     TABLE.get(name).copied()
 }
 

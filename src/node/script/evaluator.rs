@@ -904,7 +904,7 @@ fn effects_of(
         seed,
         relied_on: outcome.relied_on,
         revision,
-        commands: outcome.commands,
+        commands: job.request.surround(outcome.commands),
         reply,
     }
 }

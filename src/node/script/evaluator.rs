@@ -127,7 +127,9 @@ impl Job {
 
     fn answer(&mut self, verdict: Verdict) {
         // Whoever asked may have given up; the answer of what is proposed comes with the log.
-        let _ = self.answer.take().map(|answer| answer.send(verdict));
+        if let Some(answer) = self.answer.take() {
+            drop(answer.send(verdict));
+        }
     }
 }
 

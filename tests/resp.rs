@@ -1902,7 +1902,7 @@ async fn who_would_wait_behind_a_long_script_is_told_so_and_the_others_go_on() {
         "NOTBUSY No scripts in execution right now."
     );
     looper
-        .send(&request(&[
+        .send(&request([
             "EVAL",
             &format!("redis.call('SET', KEYS[1], 'never') {ENDLESS}"),
             "1",
@@ -1964,7 +1964,7 @@ async fn everybody_waits_for_a_long_script_where_that_is_asked_for() {
     assert_eq!(one.text(&["FUNCTION", "LOAD", &library]).await, "lib");
     queued.ask(&["MULTI"]).await;
     queued.ask(&["SET", "k", "half"]).await;
-    looper.send(&request(&["FCALL", "loop", "1", "key", "arg"])).await;
+    looper.send(&request(["FCALL", "loop", "1", "key", "arg"])).await;
     until(&mut one, &["PING"], BUSY_FUNCTION).await;
     // What is allowed then is what Redis allows.
     assert_eq!(one.text(&["MULTI"]).await, "OK");
@@ -2005,7 +2005,7 @@ async fn a_transaction_goes_on_behind_a_killed_script_unless_that_has_written() 
         looper.ask(&["EVAL", script, "1", "k"]).await;
         looper.ask(&["SET", "k", "after"]).await;
         looper.ask(&["EVAL", "return 'ran'", "0"]).await;
-        looper.send(&request(&["EXEC"])).await;
+        looper.send(&request(["EXEC"])).await;
         until(&mut one, &["EVAL", "return 1", "0"], BUSY).await;
         until(&mut one, &["SCRIPT", "KILL"], "OK").await;
         let answer = looper.reply().await.unwrap();

@@ -137,6 +137,38 @@ impl FromStr for DebugCommand {
     }
 }
 
+/// How fresh the reads of a Redis client are, unless it says otherwise (`PLENARY FRESH`). It sees its own writes either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reads {
+    /// As fresh as the node that is asked. Never wait.
+    #[default]
+    Local,
+    /// As of now, cluster-wide. A round to a majority for each, shared by all who ask at the same time.
+    Linearizable,
+}
+
+impl fmt::Display for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Linearizable => "linearizable",
+        })
+    }
+}
+
+impl FromStr for Reads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "local" => Ok(Self::Local),
+            "linearizable" => Ok(Self::Linearizable),
+            _ => Err("expected `local` or `linearizable`".to_owned()),
+        }
+    }
+}
+
 /// TLS for Redis clients, on a port of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
@@ -207,6 +239,8 @@ pub struct RespConfig {
     pub max_output_bytes: usize,
     /// A connection that sent nothing for this long is closed; zero: never (Redis' `timeout 0`).
     pub idle_timeout: Duration,
+    /// How fresh reads are, unless a client says otherwise.
+    pub reads: Reads,
     /// Who may use `DEBUG`.
     pub debug_command: DebugCommand,
 }
@@ -223,6 +257,7 @@ impl RespConfig {
             max_arguments: 1 << 20,
             max_output_bytes: 64 << 20,
             idle_timeout: Duration::ZERO,
+            reads: Reads::default(),
             debug_command: DebugCommand::default(),
         }
     }

@@ -13,10 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use redis_protocol::{resp2, resp3};
 
-const LIMITS: Limits = Limits {
-    arguments: 64,
-    bulk_bytes: 64 << 10,
-};
+const LIMITS: Limits = Limits::new(64, 64 << 10);
 
 /// Every command in these pieces, and the error after them.
 fn parse<'a>(
@@ -333,10 +330,7 @@ fn many_arguments_within_their_limits_are_refused_when_all_together_are_too_much
 
 #[test]
 fn an_announced_length_reserves_nothing() {
-    let limits = Limits {
-        arguments: 1 << 20,
-        bulk_bytes: 512 << 20,
-    };
+    let limits = Limits::new(1 << 20, 512 << 20);
     let (mut parser, mut input) = (
         Parser::new(limits),
         BytesMut::from(&b"*1048576\r\n$536870912\r\n"[..]),

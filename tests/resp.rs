@@ -5,7 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use plenary::config::{Config, DebugCommand, RespConfig, Secret};
+use plenary::config::{Config, DebugCommand, Reads, RespConfig, Secret};
 use plenary::edge::resp::Resp;
 use plenary::edge::resp::decode::{decode, request};
 use plenary::machine::reply::Reply;
@@ -20,6 +20,9 @@ use tokio::time::timeout;
 
 /// Beyond it a test says what it waited for, instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+#[path = "resp/migrate.rs"]
+mod migrate;
 
 const GOLDEN: &str = include_str!("golden/resp.txt");
 
@@ -125,6 +128,14 @@ impl Client {
     /// A reply as `redis-cli` would tell its content.
     async fn text(&mut self, argv: &[&str]) -> String {
         text(&self.ask(argv).await)
+    }
+
+    /// Asks again until there is nothing.
+    async fn until_nothing(&mut self, argv: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.text(argv).await != "(nil)" {
+            assert!(Instant::now() < deadline, "{argv:?} still finds something");
+        }
     }
 
     /// Everything until the other side closes.
@@ -409,8 +420,6 @@ const ROWS_THAT_DIFFER: &[&str] = &[
     "CLIENT|NO-TOUCH",
     "CLIENT|SETINFO",
     "WAITAOF",
-    // A row without subcommands: all of them are refused alike.
-    "CLUSTER",
     // They read nothing, but are rows of the machine like their neighbours.
     "OBJECT|HELP",
     "XGROUP|HELP",
@@ -607,6 +616,7 @@ async fn clients_are_listed_and_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn info_has_the_fields_that_clients_read() {
     let server = Server::start().await;
+    server.node.ready(PATIENCE).await.unwrap();
     let mut client = server.client().await;
     client.ask(&["SET", "k", "v"]).await;
     client.ask(&["GET", "k", "too many"]).await;
@@ -863,6 +873,95 @@ async fn lengths_beyond_the_limits_are_refused() {
     }
     let largest = "x".repeat(1000);
     assert_eq!(other.text(&["ECHO", &largest]).await, largest);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_what_is_sent_can_be_set() {
+    let server = Server::start().await;
+    let mut other = server.client().await;
+    let mut client = server.client().await;
+    for (parameter, too_much, refusal) in [
+        (
+            "proto-max-bulk-len",
+            format!("*2\r\n$4\r\nECHO\r\n${}\r\n", (1 << 20) + 1),
+            "invalid bulk length",
+        ),
+        (
+            "client-query-buffer-limit",
+            format!("*2\r\n$4\r\nECHO\r\n${}\r\n", 1 << 20),
+            "too big request",
+        ),
+    ] {
+        assert_eq!(other.text(&["CONFIG", "SET", parameter, "1mb"]).await, "OK");
+        assert_eq!(
+            other.text(&["CONFIG", "GET", parameter]).await,
+            format!("{parameter} 1048576")
+        );
+        // Also of who was there before.
+        client.send(too_much.as_bytes()).await;
+        assert_eq!(
+            String::from_utf8_lossy(&client.rest().await),
+            format!("-ERR Protocol error: {refusal}\r\n")
+        );
+        client = server.client().await;
+    }
+    goes_on(&server, &mut other).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_told_of_his_own_limits_first() {
+    let server = Server::with(|config| config.access_key = Some(Secret::new("secret"))).await;
+    for (bytes, answer) in [
+        ("*100000000\r\n", "unauthenticated multibulk length"),
+        ("*1\r\n$100000000\r\n", "unauthenticated bulk length"),
+    ] {
+        let mut stranger = server.client().await;
+        stranger.send(bytes.as_bytes()).await;
+        assert_eq!(
+            String::from_utf8_lossy(&stranger.rest().await),
+            format!("-ERR Protocol error: {answer}\r\n")
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_beyond_the_limit_of_its_class_is_not_sent() {
+    let server = Server::start().await;
+    let mut other = server.client().await;
+    for parameter in ["normal 100000 0 0", "pubsub 100000 0 0"] {
+        let set = ["CONFIG", "SET", "client-output-buffer-limit", parameter];
+        assert_eq!(other.text(&set).await, "OK");
+    }
+    other.ask(&["SET", "large", &"x".repeat(200_000)]).await;
+    for (nth, commands) in [
+        vec![vec!["GET", "large"]],
+        // A transaction is run whole, and only then refused its answer.
+        vec![
+            vec!["MULTI"],
+            vec!["GET", "large"],
+            vec!["SET", "done", "yes"],
+            vec!["EXEC"],
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = server.client().await;
+        let (last, before) = commands.split_last().unwrap();
+        for command in before {
+            client.ask(command).await;
+        }
+        client.send(&request(last)).await;
+        assert_eq!(String::from_utf8_lossy(&client.rest().await), "");
+        let cut_off = (nth + 1).to_string();
+        server
+            .until("client_output_buffer_limit_disconnections", &cut_off)
+            .await;
+    }
+    assert_eq!(other.text(&["GET", "done"]).await, "yes");
     server.stop().await;
 }
 
@@ -1178,6 +1277,43 @@ async fn clients_that_cache_are_told_what_changed() {
     writer.ask(&["FLUSHALL"]).await;
     assert_eq!(next(&mut cache).await, "invalidate (nil)");
     server.until("tracking_total_keys", "0").await;
+    // What a transaction writes before it reads it is no news; what it writes afterwards is.
+    for argv in [
+        &["MULTI"][..],
+        &["SET", "x", "1"],
+        &["GET", "x"],
+        &["GET", "y"],
+        &["SET", "y", "1"],
+        &["MGET", "x", "y"],
+    ] {
+        cache.ask(argv).await;
+    }
+    assert_eq!(cache.text(&["EXEC"]).await, "OK 1 (nil) OK 1 1");
+    assert_eq!(next(&mut cache).await, "invalidate y");
+    server.until("tracking_total_keys", "2").await;
+    writer.ask(&["MSET", "x", "2", "y", "2"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate x");
+    assert_eq!(next(&mut cache).await, "invalidate y");
+    // Of scripts the keys they name, if they read anything.
+    let script = |text: &'static str| ["EVAL", text, "1", "x"];
+    for (text, tracked) in [
+        ("return redis.call('SET', 'y', 1)", "0"),
+        ("return redis.call('GET', 'y')", "1"),
+    ] {
+        cache.ask(&script(text)).await;
+        server.until("tracking_total_keys", tracked).await;
+        writer.ask(&["SET", "x", "3"]).await;
+    }
+    assert_eq!(next(&mut cache).await, "invalidate x");
+    // In a transaction what a command reads counts, whatever the scripts around it do.
+    let writes = script("return redis.call('SET', 'y', 1)");
+    for argv in [&["MULTI"][..], &writes, &["GET", "x"], &writes] {
+        cache.ask(argv).await;
+    }
+    assert_eq!(cache.text(&["EXEC"]).await, "OK 3 OK");
+    writer.ask(&["SET", "x", "4"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate x");
+    server.until("tracking_total_keys", "0").await;
     // A key that ends is told without anybody asking for it.
     writer.ask(&["SET", "e", "1", "PX", "30"]).await;
     cache.ask(&["GET", "e"]).await;
@@ -1205,16 +1341,35 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         client.text(&argv).await
     };
+    // What a node tells itself no subscriber hears.
+    let mut all = server.client().await;
+    all.ask(&["PSUBSCRIBE", "*"]).await;
     assert_eq!(ask(&mut cache, on(&["NOLOOP"])).await, "OK");
     cache.ask(&["MGET", "a", "b", "c"]).await;
     writer.ask(&["SET", "a", "1"]).await;
     cache.ask(&["SET", "b", "1"]).await;
-    for argv in [&["MULTI"][..], &["SET", "b", "2"], &["EXEC"]] {
+    let script = ["EVAL", "return redis.call('SET', KEYS[1], '2')", "1", "b"];
+    for argv in [
+        &["GET", "b"][..],
+        &["MULTI"],
+        &["SET", "b", "2"],
+        &["EXEC"],
+        &["GET", "b"],
+        &script,
+        &["GET", "b"],
+        &["MULTI"],
+        &script,
+        &["EXEC"],
+    ] {
         cache.ask(argv).await;
     }
     writer.ask(&["SET", "c", "1"]).await;
     assert_eq!(next(&mut listener).await, "message __redis__:invalidate a");
     assert_eq!(next(&mut listener).await, "message __redis__:invalidate c");
+    // Nor does one of another node, whose channel has another name.
+    writer.ask(&["PUBLISH", "__plenary__:writer:0", "1"]).await;
+    writer.ask(&["PUBLISH", "news", "1"]).await;
+    assert_eq!(next(&mut all).await, "pmessage * news 1");
 
     // All keys of one entry that have a prefix are told together.
     cache.ask(&["CLIENT", "TRACKING", "OFF"]).await;
@@ -1260,6 +1415,245 @@ async fn invalidations_go_to_whom_they_are_redirected_and_keep_quiet_of_own_writ
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dashboards_are_told_what_there_is() {
+    let server = Server::with(|config| config.access_key = Some(Secret::new("secret"))).await;
+    let mut client = server.client().await;
+    assert_eq!(
+        client.text(&["AUTH", "wrong"]).await.split(' ').next(),
+        Some("WRONGPASS")
+    );
+    assert_eq!(client.text(&["AUTH", "secret"]).await, "OK");
+    client
+        .ask(&[
+            "ACL", "SETUSER", "ada", "on", "nopass", "+get", "+info", "~a", "&a",
+        ])
+        .await;
+    client.ask(&["EVAL", "return 1", "0"]).await;
+    let library = "#!lua name=l\nredis.register_function('f', function() end) redis.register_function('g', function() end)";
+    assert_eq!(client.text(&["FUNCTION", "LOAD", library]).await, "l");
+    assert_eq!(client.text(&["SAVE"]).await, "OK");
+    for argv in [
+        &["SET", "k", "1"][..],
+        &["APPEND", "k", "2"],
+        &["GET", "k"],
+        &["DEL", "none"],
+    ] {
+        client.ask(argv).await;
+    }
+    let mut listener = server.client().await;
+    listener.ask(&["AUTH", "secret"]).await;
+    listener.ask(&["SUBSCRIBE", "a", "b"]).await;
+    listener.reply().await;
+    let mut ada = server.client().await;
+    assert_eq!(ada.text(&["AUTH", "ada", ""]).await, "OK");
+    ada.ask(&["GET", "b"]).await;
+    ada.ask(&["SET", "a", "1"]).await;
+    ada.send(b"*2\r\n$4\r\nINFO\r\n$10\r\neverything\r\n*2\r\n$3\r\nGET")
+        .await;
+    let info = text(&ada.reply().await.unwrap());
+    let field = |name: &str| -> u64 {
+        let value = info
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {info}"))
+            .parse()
+            .unwrap()
+    };
+    for (name, value) in [
+        ("number_of_cached_scripts", 1),
+        ("used_memory_scripts_eval", 8),
+        ("number_of_libraries", 1),
+        ("number_of_functions", 2),
+        ("used_memory_functions", library.len() as u64),
+        ("rdb_changes_since_last_save", 2),
+        ("pubsub_clients", 1),
+        ("acl_access_denied_auth", 1),
+        ("acl_access_denied_key", 1),
+        ("acl_access_denied_cmd", 1),
+        ("acl_access_denied_channel", 0),
+    ] {
+        assert_eq!(field(name), value, "{name}");
+    }
+    assert!(field("mem_clients_normal") > 3 * 16_384);
+    assert!(field("client_recent_max_input_buffer") > 0);
+
+    // What waits of a client, and what it has queued.
+    client.ask(&["MULTI"]).await;
+    client.ask(&["SET", "k", &"x".repeat(1000)]).await;
+    let id = client.text(&["CLIENT", "ID"]).await;
+    assert_eq!(id, "QUEUED");
+    listener.ask(&["RESET"]).await;
+    listener.ask(&["AUTH", "secret"]).await;
+    let line = listener.text(&["CLIENT", "LIST", "ID", "1"]).await;
+    let shown = |name: &str| -> usize {
+        let value = line
+            .split(' ')
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        value
+            .unwrap_or_else(|| panic!("no {name} in {line}"))
+            .parse()
+            .unwrap()
+    };
+    assert!(shown("multi-mem") > 1000 && shown("tot-mem") > shown("multi-mem") + shown("qbuf-free"));
+    assert!(
+        shown("qbuf-free") > 0 && shown("rbs") > 0 && shown("rbp") > 0,
+        "{line}"
+    );
+
+    // Nobody is as old as that; everybody else is a second old some time.
+    assert_eq!(listener.text(&["CLIENT", "KILL", "MAXAGE", "1000"]).await, "0");
+    for (age, refusal) in [
+        ("x", "ERR maxage is not an integer or out of range"),
+        ("0", "ERR maxage should be greater than 0"),
+    ] {
+        assert_eq!(listener.text(&["CLIENT", "KILL", "MAXAGE", age]).await, refusal);
+    }
+    let (deadline, mut ended) = (Instant::now() + PATIENCE, 0);
+    while ended < 2 {
+        assert!(Instant::now() < deadline, "{ended} clients are a second old");
+        ended += listener
+            .text(&["CLIENT", "KILL", "MAXAGE", "1"])
+            .await
+            .parse::<u32>()
+            .unwrap();
+    }
+    assert_eq!(client.reply().await, None);
+    assert_eq!(listener.text(&["PING"]).await, "PONG");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_begin_with_reads_as_fresh_as_the_settings_say() {
+    let server = Server::with(|config| config.reads = Reads::Linearizable).await;
+    let mut client = server.client().await;
+    assert_eq!(client.text(&["SET", "k", "v"]).await, "OK");
+    assert_eq!(client.text(&["GET", "k"]).await, "v");
+    // A node that takes part no more can say what it knows, but not what is.
+    timeout(PATIENCE, server.node.stop()).await.unwrap().unwrap();
+    let stopped = async |client: &mut Client| {
+        let answer = client.text(&["GET", "k"]).await;
+        assert!(answer.starts_with("LOADING "), "{answer}");
+    };
+    stopped(&mut client).await;
+    assert_eq!(client.text(&["PLENARY", "FRESH", "local"]).await, "OK");
+    assert_eq!(client.text(&["GET", "k"]).await, "v");
+    assert_eq!(client.text(&["RESET"]).await, "RESET");
+    stopped(&mut client).await;
+    server.resp.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_reply_stands_in_front_of_one() {
+    let server = Server::with(|config| config.debug_command = DebugCommand::Yes).await;
+    let attribute = "|1\r\n$14\r\nkey-popularity\r\n*2\r\n$7\r\nkey:123\r\n:90\r\n";
+    let push = ">2\r\n$16\r\nserver-cpu-usage\r\n:42\r\n";
+    let behind = |what: &str| format!("${}\r\nSome real reply following the {what}\r\n", 30 + what.len());
+    for (hello, answer) in [
+        (
+            "HELLO 2",
+            format!(
+                "{}-ERR RESP2 is not supported by this command\r\n",
+                behind("attribute")
+            ),
+        ),
+        (
+            "HELLO 3",
+            format!("{attribute}{}{push}{}", behind("attribute"), behind("push reply")),
+        ),
+    ] {
+        let mut client = server.client().await;
+        client.ask(&hello.split(' ').collect::<Vec<_>>()).await;
+        client
+            .send(b"DEBUG PROTOCOL attrib\r\nDEBUG PROTOCOL push\r\nMULTI\r\nDEBUG PROTOCOL attrib\r\nEXEC\r\nQUIT\r\n")
+            .await;
+        let first = answer
+            .split_at(answer.find("following the attribute").unwrap() + 25)
+            .0;
+        let expected = format!("{answer}+OK\r\n+QUEUED\r\n*1\r\n{first}+OK\r\n");
+        assert_eq!(String::from_utf8_lossy(&client.rest().await), expected);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_do_not_end_by_themselves_end_when_they_are_found() {
+    let server = Server::with(|config| config.debug_command = DebugCommand::Yes).await;
+    let (mut client, mut cache) = (server.client().await, server.client().await);
+    assert_eq!(client.text(&["DEBUG", "SET-ACTIVE-EXPIRE", "0"]).await, "OK");
+    cache.ask(&["HELLO", "3"]).await;
+    cache.ask(&["CLIENT", "TRACKING", "ON"]).await;
+    for key in ["read", "written", "left"] {
+        client.ask(&["SET", key, "1", "PX", "1"]).await;
+    }
+    client.until_nothing(&["GET", "read"]).await;
+    // Found by a read, which is answered as ever; who caches is told behind the answer.
+    client.ask(&["SET", "found", "1", "PX", "1"]).await;
+    cache.until_nothing(&["GET", "found"]).await;
+    assert_eq!(next(&mut cache).await, "invalidate found");
+    assert_eq!(
+        client
+            .text(&["INFO", "KEYSPACE"])
+            .await
+            .matches("keys=2,expires=2")
+            .count(),
+        1
+    );
+    // Found by a write; commands that wait go on to end by themselves, and take no key with them.
+    assert_eq!(client.text(&["EXPIRE", "written", "100"]).await, "0");
+    assert_eq!(client.text(&["SET", "written", "2"]).await, "OK");
+    assert_eq!(client.text(&["BLPOP", "list", "0.001"]).await, "(nil)");
+    assert_eq!(client.text(&["DBSIZE"]).await, "2");
+    assert_eq!(client.text(&["DEBUG", "SET-ACTIVE-EXPIRE", "1"]).await, "OK");
+    server.until("expired_keys", "4").await;
+    assert_eq!(client.text(&["KEYS", "*"]).await, "written");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_it_is_told_of_keys_that_were_missed() {
+    let server = Server::start().await;
+    let (mut listener, mut reader) = (server.client().await, server.client().await);
+    listener.ask(&["PSUBSCRIBE", "__key*"]).await;
+    // Not among all that is told.
+    reader
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEA"])
+        .await;
+    reader.ask(&["GET", "untold"]).await;
+    reader
+        .ask(&["CONFIG", "SET", "notify-keyspace-events", "KEm"])
+        .await;
+    reader.ask(&["SET", "there", "1"]).await;
+    for argv in [
+        &["GET", "there"][..],
+        &["OBJECT", "ENCODING", "asked about"],
+        &["MGET", "one", "there", "two"],
+        &["TTL", "one"],
+    ] {
+        reader.ask(argv).await;
+    }
+    for key in ["one", "two", "one"] {
+        assert_eq!(
+            next(&mut listener).await,
+            format!("pmessage __key* __keyspace@0__:{key} keymiss")
+        );
+        assert_eq!(
+            next(&mut listener).await,
+            format!("pmessage __key* __keyevent@0__:keymiss {key}")
+        );
+    }
+    // One's own message comes before the answer.
+    reader.ask(&["HELLO", "3"]).await;
+    reader.ask(&["SUBSCRIBE", "__keyevent@0__:keymiss"]).await;
+    assert_eq!(
+        reader.text(&["GET", "one"]).await,
+        "message __keyevent@0__:keymiss one"
+    );
+    assert_eq!(next(&mut reader).await, "(nil)");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn monitors_see_what_others_run_and_no_secrets() {
     let server = Server::start().await;
     let (mut monitor, mut one) = (server.client().await, server.client().await);
@@ -1270,6 +1664,18 @@ async fn monitors_see_what_others_run_and_no_secrets() {
     one.ask(&["HELLO", "2", "AUTH", "default", "secret", "SETNAME", "me"])
         .await;
     one.ask(&["AUTH", "secret"]).await;
+    one.ask(&[
+        "MIGRATE",
+        "127.0.0.1",
+        "1",
+        "none",
+        "0",
+        "1",
+        "AUTH2",
+        "user",
+        "secret",
+    ])
+    .await;
     for argv in [&["MULTI"][..], &["GET", "k"], &["PING"], &["EXEC"]] {
         one.ask(argv).await;
     }
@@ -1282,6 +1688,10 @@ async fn monitors_see_what_others_run_and_no_secrets() {
             r#""HELLO" "2" "AUTH" "(redacted)" "(redacted)" "SETNAME" "me""#,
         ),
         (3, r#""AUTH" "(redacted)""#),
+        (
+            3,
+            r#""MIGRATE" "127.0.0.1" "1" "none" "0" "1" "AUTH2" "(redacted)" "(redacted)""#,
+        ),
         (3, r#""MULTI""#),
         (3, r#""GET" "k""#),
         (3, r#""PING""#),
@@ -1456,5 +1866,264 @@ async fn whoever_is_answered_a_write_finds_memory_below_its_limit() {
     assert_eq!(server.field("maxmemory_policy").await, "allkeys-lru");
     client.text(&["CONFIG", "RESETSTAT"]).await;
     assert_eq!(server.field("evicted_keys").await, "0");
+    server.stop().await;
+}
+
+/// Whatever a script runs for: it ends when it is killed.
+const ENDLESS: &str = "local n = 0 while true do n = n + 1 end";
+
+const BUSY: &str = "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+const BUSY_FUNCTION: &str =
+    "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.";
+
+/// Asks until the answer begins so.
+async fn until(client: &mut Client, argv: &[&str], begins: &str) {
+    let began = std::time::Instant::now();
+    loop {
+        let answer = client.text(argv).await;
+        if answer.starts_with(begins) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{argv:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_would_wait_behind_a_long_script_is_told_so_and_the_others_go_on() {
+    let server = Server::start().await;
+    let (mut looper, mut one, mut queued) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    one.ask(&["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
+    assert_eq!(
+        one.text(&["SCRIPT", "KILL"]).await,
+        "NOTBUSY No scripts in execution right now."
+    );
+    looper
+        .send(&request([
+            "EVAL",
+            &format!("redis.call('SET', KEYS[1], 'never') {ENDLESS}"),
+            "1",
+            "k",
+        ]))
+        .await;
+    until(&mut one, &["EVAL", "return 1", "0"], BUSY).await;
+    assert_eq!(one.text(&["SET", "k", "plain"]).await, "OK");
+    assert_eq!(one.text(&["GET", "k"]).await, "plain");
+    let sha = one.text(&["SCRIPT", "LOAD", "return 'loaded'"]).await;
+    assert_eq!(one.text(&["EVALSHA", &sha, "0"]).await, BUSY);
+    for (argv, answer) in [
+        (&["MULTI"][..], "OK"),
+        (&["SET", "k", "half"], "QUEUED"),
+        (&["EVAL", "return 1", "0"], "QUEUED"),
+    ] {
+        assert_eq!(queued.text(argv).await, answer);
+    }
+    assert_eq!(
+        queued.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {BUSY}")
+    );
+    assert_eq!(one.text(&["FUNCTION", "KILL"]).await, BUSY);
+    assert_eq!(one.text(&["FUNCTION", "STATS"]).await, BUSY);
+    assert_eq!(one.text(&["SCRIPT", "KILL"]).await, "OK");
+    let ended = text(&looper.reply().await.unwrap());
+    assert!(
+        ended.starts_with("ERR Script killed by user with SCRIPT KILL..."),
+        "{ended}"
+    );
+    // Nothing of what it wrote is there, and the next one runs.
+    assert_eq!(
+        one.text(&["EVAL", "return redis.call('GET', KEYS[1])", "1", "k"])
+            .await,
+        "plain"
+    );
+    assert_eq!(one.text(&["EVALSHA", &sha, "0"]).await, "loaded");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everybody_waits_for_a_long_script_where_that_is_asked_for() {
+    let server = Server::start().await;
+    let (mut looper, mut one, mut queued) = (
+        server.client().await,
+        server.client().await,
+        server.client().await,
+    );
+    one.ask(&[
+        "CONFIG",
+        "SET",
+        "busy-reply-threshold",
+        "10",
+        "busy-reply-scope",
+        "all",
+    ])
+    .await;
+    let library = format!("#!lua name=lib\nredis.register_function('loop', function() {ENDLESS} end)");
+    assert_eq!(one.text(&["FUNCTION", "LOAD", &library]).await, "lib");
+    queued.ask(&["MULTI"]).await;
+    queued.ask(&["SET", "k", "half"]).await;
+    looper.send(&request(["FCALL", "loop", "1", "key", "arg"])).await;
+    until(&mut one, &["PING"], BUSY_FUNCTION).await;
+    // What is allowed then is what Redis allows.
+    assert_eq!(one.text(&["MULTI"]).await, "OK");
+    assert_eq!(one.text(&["SET", "k", "half"]).await, BUSY_FUNCTION);
+    assert_eq!(
+        one.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {}", &BUSY_FUNCTION)
+    );
+    assert_eq!(
+        queued.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {BUSY_FUNCTION}")
+    );
+    let stats = one.text(&["FUNCTION", "STATS"]).await;
+    assert!(
+        stats.starts_with("running_script name loop command fcall loop 1 key arg duration_ms "),
+        "{stats}"
+    );
+    assert_eq!(one.text(&["SCRIPT", "KILL"]).await, BUSY_FUNCTION);
+    assert_eq!(one.text(&["FUNCTION", "KILL"]).await, "OK");
+    assert!(text(&looper.reply().await.unwrap()).starts_with("ERR Script killed by user"));
+    assert_eq!(one.text(&["GET", "k"]).await, "(nil)");
+    assert_eq!(
+        one.text(&["CONFIG", "GET", "busy-reply-scope"]).await,
+        "busy-reply-scope all"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_goes_on_behind_a_killed_script_unless_that_has_written() {
+    let server = Server::start().await;
+    let (mut looper, mut one) = (server.client().await, server.client().await);
+    one.ask(&["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
+    let writes = format!("redis.call('SET', KEYS[1], 'never') {ENDLESS}");
+    for (script, k) in [(ENDLESS, "after"), (&writes[..], "before")] {
+        one.ask(&["SET", "k", "before"]).await;
+        looper.ask(&["MULTI"]).await;
+        looper.ask(&["EVAL", script, "1", "k"]).await;
+        looper.ask(&["SET", "k", "after"]).await;
+        looper.ask(&["EVAL", "return 'ran'", "0"]).await;
+        looper.send(&request(["EXEC"])).await;
+        until(&mut one, &["EVAL", "return 1", "0"], BUSY).await;
+        until(&mut one, &["SCRIPT", "KILL"], "OK").await;
+        let answer = looper.reply().await.unwrap();
+        match (k, &answer) {
+            ("after", Reply::Array(answers)) => {
+                assert!(
+                    text(&answers[0]).starts_with("ERR Script killed by user"),
+                    "{answer:?}"
+                );
+                assert_eq!(
+                    (text(&answers[1]), text(&answers[2])),
+                    ("OK".to_owned(), "ran".to_owned())
+                );
+            }
+            ("before", Reply::Error(error)) => {
+                let begins = "EXECABORT Transaction discarded because of: Script killed by user";
+                assert!(error.to_string().starts_with(begins), "{error}");
+            }
+            _ => panic!("{k}: {answer:?}"),
+        }
+        assert_eq!(one.text(&["GET", "k"]).await, k);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_scripts_call_is_shown_counted_and_logged() {
+    let server = Server::start().await;
+    let (mut monitor, mut one) = (server.client().await, server.client().await);
+    one.ask(&[
+        "ACL", "SETUSER", "reader", "on", "nopass", "~open*", "+@all", "-incr",
+    ])
+    .await;
+    one.ask(&["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(monitor.text(&["MONITOR"]).await, "OK");
+    let script = "redis.call('SET', KEYS[1], ARGV[1]) redis.pcall('LPUSH', KEYS[1], 'x') return redis.call('GET', KEYS[1])";
+    assert_eq!(one.text(&["EVAL", script, "1", "k", "v"]).await, "v");
+    for argv in [
+        &["MULTI"][..],
+        &["EVAL", "return redis.call('GET', 'k')", "0"],
+        &["PING"],
+        &["EXEC"],
+    ] {
+        one.ask(argv).await;
+    }
+    let peer = one.stream.local_addr().unwrap().to_string();
+    for (from, shown) in [
+        (&peer[..], r#""EVAL" "redis.call("#),
+        ("lua", r#""SET" "k" "v""#),
+        ("lua", r#""LPUSH" "k" "x""#),
+        ("lua", r#""GET" "k""#),
+        (&peer, r#""MULTI""#),
+        (&peer, r#""EVAL" "return"#),
+        ("lua", r#""GET" "k""#),
+        (&peer, r#""PING""#),
+        (&peer, r#""EXEC""#),
+    ] {
+        let line = next(&mut monitor).await;
+        assert!(
+            line.contains(&format!(" [0 {from}] {shown}")),
+            "{line} is not {shown}"
+        );
+    }
+    drop(monitor);
+    // An error that a command answered is counted once, also where the script answers it.
+    let wrong = one
+        .text(&["EVAL", "return redis.call('LPUSH', KEYS[1], 'x')", "1", "k"])
+        .await;
+    assert!(wrong.starts_with("WRONGTYPE"), "{wrong}");
+    one.text(&["EVAL", "return redis.error_reply('MINE own')", "0"])
+        .await;
+    one.text(&["EVAL", "return redis.pcall('nosuch')", "0"]).await;
+    let (calls, errors) = (
+        one.text(&["INFO", "commandstats"]).await,
+        one.text(&["INFO", "errorstats"]).await,
+    );
+    let has = |name: &str, ends: &str| {
+        let line = calls
+            .lines()
+            .find(|line| line.starts_with(&format!("cmdstat_{name}:")));
+        let line = line.unwrap_or_else(|| panic!("{name} in {calls}"));
+        assert!(
+            line.contains(ends.split(' ').next().unwrap_or_default()),
+            "{line}"
+        );
+        assert!(
+            line.ends_with(ends.split(' ').next_back().unwrap_or_default()),
+            "{line}"
+        );
+    };
+    has("set", "calls=1, rejected_calls=0,failed_calls=0");
+    has("lpush", "calls=2, rejected_calls=0,failed_calls=2");
+    has("get", "calls=2, rejected_calls=0,failed_calls=0");
+    has("eval", "calls=5, rejected_calls=0,failed_calls=3");
+    for count in [
+        "errorstat_WRONGTYPE:count=2",
+        "errorstat_MINE:count=1",
+        "errorstat_ERR:count=1",
+    ] {
+        assert!(errors.contains(count), "{count} in {errors}");
+    }
+    // Who may not do something is logged with what asked for it.
+    let mut reader = server.client().await;
+    assert_eq!(reader.text(&["AUTH", "reader", ""]).await, "OK");
+    reader
+        .text(&[
+            "EVAL",
+            "redis.pcall('INCR', 'open') redis.pcall('GET', 'closed')",
+            "0",
+        ])
+        .await;
+    let log = one.text(&["ACL", "LOG"]).await;
+    for entry in [
+        "reason key context lua object closed username reader",
+        "reason command context lua object incr username reader",
+        "cmd=eval user=reader",
+    ] {
+        assert!(log.contains(entry), "{entry} in {log}");
+    }
     server.stop().await;
 }

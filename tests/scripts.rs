@@ -10,7 +10,7 @@ use common::{assert_same_state, eventually, three};
 use plenary::error::Error;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
-use plenary::node::{Call, Node, Request};
+use plenary::node::{Call, Kind, Node, Request};
 
 fn script(text: &'static str, key: &str, args: &[&str]) -> Request {
     let call = Call::Script {
@@ -26,6 +26,7 @@ async fn run(node: &Node, request: Request) -> Reply {
     node.script(request)
         .await
         .unwrap()
+        .0
         .replies
         .into_iter()
         .next()
@@ -248,6 +249,112 @@ async fn what_waits_on_one_node_is_served_by_a_write_on_another() {
         .unwrap();
     let argv = [Bytes::from_static(b"LLEN"), Bytes::from_static(b"queue")];
     assert_eq!(nodes[1].read_local(0, &argv), Reply::Integer(1));
+    assert_same_state(&nodes).await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+/// A script that runs until it is ended, and what it does before that.
+fn endless(before: &str, key: &str) -> Request {
+    let text: &'static str = Box::leak(format!("{before} local n = 0 while true do n = n + 1 end").into());
+    script(text, key, &[])
+}
+
+fn leader_of(nodes: &[Node]) -> usize {
+    let leads = |node: &Node| node.status().leader_id == Some(node.id());
+    nodes.iter().position(leads).expect("one leads")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_is_ended_from_any_node_and_leaves_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let leader = leader_of(&nodes);
+    let (asked, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    for node in &nodes {
+        node.set_script_busy_after_ms(10);
+    }
+    // One that writes runs on the leader, one that reads where it was asked: both are ended from a third node.
+    for before in ["redis.call('SET', KEYS[1], 1)", "redis.call('GET', KEYS[1])"] {
+        let node = nodes[asked].clone();
+        let looping = tokio::spawn(async move { run(&node, endless(before, "k")).await });
+        eventually("it is ended", async || {
+            nodes[other].kill_script(Kind::Script).await.is_ok()
+        })
+        .await;
+        let Reply::Error(ended) = looping.await.unwrap() else {
+            panic!("it has no end of its own")
+        };
+        assert!(ended.to_string().contains("Script killed by user"), "{ended}");
+    }
+    assert_eq!(get(&nodes[leader], "k"), None);
+    assert!(
+        nodes[other].kill_script(Kind::Script).await.is_err(),
+        "nothing runs"
+    );
+    assert_eq!(
+        run(&nodes[asked], script(INCREMENT, "k", &[])).await,
+        Reply::Integer(1)
+    );
+    assert_same_state(&nodes).await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_of_a_follower_are_told_when_the_leader_is_busy_and_a_function_is_seen_from_there() {
+    const LIBRARY: &str = "#!lua name=lib\nredis.register_function('loop', function(keys) redis.call('SET', keys[1], 1) while true do end end)";
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let leader = leader_of(&nodes);
+    let follower = nodes[(leader + 1) % 3].clone();
+    for node in &nodes {
+        node.set_script_busy_after_ms(10);
+    }
+    let function = Call::Function {
+        code: LIBRARY.into(),
+        name: "loop".into(),
+        keys: vec!["f".into()],
+        args: vec!["a".into()],
+        read_only: false,
+    };
+    let node = follower.clone();
+    let looping = tokio::spawn(async move { run(&node, Request::one("default".into(), 0, function)).await });
+    eventually("the function is seen", async || {
+        let running = follower.running_function().await;
+        matches!(running, Ok(Some(running)) if running.busy && running.command == ["fcall", "loop", "1", "f", "a"])
+    })
+    .await;
+    // One that writes wants the leader, which is busy; one that reads does not.
+    let Reply::Error(busy) = run(&follower, script(INCREMENT, "k", &[])).await else {
+        panic!("the leader has no time")
+    };
+    assert!(busy.to_string().starts_with("BUSY "), "{busy}");
+    assert_eq!(
+        run(&follower, script("return 7", "k", &[])).await,
+        Reply::Integer(7)
+    );
+    assert!(
+        follower.kill_script(Kind::Script).await.is_err(),
+        "it is a function"
+    );
+    follower.kill_script(Kind::Function).await.unwrap();
+    assert!(matches!(looping.await.unwrap(), Reply::Error(_)));
+    assert_eq!(
+        run(&follower, script(INCREMENT, "k", &[])).await,
+        Reply::Integer(1),
+        "the refused one was never run"
+    );
+    // What a script called comes back to the node that was asked for it.
+    let (_, notes) = follower.script(script(INCREMENT, "k", &[])).await.unwrap();
+    let calls: Vec<_> = notes
+        .calls
+        .iter()
+        .map(|called| (called.command, called.ran))
+        .collect();
+    assert_eq!(calls, [("GET", 1), ("SET", 1)]);
     assert_same_state(&nodes).await;
     for node in &nodes {
         node.stop().await.unwrap();

@@ -2,7 +2,7 @@
 //! merged here and nowhere else. What the values must be is said by [`Config::validate`].
 
 use crate::config::{
-    Config, DebugCommand, Durability, Limits, RespConfig, Secret, Timing, TlsClients, TlsConfig,
+    Config, DebugCommand, Durability, Limits, Reads, RespConfig, Secret, Timing, TlsClients, TlsConfig,
 };
 use crate::error::Error;
 use clap::Args;
@@ -147,6 +147,15 @@ pub(crate) struct Settings {
         help_heading = "Redis endpoint"
     )]
     pub(crate) idle_timeout_ms: Option<u64>,
+
+    /// How fresh reads are: as the node that is asked, or as of now cluster-wide; PLENARY FRESH chooses for a connection [default: local]
+    #[arg(
+        long,
+        env = "PLENARY_READS",
+        value_name = "local|linearizable",
+        help_heading = "Redis endpoint"
+    )]
+    pub(crate) reads: Option<Reads>,
 
     /// Who may use DEBUG: nobody, clients on this machine, or all whom the rules for users let [default: no]
     #[arg(
@@ -358,6 +367,7 @@ impl Settings {
             max_arguments: self.max_arguments.or(below.max_arguments),
             max_output_bytes: self.max_output_bytes.or(below.max_output_bytes),
             idle_timeout_ms: self.idle_timeout_ms.or(below.idle_timeout_ms),
+            reads: self.reads.or(below.reads),
             enable_debug_command: self.enable_debug_command.or(below.enable_debug_command),
             tls_listen: self.tls_listen.or(below.tls_listen),
             tls_cert_file: self.tls_cert_file.or(below.tls_cert_file),
@@ -433,6 +443,7 @@ impl Settings {
             let resp = RespConfig::new(plain.unwrap_or_default());
             RespConfig {
                 tls,
+                reads: self.reads.unwrap_or_default(),
                 debug_command: self.enable_debug_command.unwrap_or_default(),
                 access_key,
                 max_clients: self.max_clients.unwrap_or(resp.max_clients),
@@ -616,6 +627,7 @@ mod tests {
             ("max_arguments", resp.max_arguments.to_string()),
             ("max_output_bytes", resp.max_output_bytes.to_string()),
             ("idle_timeout_ms", resp.idle_timeout.as_millis().to_string()),
+            ("reads", resp.reads.to_string()),
             ("enable_debug_command", resp.debug_command.to_string()),
             ("tls_auth_clients", TlsClients::default().to_string()),
             ("heartbeat_ms", timing.heartbeat.as_millis().to_string()),

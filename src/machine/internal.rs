@@ -7,6 +7,7 @@
 //! | `.key` | sets one of the cluster's access keys, or takes it away |
 //! | `.script`, `.flush-scripts`, `.libraries`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
 //! | `.set` | changes settings that all nodes share |
+//! | `.end` | removes keys that somebody found to have ended, where no tick does |
 //! | `.unwait` | takes a command back that waits |
 //! | `.evict` | evicts keys that the leader has chosen, while memory is to be freed: [`super::keyspace::Store::to_free`] |
 
@@ -67,6 +68,12 @@ pub fn set(values: &[(String, String)]) -> Command {
         .iter()
         .flat_map(|(name, value)| [name.clone(), value.clone()]);
     Command::new(0, std::iter::once(".set".to_owned()).chain(pairs))
+}
+
+/// Keys that somebody found to have ended, as a command of the log: those that have are removed.
+pub fn end(db: u8, keys: Vec<Bytes>) -> Command {
+    let head = [Bytes::from_static(b".end"), decimal(db.into())];
+    Command::new(0, head.into_iter().chain(keys))
 }
 
 /// The end of a wait as a command of the log. Replies whether it still waited.
@@ -152,6 +159,7 @@ impl Machine {
             b".delete-library" => self.store.scripts_mut().delete_library(&mut args),
             b".flush-libraries" => self.store.scripts_mut().flush_libraries(),
             b".set" => self.set(&mut args),
+            b".end" => self.end(&mut args),
             b".unwait" => self.unwait(&mut args),
             b".evict" => self.evict(&mut args),
             _ => Err(CommandError::text(
@@ -242,6 +250,17 @@ impl Machine {
             .into_iter()
             .filter(|(db, key, version)| self.store.evict(*db, key, *version));
         Ok(Reply::count(evicted.count()))
+    }
+
+    fn end(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let db = super::known_database(database(args)?)?;
+        let mut here = self.store.call(db, Call::default());
+        for key in args.rest() {
+            if here.view().is_overdue(key) {
+                here.remove(key);
+            }
+        }
+        Ok(Reply::OK)
     }
 
     fn unwait(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {

@@ -187,6 +187,8 @@ pub struct Store {
     misses: AtomicU64,
     /// Keys that were evicted since this store is in memory; not state.
     evicted: u64,
+    /// Commands that changed something since this store is in memory; not state.
+    writes: u64,
 }
 
 impl Store {
@@ -213,6 +215,7 @@ impl Store {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             evicted: 0,
+            writes: 0,
         }
     }
 
@@ -375,6 +378,16 @@ impl Store {
         self.revision
     }
 
+    /// Counts a command that has changed something since this revision.
+    pub(super) fn count_write(&mut self, before: u64) {
+        self.writes += u64::from(self.revision > before);
+    }
+
+    /// Commands that changed something, since this store is in memory.
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
     /// How many keys reads outside the log have found, and how many they have missed, since this store is in memory.
     pub fn lookups(&self) -> (u64, u64) {
         (
@@ -404,11 +417,12 @@ impl Store {
         (database.keys, database.with_deadline)
     }
 
-    /// The first deadline of all, of keys and of commands that wait.
+    /// The first deadline of all, of keys (unless those end only when they are found) and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
         let ends = [&self.deadlines, &self.field_deadlines];
         let first = ends
             .into_iter()
+            .filter(|_| self.settings.active_expire)
             .filter_map(|ends| ends.first().map(|(at, _, _)| *at));
         first.chain(self.waiting.next_deadline()).min()
     }
@@ -430,6 +444,9 @@ impl Store {
         while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
             let reply = wait.otherwise.into();
             self.tell(Event::Answered { waiter, reply });
+        }
+        if !self.settings.active_expire {
+            return;
         }
         for _ in 0..EXPIRED_PER_ENTRY {
             let Some((deadline, db, key)) = self.deadlines.first() else {
@@ -745,6 +762,13 @@ impl<'a> View<'a> {
     pub fn last_use(&self, key: &[u8]) -> Option<Use> {
         self.find(key)
             .map(|slot| slot.recency.at(self.now, &self.store.settings))
+    }
+
+    /// Whether a key has ended and was not removed yet.
+    pub fn is_overdue(&self, key: &[u8]) -> bool {
+        self.store
+            .slot(self.db, key)
+            .is_some_and(|slot| !self.lives(slot))
     }
 
     fn lives(&self, slot: &Slot) -> bool {

@@ -17,7 +17,7 @@ pub mod keyspace;
 mod listpack;
 pub mod once;
 pub mod overlay;
-mod rdb;
+pub mod rdb;
 pub mod recency;
 pub mod reply;
 pub mod scripts;
@@ -127,7 +127,10 @@ impl Machine {
         let mut args = Args::new(argv, spec.name.split('|').count());
         match (spec.run, spec.waits) {
             (Run::Write(run), _) | (Run::Read(_), Some(run)) => {
-                run(&mut self.store.call(db, call.clone()), &mut args)
+                let before = self.store.revision();
+                let reply = run(&mut self.store.call(db, call.clone()), &mut args);
+                self.store.count_write(before);
+                reply
             }
             (Run::Read(run), None) => {
                 let now = call.now.unwrap_or(self.store.clock());

@@ -12,6 +12,7 @@ use super::args;
 use super::entry::Millis;
 use super::float;
 use super::listpack;
+use super::reply::CommandError;
 use super::settings::Settings;
 use super::value::{Hash, Kind, List, Set, Stream, Value, Zset};
 use bytes::Bytes;
@@ -25,8 +26,8 @@ const VERSION_FIELD_DEADLINES: u16 = 12;
 /// Version and checksum.
 const FOOTER: usize = 2 + 8;
 
-/// The longest string there is, in bytes: what a compressed one may come to.
-const STRING_MAX: usize = 512 << 20;
+/// What the compressed strings of a payload may come to together, in bytes: as much as the longest string there is.
+const UNPACKED_MAX: usize = 512 << 20;
 
 /// Types of values.
 mod kind {
@@ -63,7 +64,7 @@ pub(super) enum Fault {
 }
 
 /// A value as `DUMP` gives it at `now`; none for what Redis does not have.
-pub(super) fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
+pub fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let mut version = VERSION;
     match value {
@@ -110,6 +111,11 @@ pub(super) fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
     Some(sealed(out, version))
 }
 
+/// What is said of a value that [`dump`] has no payload for.
+pub fn no_payload(value: &Value) -> CommandError {
+    CommandError::Other(format!("ERR a {} cannot be dumped", value.type_name()).into())
+}
+
 /// With version and checksum behind it.
 fn sealed(mut content: Vec<u8>, version: u16) -> Vec<u8> {
     content.extend(version.to_le_bytes());
@@ -136,7 +142,7 @@ pub(super) fn dump_libraries<'a>(codes: impl Iterator<Item = &'a Bytes>) -> Vec<
 /// As Redis says them.
 pub(super) fn restore_libraries(payload: &[u8]) -> Result<Vec<Bytes>, &'static str> {
     let content = checked(payload).ok_or("ERR DUMP payload version or checksum are wrong")?;
-    let mut reader = Reader { rest: content };
+    let mut reader = Reader::new(content);
     let mut codes = Vec::new();
     while let Some(kind) = reader.u8() {
         if kind != LIBRARY {
@@ -172,7 +178,7 @@ fn write_hash_with_deadlines(out: &mut Vec<u8>, hash: &Hash, now: Millis) {
 /// The value of a payload that `DUMP` gave, here or at a Redis.
 pub(super) fn restore(payload: &[u8], settings: &Settings) -> Result<Value, Fault> {
     let content = checked(payload).ok_or(Fault::Footer)?;
-    let mut reader = Reader { rest: content };
+    let mut reader = Reader::new(content);
     let value = reader
         .u8()
         .and_then(|kind| read_value(kind, &mut reader, settings));
@@ -248,6 +254,8 @@ fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Reads from the front; none where something is missing or cannot be.
 struct Reader<'a> {
     rest: &'a [u8],
+    /// How much compressed strings may still come to.
+    unpacked_left: usize,
 }
 
 /// What stands where a length is expected.
@@ -258,6 +266,13 @@ enum Length {
 }
 
 impl<'a> Reader<'a> {
+    fn new(rest: &'a [u8]) -> Self {
+        Self {
+            rest,
+            unpacked_left: UNPACKED_MAX,
+        }
+    }
+
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
@@ -304,7 +319,9 @@ impl<'a> Reader<'a> {
             Length::Special(3) => {
                 let (packed, length) = (self.length()?, self.length()?);
                 let packed = self.take(usize::try_from(packed).ok()?)?;
-                decompressed(packed, usize::try_from(length).ok()?).map(Bytes::from)
+                let length = usize::try_from(length).ok()?;
+                self.unpacked_left = self.unpacked_left.checked_sub(length)?;
+                decompressed(packed, length).map(Bytes::from)
             }
             Length::Special(_) => None,
         }
@@ -322,10 +339,7 @@ impl<'a> Reader<'a> {
 
 /// What LZF has packed to `length` bytes.
 fn decompressed(packed: &[u8], length: usize) -> Option<Vec<u8>> {
-    let (mut out, mut reader) = (Vec::new(), Reader { rest: packed });
-    if length > STRING_MAX {
-        return None;
-    }
+    let (mut out, mut reader) = (Vec::new(), Reader::new(packed));
     while let Some(control) = reader.u8() {
         if control < 32 {
             out.extend(reader.take(usize::from(control) + 1)?);
@@ -578,6 +592,25 @@ mod tests {
             lie.extend((0..chance.below(60)).map(|_| chance.below(256) as u8));
             let _ = restore(&sealed(&lie, VERSION), &Settings::default());
         }
+    }
+
+    /// A few bytes that say "the same again" come to many: there is an end to all of a payload together.
+    #[test]
+    fn compressed_strings_of_one_payload_are_bounded_together() {
+        let (unpacked, mut packed) = (2 + 64 * 264, vec![0, b'x']);
+        packed.extend([0xe0, 0xff, 0].repeat(64));
+        packed.extend([0, b'x']);
+        let mut one = vec![0xc3];
+        write_length(&mut one, packed.len() as u64);
+        write_length(&mut one, unpacked as u64);
+        one.extend(&packed);
+        let three = one.repeat(3);
+        let mut reader = Reader {
+            unpacked_left: 2 * unpacked + 1,
+            ..Reader::new(&three)
+        };
+        let lengths = [(); 3].map(|()| reader.string().map(|string| string.len()));
+        assert_eq!(lengths, [Some(unpacked), Some(unpacked), None]);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Settings {
     pub lfu_log_factor: u64,
     /// `lfu-decay-time`: after how many minutes the count of uses falls by one; 0: never.
     pub lfu_decay_time: u64,
+    /// `DEBUG SET-ACTIVE-EXPIRE`: whether keys end by themselves, or only when somebody finds that they have ended.
+    pub active_expire: bool,
 }
 
 /// Which keys go when all take more than `maxmemory`.
@@ -130,6 +132,7 @@ impl Default for Settings {
             maxmemory_eviction_tenacity: 10,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
+            active_expire: true,
         }
     }
 }
@@ -209,8 +212,15 @@ const NUMBERS: &[Parameter] = numbers! {
     lfu_decay_time: "lfu-decay-time";
 };
 
+/// What `CONFIG` does not know.
+const HIDDEN: &[Parameter] = &[Parameter {
+    names: &["active-expire"],
+    get: |settings| settings.active_expire.to_string(),
+    set: |settings, text| text.parse().map(|active| settings.active_expire = active).is_ok(),
+}];
+
 fn parameters() -> impl Iterator<Item = &'static Parameter> {
-    PARAMETERS.iter().chain(NUMBERS)
+    PARAMETERS.iter().chain(NUMBERS).chain(HIDDEN)
 }
 
 fn named(name: &str) -> Option<&'static Parameter> {
@@ -223,9 +233,12 @@ impl Settings {
         named(name).is_some()
     }
 
-    /// Every name, other names of the same parameter included.
+    /// Every name that `CONFIG` knows, other names of the same parameter included.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        parameters().flat_map(|parameter| parameter.names.iter().copied())
+        PARAMETERS
+            .iter()
+            .chain(NUMBERS)
+            .flat_map(|parameter| parameter.names.iter().copied())
     }
 
     /// A parameter's value as `CONFIG GET` shows it.

@@ -20,7 +20,8 @@
 //! ```
 //!
 //! All integers are little-endian. The digest is taken over the same content, so what a snapshot forgot would be missing from both:
-//! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex` pins the bytes.
+//! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex` and `snapshot-v2.hex` pin the bytes:
+//! `tests/snapshot_format.rs` turns red where other bytes are written, new settings aside.
 
 use super::Machine;
 use super::access::Access;

@@ -211,7 +211,10 @@ impl Spec {
         let position = base + first as i64;
         if self.finder.is_some() {
             // What stands in a place of its own is told; the rest is for the finder.
-            return if first == 0 {
+            let plain = |word: &&str| word.starts_with(|first: char| first.is_ascii_lowercase());
+            let mut here = words[first..].iter().take(2);
+            let counted = here.any(|word| word.starts_with("[key"));
+            return if first == 0 || words[..first].iter().all(plain) && !counted {
                 (position, position, 1)
             } else {
                 (0, 0, 0)

@@ -342,6 +342,23 @@ impl Node {
         }
     }
 
+    /// Whether keys end by themselves on all nodes, or only when somebody finds that they have ended: for tests.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    pub async fn set_active_expire(&self, active: bool) -> Result<Token> {
+        self.set_settings(&[("active-expire".to_owned(), active.to_string())])
+            .await
+    }
+
+    /// Has those of these keys removed that have ended.
+    ///
+    /// # Errors
+    /// As [`Node::write`].
+    pub async fn end_keys(&self, db: u8, keys: Vec<Bytes>) -> Result<Token> {
+        Ok(self.write(vec![internal::end(db, keys)]).await?.token)
+    }
+
     /// Takes a snapshot of what is applied.
     ///
     /// # Errors

@@ -84,6 +84,7 @@ pub(crate) enum Evaluated {
 
 /// A script that runs on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "lua"), allow(unreachable_pub))] // Public beside scripts alone.
 pub struct Running {
     /// Its SHA-1, or the function's name.
     pub name: Bytes,
@@ -101,6 +102,7 @@ pub struct Running {
 
 /// What `SCRIPT KILL` or `FUNCTION KILL` ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "lua"), allow(unreachable_pub))] // Public beside scripts alone.
 pub enum Kind {
     /// A script.
     Script,

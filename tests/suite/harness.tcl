@@ -31,7 +31,8 @@ proc send_data_packet {fd status data {elapsed 0}} {
     suite_send $fd $status $data $elapsed
 }
 
-# A test that failed may leave its connection closed, in MULTI or with replies unread, or a script running: the next one gets a new one.
+# A test that failed may leave its connection closed, in MULTI or with replies unread, a script running or the clients paused: the next one
+# gets a new one.
 rename test suite_run
 proc test {name code {okpattern undefined} {tags {}}} {
     set failed $::num_failed
@@ -40,6 +41,7 @@ proc test {name code {okpattern undefined} {tags {}}} {
     if {$::num_failed > $failed} {
         catch reconnect
         catch {suite_r script kill}
+        catch {suite_r client unpause}
     }
 }
 

@@ -1,5 +1,6 @@
 //! `ACL LOG`: who tried what they may not.
 
+use super::stats::Counter;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -52,6 +53,8 @@ pub(super) struct AclLog {
     max_len: AtomicU64,
     /// The newest first. Held to put one in or to copy them.
     entries: Mutex<VecDeque<Entry>>,
+    /// How often for each [`Reason`].
+    denied: [Counter; 4],
 }
 
 impl Default for AclLog {
@@ -59,6 +62,7 @@ impl Default for AclLog {
         Self {
             max_len: AtomicU64::new(128),
             entries: Mutex::default(),
+            denied: Default::default(),
         }
     }
 }
@@ -89,6 +93,11 @@ impl AclLog {
         self.max_len.load(Relaxed)
     }
 
+    /// How often somebody was refused for this reason.
+    pub(super) fn denied(&self, reason: Reason) -> u64 {
+        self.denied[reason as usize].get()
+    }
+
     pub(super) fn set_max_len(&self, most: u64) {
         self.max_len.store(most, Relaxed);
         self.entries
@@ -97,6 +106,7 @@ impl AclLog {
     }
 
     pub(super) fn note(&self, reason: Reason, context: Context, object: &[u8], user: &[u8], client: String) {
+        self.denied[reason as usize].add(1);
         let now = Instant::now();
         let mut entries = self.entries.lock();
         let same = entries.iter().take(LOOKED_THROUGH).position(|entry| {

@@ -154,6 +154,8 @@ struct Filter {
     local: Option<String>,
     kind: Option<Kind>,
     user: Option<Bytes>,
+    /// Seconds it must have been connected.
+    least_age: u64,
     skip_me: bool,
 }
 
@@ -166,6 +168,7 @@ impl Filter {
             local: None,
             kind: None,
             user: None,
+            least_age: 0,
             skip_me: true,
         };
         while !args.is_empty() {
@@ -188,6 +191,13 @@ impl Filter {
                 b"type" => filter.kind = Some(kind(value)?),
                 b"user" if access.user(value).is_some() => filter.user = Some(value.clone()),
                 b"user" => return Err(refusal(format!("ERR No such user '{}'", quoted(value)))),
+                b"maxage" => {
+                    const BAD_AGE: CommandError =
+                        CommandError::text("ERR maxage is not an integer or out of range");
+                    const NO_AGE: CommandError = CommandError::text("ERR maxage should be greater than 0");
+                    let age = integer(value).ok_or(BAD_AGE)?;
+                    filter.least_age = u64::try_from(age).ok().filter(|age| *age > 0).ok_or(NO_AGE)?;
+                }
                 b"skipme" => filter.skip_me = yes_or_no(value)?,
                 _ => return Err(CommandError::Syntax),
             }
@@ -206,6 +216,7 @@ impl Filter {
                 .local
                 .as_ref()
                 .is_none_or(|local| *local == client.local.to_string())
+            && self.least_age <= client.age_seconds()
             && self
                 .user
                 .as_ref()
@@ -280,6 +291,8 @@ pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
             "      Kill connections by type.",
             "    * USER <username>",
             "      Kill connections authenticated by <username>.",
+            "    * MAXAGE <maxage>",
+            "      Kill connections older than the specified age.",
             "    * SKIPME (YES|NO)",
             "      Skip killing current connection (default: yes).",
             "LIST [options ...]",

@@ -4,10 +4,10 @@ use super::Shared;
 use super::blocking::Blocked;
 use super::encode::Protocol;
 use super::hub::Subscriptions;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, OutputLimits};
 use super::tracking::{self, Mode};
 use crate::machine::access::DEFAULT_USER;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -40,10 +40,15 @@ pub(super) struct Client {
     gone: AtomicBool,
     /// Whether it speaks RESP3.
     resp3: AtomicBool,
-    /// Bytes of commands that came and were not run when something came last.
+    /// Bytes of commands that came and were not run when something came or went last, and for how many more there was room.
     input_bytes: AtomicUsize,
-    /// Bytes of replies that waited then.
+    input_room: AtomicUsize,
+    /// Bytes of replies that waited then, the room for them, and the most that ever waited.
     output_bytes: AtomicUsize,
+    output_room: AtomicUsize,
+    output_peak: AtomicUsize,
+    /// Since when more of them wait than may wait for long. Held to look and set, never across an await.
+    full_since: Mutex<Option<Instant>>,
     end: Notify,
 }
 
@@ -54,8 +59,9 @@ pub(super) struct Shown {
     pub(super) library: String,
     pub(super) library_version: String,
     pub(super) db: u8,
-    /// Commands queued since `MULTI`.
+    /// Commands queued since `MULTI`, and their bytes.
     pub(super) queued: Option<usize>,
+    pub(super) queued_bytes: usize,
     /// The row of its last command.
     pub(super) command: &'static str,
     /// Whether it looks on.
@@ -75,6 +81,7 @@ impl Default for Shown {
             library_version: String::new(),
             db: 0,
             queued: None,
+            queued_bytes: 0,
             command: "",
             monitors: false,
             no_evict: false,
@@ -115,9 +122,49 @@ impl Client {
     }
 
     /// Notes how full its buffers are.
-    pub(super) fn note_buffers(&self, input_bytes: usize, output_bytes: usize) {
-        self.input_bytes.store(input_bytes, Relaxed);
-        self.output_bytes.store(output_bytes, Relaxed);
+    pub(super) fn note_buffers(&self, input: &BytesMut, output: &BytesMut) {
+        self.input_bytes.store(input.len(), Relaxed);
+        self.input_room.store(input.capacity() - input.len(), Relaxed);
+        self.output_bytes.store(output.len(), Relaxed);
+        self.output_room.store(output.capacity(), Relaxed);
+        self.output_peak.fetch_max(output.len(), Relaxed);
+    }
+
+    /// Bytes of commands that wait in its buffer, and of replies and messages that wait for it.
+    pub(super) fn waiting_bytes(&self) -> (usize, usize) {
+        let (_, pushed) = self.outbox.size();
+        (
+            self.input_bytes.load(Relaxed),
+            self.output_bytes.load(Relaxed) + pushed,
+        )
+    }
+
+    /// Bytes of its buffers, of what is queued in them or since `MULTI`, and of itself.
+    pub(super) fn memory(&self) -> usize {
+        let (input, waiting) = self.waiting_bytes();
+        let queued = self.shown.lock().queued_bytes;
+        let unused =
+            |room: &AtomicUsize, used: &AtomicUsize| room.load(Relaxed).saturating_sub(used.load(Relaxed));
+        let room = self.input_room.load(Relaxed) + unused(&self.output_room, &self.output_bytes);
+        size_of::<Self>() + input + waiting + room + queued
+    }
+
+    /// Seconds since it connected.
+    pub(super) fn age_seconds(&self) -> u64 {
+        self.since.elapsed().as_secs()
+    }
+
+    /// Cuts it off if what it does not read has waited too long.
+    pub(super) fn end_if_overdue(&self, replies: &OutputLimits, messages: &OutputLimits) {
+        let limits = if self.subscribes() { messages } else { replies };
+        let waiting = self.output_bytes.load(Relaxed);
+        let overdue = limits.exceeds_any(waiting, &mut self.full_since.lock());
+        if overdue {
+            self.outbox.close();
+        }
+        if overdue || self.outbox.is_overdue(messages) {
+            self.end();
+        }
     }
 
     /// Ends its connection: at once if it waits for input, else after the command that it runs.
@@ -142,7 +189,10 @@ impl Client {
         };
         let (messages, pushed) = self.outbox.size();
         let (tracks, redirect) = tracking::shown(self);
+        let memory = self.memory();
         let (input, output) = (self.input_bytes.load(Relaxed), self.output_bytes.load(Relaxed));
+        let (input_room, output_room) = (self.input_room.load(Relaxed), self.output_room.load(Relaxed));
+        let output_peak = self.output_peak.load(Relaxed);
         let (age, shown) = (self.since.elapsed(), self.shown.lock());
         let idle = millis(age).saturating_sub(self.last_ms.load(Relaxed)) / 1000;
         let mut flags = String::new();
@@ -165,15 +215,15 @@ impl Client {
         let resp = if self.protocol() == Protocol::Resp3 { 3 } else { 2 };
         format!(
             "id={} addr={} laddr={} fd=0 name={} age={} idle={idle} flags={flags} db={} sub={channels} psub={patterns} ssub={shards} \
-             multi={queued} qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll={messages} omem={pushed} \
-             tot-mem={} events=r cmd={command} user={} redir={redirect} resp={resp} lib-name={} lib-ver={}",
+             multi={queued} qbuf={input} qbuf-free={input_room} argv-mem=0 multi-mem={} rbs={output_room} rbp={output_peak} obl={output} \
+             oll={messages} omem={pushed} tot-mem={memory} events=r cmd={command} user={} redir={redirect} resp={resp} lib-name={} lib-ver={}",
             self.id,
             self.peer,
             self.local,
             shown.name,
             age.as_secs(),
             shown.db,
-            input + output + pushed,
+            shown.queued_bytes,
             String::from_utf8_lossy(&shown.user),
             shown.library,
             shown.library_version
@@ -210,7 +260,11 @@ impl Clients {
             gone: AtomicBool::new(false),
             resp3: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
+            input_room: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            output_room: AtomicUsize::new(0),
+            output_peak: AtomicUsize::new(0),
+            full_since: Mutex::default(),
             end: Notify::new(),
         });
         self.connected.lock().insert(id, client.clone());

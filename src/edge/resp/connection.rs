@@ -11,7 +11,8 @@
 use super::acl_log::Context;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
-use super::frame::{Limits, Parser};
+use super::frame::Parser;
+use super::hub;
 use super::local::{self, Local};
 use super::multi::{self, Transaction};
 use super::permit::{self, Permit};
@@ -19,8 +20,10 @@ use super::pubsub;
 use super::script;
 use super::stream::{Reader, Stream, Writer};
 use super::{Shared, trouble};
+use crate::config::Reads;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
+use crate::machine::event::Classes;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
@@ -92,6 +95,8 @@ pub(super) struct Caller {
     pub(super) tracks: bool,
     /// Whether it looks on what others do.
     pub(super) monitors: bool,
+    /// What stands in front of the reply of the command at hand.
+    pub(super) preface: Option<Bytes>,
     /// Whether the connection ends after the replies so far.
     pub(super) closing: bool,
 }
@@ -126,6 +131,10 @@ impl Answers {
 impl Caller {
     fn new(shared: Arc<Shared>, client: Arc<Client>) -> Self {
         let (permit, known) = Permit::at_first(&shared);
+        let freshness = match shared.config.reads {
+            Reads::Local => Freshness::Local,
+            Reads::Linearizable => Freshness::Linearizable,
+        };
         Self {
             shared,
             client,
@@ -133,7 +142,7 @@ impl Caller {
             permit,
             db: 0,
             protocol: Protocol::default(),
-            freshness: Freshness::default(),
+            freshness,
             seen: Token::default(),
             read: false,
             quiet: false,
@@ -145,6 +154,7 @@ impl Caller {
             subscribed: 0,
             tracks: false,
             monitors: false,
+            preface: None,
             closing: false,
         }
     }
@@ -244,10 +254,6 @@ pub(super) enum End {
 pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered) {
     let caller = Caller::new(shared.clone(), entered.client.clone());
     let (reader, writer) = stream.into_split();
-    let limits = Limits {
-        arguments: shared.config.max_arguments,
-        bulk_bytes: shared.config.max_bulk_bytes,
-    };
     let mut connection = Connection {
         caller,
         reader,
@@ -255,7 +261,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         input: BytesMut::with_capacity(READ_BYTES),
         output: BytesMut::with_capacity(READ_BYTES),
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
-        parser: Parser::new(limits),
+        parser: Parser::new(shared.limits()),
         writes: Vec::new(),
         said: Vec::new(),
         writes_bytes: 0,
@@ -300,6 +306,44 @@ pub(super) struct Connection {
     published: Vec<Published>,
 }
 
+/// What a read comes to.
+struct Look {
+    reply: Reply,
+    /// Its keys that were not there, and the events that are told: none where nobody is to be told.
+    missed: (Classes, Vec<Bytes>),
+    /// Its keys that have ended, where nobody else removes them.
+    ended: Vec<Bytes>,
+}
+
+impl Look {
+    /// Runs a command that only reads on what this node has applied.
+    fn at(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Self {
+        let shared = &caller.shared;
+        shared.node.view(caller.db, |view| {
+            let mut args = Args::new(argv, spec.name.split('|').count());
+            let quiet = caller.quiet && spec.name != "TOUCH";
+            let looked = if quiet { view.quietly() } else { view };
+            let reply = match spec.run {
+                Run::Read(run) => run(&looked, &mut args).into(),
+                Run::Write(_) | Run::Local => Reply::Error(local::unknown(spec)),
+            };
+            let settings = view.settings();
+            let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
+                let keys = if wanted { spec.keys_of(argv) } else { Vec::new() };
+                keys.into_iter().filter(|key| fits(key)).cloned().collect()
+            };
+            let events = settings.notify_keyspace_events;
+            let told =
+                events.tell(Classes::KEY_MISS) && shared.hub.has_subscribers() && hub::tells_misses(spec);
+            Self {
+                missed: (events, keys(told, &|key| view.find(key).is_none())),
+                ended: keys(!settings.active_expire, &|key| view.is_overdue(key)),
+                reply,
+            }
+        })
+    }
+}
+
 /// A command among the collected writes whose answer is the number of receivers on this node.
 struct Published {
     position: usize,
@@ -322,6 +366,7 @@ impl Connection {
     /// Runs every whole command in the input.
     async fn batch(&mut self) -> Result<(), End> {
         let mut turn = 0;
+        self.parser.limit(self.caller.shared.limits());
         loop {
             turn += 1;
             if turn == YIELD_COMMANDS {
@@ -346,7 +391,7 @@ impl Connection {
         let idle = Duration::from_millis(self.caller.shared.idle_timeout_ms.load(Relaxed));
         // As in Redis, who waits for messages is not idle.
         let may_be_idle = !idle.is_zero() && self.caller.subscribed == 0;
-        self.caller.client.note_buffers(0, self.output.len());
+        self.caller.client.note_buffers(&self.input, &self.output);
         self.make_room();
         loop {
             self.caller.client.outbox.take(&mut self.output);
@@ -376,9 +421,7 @@ impl Connection {
     pub(super) fn received(&mut self, read: std::io::Result<usize>) -> Result<(), End> {
         let bytes = read.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.client.spoke();
-        self.caller
-            .client
-            .note_buffers(self.input.len(), self.output.len());
+        self.caller.client.note_buffers(&self.input, &self.output);
         self.caller.shared.stats.reads.add(1);
         self.caller.shared.stats.input_bytes.add(bytes);
         Ok(())
@@ -388,6 +431,7 @@ impl Connection {
         let bytes = written.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
         self.caller.shared.stats.writes.add(1);
         self.caller.shared.stats.output_bytes.add(bytes);
+        self.caller.client.note_buffers(&self.input, &self.output);
         if self.output.is_empty() {
             self.ease_at = OUTPUT_EASE_BYTES.min(self.caller.shared.config.max_output_bytes);
         }
@@ -450,7 +494,9 @@ impl Connection {
         if self.caller.transaction.is_some() && !multi::is_never_queued(spec) {
             return self.queue(spec, argv).await;
         }
-        self.caller.note_reads(spec, &argv);
+        if !script::runs_one(spec) {
+            self.caller.note_reads(spec, &argv);
+        }
         // As in Redis, what may wait is shown before, the rest after, when it has changed the database or what is shown.
         let shown = if matches!(spec.run, Run::Local) && !script::runs_one(spec) {
             self.caller.shared.monitors.any().then(|| argv.clone())
@@ -482,7 +528,7 @@ impl Connection {
             Run::Read(_) => {
                 self.submit().await?;
                 let began = Instant::now();
-                let reply = self.read(&argv).await;
+                let reply = self.read(spec, &argv).await;
                 if matches!(reply, Reply::Waiting(_)) {
                     // It found nothing and is to wait: only the log can make it do so.
                     self.collect(spec, argv).await?;
@@ -616,19 +662,28 @@ impl Connection {
         Ok(())
     }
 
-    async fn read(&mut self, argv: &[Bytes]) -> Reply {
-        let caller = &mut self.caller;
-        caller.read = true;
-        if caller.freshness != Freshness::Local
-            && let Err(error) = caller.shared.node.fresh(caller.freshness).await
-        {
-            return Reply::Error(trouble(error));
+    async fn read(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Reply {
+        self.caller.read = true;
+        if let Err(error) = self.caller.refresh().await {
+            return Reply::Error(error);
         }
-        if caller.quiet {
-            caller.shared.node.read_local_quietly(caller.db, argv)
-        } else {
-            caller.shared.node.read_local(caller.db, argv)
+        let Look { reply, missed, ended } = Look::at(&self.caller, spec, argv);
+        if !ended.is_empty() {
+            let (node, db) = (self.caller.shared.node.clone(), self.caller.db);
+            // Where they cannot be removed now they are found again.
+            if let Ok(token) = node.end_keys(db, ended).await {
+                self.caller.seen = self.caller.seen.max(token);
+            }
         }
+        let (events, missed) = missed;
+        if !missed.is_empty() {
+            let db = self.caller.db;
+            self.caller.shared.hub.tell_missed(db, events, &missed);
+            if self.caller.subscribed > 0 && !self.caller.tracks {
+                self.caller.client.outbox.take_all(&mut self.output);
+            }
+        }
+        reply
     }
 
     /// Runs a command of the edge and answers it.
@@ -639,10 +694,13 @@ impl Connection {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
-                Ok(()) => return self.ease_if_full().await,
+                Ok(()) => {
+                    self.caller.ran(spec, argv, began.elapsed(), &Reply::Nil);
+                    return self.ease_if_full().await;
+                }
                 Err(error) => Reply::Error(error),
             },
-            Some(Local::Exec) => return self.exec().await,
+            Some(Local::Exec) => return self.exec(spec, argv).await,
             None => Reply::Error(local::unknown(spec)),
         };
         self.caller.ran(spec, argv, began.elapsed(), &reply);
@@ -652,14 +710,23 @@ impl Connection {
     /// Appends a reply, and waits a while for the client when many wait.
     pub(super) async fn answer(&mut self, reply: Reply) -> Result<(), End> {
         self.caller.count_error(&reply);
+        let preface = self.caller.preface.take();
         if self.caller.answers.next() {
+            self.output.extend_from_slice(&preface.unwrap_or_default());
             encode(&reply, self.caller.protocol, &mut self.output);
         }
         self.ease_if_full().await
     }
 
     pub(super) async fn ease_if_full(&mut self) -> Result<(), End> {
-        if self.output.len() < self.ease_at {
+        let limits = if self.caller.subscribed > 0 {
+            &self.caller.shared.hub.limits
+        } else {
+            &self.caller.shared.reply_limits
+        };
+        if limits.exceeds_hard(self.output.len()) {
+            Err(End::OutputLimit)
+        } else if self.output.len() < self.ease_at {
             Ok(())
         } else {
             self.ease().await

@@ -89,6 +89,11 @@ pub(super) fn push(items: usize, protocol: Protocol, out: &mut BytesMut) {
     count(kind, items, out);
 }
 
+/// The head of attributes, which say something of the reply behind them; for RESP3 alone.
+pub(super) fn attributes(pairs: usize, out: &mut BytesMut) {
+    count(b'|', pairs, out);
+}
+
 fn list(kind: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
     count(kind, items.len(), out);
     for item in items {

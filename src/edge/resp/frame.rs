@@ -33,14 +33,23 @@ pub struct Limits {
     pub arguments: usize,
     /// Bytes of one argument.
     pub bulk_bytes: usize,
+    /// Bytes of a whole command with its lengths.
+    pub command_bytes: usize,
 }
 
 impl Limits {
-    /// Bytes of a whole command with its lengths.
-    fn command_bytes(&self) -> usize {
-        self.bulk_bytes
-            .saturating_mul(COMMAND_PER_BULK)
-            .max(2 * LINE_MAX_BYTES)
+    /// Bounds of arguments, and of a command as they suggest it.
+    pub const fn new(arguments: usize, bulk_bytes: usize) -> Self {
+        let (command_bytes, least) = (bulk_bytes.saturating_mul(COMMAND_PER_BULK), 2 * LINE_MAX_BYTES);
+        Self {
+            arguments,
+            bulk_bytes,
+            command_bytes: if command_bytes > least {
+                command_bytes
+            } else {
+                least
+            },
+        }
     }
 }
 
@@ -118,6 +127,11 @@ impl Parser {
         }
     }
 
+    /// Takes other bounds, for what comes from here on.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// The next whole command in `input`, never empty; none when more bytes are needed. Its arguments share the memory of
     /// `input`. `known` says whether the client has authenticated (or need not): strangers have narrow limits.
     ///
@@ -165,11 +179,11 @@ impl Parser {
         };
         let count = integer(&input[line.start + 1..line.end]).ok_or(ProtocolError::MultibulkLength)?;
         let count = usize::try_from(count.max(0)).map_err(|_| ProtocolError::MultibulkLength)?;
-        if count > self.limits.arguments {
-            return Err(ProtocolError::MultibulkLength);
-        }
         if count > STRANGER_MAX_ARGUMENTS && !known {
             return Err(ProtocolError::StrangerMultibulk);
+        }
+        if count > self.limits.arguments {
+            return Err(ProtocolError::MultibulkLength);
         }
         Ok(Some(count))
     }
@@ -187,7 +201,7 @@ impl Parser {
             }
         };
         let end = self.at + length;
-        if end > self.limits.command_bytes() {
+        if end > self.limits.command_bytes {
             return Err(ProtocolError::CommandTooBig);
         }
         if input.len() < end + 2 {
@@ -214,11 +228,11 @@ impl Parser {
         let length = integer(digits)
             .and_then(|length| usize::try_from(length).ok())
             .ok_or(ProtocolError::BulkLength)?;
-        if length > self.limits.bulk_bytes {
-            return Err(ProtocolError::BulkLength);
-        }
         if length > STRANGER_MAX_BULK_BYTES && !known {
             return Err(ProtocolError::StrangerBulk);
+        }
+        if length > self.limits.bulk_bytes {
+            return Err(ProtocolError::BulkLength);
         }
         Ok(length)
     }

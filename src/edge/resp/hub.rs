@@ -5,10 +5,11 @@
 
 use super::clients::Client;
 use super::encode::{self, Protocol};
-use super::outbox::PushLimits;
+use super::outbox::OutputLimits;
 use super::tracking::Tracking;
-use crate::machine::event::Event;
+use crate::machine::event::{Classes, Event};
 use crate::machine::glob;
+use crate::machine::table::Spec;
 use crate::node::Listener;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -97,7 +98,7 @@ pub(super) struct Hub {
     /// Held to find the subscribers of a message and put it into their outboxes, never across an await.
     topics: Mutex<Topics>,
     /// How much may wait for a subscriber.
-    pub(super) limits: PushLimits,
+    pub(super) limits: OutputLimits,
     /// Who is told of keys that changed.
     pub(super) tracking: Tracking,
 }
@@ -141,7 +142,7 @@ impl Hub {
 
     /// How many of this node's clients get a message of this channel; one gets it once for each subscription that fits.
     pub(super) fn receivers(&self, channel: &Bytes, sharded: bool) -> usize {
-        if self.subscriptions.load(Ordering::Acquire) == 0 {
+        if !self.has_subscribers() {
             return 0;
         }
         let topics = self.topics.lock();
@@ -178,8 +179,28 @@ impl Hub {
         }
     }
 
+    /// Whether anybody is subscribed to anything.
+    pub(super) fn has_subscribers(&self) -> bool {
+        self.subscriptions.load(Ordering::Acquire) > 0
+    }
+
+    /// Tells this node's subscribers that somebody looked for keys here which were not there: the keyspace event `keymiss`. A read is not in
+    /// the log, so other nodes do not hear of it.
+    pub(super) fn tell_missed(&self, db: u8, asked: Classes, keys: &[Bytes]) {
+        let event = Bytes::from_static(b"keymiss");
+        for key in keys {
+            if asked.contain(Classes::KEYSPACE) {
+                let channel = [format!("__keyspace@{db}__:").as_bytes(), key].concat();
+                self.publish(&channel.into(), &event, false);
+            }
+            if asked.contain(Classes::KEYEVENT) {
+                self.publish(&format!("__keyevent@{db}__:keymiss").into(), key, false);
+            }
+        }
+    }
+
     fn publish(&self, channel: &Bytes, message: &Bytes, sharded: bool) {
-        if self.subscriptions.load(Ordering::Acquire) == 0 {
+        if !self.has_subscribers() {
             return;
         }
         let topics = self.topics.lock();
@@ -209,6 +230,11 @@ impl Hub {
     }
 }
 
+/// Whether a read of a key that is not there counts as a miss: not where it asks about the key.
+pub(super) fn tells_misses(spec: &Spec) -> bool {
+    !matches!(spec.name.split('|').next(), Some("OBJECT" | "MEMORY"))
+}
+
 /// A message as its subscribers are told of it.
 fn told(parts: &[&[u8]], protocol: Protocol) -> Bytes {
     let mut out = BytesMut::new();
@@ -226,7 +252,7 @@ impl Listener for Hub {
                 channel,
                 message,
                 sharded,
-            } if !self.tracking.is_bracket(channel, message) => {
+            } if !self.tracking.is_bracket(self, channel, message) => {
                 self.publish(channel, message, *sharded);
             }
             Event::Changed { key, .. } => self.tracking.changed(self, key),

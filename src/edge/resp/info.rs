@@ -2,6 +2,7 @@
 //!
 //! What has no meaning here stands with the value that says so (`rdb_bgsave_in_progress:0`); what nobody reads is left out.
 
+use super::acl_log::Reason;
 use super::connection::Caller;
 use super::hub::Kind;
 use super::local::Answer;
@@ -121,12 +122,18 @@ fn clients(fields: &mut Fields, shared: &Shared, _: &Status) {
     fields.add("connected_clients", shared.clients.count());
     fields.add("cluster_connections", 0);
     fields.add("maxclients", shared.max_clients.load(Relaxed));
-    fields.zeros(&[
-        "client_recent_max_input_buffer",
-        "client_recent_max_output_buffer",
-    ]);
+    let all = shared.clients.all();
+    let (input, output) = all
+        .iter()
+        .map(|client| client.waiting_bytes())
+        .unzip::<_, _, Vec<_>, Vec<_>>();
+    let most = |bytes: Vec<usize>| bytes.into_iter().max().unwrap_or(0);
+    fields.add("client_recent_max_input_buffer", most(input));
+    fields.add("client_recent_max_output_buffer", most(output));
     fields.add("blocked_clients", shared.blocked.load(Relaxed));
     fields.add("tracking_clients", shared.hub.tracking.counts().clients);
+    let subscribers = all.iter().filter(|client| client.subscribes()).count();
+    fields.add("pubsub_clients", subscribers);
     fields.zeros(&["clients_in_timeout_table"]);
 }
 
@@ -164,17 +171,26 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("total_system_memory_human", human(system));
     fields.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
     fields.add("used_memory_lua_human", "0B");
-    fields.zeros(&[
-        "used_memory_scripts_eval",
-        "number_of_cached_scripts",
-        "number_of_functions",
-        "number_of_libraries",
-        "used_memory_vm_functions",
-        "used_memory_vm_total",
-    ]);
+    let (scripts, script_bytes, libraries, functions, library_bytes) = shared.node.view(0, |view| {
+        let scripts = view.store().scripts();
+        let (count, bytes) = scripts.size();
+        let (mut functions, mut code) = (0, 0);
+        for library in scripts.libraries() {
+            functions += library.functions.len();
+            code += library.code.len();
+        }
+        (count, bytes, scripts.libraries().len(), functions, code)
+    });
+    fields.add("used_memory_scripts_eval", script_bytes);
+    fields.add("number_of_cached_scripts", scripts);
+    fields.add("number_of_functions", functions);
+    fields.add("number_of_libraries", libraries);
+    fields.zeros(&["used_memory_vm_functions", "used_memory_vm_total"]);
     fields.add("used_memory_vm_total_human", "0B");
-    fields.zeros(&["used_memory_functions", "used_memory_scripts"]);
-    fields.add("used_memory_scripts_human", "0B");
+    fields.add("used_memory_functions", library_bytes);
+    let all_scripts = script_bytes + library_bytes;
+    fields.add("used_memory_scripts", all_scripts);
+    fields.add("used_memory_scripts_human", human(all_scripts as u64));
     let settings = shared.node.settings();
     fields.add("maxmemory", settings.maxmemory);
     fields.add("maxmemory_human", human(settings.maxmemory));
@@ -198,10 +214,10 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
         "mem_replication_backlog",
         "mem_total_replication_buffers",
         "mem_clients_slaves",
-        "mem_clients_normal",
-        "mem_cluster_links",
-        "mem_aof_buffer",
     ]);
+    let of_clients: usize = shared.clients.all().iter().map(|client| client.memory()).sum();
+    fields.add("mem_clients_normal", of_clients);
+    fields.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     fields.add("mem_allocator", "libc");
     fields.zeros(&[
         "active_defrag_running",
@@ -252,12 +268,13 @@ fn persistence(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("async_loading", 0);
     fields.zeros(&["current_cow_peak", "current_cow_size", "current_cow_size_age"]);
     fields.add("current_fork_perc", "0.00");
-    fields.zeros(&[
-        "current_save_keys_processed",
-        "current_save_keys_total",
+    fields.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
+    let changes = shared.node.view(0, |view| view.store().writes());
+    fields.add(
         "rdb_changes_since_last_save",
-        "rdb_bgsave_in_progress",
-    ]);
+        changes.saturating_sub(shared.stats.saved_changes.get()),
+    );
+    fields.zeros(&["rdb_bgsave_in_progress"]);
     fields.add("rdb_last_save_time", shared.node.now() / 1000);
     fields.add("rdb_last_bgsave_status", "ok");
     fields.add("rdb_last_bgsave_time_sec", -1);
@@ -294,12 +311,13 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("total_net_input_bytes", stats.input_bytes.get());
     fields.add("total_net_output_bytes", stats.output_bytes.get());
     fields.zeros(&["total_net_repl_input_bytes", "total_net_repl_output_bytes"]);
-    for name in [
-        "instantaneous_input_kbps",
-        "instantaneous_output_kbps",
-        "instantaneous_input_repl_kbps",
-        "instantaneous_output_repl_kbps",
+    for (name, bytes) in [
+        ("instantaneous_input_kbps", &stats.input_per_second),
+        ("instantaneous_output_kbps", &stats.output_per_second),
     ] {
+        fields.add(name, format_args!("{:.2}", bytes.get() as f64 / 1024.0));
+    }
+    for name in ["instantaneous_input_repl_kbps", "instantaneous_output_repl_kbps"] {
         fields.add(name, "0.00");
     }
     fields.add("rejected_connections", stats.rejected.get());
@@ -354,6 +372,17 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
         stats.output_limit.get(),
     );
     fields.add("client_idle_disconnections", stats.idle.get());
+    for (name, reason) in [
+        ("auth", Reason::Auth),
+        ("cmd", Reason::Command),
+        ("key", Reason::Key),
+        ("channel", Reason::Channel),
+    ] {
+        fields.add(
+            &format!("acl_access_denied_{name}"),
+            shared.acl_log.denied(reason),
+        );
+    }
 }
 
 /// Each node takes writes and forwards them, so to a client it is a master; who leads stands in the section `Plenary`.

@@ -1,6 +1,7 @@
 //! The accept loop: who may come in, how many, and the end of all connections when the endpoint stops.
 
 use super::clients::Entered;
+use super::stats::Counter;
 use super::{Listeners, Shared, access, connection, permit};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,14 +26,14 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// The wait after the system could not give us a connection (no file descriptors left): they come back when clients leave.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often commands per second are counted.
+/// How often commands per second are counted, and who does not read is looked for.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `stopping` says so (or its sender is gone), then ends them all. One task per connection.
 pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
     let Listeners { plain, secure } = listeners;
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
-    let (mut tick, mut counted) = (interval(TICK), 0);
+    let (mut tick, mut counted) = (interval(TICK), [0; 3]);
     let mut access_changes = shared.node.access_changes();
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,7 +42,12 @@ pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stoppi
             Some(_) = connections.join_next() => {}
             Some(_) = refusals.join_next() => {}
             Ok(()) = access_changes.changed() => permit::end_removed(&shared),
-            _ = tick.tick() => counted = count(&shared, counted),
+            _ = tick.tick() => {
+                counted = count(&shared, counted);
+                for client in shared.clients.all() {
+                    client.end_if_overdue(&shared.reply_limits, &shared.hub.limits);
+                }
+            }
             accepted = next(plain.as_ref()) => match accepted {
                 Ok((stream, peer)) => match admit(&shared, &stream, peer) {
                     Ok(entered) => { connections.spawn(connection::serve(stream.into(), shared.clone(), entered)); }
@@ -134,9 +140,17 @@ async fn refuse(mut stream: TcpStream, why: &'static str) {
     let _ = timeout(REFUSAL_TIME, tell).await;
 }
 
-/// Notes how many commands ran since the last tick; returns how many ran in all.
-fn count(shared: &Shared, before: u64) -> u64 {
-    let now = shared.stats.commands.get();
-    shared.stats.commands_per_second.set(now.saturating_sub(before));
+/// Notes how many commands ran since the last tick, and bytes came and went; returns how many did in all.
+fn count(shared: &Shared, before: [u64; 3]) -> [u64; 3] {
+    let stats = &shared.stats;
+    let now = [&stats.commands, &stats.input_bytes, &stats.output_bytes].map(Counter::get);
+    let places = [
+        &stats.commands_per_second,
+        &stats.input_per_second,
+        &stats.output_per_second,
+    ];
+    for ((place, now), before) in places.into_iter().zip(now).zip(before) {
+        place.set(now.saturating_sub(before));
+    }
     now
 }

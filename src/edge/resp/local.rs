@@ -7,8 +7,8 @@ use super::connection::Caller;
 use super::encode::Protocol;
 use super::permit::authenticate;
 use super::{
-    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, monitor,
-    multi, pubsub, script, server, slowlog, tracking,
+    REDIS_VERSION, acl, blocking, catalogue, client, compat, config, info, keys, latency, members, migrate,
+    monitor, multi, pubsub, script, server, slowlog, tracking,
 };
 use crate::machine::args::{Args, integer};
 use crate::machine::keyspace::DATABASES;
@@ -127,6 +127,7 @@ const COMMANDS: &[(&str, Local)] = &[
     ("MEMORY|MALLOC-STATS", Now(server::memory_malloc_stats)),
     ("MEMORY|PURGE",      Now(server::memory_purge)),
     ("MEMORY|STATS",      Now(server::memory_stats)),
+    ("MIGRATE",           Later(migrate::migrate)),
     ("MODULE|LIST",       Now(server::no_modules)),
     ("PING",              Now(ping)),
     ("PLENARY|COMPAT",    Now(compat::compat)),
@@ -177,8 +178,10 @@ const COMMANDS: &[(&str, Local)] = &[
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());
 
-/// The function of a row, by the row's name.
+/// The function of a row, by the row's name. All that concerns a Redis Cluster is refused by one.
 pub(super) fn by_name(name: &str) -> Option<Local> {
+    let (container, _) = name.split_once('|').unwrap_or((name, ""));
+    let name = if container == "CLUSTER" { container } else { name };
     TABLE.get(name).copied()
 }
 

@@ -25,7 +25,7 @@
 //! # Memory
 //!
 //! One connection holds at most: one unfinished command, one submission of writes ([`connection::MAX_SUBMISSION_COMMANDS`]), and
-//! `max_output_bytes` of replies with one reply more. When replies wait, nothing is read for a while; a client that goes on sending
+//! `max_output_bytes` of replies (less where `client-output-buffer-limit normal` says so) with one reply more. When replies wait, nothing is read for a while; a client that goes on sending
 //! without reading is cut off at the limit. What is pushed to it waits in its outbox, bounded by `client-output-buffer-limit pubsub`; what
 //! it has queued since `MULTI` is bounded by `multi::MAX_QUEUED_BYTES`.
 
@@ -50,6 +50,7 @@ mod latency;
 mod listener;
 mod local;
 mod members;
+mod migrate;
 mod monitor;
 mod multi;
 mod observe;
@@ -74,12 +75,13 @@ use blocking::Pause;
 use clients::Clients;
 use hub::Hub;
 use monitor::Monitors;
+use outbox::OutputLimits;
 use parking_lot::Mutex;
 use stats::Stats;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -107,6 +109,12 @@ struct Shared {
     max_clients: AtomicUsize,
     /// `CONFIG SET busy-reply-scope all`: whether everybody is answered `BUSY` while a script runs for too long, or only other scripts.
     busy_for_all: AtomicBool,
+    /// `CONFIG SET proto-max-bulk-len`, in bytes.
+    max_bulk_bytes: AtomicUsize,
+    /// `CONFIG SET client-query-buffer-limit`, in bytes.
+    max_command_bytes: AtomicUsize,
+    /// `CONFIG SET client-output-buffer-limit`, of who is not subscribed to anything.
+    reply_limits: OutputLimits,
     address: SocketAddr,
     clients: Clients,
     /// Who is told what; shared with the node, which tells it.
@@ -125,6 +133,7 @@ struct Shared {
     latency: latency::Latency,
     compat: compat::Compat,
     kept: parameters::Kept,
+    migrations: migrate::Places,
     /// The most bytes that all keys took.
     peak: stats::Peak,
     /// The certificate for the port with TLS.
@@ -142,6 +151,15 @@ pub struct Listeners {
 }
 
 impl Shared {
+    /// What one command may be.
+    fn limits(&self) -> frame::Limits {
+        frame::Limits {
+            arguments: self.config.max_arguments,
+            bulk_bytes: self.max_bulk_bytes.load(Ordering::Relaxed),
+            command_bytes: self.max_command_bytes.load(Ordering::Relaxed),
+        }
+    }
+
     /// The settings of TLS in force.
     fn tls_config(&self) -> Option<crate::config::TlsConfig> {
         #[cfg(feature = "tls")]
@@ -203,6 +221,7 @@ impl Resp {
         let address = plain
             .or(secure)
             .ok_or_else(|| Error::Config(vec!["resp: there is no port to serve".to_owned()]))?;
+        let limits = frame::Limits::new(config.max_arguments, config.max_bulk_bytes);
         let shared = Shared {
             node,
             idle_timeout_ms: AtomicU64::new(
@@ -210,6 +229,9 @@ impl Resp {
             ),
             max_clients: AtomicUsize::new(config.max_clients),
             busy_for_all: AtomicBool::new(false),
+            max_bulk_bytes: AtomicUsize::new(limits.bulk_bytes),
+            max_command_bytes: AtomicUsize::new(limits.command_bytes),
+            reply_limits: OutputLimits::none(),
             access: permit::Gate::new(config.access_key.as_ref().map(|key| key.expose())),
             acl_log: acl_log::AclLog::default(),
             calls: calls::Calls::default(),
@@ -217,6 +239,7 @@ impl Resp {
             latency: latency::Latency::default(),
             compat: compat::Compat::default(),
             kept: parameters::Kept::default(),
+            migrations: migrate::Places::default(),
             peak: stats::Peak::default(),
             #[cfg(feature = "tls")]
             tls: config.tls.clone().map(tls::Tls::new).transpose()?,
@@ -231,6 +254,8 @@ impl Resp {
             stats: Stats::default(),
             started: Instant::now(),
         };
+        let changes = shared.node.view(0, |view| view.store().writes());
+        shared.stats.saved_changes.set(changes);
         let (stop, stopping) = watch::channel(false);
         let listener = tokio::spawn(listener::accept(listeners, Arc::new(shared), stopping));
         Ok(Self {

@@ -4,6 +4,7 @@ use super::clients::Client;
 use super::connection::Caller;
 use super::hub::Hub;
 use super::script;
+use super::slowlog::redacted;
 use crate::machine::args::Args;
 use crate::machine::reply::CommandError;
 use crate::machine::table::{self, Spec};
@@ -84,16 +85,9 @@ fn line(db: u8, from: &dyn Display, spec: &Spec, argv: &[Bytes]) -> Bytes {
     let mut out = BytesMut::new();
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     write!(out, "+{seconds}.{micros:06} [{db} {from}]").expect("a buffer takes everything");
-    let mut secret = 0;
-    for (at, argument) in argv.iter().enumerate() {
+    for argument in redacted(spec, argv) {
         out.put_u8(b' ');
-        let hidden = spec.name == "AUTH" && at > 0 || spec.name == "HELLO" && secret > 0;
-        secret -= usize::from(secret > 0);
-        if spec.name == "HELLO" && argument.eq_ignore_ascii_case(b"AUTH") {
-            // The user, and the password.
-            secret = 2;
-        }
-        quote(if hidden { b"(redacted)" } else { argument }, &mut out);
+        quote(&argument, &mut out);
     }
     out.put_slice(b"\r\n");
     out.freeze()

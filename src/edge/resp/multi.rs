@@ -16,6 +16,7 @@ use crate::machine::table::{Run, Spec};
 use crate::node::{Call, Notes, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Keys that one connection watches.
@@ -69,8 +70,10 @@ impl Transaction {
 
 /// Whether a command changes something or tells somebody: what `CLIENT PAUSE … WRITE` holds back.
 pub(super) fn writes(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> bool {
-    // Redis' PFCOUNT may note what it counted.
-    matches!(spec.run, Run::Write(_)) || spec.name == "PFCOUNT" || script::may_write(caller, spec, argv)
+    // Redis' PFCOUNT may note what it counted; MIGRATE removes keys by itself.
+    matches!(spec.run, Run::Write(_))
+        || matches!(spec.name, "PFCOUNT" | "MIGRATE")
+        || script::may_write(caller, spec, argv)
 }
 
 /// Whether a command is run at once, also inside a transaction.
@@ -151,7 +154,8 @@ impl Caller {
     pub(super) fn forget_transaction(&mut self) {
         self.transaction = None;
         self.watches.clear();
-        self.client.shown.lock().queued = None;
+        let mut shown = self.client.shown.lock();
+        (shown.queued, shown.queued_bytes) = (None, 0);
     }
 }
 
@@ -160,6 +164,8 @@ struct Step {
     spec: &'static Spec,
     db: u8,
     call: Call,
+    /// What this node tells itself at this place.
+    notes: Vec<Command>,
 }
 
 /// Who answers a command of a transaction.
@@ -172,10 +178,27 @@ enum Part {
     Refused(CommandError),
 }
 
-/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose.
-async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) {
+/// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose. Notes what is
+/// read, for who tracks that; of that, what is new and named by scripts comes last.
+async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>, BTreeSet<Bytes>) {
     let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
+    let scripts = queued.iter().any(|queued| script::runs_one(queued.spec));
+    let (mut written, mut noted) = (BTreeSet::new(), BTreeSet::new());
     for Queued { spec, argv } in queued {
+        let notes = if scripts {
+            let new = caller.note_reads(spec, argv);
+            if script::runs_one(spec) {
+                noted.extend(new);
+            } else if !noted.is_empty() {
+                // A command reads it for certain.
+                for key in spec.keys_of(argv) {
+                    noted.remove(key);
+                }
+            }
+            Vec::new()
+        } else {
+            caller.note_reads_in_place(spec, argv, &mut written)
+        };
         let call = match (caller.still_permits(spec, argv), spec.run) {
             (Err(refusal), _) => Some(Err(refusal)),
             (Ok(()), Run::Read(_)) => Some(Ok(Call::Command(argv.clone()))),
@@ -185,7 +208,12 @@ async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) 
         };
         parts.push(match call {
             Some(Ok(call)) => {
-                steps.push(Step { spec, db, call });
+                steps.push(Step {
+                    spec,
+                    db,
+                    call,
+                    notes,
+                });
                 Part::Node
             }
             Some(Err(refusal)) => Part::Refused(refusal),
@@ -195,7 +223,7 @@ async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>) 
             db = local::database(&argv[1]).unwrap_or(db);
         }
     }
-    (parts, steps)
+    (parts, steps, noted)
 }
 
 impl Connection {
@@ -205,41 +233,55 @@ impl Connection {
             return Ok(());
         };
         let pushed = transaction.push(spec, argv);
-        self.caller.client.shown.lock().queued = Some(transaction.queued.len());
+        {
+            let mut shown = self.caller.client.shown.lock();
+            (shown.queued, shown.queued_bytes) = (Some(transaction.queued.len()), transaction.bytes);
+        }
         let reply = pushed.map(|()| Reply::Simple(Cow::Borrowed("QUEUED")));
         self.answer(reply.into()).await
     }
 
     /// `EXEC`.
-    pub(super) async fn exec(&mut self) -> Result<(), End> {
+    pub(super) async fn exec(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), End> {
+        let began = Instant::now();
+        let reply = self.execute().await?;
+        let took = began.elapsed();
+        self.caller
+            .ran(spec, argv, took, reply.as_ref().unwrap_or(&Reply::Nil));
+        match reply {
+            Some(reply) => self.answer(reply).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the transaction. What `EXEC` itself is answered; nothing where the replies of its commands were written.
+    async fn execute(&mut self) -> Result<Option<Reply>, End> {
+        let refusal = |text| Ok(Some(Reply::Error(CommandError::text(text))));
         let Some(transaction) = self.caller.transaction.take() else {
-            return self.refuse(CommandError::text("ERR EXEC without MULTI")).await;
+            return refusal("ERR EXEC without MULTI");
         };
         let watches = std::mem::take(&mut self.caller.watches);
         self.caller.forget_transaction();
         if transaction.refused {
-            const ABORTED: CommandError =
-                CommandError::text("EXECABORT Transaction discarded because of previous errors.");
-            return self.refuse(ABORTED).await;
+            return refusal("EXECABORT Transaction discarded because of previous errors.");
         }
-        for Queued { spec, argv } in &transaction.queued {
-            self.caller.note_reads(spec, argv);
-        }
-        let (parts, steps) = plan(&mut self.caller, &transaction.queued).await;
+        let (parts, steps, noted) = plan(&mut self.caller, &transaction.queued).await;
         let (began, mut notes) = (Instant::now(), Notes::default());
-        match self.together(watches, steps, &mut notes).await {
+        let ran = self.together(watches, steps, &mut notes).await;
+        self.caller.forget_unread(&noted, &notes);
+        match ran {
             Ok(Some(replies)) => {
                 let took = began.elapsed();
                 self.answer_all(transaction.queued, parts, (replies, notes), took)
-                    .await
+                    .await?;
+                Ok(None)
             }
-            Ok(None) => self.answer(Reply::NilArray).await,
+            Ok(None) => Ok(Some(Reply::NilArray)),
             // It was not begun, for a script has run for too long.
             Err(error) if error.to_string().starts_with("BUSY ") => {
-                let error = aborted(&mut self.caller, &error);
-                self.answer(Reply::Error(error)).await
+                Ok(Some(Reply::Error(aborted(&mut self.caller, &error))))
             }
-            Err(error) => self.answer(Reply::Error(error)).await,
+            Err(error) => Ok(Some(Reply::Error(error))),
         }
     }
 
@@ -262,6 +304,7 @@ impl Connection {
                 calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
                 transaction: true,
                 shows: self.caller.shared.monitors.any(),
+                around: self.caller.brackets(),
             };
             let ran = self.caller.shared.node.script(request).await;
             ran.map(|(written, of_it)| {
@@ -282,17 +325,20 @@ impl Connection {
     }
 
     async fn transact(&mut self, watches: &[Watch], steps: Vec<Step>) -> Result<Written, Error> {
-        let command = |step: Step| match step.call {
-            Call::Command(argv) => Some(Command { db: step.db, argv }),
-            Call::Script { .. } | Call::Function { .. } => None,
-        };
-        let mut commands: Vec<Command> = steps.into_iter().filter_map(command).collect();
-        let count = commands.len();
-        let bracketed = self.caller.bracket(&mut commands);
+        let (mut commands, mut answered) = (Vec::new(), VecDeque::new());
+        for Step { db, call, notes, .. } in steps {
+            if let Call::Command(argv) = call {
+                answered.extend(notes.iter().map(|_| false).chain([true]));
+                commands.extend(notes);
+                commands.push(Command { db, argv });
+            }
+        }
+        if self.caller.bracket(&mut commands) {
+            answered.push_front(false);
+        }
         let mut written = self.caller.shared.node.transact(watches, commands).await?;
-        if let (true, Some(Reply::Array(replies))) = (bracketed, written.replies.first_mut()) {
-            replies.drain(..1);
-            replies.truncate(count);
+        if let Some(Reply::Array(replies)) = written.replies.first_mut() {
+            replies.retain(|_| answered.pop_front().unwrap_or(false));
         }
         Ok(written)
     }
@@ -392,6 +438,7 @@ impl Connection {
         };
         self.caller.ran(spec, argv, began.elapsed(), &reply);
         self.caller.count_error(&reply);
+        out.extend_from_slice(&self.caller.preface.take().unwrap_or_default());
         encode(&reply, self.caller.protocol, out);
     }
 }

@@ -22,10 +22,9 @@ impl Caller {
             _ => false,
         };
         shared.calls.ran(spec, took, failed);
-        // What waits by its own wish is not slow, and a transaction is as slow as its commands.
-        let waits = spec.flags.contains("blocking")
-            || matches!(spec.name, "EXEC" | "WAIT" | "WAITAOF" | "PLENARY|WAITFOR");
-        if waits {
+        // What waits by its own wish is not slow (what waits for a key is timed without its wait), and a transaction is as slow as its
+        // commands.
+        if matches!(spec.name, "EXEC" | "WAIT" | "WAITAOF" | "PLENARY|WAITFOR") {
             return;
         }
         let slow = shared.slowlog.wants(took);

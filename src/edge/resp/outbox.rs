@@ -1,7 +1,7 @@
 //! What is pushed to a client while it does something else: messages of channels, invalidated keys, lines for a monitor.
 //!
 //! Whoever pushes never waits. The client's connection takes the messages out, in order, between its replies. A client that does not
-//! take them is cut off at the limits of its class, which are those of Redis' `client-output-buffer-limit pubsub`.
+//! take them is cut off at the limits of Redis' `client-output-buffer-limit pubsub`, whether it is subscribed or tracks or looks on.
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -16,29 +16,56 @@ const OVERHEAD_BYTES: usize = 64;
 /// Messages are taken over into the replies while fewer bytes than this wait there; the rest stays and counts.
 const TAKEN_BYTES: usize = 64 << 10;
 
-/// How much may wait for one client, before it is cut off.
+/// How much may wait for one client, before it is cut off: a class of `client-output-buffer-limit`.
 #[derive(Debug)]
-pub(super) struct PushLimits {
+pub(super) struct OutputLimits {
     /// Bytes at which it is cut off at once; 0: never.
-    pub(super) hard_bytes: AtomicUsize,
-    /// Bytes at which it is cut off when they wait for [`PushLimits::soft_seconds`]; 0: never.
-    pub(super) soft_bytes: AtomicUsize,
+    hard_bytes: AtomicUsize,
+    /// Bytes at which it is cut off when they wait for [`OutputLimits::soft_seconds`]; 0: never.
+    soft_bytes: AtomicUsize,
     /// See there.
-    pub(super) soft_seconds: AtomicU64,
+    soft_seconds: AtomicU64,
 }
 
-impl Default for PushLimits {
+impl Default for OutputLimits {
     /// Redis' limits for subscribers: `32mb 8mb 60`.
     fn default() -> Self {
-        Self {
-            hard_bytes: AtomicUsize::new(32 << 20),
-            soft_bytes: AtomicUsize::new(8 << 20),
-            soft_seconds: AtomicU64::new(60),
-        }
+        Self::new(32 << 20, 8 << 20, 60)
     }
 }
 
-impl PushLimits {
+impl OutputLimits {
+    /// Redis' limits for who is not subscribed.
+    pub(super) const fn none() -> Self {
+        Self::new(0, 0, 0)
+    }
+
+    const fn new(hard: usize, soft: usize, seconds: u64) -> Self {
+        Self {
+            hard_bytes: AtomicUsize::new(hard),
+            soft_bytes: AtomicUsize::new(soft),
+            soft_seconds: AtomicU64::new(seconds),
+        }
+    }
+
+    /// Whether so many bytes are too many to wait for a moment.
+    pub(super) fn exceeds_hard(&self, bytes: usize) -> bool {
+        exceeds(&self.hard_bytes, bytes)
+    }
+
+    /// Whether so many bytes are too many by now. Notes in `full_since` when they became too many to wait for long.
+    pub(super) fn exceeds_any(&self, bytes: usize, full_since: &mut Option<Instant>) -> bool {
+        if self.exceeds_hard(bytes) {
+            return true;
+        }
+        if !exceeds(&self.soft_bytes, bytes) {
+            *full_since = None;
+            return false;
+        }
+        let since = *full_since.get_or_insert_with(Instant::now);
+        since.elapsed() >= Duration::from_secs(self.soft_seconds.load(Ordering::Relaxed))
+    }
+
     /// Hard limit, soft limit and its seconds.
     pub(super) fn set(&self, limits: &[u64]) {
         let bytes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
@@ -48,6 +75,11 @@ impl PushLimits {
             self.soft_seconds.store(seconds, Ordering::Relaxed);
         }
     }
+}
+
+fn exceeds(limit: &AtomicUsize, bytes: usize) -> bool {
+    let limit = limit.load(Ordering::Relaxed);
+    limit > 0 && bytes > limit
 }
 
 /// The messages that wait for one client.
@@ -72,7 +104,7 @@ struct Queue {
 
 impl Outbox {
     /// Adds a message. False when the client must be cut off now.
-    pub(super) fn push(&self, message: Bytes, limits: &PushLimits) -> bool {
+    pub(super) fn push(&self, message: Bytes, limits: &OutputLimits) -> bool {
         let mut queue = self.queue.lock();
         if queue.overflowed {
             return true;
@@ -80,10 +112,7 @@ impl Outbox {
         queue.bytes += message.len() + OVERHEAD_BYTES;
         queue.messages.push_back(message);
         if queue.is_too_full(limits) {
-            *queue = Queue {
-                overflowed: true,
-                ..Queue::default()
-            };
+            queue.overflow();
             return false;
         }
         drop(queue);
@@ -91,6 +120,21 @@ impl Outbox {
             self.wake.notify_one();
         }
         true
+    }
+
+    /// Whether what waits has waited too long: the client must be cut off now.
+    pub(super) fn is_overdue(&self, limits: &OutputLimits) -> bool {
+        let mut queue = self.queue.lock();
+        let overdue = !queue.overflowed && queue.is_too_full(limits);
+        if overdue {
+            queue.overflow();
+        }
+        overdue
+    }
+
+    /// Takes nothing in any more, and forgets what waits: the client is cut off.
+    pub(super) fn close(&self) {
+        self.queue.lock().overflow();
     }
 
     /// Whether something waits.
@@ -143,20 +187,15 @@ impl Outbox {
 }
 
 impl Queue {
-    fn is_too_full(&mut self, limits: &PushLimits) -> bool {
-        let over = |limit: &AtomicUsize| {
-            let limit = limit.load(Ordering::Relaxed);
-            limit > 0 && self.bytes > limit
+    fn is_too_full(&mut self, limits: &OutputLimits) -> bool {
+        limits.exceeds_any(self.bytes, &mut self.full_since)
+    }
+
+    fn overflow(&mut self) {
+        *self = Self {
+            overflowed: true,
+            ..Self::default()
         };
-        if over(&limits.hard_bytes) {
-            return true;
-        }
-        if !over(&limits.soft_bytes) {
-            self.full_since = None;
-            return false;
-        }
-        let since = *self.full_since.get_or_insert_with(Instant::now);
-        since.elapsed() >= Duration::from_secs(limits.soft_seconds.load(Ordering::Relaxed))
     }
 }
 
@@ -164,17 +203,9 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn limits(hard: usize, soft: usize, seconds: u64) -> PushLimits {
-        PushLimits {
-            hard_bytes: hard.into(),
-            soft_bytes: soft.into(),
-            soft_seconds: seconds.into(),
-        }
-    }
-
     #[test]
     fn messages_come_out_in_order_and_behind_what_waits() {
-        let (outbox, limits) = (Outbox::default(), PushLimits::default());
+        let (outbox, limits) = (Outbox::default(), OutputLimits::default());
         for message in ["a", "b"] {
             assert!(outbox.push(Bytes::from_static(message.as_bytes()), &limits));
         }
@@ -187,7 +218,7 @@ mod tests {
 
     #[test]
     fn what_waits_behind_many_replies_stays_and_counts() {
-        let (outbox, limits) = (Outbox::default(), PushLimits::default());
+        let (outbox, limits) = (Outbox::default(), OutputLimits::default());
         outbox.push(Bytes::from_static(b"a"), &limits);
         let mut output = BytesMut::zeroed(TAKEN_BYTES);
         outbox.take(&mut output);
@@ -198,7 +229,10 @@ mod tests {
 
     #[test]
     fn a_client_is_cut_off_once_at_the_hard_limit() {
-        let (outbox, limits) = (Outbox::default(), limits(3 * (OVERHEAD_BYTES + 1), 0, 0));
+        let (outbox, limits) = (
+            Outbox::default(),
+            OutputLimits::new(3 * (OVERHEAD_BYTES + 1), 0, 0),
+        );
         let push = || outbox.push(Bytes::from_static(b"a"), &limits);
         assert_eq!(
             [push(), push(), push(), push(), push()],
@@ -211,9 +245,19 @@ mod tests {
     #[test]
     fn the_soft_limit_cuts_off_whoever_stays_above_it() {
         let outbox = Outbox::default();
-        let (patient, impatient) = (limits(0, 10, 3600), limits(0, 10, 0));
+        let (patient, impatient) = (OutputLimits::new(0, 10, 3600), OutputLimits::new(0, 10, 0));
         assert!(outbox.push(Bytes::from_static(b"a"), &patient));
         assert!(outbox.push(Bytes::from_static(b"a"), &patient));
         assert!(!outbox.push(Bytes::from_static(b"a"), &impatient));
+    }
+
+    #[test]
+    fn the_soft_limit_is_kept_when_nothing_is_pushed_any_more() {
+        let outbox = Outbox::default();
+        let (patient, impatient) = (OutputLimits::new(0, 10, 3600), OutputLimits::new(0, 10, 0));
+        assert!(outbox.push(Bytes::from_static(b"a"), &patient));
+        assert!(!outbox.is_overdue(&patient) && outbox.is_overdue(&impatient));
+        // Once.
+        assert!(outbox.has_overflowed() && !outbox.is_overdue(&impatient));
     }
 }

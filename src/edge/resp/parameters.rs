@@ -239,7 +239,7 @@ fn save(_: &str, value: &str) -> Result<String, String> {
         .ok_or_else(|| "Invalid save parameters".to_owned())
 }
 
-/// `client-output-buffer-limit` at first. Only that of subscribers decides anything: see `outbox.rs`.
+/// `client-output-buffer-limit` at first. There are no replicas that are clients: their class decides nothing.
 const OUTPUT_LIMITS: &str = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
 
 /// `client-output-buffer-limit`: class, hard limit, soft limit and its seconds; classes that are not named stay as they are.
@@ -331,6 +331,12 @@ const PARAMETERS: &[Parameter] = &[
     own(&["busy-reply-scope"], Choice(&["scripts", "all"]), |shared| if shared.busy_for_all.load(Relaxed) { "all" } else { "scripts" }.to_owned(), |shared, value| {
         shared.busy_for_all.store(value == "all", Relaxed);
     }),
+    own(&["client-query-buffer-limit"], Memory(1 << 20, I64_MAX), |shared| shared.limits().command_bytes.to_string(), |shared, value| {
+        shared.max_command_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
+    }),
+    own(&["proto-max-bulk-len"], Memory(1 << 20, I64_MAX), |shared| shared.limits().bulk_bytes.to_string(), |shared, value| {
+        shared.max_bulk_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
+    }),
     own(&["maxclients"], Integer(1, U32_MAX), |shared| shared.max_clients.load(Relaxed).to_string(), |shared, value| {
         shared.max_clients.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
@@ -371,7 +377,6 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["appendfsync"], |shared| if shared.node.status().durability == "fsync" { "always" } else { "no" }.to_owned()),
     fixed(&["appendonly"], |_| "yes".to_owned()),
     fixed(&["bind"], |shared| shared.address.ip().to_string()),
-    fixed(&["client-query-buffer-limit"], |shared| shared.config.max_bulk_bytes.saturating_mul(4).to_string()),
     fixed(&["cluster-enabled"], |_| "no".to_owned()),
     fixed(&["daemonize"], |_| "no".to_owned()),
     fixed(&["databases"], |_| DATABASES.to_string()),
@@ -382,7 +387,6 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["pidfile"], |_| String::new()),
     fixed(&["port"], |shared| if shared.config.listen.is_empty() { 0 } else { shared.address.port() }.to_string()),
     fixed(&["protected-mode"], |shared| yes(shared.access.open(shared))),
-    fixed(&["proto-max-bulk-len"], |shared| shared.config.max_bulk_bytes.to_string()),
     fixed(&["supervised"], |_| "no".to_owned()),
     fixed(&["tls-port"], |shared| shared.tls_port.to_string()),
 
@@ -415,8 +419,9 @@ const PARAMETERS: &[Parameter] = &[
     own(&["client-output-buffer-limit"], Check::Special(output_limits), |shared| {
         shared.kept.get("client-output-buffer-limit").unwrap_or_else(|| OUTPUT_LIMITS.to_owned())
     }, |shared, value| {
-        let pushed: Vec<u64> = value.split(' ').skip(9).map(natural).collect();
-        shared.hub.limits.set(&pushed);
+        let numbers: Vec<u64> = value.split(' ').map(natural).collect();
+        shared.reply_limits.set(&numbers[1..4]);
+        shared.hub.limits.set(&numbers[9..]);
         shared.kept.set("client-output-buffer-limit", value.to_owned());
     }),
     kept(&["cluster-allow-pubsubshard-when-down"], YesNo, "yes"),

@@ -8,7 +8,7 @@ use crate::machine::entry::Command;
 use crate::machine::glob;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::scripts::{self, Function, Library, Policy, Scripts};
-use crate::machine::table::Spec;
+use crate::machine::table::{self, Spec};
 use crate::node::{Call, Kind, Notes, Request, Running, script_flags};
 use bytes::Bytes;
 
@@ -48,13 +48,18 @@ pub(super) fn fcall_ro<'a>(caller: &'a mut Caller, args: Args<'a>) -> Waiting<'a
 
 fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> Waiting<'a> {
     Box::pin(async move {
+        let noted = table::lookup(args.argv()).map(|spec| caller.note_reads(spec, args.argv()));
         let call = call(caller, args, by, read_only).await?;
-        let mut request = Request::one(caller.user(), caller.db, call);
-        request.shows = caller.shared.monitors.any();
+        let request = Request {
+            shows: caller.shared.monitors.any(),
+            around: caller.brackets(),
+            ..Request::one(caller.user(), caller.db, call)
+        };
         caller.refresh().await?;
         let (written, notes) = caller.shared.node.script(request).await.map_err(trouble)?;
         caller.seen = caller.seen.max(written.token);
         caller.note_script(&notes);
+        caller.forget_unread(&noted.unwrap_or_default(), &notes);
         let reply = written.replies.into_iter().next().ok_or(CommandError::Syntax)?;
         caller.show_script(&notes, 0);
         caller.counted = is_counted(&notes, &reply);

@@ -1,6 +1,7 @@
 //! Commands that administer a server: saving, waiting for others, memory, stopping, and `DEBUG`.
 
 use super::connection::{Answers, Caller};
+use super::encode::{self, Protocol};
 use super::info;
 use super::local::{Answer, Waiting, help_of, quoted, refusal};
 use super::{REDIS_VERSION, trouble};
@@ -10,7 +11,7 @@ use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Store};
 use crate::machine::reply::{CommandError, Reply};
 use crate::node::Token;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -93,7 +94,9 @@ async fn others_at(caller: &Caller, token: Token, wanted: i64, patience: Option<
 /// `SAVE`: what is acknowledged is in the log already; this takes a snapshot of it.
 pub(super) fn save<'a>(caller: &'a mut Caller, _: Args<'a>) -> Waiting<'a> {
     Box::pin(async move {
+        let changes = caller.shared.node.view(0, |view| view.store().writes());
         caller.shared.node.snapshot().await.map_err(trouble)?;
+        caller.shared.stats.saved_changes.set(changes);
         Ok(Reply::OK)
     })
 }
@@ -115,10 +118,12 @@ pub(super) fn bgrewriteaof(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
 }
 
 fn in_background(caller: &Caller) {
-    let node = caller.shared.node.clone();
+    let shared = caller.shared.clone();
+    let changes = shared.node.view(0, |view| view.store().writes());
     tokio::spawn(async move {
-        if let Err(error) = node.snapshot().await {
-            tracing::warn!(%error, "no snapshot was taken");
+        match shared.node.snapshot().await {
+            Ok(()) => shared.stats.saved_changes.set(changes),
+            Err(error) => tracing::warn!(%error, "no snapshot was taken"),
         }
     });
 }
@@ -332,7 +337,7 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
                     .min(1 << 20);
                 Ok(Reply::flag(glob::matches(pattern, &vec![b'a'; length])))
             }
-            (b"protocol", [kind]) => Reply::sample(kind),
+            (b"protocol", [kind]) => protocol(caller, kind),
             (b"set-disable-deny-scripts", [flag]) => {
                 caller.shared.node.allow_all_in_scripts(flag == "1");
                 Ok(Reply::OK)
@@ -342,8 +347,14 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
                 tracing::info!("DEBUG LOG: {}", quoted(text));
                 Ok(Reply::OK)
             }
+            (b"set-active-expire", [flag]) => {
+                let active = integer(flag) != Some(0);
+                let token = caller.shared.node.set_active_expire(active).await;
+                caller.seen = caller.seen.max(token.map_err(trouble)?);
+                Ok(Reply::OK)
+            }
             (b"change-repl-id", []) | (b"reload" | b"loadaof", _) => Ok(Reply::OK),
-            (b"set-active-expire" | b"quicklist-packed-threshold" | b"replybuffer", [..]) => Ok(Reply::OK),
+            (b"quicklist-packed-threshold" | b"replybuffer", [..]) | (b"pause-cron", [_]) => Ok(Reply::OK),
             (b"htstats", [db, ..]) => {
                 let db = integer(db)
                     .and_then(|db| u8::try_from(db).ok())
@@ -361,6 +372,32 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
             ))),
         }
     })
+}
+
+/// A reply of each kind. What is no reply stands before one.
+fn protocol(caller: &mut Caller, kind: &[u8]) -> Answer {
+    let resp3 = caller.protocol == Protocol::Resp3;
+    let mut preface = BytesMut::new();
+    match kind.to_ascii_lowercase().as_slice() {
+        b"attrib" if resp3 => {
+            encode::attributes(1, &mut preface);
+            encode::bulk(b"key-popularity", &mut preface);
+            let popularity = [Reply::bulk("key:123"), Reply::Integer(90)];
+            encode::encode(&Reply::Array(popularity.into()), caller.protocol, &mut preface);
+        }
+        b"push" if resp3 => {
+            encode::push(2, caller.protocol, &mut preface);
+            encode::bulk(b"server-cpu-usage", &mut preface);
+            encode::encode(&Reply::Integer(42), caller.protocol, &mut preface);
+        }
+        b"push" => return Err(CommandError::text("ERR RESP2 is not supported by this command")),
+        _ => return Reply::sample(kind),
+    }
+    caller.preface = Some(preface.freeze());
+    if kind.eq_ignore_ascii_case(b"push") {
+        return Ok(Reply::bulk("Some real reply following the push reply"));
+    }
+    Reply::sample(kind)
 }
 
 fn debug_object(caller: &Caller, key: &Bytes) -> Answer {
@@ -415,9 +452,11 @@ fn debug_help() -> Reply {
             "    Write <message> to the server log.",
             "OBJECT <key>",
             "    Show low level info about `key` and associated value.",
+            "PAUSE-CRON (0|1)",
+            "    Accepted; what is done from time to time is not done by one task.",
             "PROTOCOL <type>",
             "    Reply with a test value of the specified type. <type> can be: string,",
-            "    integer, double, bignum, null, array, set, map, attrib, verbatim, true, false.",
+            "    integer, double, bignum, null, array, set, map, attrib, push, verbatim, true, false.",
             "QUICKLIST-PACKED-THRESHOLD <size>",
             "    Accepted; lists are held another way.",
             "RELOAD [option ...]",
@@ -425,7 +464,8 @@ fn debug_help() -> Reply {
             "SET-DISABLE-DENY-SCRIPTS (0|1)",
             "    Let scripts that this node evaluates call PROTOCOL too.",
             "SET-ACTIVE-EXPIRE (0|1)",
-            "    Accepted; the log says when keys end.",
+            "    Setting it to 0 lets keys end only when somebody finds that they have, on all",
+            "    nodes. Use it for test purposes.",
             "SLEEP <seconds>",
             "    Let this connection wait for <seconds>. Decimals allowed.",
             "STRINGMATCH-LEN <len> <pattern>",

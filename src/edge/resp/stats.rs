@@ -34,8 +34,12 @@ pub(super) struct Stats {
     pub(super) lookups_before: (Counter, Counter),
     /// The evicted keys that had been then.
     pub(super) evicted_before: Counter,
-    /// Commands in the second before the last tick. Survives a reset.
+    /// Commands in the second before the last tick, and bytes read and written. Survive a reset.
     pub(super) commands_per_second: Counter,
+    pub(super) input_per_second: Counter,
+    pub(super) output_per_second: Counter,
+    /// Commands that had changed something at the last `SAVE`. Survives a reset.
+    pub(super) saved_changes: Counter,
     /// Errors by their first word. Held for one look-up, never across an await.
     kinds: Mutex<BTreeMap<String, u64>>,
 }

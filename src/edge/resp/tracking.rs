@@ -2,7 +2,9 @@
 //!
 //! Keys are remembered by name, whatever their database, as in Redis, and before they are read: what changes afterwards is told. So a
 //! connection that tracks must take its messages over only after the reply of a read. Keys of `NOLOOP` clients: a connection puts its
-//! writes into brackets in the log, two messages on a channel that nobody else can know, so that the changes between them are its own.
+//! writes, and those of its scripts, into brackets in the log, two messages on a channel that nobody else can know, so that the changes
+//! between them are its own. A key that a transaction reads after it has written it is remembered by such a message at its place, for the
+//! write before it is no news.
 
 use super::clients::Client;
 use super::connection::Caller;
@@ -13,8 +15,8 @@ use super::script;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::table::{Run, Spec};
-use crate::node::Node;
+use crate::machine::table::{self, Run, Spec};
+use crate::node::{Called, Node, Notes};
 use bytes::{Bytes, BytesMut};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
@@ -27,6 +29,14 @@ pub(super) const DEFAULT_MAX_KEYS: usize = 1_000_000;
 
 /// Prefixes of one client.
 const MAX_PREFIXES: usize = 1_024;
+
+/// How channels begin on which nodes tell themselves what they put into the log: no subscriber hears of them.
+const BRACKETS: &[u8] = b"__plenary__:writer:";
+
+const PUBLISH: Bytes = Bytes::from_static(b"PUBLISH");
+
+/// How a message there begins that tells of a key which a client reads at this place.
+const READS: &[u8] = b"reads ";
 
 /// Where a client that speaks RESP2 is told of keys.
 const CHANNEL: &[u8] = b"__redis__:invalidate";
@@ -71,7 +81,7 @@ pub(super) struct Tracking {
     /// How many clients track: none spares the lock.
     clients: AtomicUsize,
     pub(super) max_keys: AtomicUsize,
-    /// Brackets the writes of a client: drawn at the start, so that no client can guess it.
+    /// Brackets the writes of a client: begins with [`BRACKETS`], the rest is drawn at the start, so that no client can guess it.
     bracket: Bytes,
     /// Held to look up or change, never across an await. A client's own locks may be taken while it is held, not the other way.
     table: Mutex<Table>,
@@ -106,10 +116,11 @@ impl Default for Tracking {
         // Without chance the name can be guessed, and somebody could keep others from hearing of changes: no reason not to start.
         let _ = getrandom::fill(&mut secret);
         let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let bracket = [BRACKETS, hex.as_bytes()].concat();
         Self {
             clients: AtomicUsize::new(0),
             max_keys: AtomicUsize::new(DEFAULT_MAX_KEYS),
-            bracket: Bytes::from(format!("__plenary__:writer:{hex}")),
+            bracket: bracket.into(),
             table: Mutex::default(),
             watched: Mutex::default(),
         }
@@ -186,21 +197,44 @@ impl Tracking {
         }
     }
 
-    /// Notes that a client is about to read keys.
-    fn remember<'k>(&self, hub: &Hub, client: &Client, keys: impl Iterator<Item = &'k Bytes>) {
+    /// Notes that a client is about to read keys. Those it was not known to have read.
+    fn remember<'k>(&self, hub: &Hub, client: u64, keys: impl Iterator<Item = &'k [u8]>) -> Vec<&'k [u8]> {
         let mut table = self.table.lock();
+        if !table.clients.contains_key(&client) {
+            return Vec::new();
+        }
+        let mut noted = Vec::new();
         for key in keys {
             let new = match table.keys.get_mut(key) {
-                Some(readers) => readers.insert(client.id),
+                Some(readers) => readers.insert(client),
                 None => {
                     // Not a part of the buffer it came in, which would stay as long.
                     let key = Bytes::copy_from_slice(key);
-                    table.keys.insert(key, BTreeSet::from([client.id])).is_none()
+                    table.keys.insert(key, BTreeSet::from([client])).is_none()
                 }
             };
-            table.items += usize::from(new);
+            if new {
+                table.items += 1;
+                noted.push(key);
+            }
         }
         self.shrink(hub, &mut table);
+        noted
+    }
+
+    /// A client did not read these keys after all.
+    fn forget<'k>(&self, client: u64, keys: impl Iterator<Item = &'k Bytes>) {
+        let mut table = self.table.lock();
+        for key in keys {
+            if let Some(readers) = table.keys.get_mut(key)
+                && readers.remove(&client)
+            {
+                if readers.is_empty() {
+                    table.keys.swap_remove(key);
+                }
+                table.items -= 1;
+            }
+        }
     }
 
     /// Keeps the limit of keys, by telling of some as if they had changed.
@@ -274,14 +308,22 @@ impl Tracking {
         }
     }
 
-    /// Whether a message is a bracket: the writes after it are this client's, or nobody's.
-    pub(super) fn is_bracket(&self, channel: &Bytes, message: &Bytes) -> bool {
-        if *channel != self.bracket {
-            return false;
+    /// Whether a message is none for subscribers, but from a node to itself: the writes after it are this client's, or nobody's; or a client
+    /// reads a key here.
+    pub(super) fn is_bracket(&self, hub: &Hub, channel: &Bytes, message: &Bytes) -> bool {
+        if *channel == self.bracket {
+            let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u64>().ok();
+            if let Some(read) = message.strip_prefix(READS) {
+                let end = read.iter().position(|byte| *byte == b' ');
+                let parts = end.and_then(|end| Some((number(&read[..end])?, &read[end + 1..])));
+                if let Some((client, key)) = parts {
+                    self.remember(hub, client, std::iter::once(key));
+                }
+            } else {
+                self.table.lock().writer = number(message).filter(|id| *id > 0);
+            }
         }
-        let writer = std::str::from_utf8(message).ok().and_then(|id| id.parse().ok());
-        self.table.lock().writer = writer.filter(|id| *id > 0);
-        true
+        channel.starts_with(BRACKETS)
     }
 }
 
@@ -368,19 +410,64 @@ fn invalidation(protocol: Protocol, keys: Option<&[&Bytes]>) -> Bytes {
 }
 
 impl Caller {
-    /// Notes the keys that a command is about to read, if the connection tracks those. Of a script nobody knows what it reads: it names keys.
-    pub(super) fn note_reads(&self, spec: &Spec, argv: &[Bytes]) {
-        if !self.tracks || !(matches!(spec.run, Run::Read(_)) || script::runs_one(spec)) {
-            return;
+    /// Notes the keys that a command is about to read, if the connection tracks those: of a script those it names, whatever it will read. The
+    /// keys that are new.
+    pub(super) fn note_reads(&self, spec: &Spec, argv: &[Bytes]) -> BTreeSet<Bytes> {
+        if !self.tracks_reads_of(spec) {
+            return BTreeSet::new();
         }
-        let remembered = self.client.tracking.lock().as_ref().is_some_and(|mode| {
+        let (hub, keys) = (&self.shared.hub, spec.keys_of(argv).into_iter());
+        let new = hub
+            .tracking
+            .remember(hub, self.client.id, keys.map(|key| &key[..]));
+        new.into_iter().map(Bytes::copy_from_slice).collect()
+    }
+
+    /// Forgets what was noted of scripts, if they called nothing that reads. Where nobody knows what they called they may have.
+    pub(super) fn forget_unread(&self, noted: &BTreeSet<Bytes>, notes: &Notes) {
+        let reads = |called: &Called| {
+            let spec = table::by_name(called.command);
+            spec.is_none_or(|spec| matches!(spec.run, Run::Read(_)))
+        };
+        if !noted.is_empty() && !notes.calls.is_empty() && !notes.calls.iter().any(reads) {
+            self.shared.hub.tracking.forget(self.client.id, noted.iter());
+        }
+    }
+
+    fn tracks_reads_of(&self, spec: &Spec) -> bool {
+        let reads = || matches!(spec.run, Run::Read(_)) || script::runs_one(spec);
+        let remembered = |mode: &Mode| {
             !(mode.broadcast || (mode.opt_in && !mode.caching) || (mode.opt_out && mode.caching))
-        });
-        if remembered {
-            let hub = &self.shared.hub;
-            hub.tracking
-                .remember(hub, &self.client, spec.keys_of(argv).into_iter());
+        };
+        self.tracks && reads() && self.client.tracking.lock().as_ref().is_some_and(remembered)
+    }
+
+    /// Those keys a command of a transaction reads that the transaction has written before, as messages to this node at the place of the command.
+    /// The other keys are noted at once.
+    pub(super) fn note_reads_in_place(
+        &self,
+        spec: &Spec,
+        argv: &[Bytes],
+        written: &mut BTreeSet<Bytes>,
+    ) -> Vec<Command> {
+        if !self.tracks {
+            return Vec::new();
         }
+        let keys = spec.keys_of(argv);
+        if !self.tracks_reads_of(spec) {
+            written.extend(keys.into_iter().cloned());
+            return Vec::new();
+        }
+        let (later, now): (Vec<&Bytes>, Vec<&Bytes>) =
+            keys.into_iter().partition(|key| written.contains(*key));
+        let hub = &self.shared.hub;
+        hub.tracking
+            .remember(hub, self.client.id, now.into_iter().map(|key| &key[..]));
+        let in_place = |key: &Bytes| {
+            let message = [READS, format!("{} ", self.client.id).as_bytes(), key].concat();
+            Command::new(0, [PUBLISH, hub.tracking.bracket.clone(), message.into()])
+        };
+        later.into_iter().map(in_place).collect()
     }
 
     /// What `CLIENT CACHING` said is said of one command.
@@ -394,8 +481,8 @@ impl Caller {
         }
     }
 
-    /// Puts writes into brackets, if the connection does not want to hear of them. Whether it did.
-    pub(super) fn bracket(&self, commands: &mut Vec<Command>) -> bool {
+    /// The brackets around what the connection writes, if it does not want to hear of it.
+    pub(super) fn brackets(&self) -> Option<(Command, Command)> {
         let asked = || {
             self.client
                 .tracking
@@ -404,19 +491,20 @@ impl Caller {
                 .is_some_and(|mode| mode.no_loop)
         };
         if !self.tracks || !asked() {
-            return false;
+            return None;
         }
         let channel = &self.shared.hub.tracking.bracket;
-        let message = |id: u64| {
-            let words = [
-                Bytes::from_static(b"PUBLISH"),
-                channel.clone(),
-                id.to_string().into(),
-            ];
-            Command::new(0, words)
+        let message = |id: u64| Command::new(0, [PUBLISH, channel.clone(), id.to_string().into()]);
+        Some((message(self.client.id), message(0)))
+    }
+
+    /// Puts writes into their brackets, if there are any. Whether it did.
+    pub(super) fn bracket(&self, commands: &mut Vec<Command>) -> bool {
+        let Some((before, after)) = self.brackets() else {
+            return false;
         };
-        commands.insert(0, message(self.client.id));
-        commands.push(message(0));
+        commands.insert(0, before);
+        commands.push(after);
         true
     }
 

@@ -101,12 +101,43 @@ pub(super) const SERVER: &[Spec] = &[
 
 const PLENARY: &str = "plenary 0.1.0";
 
+/// What all of these have in common.
+const NO_CLUSTER: &str = "Refused: this endpoint is not a node of a Redis Cluster";
+/// Flags of what changes a Redis Cluster.
+const CHANGES: &str = "admin stale no_async_loading";
+
 /// Of a Redis Cluster, which this endpoint is not: refused as a standalone Redis refuses them.
 #[rustfmt::skip]
 pub(super) const CLUSTER: &[Spec] = &[
-    local("READONLY", "").categories("connection").since("3.0.0").flags(QUICK).summary("Refused: this endpoint is not a node of a Redis Cluster"),
-    local("READWRITE", "").categories("connection").since("3.0.0").flags(QUICK).summary("Refused: this endpoint is not a node of a Redis Cluster"),
-    local("ASKING", "").categories("connection").since("3.0.0").flags("fast").summary("Refused: this endpoint is not a node of a Redis Cluster"),
-    local("CLUSTER", "subcommand [argument ...]").since("3.0.0")
-        .summary("Refused: this endpoint is not a node of a Redis Cluster"),
+    local("READONLY", "").categories("connection").since("3.0.0").flags(QUICK).summary(NO_CLUSTER),
+    local("READWRITE", "").categories("connection").since("3.0.0").flags(QUICK).summary(NO_CLUSTER),
+    local("ASKING", "").categories("connection").since("3.0.0").flags("fast").summary(NO_CLUSTER),
+    local("CLUSTER", "subcommand [argument ...]").since("3.0.0").summary(NO_CLUSTER),
+    local("CLUSTER|ADDSLOTS", "slot [slot ...]").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|ADDSLOTSRANGE", "start-slot end-slot [start-slot end-slot ...]").since("7.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|BUMPEPOCH", "").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|COUNT-FAILURE-REPORTS", "node-id").since("3.0.0").flags("admin stale").summary(NO_CLUSTER),
+    local("CLUSTER|COUNTKEYSINSLOT", "slot").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|DELSLOTS", "slot [slot ...]").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|DELSLOTSRANGE", "start-slot end-slot [start-slot end-slot ...]").since("7.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|FAILOVER", "[options]").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|FLUSHSLOTS", "").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|FORGET", "node-id").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|GETKEYSINSLOT", "slot count").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|HELP", "").since("5.0.0").flags(CALM).summary(NO_CLUSTER),
+    local("CLUSTER|INFO", "").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|KEYSLOT", "name").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|LINKS", "").since("7.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|MEET", "ip port [cluster-bus-port]").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|MYID", "").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|NODES", "").since("3.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|REPLICAS", "node-id").since("5.0.0").flags("admin stale").summary(NO_CLUSTER),
+    local("CLUSTER|REPLICATE", "node-id").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|RESET", "[hard-soft]").since("3.0.0").flags("admin noscript stale").summary(NO_CLUSTER),
+    local("CLUSTER|SAVECONFIG", "").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|SET-CONFIG-EPOCH", "config-epoch").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|SETSLOT", "slot subcommand [node-id]").since("3.0.0").flags(CHANGES).summary(NO_CLUSTER),
+    local("CLUSTER|SHARDS", "").since("7.0.0").flags("stale").summary(NO_CLUSTER),
+    local("CLUSTER|SLAVES", "node-id").since("3.0.0").flags("admin stale").summary(NO_CLUSTER),
+    local("CLUSTER|SLOTS", "").since("3.0.0").flags("stale").summary(NO_CLUSTER),
 ];

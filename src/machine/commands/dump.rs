@@ -1,4 +1,4 @@
-//! `DUMP` and `RESTORE`: values in the encoding of Redis' RDB files.
+//! `DUMP` and `RESTORE`: values in the encoding of Redis' RDB files; and the row of `MIGRATE`, which the edge runs.
 //!
 //! Follows Redis 7.0. Where a row differs on purpose, the row says so.
 
@@ -7,13 +7,23 @@ use crate::machine::event::Classes;
 use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::rdb::{self, Fault};
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::table::{Spec, read, write};
+use crate::machine::table::{Spec, local, read, write};
+use bytes::Bytes;
 
 pub(super) const COMMANDS: &[Spec] = &[
     // Differs: of the encodings that Redis reads we write the plain ones.
     read("DUMP", "key", dump)
         .since("2.6.0")
         .summary("A value as bytes that RESTORE takes, here or at a Redis."),
+    local(
+        "MIGRATE",
+        "host port key destination-db timeout [COPY] [REPLACE] [AUTH password] [AUTH2 username password] [KEYS key [key ...]]",
+    )
+    .since("2.6.0")
+    .flags("write movablekeys")
+    .categories("keyspace dangerous")
+    .finder(migrated)
+    .summary("Takes keys to another Redis or cluster, and removes here what arrived there."),
     write(
         "RESTORE",
         "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
@@ -25,14 +35,40 @@ pub(super) const COMMANDS: &[Spec] = &[
     .summary("Puts a value from the bytes that DUMP gave, here or at a Redis."),
 ];
 
+pub(super) const SERVER: &[Spec] = &[
+    // What a node of Redis Cluster says in the place of RESTORE.
+    write(
+        "RESTORE-ASKING",
+        "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]",
+        restore,
+    )
+    .since("3.0.0")
+    .flags("denyoom asking")
+    .categories("keyspace dangerous")
+    .summary("The same as RESTORE."),
+];
+
+/// The key in its place, or those behind `KEYS`; none where both are named.
+fn migrated(argv: &[Bytes]) -> Vec<usize> {
+    let mut at = 6;
+    while let Some(word) = argv.get(at) {
+        at += match word.to_ascii_lowercase().as_slice() {
+            b"keys" if argv[3].is_empty() => return (at + 1..argv.len()).collect(),
+            b"keys" => return Vec::new(),
+            b"auth" => 2,
+            b"auth2" => 3,
+            _ => 1,
+        };
+    }
+    vec![3]
+}
+
 fn dump(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let Some(value) = view.get(args.key()?) else {
         return Ok(Reply::Nil);
     };
-    let payload = rdb::dump(value, view.now());
-    payload
-        .map(|payload| Reply::Bulk(payload.into()))
-        .ok_or_else(|| CommandError::Other(format!("ERR a {} cannot be dumped", value.type_name()).into()))
+    let payload = rdb::dump(value, view.now()).ok_or_else(|| rdb::no_payload(value))?;
+    Ok(Reply::Bulk(payload.into()))
 }
 
 /// What is said beside key, life and value.

@@ -59,4 +59,5 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("server", acl::COMMANDS),
     ("server", server::COMMANDS),
     ("server", key::SERVER),
+    ("server", dump::SERVER),
 ];

@@ -27,7 +27,7 @@ fn until_end(
 
 /// Total length u32, where the last item begins u32, count u16, then items each behind the length of the one before.
 pub(super) fn ziplist(bytes: &[u8]) -> Option<Vec<Bytes>> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let total = u32::from_le_bytes(reader.array()?);
     reader.array::<6>()?;
     if usize::try_from(total) != Ok(bytes.len()) {
@@ -66,7 +66,7 @@ fn ziplist_item(reader: &mut Reader<'_>) -> Option<Bytes> {
 
 /// Bytes of each integer u32, count u32, then they in order, each once.
 pub(super) fn intset(bytes: &[u8]) -> Option<Vec<Bytes>> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let width = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
     let count = usize::try_from(u32::from_le_bytes(reader.array()?)).ok()?;
     if !matches!(width, 2 | 4 | 8) || count.checked_mul(width)? != reader.rest.len() {
@@ -79,7 +79,7 @@ pub(super) fn intset(bytes: &[u8]) -> Option<Vec<Bytes>> {
 
 /// A count u8, then fields and values, each behind its length; a value has some bytes unused behind it.
 pub(super) fn zipmap(bytes: &[u8]) -> Option<Vec<Bytes>> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     reader.u8()?;
     let mut is_value = false;
     until_end(reader, |reader| {

@@ -402,7 +402,7 @@ pub(super) mod tests {
             let stream = any_stream(&mut chance, round);
             let mut payload = Vec::new();
             write(&mut payload, &stream).unwrap();
-            let mut reader = Reader { rest: &payload };
+            let mut reader = Reader::new(&payload);
             let restored = read(kind::STREAM_LISTPACKS_2, &mut reader).unwrap();
             assert_eq!(restored, stream, "round {round}");
             assert_eq!(restored.bytes(), stream.bytes());
@@ -421,7 +421,7 @@ pub(super) mod tests {
             for byte in flipped.chain([0, 1, 0x7f, 0x80, 0xf4, 0xff]) {
                 let mut damaged = payload.clone();
                 damaged[at] = byte;
-                let Some(read) = read(kind::STREAM_LISTPACKS_2, &mut Reader { rest: &damaged }) else {
+                let Some(read) = read(kind::STREAM_LISTPACKS_2, &mut Reader::new(&damaged)) else {
                     continue;
                 };
                 let ids: Vec<Id> = read.log.range(Id::MIN, Id::MAX).map(|entry| entry.id).collect();

@@ -166,9 +166,13 @@ impl Desk<'_> {
         if self.read_only && matches!(spec.run, Run::Write(_)) {
             return Some(READ_ONLY);
         }
-        let denied = self.permits(spec, argv).err()?;
-        self.notes.denied(denied, spec, argv);
-        Some(refusal(denied))
+        if let Err(denied) = self.permits(spec, argv) {
+            self.notes.denied(denied, spec, argv);
+            return Some(refusal(denied));
+        }
+        // Where it may not write, the leader says whether there is room.
+        let refused = self.may_write && self.out_of_memory && spec.needs_memory();
+        refused.then_some(OUT_OF_MEMORY)
     }
 
     /// As in Redis, a set that is not to be sorted is sorted for a script, by its elements.
@@ -248,11 +252,6 @@ impl Host for Desk<'_> {
         if let Some(error) = self.refuses(spec, argv) {
             self.notes.rejected(Some(spec), &error);
             return Reply::Error(error);
-        }
-        if self.may_write && self.out_of_memory && spec.needs_memory() {
-            // Where it may not write, the leader says whether there is room.
-            self.notes.rejected(Some(spec), &OUT_OF_MEMORY);
-            return Reply::Error(OUT_OF_MEMORY);
         }
         self.out_of_memory &= !spec.is_write();
         let (began, db) = (Instant::now(), self.db);

@@ -127,7 +127,9 @@ impl Job {
 
     fn answer(&mut self, verdict: Verdict) {
         // Whoever asked may have given up; the answer of what is proposed comes with the log.
-        let _ = self.answer.take().map(|answer| answer.send(verdict));
+        if let Some(answer) = self.answer.take() {
+            drop(answer.send(verdict));
+        }
     }
 }
 
@@ -770,13 +772,13 @@ impl Thread {
                 break;
             }
             desk.db = *db;
+            desk.call = number;
             let allowed = declared(&self.state, call).is_some_and(|flags| flags.allow_oom);
             desk.out_of_memory = out_of_memory && !allowed;
             if out_of_memory && !job.request.transaction && needs_memory(&self.state, call) {
                 replies.push(Reply::Error(OUT_OF_MEMORY));
                 break;
             }
-            desk.call = number;
             desk.signals = control.begin(&job.request, number);
             let written = desk.overlay.writes();
             replies.push(run(&mut self.engine, &mut desk, call));
@@ -904,7 +906,7 @@ fn effects_of(
         seed,
         relied_on: outcome.relied_on,
         revision,
-        commands: outcome.commands,
+        commands: job.request.surround(outcome.commands),
         reply,
     }
 }

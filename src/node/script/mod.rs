@@ -136,7 +136,8 @@ impl Scripts {
     pub(super) async fn run(&self, request: Request) -> Result<(Written, Notes)> {
         let request = Arc::new(request);
         let name = request.name();
-        if request.only_reads() || !self.writers.lock().contains(&name) {
+        // A transaction goes to the leader at once: what was ended in it here would be begun there anew.
+        if request.only_reads() || !request.transaction && !self.writers.lock().contains(&name) {
             match self.evaluate(self.job(&request, 0, Place::Here)).await {
                 Verdict::Direct(reply, index, notes) => return Ok((written(reply, index), notes)),
                 Verdict::Busy(error) if request.only_reads() => return Ok(busy(error)),

@@ -18,6 +18,8 @@ pub struct Request {
     pub transaction: bool,
     /// Whether somebody looks on where it was asked for: the commands that its scripts run are to be shown there.
     pub shows: bool,
+    /// What goes into the log before what it writes, and after; nothing where it writes nothing.
+    pub around: Option<(Command, Command)>,
 }
 
 /// One thing to run.
@@ -88,6 +90,20 @@ impl Request {
         !self.transaction && self.calls.iter().all(|(_, call)| reads(call))
     }
 
+    /// What it wrote, with what goes around it.
+    pub(super) fn surround(&self, written: Vec<Command>) -> Vec<Command> {
+        match &self.around {
+            Some((before, after)) if !written.is_empty() => {
+                let mut all = Vec::with_capacity(written.len() + 2);
+                all.push(before.clone());
+                all.extend(written);
+                all.push(after.clone());
+                all
+            }
+            _ => written,
+        }
+    }
+
     /// What the request is remembered by: the texts it runs. Transactions are not told apart.
     pub(super) fn name(&self) -> Bytes {
         match &self.calls[..] {
@@ -129,6 +145,12 @@ impl Request {
         }
         if self.transaction {
             parts.push(Command::new(0, [word(b"transaction")]));
+        }
+        if let Some((before, after)) = &self.around {
+            for (kind, command) in [(&b"before"[..], before), (b"after", after)] {
+                let argv = std::iter::once(word(kind)).chain(command.argv.iter().cloned());
+                parts.push(Command::new(command.db, argv));
+            }
         }
         for watch in &self.watches {
             let version = watch.version.to_string().into();
@@ -178,6 +200,7 @@ impl Request {
         let entry = entry::decode(bytes).ok()?;
         let number = |bytes: &Bytes| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
         let (mut request, mut finished) = (Self::default(), 0);
+        let mut around = (None, None);
         for Command { db, argv } in entry.commands {
             let (kind, rest) = argv.split_first()?;
             match (&kind[..], rest) {
@@ -185,6 +208,8 @@ impl Request {
                 (b"user", [user]) => request.user = user.clone(),
                 (b"shows", []) => request.shows = true,
                 (b"transaction", []) => request.transaction = true,
+                (b"before", [_, ..]) => around.0 = Some(Command::new(db, rest.to_vec())),
+                (b"after", [_, ..]) => around.1 = Some(Command::new(db, rest.to_vec())),
                 (b"watch", [key, version]) => request.watches.push(Watch {
                     db,
                     key: key.clone(),
@@ -221,6 +246,7 @@ impl Request {
                 _ => return None,
             }
         }
+        request.around = around.0.zip(around.1);
         let Origin { node, start, number } = entry.origin;
         Some((Waiter { node, start, number }, finished, request))
     }
@@ -266,7 +292,15 @@ mod tests {
             calls: vec![(0, script), (1, function), (2, Call::Command(words("SET k v")))],
             transaction: true,
             shows: true,
+            around: Some((
+                Command::new(0, words("PUBLISH c 1")),
+                Command::new(0, words("PUBLISH c 0")),
+            )),
         };
+        let set = vec![Command::new(0, words("SET k v"))];
+        assert_eq!(request.surround(set.clone()).len(), 3);
+        assert_eq!(request.surround(Vec::new()), Vec::new());
+        assert_eq!(Request::default().surround(set.clone()), set);
         let caller = Waiter {
             node: 1,
             start: 2,

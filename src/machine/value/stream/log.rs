@@ -81,8 +81,12 @@ impl Log {
 
     /// Adds a node that comes from elsewhere, behind the others. False, and nothing has changed, where it is not behind them.
     pub(in crate::machine) fn push_node(&mut self, node: Node) -> bool {
-        let is_behind = self.last_entry().is_none_or(|last| last < node.first());
-        if !is_behind || self.nodes.contains_key(&node.first()) {
+        // What is before the last node is before its first id: that was asked when it came.
+        let is_behind = self.nodes.last_key_value().is_none_or(|(first, last)| {
+            let mut entries = last.entries();
+            *first < node.first() && entries.next_back().is_none_or(|entry| entry.id < node.first())
+        });
+        if !is_behind {
             return false;
         }
         (self.len, self.bytes) = (self.len + node.len(), self.bytes + node.bytes());

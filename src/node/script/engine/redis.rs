@@ -5,7 +5,8 @@ use super::raise::{self, Args, Raised, refusal};
 use super::{Host, sha1_hex};
 use crate::machine::reply::Reply;
 use bytes::Bytes;
-use mlua::{Function, Lua, MultiValue, Table, Value};
+use mlua::thread::ThreadStatus;
+use mlua::{Function, Lua, MultiValue, Table, Thread, Value};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -21,6 +22,9 @@ const REPLICATION: [(&str, u8); 5] = [
     ("REPL_ALL", 3),
 ];
 
+/// With more arguments than these a call leaves too little of the 8,000 values that the stack of a function in Lua may hold.
+const CROWDED: usize = 7_000;
+
 /// Passes what a script asks to the host of its run and the answer back. The functions of `redis` live as long as the Lua state, the
 /// host is only lent to one run: `door` is the function that reaches it, there while the run lasts.
 pub(super) struct Desk {
@@ -30,6 +34,12 @@ pub(super) struct Desk {
     resp3: Cell<bool>,
     /// The memory of the Lua state: the most bytes that one call says.
     pub(super) bytes_max: usize,
+    /// The body of `aside`.
+    worker: RefCell<Option<Function>>,
+    /// A coroutine with a stack of its own, for a call whose arguments fill the script's.
+    aside: RefCell<Option<Thread>>,
+    work: RefCell<Option<(Vec<Bytes>, bool)>>,
+    done: RefCell<Option<mlua::Result<Value>>>,
 }
 
 enum Asked {
@@ -46,6 +56,10 @@ impl Desk {
             answer: RefCell::default(),
             resp3: Cell::default(),
             bytes_max,
+            worker: RefCell::default(),
+            aside: RefCell::default(),
+            work: RefCell::default(),
+            done: RefCell::default(),
         }
     }
 
@@ -57,6 +71,7 @@ impl Desk {
         run: impl FnOnce() -> mlua::Result<R>,
     ) -> mlua::Result<R> {
         self.resp3.set(false);
+        self.prepare(lua)?;
         lua.scope(|scope| {
             let door = scope.create_function_mut(|_, ()| {
                 self.serve(host);
@@ -67,6 +82,31 @@ impl Desk {
             self.door.replace(None);
             result
         })
+    }
+
+    /// Has the coroutine of [`Desk::aside`] ready; it ends when it is killed at its work.
+    fn prepare(&self, lua: &Lua) -> mlua::Result<()> {
+        let mut aside = self.aside.borrow_mut();
+        let ready = |thread: &Thread| thread.status() == ThreadStatus::Resumable;
+        if !aside.as_ref().is_some_and(ready)
+            && let Some(worker) = &*self.worker.borrow()
+        {
+            *aside = Some(lua.create_thread(worker.clone())?);
+        }
+        Ok(())
+    }
+
+    /// Runs a command where there is room on Lua's stack: `redis.call('DEL', unpack(keys))` may fill it, and mlua wants some of it.
+    fn aside(&self, argv: Vec<Bytes>, raises: bool) -> mlua::Result<Value> {
+        let thread = self.aside.borrow().clone().ok_or(mlua::Error::StackError)?;
+        self.work.replace(Some((argv, raises)));
+        // Whether there was room to say that it has paused says nothing of the work.
+        let resumed = thread.resume::<()>(());
+        self.work.replace(None);
+        match self.done.take() {
+            Some(done) => done,
+            None => Err(resumed.err().unwrap_or(mlua::Error::StackError)),
+        }
     }
 
     /// Whether the script chose RESP3.
@@ -119,7 +159,7 @@ impl Desk {
 }
 
 /// The table `redis` of scripts and of functions that run.
-pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, spread: &Function, version: &str) -> mlua::Result<Table> {
+pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, worker: &Function, version: &str) -> mlua::Result<Table> {
     let redis = lua.create_table()?;
     add_log(lua, &redis, desk)?;
     add_version(&redis, version)?;
@@ -127,14 +167,18 @@ pub(super) fn table(lua: &Lua, desk: &Rc<Desk>, spread: &Function, version: &str
         redis.raw_set(name, flag)?;
     }
     for (name, raises) in [("call", true), ("pcall", false)] {
-        let (at, there) = (Rc::clone(desk), Rc::clone(desk));
-        let few = lua.create_function(move |lua, values| call(lua, &at, values, raises))?;
-        let many = lua.create_function(move |lua, (values, count): (Table, usize)| {
-            let values: mlua::Result<_> = (1..=count).map(|index| values.raw_get(index)).collect();
-            call(lua, &there, MultiValue::from_vec(values?), raises)
-        })?;
-        redis.raw_set(name, spread.call::<Function>((few, many))?)?;
+        let at = Rc::clone(desk);
+        let function = lua.create_function(move |lua, values| call(lua, &at, values, raises))?;
+        redis.raw_set(name, function)?;
     }
+    let at = Rc::clone(desk);
+    let work = lua.create_function(move |lua, ()| {
+        if let Some((argv, raises)) = at.work.take() {
+            at.done.replace(Some(run_command(lua, &at, argv, raises)));
+        }
+        Ok(())
+    })?;
+    desk.worker.replace(Some(worker.call(work)?));
     let at = Rc::clone(desk);
     redis.raw_set(
         "acl_check_cmd",
@@ -202,6 +246,13 @@ fn call(lua: &Lua, desk: &Desk, values: MultiValue, raises: bool) -> mlua::Resul
             return raise::refusal_table(lua, format!("ERR {text}").as_bytes(), false).map(Value::Table);
         }
     };
+    if argv.len() > CROWDED {
+        return desk.aside(argv, raises);
+    }
+    run_command(lua, desk, argv, raises)
+}
+
+fn run_command(lua: &Lua, desk: &Desk, argv: Vec<Bytes>, raises: bool) -> mlua::Result<Value> {
     let reply = desk.ask("redis.call/pcall", Asked::Call(argv))?;
     match &reply {
         Reply::Error(error) if raises => {

@@ -4,8 +4,7 @@ local behind, fail, refuse, rethrow, plain, kept, stopped, halt, loadstring = ..
 local pcall, xpcall, type, load = pcall, xpcall, type, load
 local next, pairs, rawget, rawset = next, pairs, rawget, rawset
 local byte, compiled_mark = string.byte, 27
-local select = select
-local create, resume = coroutine.create, coroutine.resume
+local create, resume, yield = coroutine.create, coroutine.resume, coroutine.yield
 local M = { coroutine = {} }
 
 local function outcome(ok, ...)
@@ -106,17 +105,13 @@ function M.load(f, name)
   return nil, kept(problem)
 end
 
--- A function of Rust's cannot be given as many values as Lua's stack holds: there, many of them are handed over in a table.
-function M.spread(few, many)
-  return function(...)
-    local count = select("#", ...)
-    local answer
-    if count <= 4000 then
-      answer = few(...)
-    else
-      answer = many({...}, count)
+-- The body of a coroutine that does one piece of work each time it is resumed: see `Desk::aside`.
+function M.worker(work)
+  return function()
+    while true do
+      work()
+      yield()
     end
-    return answer
   end
 end
 

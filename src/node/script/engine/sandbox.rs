@@ -164,7 +164,7 @@ impl Vm {
         real.raw_set("struct", struct_::table(&lua, &shared)?)?;
         real.raw_set("bit", bit::table(&lua)?)?;
         real.raw_set("os", clock(&lua, &meter)?)?;
-        let redis = redis::table(&lua, &desk, &parts.raw_get("spread")?, limits.redis_version)?;
+        let redis = redis::table(&lua, &desk, &parts.raw_get("worker")?, limits.redis_version)?;
         let handler = lua.create_function(handle)?;
         if purpose == Purpose::Scripts {
             redis::add_eval_only(&lua, &redis)?;

@@ -437,6 +437,37 @@ fn functions_that_are_not_lua_end_too() {
 }
 
 #[test]
+fn a_call_may_fill_the_stack_with_its_arguments() {
+    let mut engine = engine();
+    let mut host = Store::default();
+    let mut run = |script: &str| {
+        shown(&eval_with(
+            &mut engine,
+            script,
+            &run_for(5_000, 60_000),
+            &mut host,
+        ))
+    };
+    let many = "local t = {} for i = 1, 7999 do t[i] = i end ";
+    assert_eq!(
+        run(&format!("{many} return redis.call('rpush', 'l', unpack(t))")),
+        "7999"
+    );
+    assert_eq!(
+        run(&format!(
+            "{many} redis.pcall('rpush', 'l', unpack(t)) return redis.call('rpush', 'l', unpack(t))"
+        )),
+        "23997"
+    );
+    let refused = run(&format!("{many} return redis.call('incr', 'k', unpack(t))"));
+    assert!(
+        refused.contains("Wrong number of args") && refused.ends_with("on @user_script:1."),
+        "{refused}"
+    );
+    assert_eq!(host.lists[&Bytes::from_static(b"l")].len(), 23_997);
+}
+
+#[test]
 fn a_killed_script_says_so_and_where() {
     let mut engine = engine();
     let run = run_for(5_000, 60_000);

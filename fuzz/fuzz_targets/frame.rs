@@ -8,6 +8,7 @@ use plenary::edge::resp::frame::{Limits, Parser};
 const LIMITS: Limits = Limits {
     arguments: 64,
     bulk_bytes: 64 << 10,
+    command_bytes: 4 * 64 << 10,
 };
 
 fn parse(pieces: &[&[u8]], known: bool) -> String {

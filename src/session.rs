@@ -320,11 +320,8 @@ impl Sessions {
             let Some(slot) = view.slot(&key) else {
                 return Ok(None);
             };
-            Ok(Some(Session::read(
-                id.clone(),
-                slot.value.as_session()?,
-                slot.deadline,
-            )))
+            let session = slot.value.as_session()?;
+            Ok(Some(Session::read(id.clone(), session, slot.deadline, view.now())))
         };
         Ok(cache.view(read).await?)
     }
@@ -373,7 +370,7 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    fn read(id: SessionId, session: &value::Session, deadline: Option<Millis>) -> Self {
+    fn read(id: SessionId, session: &value::Session, deadline: Option<Millis>, now: Millis) -> Self {
         Self {
             id,
             version: session.version,
@@ -384,8 +381,8 @@ impl Session {
             owner: session.owner.clone(),
             items: session
                 .items
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone()))
+                .living(now)
+                .map(|item| (item.name.clone(), item.value.clone()))
                 .collect(),
             changes: BTreeMap::new(),
             settings: Settings::default(),

@@ -1447,6 +1447,7 @@ impl Keyspace<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::value::session::{Holder, Mode};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -1461,7 +1462,8 @@ mod tests {
         Field(u8, u8, usize),
         Unfield(u8, u8),
         FieldDeadline(u8, u8, Option<Millis>),
-        Session(u8, Option<Millis>),
+        Session(u8, u8, Option<Millis>),
+        Lock(u8, Millis),
         Rename(u8, u8),
         Swap,
         Flush,
@@ -1480,7 +1482,8 @@ mod tests {
             3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
             2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
             2 => (key(), 0u8..4, deadline()).prop_map(|(key, field, at)| Change::FieldDeadline(key, field, at)),
-            2 => (key(), deadline()).prop_map(|(key, at)| Change::Session(key, at)),
+            2 => (key(), 0u8..3, deadline()).prop_map(|(key, owner, at)| Change::Session(key, owner, at)),
+            2 => (key(), 1u64..400).prop_map(|(key, at)| Change::Lock(key, at)),
             1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
             1 => Just(Change::Swap),
             1 => Just(Change::Flush),
@@ -1515,7 +1518,27 @@ mod tests {
             Change::FieldDeadline(key, field, at) => {
                 drop(keys.change_hash(&name(*key), |hash| hash.set_deadline(&[*field], *at)));
             }
-            Change::Session(key, at) => keys.put_until(&name(*key), Session::default().into_value(), *at),
+            Change::Session(key, owner, at) => {
+                let session = Session {
+                    owner: Bytes::copy_from_slice(&vec![b'o'; usize::from(*owner)]),
+                    ..Session::default()
+                };
+                keys.put_until(&name(*key), session.into_value(), *at);
+            }
+            Change::Lock(key, at) => {
+                let session = keys.view().session(&name(*key)).ok().flatten().cloned();
+                if let Some(mut session) = session {
+                    session.lock.give(Holder {
+                        token: keys.next_version(),
+                        mode: Mode::Shared,
+                        text: Bytes::from_static(b"me"),
+                        since: 0,
+                        deadline: *at,
+                    });
+                    session.owner = Bytes::from_static(b"locker");
+                    keys.change_session(&name(*key), session, None);
+                }
+            }
             Change::Rename(from, to) if from != to => drop(keys.rename(&name(*from), &name(*to))),
             Change::Rename(..) | Change::Advance(_) => {}
             Change::Swap => keys.swap(0, 1),
@@ -1528,6 +1551,7 @@ mod tests {
         let (mut deadlines, mut field_deadlines) = (BTreeSet::new(), BTreeSet::new());
         let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
         let (mut sessions, mut sessions_with_deadline) = (HashMap::new(), HashMap::new());
+        let mut owned = BTreeSet::new();
         for (db, key, slot) in store.slots() {
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
@@ -1542,7 +1566,11 @@ mod tests {
             };
             bytes += key.len() + content + OVERHEAD_BYTES;
             *keys.entry(db).or_insert(0) += 1;
-            if slot.value.is_session() {
+            if let Value::Session(session) = &slot.value {
+                field_deadlines.extend(session.first_deadline().map(|at| (at, db, key.clone())));
+                if !session.owner.is_empty() {
+                    owned.insert((db, session.owner.clone(), session.created_at, key.clone()));
+                }
                 *sessions.entry(db).or_insert(0) += 1;
                 *sessions_with_deadline.entry(db).or_insert(0) += usize::from(slot.deadline.is_some());
             }
@@ -1555,6 +1583,7 @@ mod tests {
         assert_eq!(store.bytes(), bytes);
         assert_eq!(store.deadlines, deadlines);
         assert_eq!(store.field_deadlines, field_deadlines);
+        assert_eq!(store.owned, owned);
         for db in 0..2 {
             let count = |of: &HashMap<u8, usize>| of.get(&db).copied().unwrap_or(0);
             assert_eq!(

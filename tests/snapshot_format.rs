@@ -61,7 +61,10 @@ const COMMANDS: &[(u8, &str)] = &[
         "SESSION.CREATE session 1800000 OWNER ann ABSOLUTE 99000000 ITEMS 2 name Ann theme dark",
     ),
     (15, "SESSION.SAVE session 1 SET 1 theme light"),
-    (15, "SESSION.CREATE locked 1800000 SLACK 5000 OWNER ann ITEMS 3 a 1 b 2 c 3 EXPIRE 1 b 600000"),
+    (
+        15,
+        "SESSION.CREATE locked 1800000 SLACK 5000 OWNER ann ITEMS 3 a 1 b 2 c 3 EXPIRE 1 b 600000",
+    ),
     (15, "SESSION.SAVE locked 1 DEL 1 a SET 1 c 4"),
     (15, "SESSION.LOCK locked SHARED web-1 60000"),
     (15, "SESSION.LOCK locked SHARED web-2 70000"),

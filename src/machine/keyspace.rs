@@ -364,14 +364,22 @@ impl Store {
         let ended = What::Ended(reason, content.then(|| session.clone()));
         self.tell_session(db, key, session, ended);
         if !session.is_retired() {
-            self.notify(db, Classes::MODULE, &format!("session.ended.{}", reason.name()), key);
+            self.notify(
+                db,
+                Classes::MODULE,
+                &format!("session.ended.{}", reason.name()),
+                key,
+            );
         }
     }
 
     /// The sessions of an owner in a database, oldest first; those among them that have ended and were not removed yet.
     fn owned(&self, db: u8, owner: &Bytes) -> impl Iterator<Item = &Bytes> {
         let from = (db, owner.clone(), 0, Bytes::new());
-        let of = self.owned.range(from..).take_while(move |(of, by, _, _)| *of == db && by == owner);
+        let of = self
+            .owned
+            .range(from..)
+            .take_while(move |(of, by, _, _)| *of == db && by == owner);
         of.map(|(_, _, _, key)| key)
     }
 
@@ -1246,7 +1254,8 @@ impl Keyspace<'_> {
         if deadline.is_some_and(|deadline| deadline <= self.now()) {
             self.remove_for(key, Reason::Absolute);
         } else {
-            self.store.insert_untold(self.db, key, session.into_value(), deadline);
+            self.store
+                .insert_untold(self.db, key, session.into_value(), deadline);
         }
         self.store.revision
     }
@@ -1258,16 +1267,21 @@ impl Keyspace<'_> {
 
     /// Gives a living session another key, which must be free. `old`, if anything, stays under the one it had until its deadline.
     pub fn rename_session(&mut self, from: &[u8], to: &[u8], old: Option<(Session, Option<Millis>)>) {
-        let Some((slot, true)) = self.take(from) else { return };
+        let Some((slot, true)) = self.take(from) else {
+            return;
+        };
         if let Some((copy, deadline)) = old {
-            self.store.insert_untold(self.db, from, copy.into_value(), deadline);
+            self.store
+                .insert_untold(self.db, from, copy.into_value(), deadline);
         }
         self.put_renamed(from, to, slot);
     }
 
     /// Puts the slot that was under `from`.
     fn put_renamed(&mut self, from: &[u8], to: &[u8], slot: Slot) {
-        let replaced = self.store.insert_untold(self.db, to, slot.value.clone(), slot.deadline);
+        let replaced = self
+            .store
+            .insert_untold(self.db, to, slot.value.clone(), slot.deadline);
         replaced.inspect(|old| self.store.tell_session_end(self.db, to, old, Reason::Replaced));
         if let Value::Session(session) = &slot.value {
             let what = What::Renamed(Bytes::copy_from_slice(from));

@@ -264,7 +264,10 @@ mod tests {
         assert_eq!((events.last(), events.lost()), (EVENTS_MAX as u64 + 5, 5));
         let positions = |after| -> Vec<u64> { events.after(after).map(|event| event.position).collect() };
         assert_eq!(positions(5).len(), EVENTS_MAX);
-        assert_eq!(positions(EVENTS_MAX as u64 + 3), [EVENTS_MAX as u64 + 4, EVENTS_MAX as u64 + 5]);
+        assert_eq!(
+            positions(EVENTS_MAX as u64 + 3),
+            [EVENTS_MAX as u64 + 4, EVENTS_MAX as u64 + 5]
+        );
         assert!(positions(EVENTS_MAX as u64 + 5).is_empty());
         assert!(positions(u64::MAX).is_empty());
     }

@@ -540,7 +540,8 @@ mod tests {
             owner: Bytes::from_static(b"ann"),
             ..Session::default()
         };
-        hash.iter().for_each(|(name, value)| session.items.set(name, value, 3));
+        hash.iter()
+            .for_each(|(name, value)| session.items.set(name, value, 3));
         let mut keys = machine.store.keyspace(15, 1);
         keys.put(b"hash", hash.into_value());
         keys.put_until(b"session", session.into_value(), Some(2_000));

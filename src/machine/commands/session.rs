@@ -24,7 +24,7 @@ use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::session_events::Reason;
 use crate::machine::table::{Spec, read, write};
-use crate::machine::value::session::{Item, Mode};
+use crate::machine::value::session::{Item, Mode, Renewal};
 use crate::machine::value::{Kind, Session};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -218,7 +218,10 @@ impl<'a> Changes<'a> {
     /// The items that it names: what another save could be in conflict with.
     fn names(&self) -> impl Iterator<Item = &Bytes> {
         let set = self.set.iter().map(|[name, _]| name);
-        self.removed.iter().chain(set).chain(self.ends.iter().map(|(name, _)| *name))
+        self.removed
+            .iter()
+            .chain(set)
+            .chain(self.ends.iter().map(|(name, _)| *name))
     }
 
     /// Refuses a save that is not based on what the session is now.
@@ -326,7 +329,9 @@ fn writable(keys: &Keyspace<'_>, key: &[u8], token: Option<u64>) -> Result<Sessi
             }
         }
         None if holders.next().is_some() => {
-            return Err(CommandError::text("LOCKEDSESSION somebody else has the session locked"));
+            return Err(CommandError::text(
+                "LOCKEDSESSION somebody else has the session locked",
+            ));
         }
         None => {}
     }
@@ -348,7 +353,7 @@ fn touch(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
         };
         there += 1;
         let deadline = keys.view().slot(key).and_then(|slot| slot.deadline);
-        if session.must_be_renewed(deadline, now) {
+        if session.renewal(deadline, now) != Renewal::No {
             keys.set_deadline(key, session.deadline_after_use(now));
             keys.notify(Classes::MODULE, "session.touch", key);
         }
@@ -370,7 +375,12 @@ fn end(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
         let successor = session.successor.clone();
         ended += 1;
         remove(keys, key, Reason::Abandoned);
-        if !successor.is_empty() && keys.view().session(&successor).is_ok_and(|session| session.is_some()) {
+        if !successor.is_empty()
+            && keys
+                .view()
+                .session(&successor)
+                .is_ok_and(|session| session.is_some())
+        {
             remove(keys, &successor, Reason::Abandoned);
         }
     }
@@ -406,7 +416,7 @@ fn rename(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
     }
     let old = (grace_ms > 0).then(|| {
         let deadline = keys.view().slot(from).and_then(|slot| slot.deadline);
-        let ends = deadline.unwrap_or(Millis::MAX).min(now + grace_ms);
+        let ends = deadline.unwrap_or(Millis::MAX).min(now.saturating_add(grace_ms));
         let copy = Session {
             successor: Bytes::copy_from_slice(to),
             lock: Default::default(),
@@ -450,7 +460,10 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         ("absolute", integer(session.absolute_deadline)),
         ("deadline", integer(deadline)),
         ("owner", Reply::Bulk(session.owner.clone())),
-        ("lock", Reply::bulk(held.map_or("none", |holder| holder.mode.name()))),
+        (
+            "lock",
+            Reply::bulk(held.map_or("none", |holder| holder.mode.name())),
+        ),
         ("retired", Reply::Integer(session.is_retired().into())),
         ("expires", Reply::Map(ends.collect())),
         ("items", items(session.items.living(now))),
@@ -531,7 +544,7 @@ fn absolute_deadline(
     if args.keyword("ABSOLUTE") {
         seen.once("ABSOLUTE")?;
         let ms = lifetime(args, now, command)?;
-        return Ok(Some(if ms == 0 { 0 } else { now + ms }));
+        return Ok(Some(if ms == 0 { 0 } else { now.saturating_add(ms) }));
     }
     if args.keyword("UNTIL") {
         seen.once("ABSOLUTE")?;
@@ -568,7 +581,7 @@ fn ends<'a>(
     }
     let mut end = || {
         let (name, ms) = (args.bytes()?, lifetime(args, now, command)?);
-        Ok((name, (ms > 0).then_some(now + ms)))
+        Ok((name, (ms > 0).then_some(now.saturating_add(ms))))
     };
     (0..count).map(|_| end()).collect()
 }

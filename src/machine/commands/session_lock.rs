@@ -26,10 +26,14 @@ pub(super) const COMMANDS: &[Spec] = &[
         .since(SINCE)
         .flags("fast noscript")
         .summary("Lets the holder of a session's lock keep it so long from now; 0 if it has ended."),
-    write("SESSION.LOCK", "key <EXCLUSIVE | SHARED> holder lease-ms [WAIT ms]", lock)
-        .since(SINCE)
-        .flags("noscript blocking")
-        .summary("Locks a session, waiting for it in a queue; the lock's token, or nil if the wait was in vain."),
+    write(
+        "SESSION.LOCK",
+        "key <EXCLUSIVE | SHARED> holder lease-ms [WAIT ms]",
+        lock,
+    )
+    .since(SINCE)
+    .flags("noscript blocking")
+    .summary("Locks a session, waiting for it in a queue; the lock's token, or nil if the wait was in vain."),
     read("SESSION.LOCKS", "key", locks)
         .since(SINCE)
         .flags("fast")
@@ -71,7 +75,12 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
             return Ok(Reply::Nil);
         }
         let keys_waited_for = std::slice::from_ref(key);
-        return Ok(keys.wait_even_if_gone(keys_waited_for, args.argv(), Some(now + wait_ms), Otherwise::Nil));
+        return Ok(keys.wait_even_if_gone(
+            keys_waited_for,
+            args.argv(),
+            Some(now.saturating_add(wait_ms)),
+            Otherwise::Nil,
+        ));
     }
     session.lock.remove_ended(now);
     session.lock.give(Holder {
@@ -79,7 +88,7 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
         mode,
         text: Bytes::copy_from_slice(text),
         since: now,
-        deadline: now + lease_ms,
+        deadline: now.saturating_add(lease_ms),
     });
     let deadline = session.deadline_after_use(now);
     let token = keys.change_session(key, session, deadline);
@@ -89,12 +98,14 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
 
 fn unlock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, token, now) = (args.key()?, token(args)?, keys.now());
-    change_lock(keys, key, "session.unlock", |session| session.lock.release(token, now))
+    change_lock(keys, key, "session.unlock", |session| {
+        session.lock.release(token, now)
+    })
 }
 
 fn extend(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, token, now) = (args.key()?, token(args)?, keys.now());
-    let until = now + lease(args)?;
+    let until = now.saturating_add(lease(args)?);
     change_lock(keys, key, "session.extend", |session| {
         session.lock.extend(token, until, now)
     })

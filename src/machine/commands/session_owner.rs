@@ -75,7 +75,11 @@ pub(super) fn make_room(
         return Ok(());
     };
     let view = keys.view();
-    let others: Vec<Bytes> = view.sessions_of(owner).filter(|other| *other != key).cloned().collect();
+    let others: Vec<Bytes> = view
+        .sessions_of(owner)
+        .filter(|other| *other != key)
+        .cloned()
+        .collect();
     let over = (others.len() + 1).saturating_sub(at_most.count);
     if over > 0 && !at_most.oldest_out {
         let text = format!("LIMITSESSION the user has {} sessions already", others.len());
@@ -95,7 +99,11 @@ fn owned(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 
 fn end_owned(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let owner = args.bytes()?;
-    let except = if args.keyword("EXCEPT") { Some(args.bytes()?) } else { None };
+    let except = if args.keyword("EXCEPT") {
+        Some(args.bytes()?)
+    } else {
+        None
+    };
     args.end()?;
     let view = keys.view();
     let ending = view.sessions_of(owner).filter(|key| Some(*key) != except);
@@ -126,7 +134,9 @@ impl Asked {
         while !args.is_empty() {
             if args.keyword("COUNT") {
                 let asked = args.integer_from(1, "ERR COUNT must be 1 at least")?;
-                count = usize::try_from(asked).unwrap_or(EVENTS_TOLD_MAX).min(EVENTS_TOLD_MAX);
+                count = usize::try_from(asked)
+                    .unwrap_or(EVENTS_TOLD_MAX)
+                    .min(EVENTS_TOLD_MAX);
             } else if args.keyword("BLOCK") {
                 block_ms = Some(session::lifetime(args, view.now(), "session.events")?);
             } else {
@@ -174,7 +184,7 @@ fn events_or_wait(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply,
     let mut argv = args.argv().to_vec();
     argv[1] = Bytes::from(asked.after.to_string());
     let waited_for = [Bytes::from_static(SESSION_EVENTS_KEY)];
-    let deadline = (block_ms > 0).then_some(now + block_ms);
+    let deadline = (block_ms > 0).then_some(now.saturating_add(block_ms));
     Ok(keys.wait_even_if_gone(&waited_for, &argv, deadline, Otherwise::NilArray))
 }
 

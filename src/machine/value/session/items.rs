@@ -245,7 +245,10 @@ mod tests {
         assert!(!items.changed_since(b"item 100", 101));
         assert!(!items.changed_since(b"never there", 101));
         assert!(!items.changed_since(b"never there", 40));
-        assert!(items.changed_since(b"never there", 30), "it might have been removed since");
+        assert!(
+            items.changed_since(b"never there", 30),
+            "it might have been removed since"
+        );
         items.set(b"item 100", b"again", 102);
         assert!(!items.changed_since(b"item 100", 102));
         assert!(items.changed_since(b"item 100", 101));

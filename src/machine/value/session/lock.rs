@@ -55,7 +55,10 @@ pub struct Lock {
 impl Lock {
     /// Bytes it counts.
     pub fn bytes(&self) -> usize {
-        let bytes = self.holders.iter().map(|holder| holder.text.len() + NUMBERS_BYTES);
+        let bytes = self
+            .holders
+            .iter()
+            .map(|holder| holder.text.len() + NUMBERS_BYTES);
         bytes.sum()
     }
 
@@ -120,7 +123,11 @@ impl Lock {
         let holders = from.u8()?;
         let mut lock = Self::default();
         for _ in 0..holders {
-            let mode = if from.flag()? { Mode::Shared } else { Mode::Exclusive };
+            let mode = if from.flag()? {
+                Mode::Shared
+            } else {
+                Mode::Exclusive
+            };
             let (token, since, deadline, text) = (from.u64()?, from.u64()?, from.u64()?, from.bytes()?);
             if !lock.admits(mode, 0) {
                 return Err(invalid("a lock that cannot be shared so".to_owned()));

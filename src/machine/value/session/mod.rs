@@ -18,6 +18,17 @@ const SLACK_PART: u64 = 20;
 /// The least of it, in milliseconds.
 const SLACK_MS_MIN: u64 = 1_000;
 
+/// When a use of a session is to be written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It need not be: the last one that was covers it.
+    No,
+    /// In time, together with others: half of the slack is used up.
+    Soon,
+    /// Before the use is answered.
+    Now,
+}
+
 /// A web session: named items, a version, how long it lives, whose it is, and who has it locked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Session {
@@ -67,10 +78,20 @@ impl Session {
         self.ends_after(now, self.slack_ms)
     }
 
-    /// Whether a use of it now must be written down: else it would end before it was idle for its timeout.
-    pub fn must_be_renewed(&self, deadline: Option<Millis>, now: Millis) -> bool {
-        let must = self.ends_after(now, 0).unwrap_or(Millis::MAX);
-        !self.is_retired() && deadline.unwrap_or(Millis::MAX) < must
+    /// Whether a use of it now is to be written down. Where it is [`Renewal::Now`], the session would otherwise end before it was idle for its timeout.
+    pub fn renewal(&self, deadline: Option<Millis>, now: Millis) -> Renewal {
+        let ends_before = |slack_ms| {
+            self.ends_after(now, slack_ms).unwrap_or(Millis::MAX) > deadline.unwrap_or(Millis::MAX)
+        };
+        if self.is_retired() {
+            Renewal::No
+        } else if ends_before(0) {
+            Renewal::Now
+        } else if ends_before(self.slack_ms / 2) {
+            Renewal::Soon
+        } else {
+            Renewal::No
+        }
     }
 
     fn ends_after(&self, now: Millis, slack_ms: u64) -> Option<Millis> {

@@ -49,7 +49,7 @@ pub(super) const SINCE: &str = "plenary 0.1.0";
 pub(super) const COMMANDS: &[Spec] = &[
     write(
         "SESSION.CREATE",
-        "key idle-ms [SLACK ms] [ABSOLUTE ms | UNTIL unix-time-ms] [OWNER user [MAX count OLDEST-OUT | REFUSE]] \
+        "key idle-ms [SLACK ms] [ABSOLUTE ms | UNTIL unix-time-ms] [OWNER user [MAX count <OLDEST-OUT | REFUSE>]] \
          [ITEMS count name value [name value ...]] [EXPIRE count name ms [name ms ...]]",
         create,
     )
@@ -73,8 +73,8 @@ pub(super) const COMMANDS: &[Spec] = &[
         .summary("Gives a session another id, and lets the old one be read for a while; 0, and nothing has changed, if that is taken."),
     write(
         "SESSION.SAVE",
-        "key version [MERGE REFUSE | LAST] [LOCK token] [UNLOCK] [IDLE ms] [SLACK ms] [ABSOLUTE ms | UNTIL unix-time-ms] \
-         [OWNER user [MAX count OLDEST-OUT | REFUSE]] [REPLACE] [DEL count name [name ...]] \
+        "key version [MERGE <REFUSE | LAST>] [LOCK token] [UNLOCK] [IDLE ms] [SLACK ms] [ABSOLUTE ms | UNTIL unix-time-ms] \
+         [OWNER user [MAX count <OLDEST-OUT | REFUSE>]] [REPLACE] [DEL count name [name ...]] \
          [SET count name value [name value ...]] [EXPIRE count name ms [name ms ...]]",
         save,
     )

@@ -617,6 +617,25 @@ impl Store {
         gone
     }
 
+    /// Takes locks on sessions from holders that are bound to a start of a node before this one.
+    pub(super) fn release_bound(&mut self, node: u64, before_start: u64) {
+        // Who holds a lock has a deadline.
+        let mut held = Vec::new();
+        for (_, db, key) in &self.field_deadlines {
+            if let Some(Value::Session(session)) = self.slot(*db, key).map(|slot| &slot.value) {
+                let mut released = session.as_ref().clone();
+                if released.lock.release_bound(node, before_start) {
+                    held.push((*db, key.clone(), released));
+                }
+            }
+        }
+        for (db, key, session) in held {
+            let deadline = self.slot(db, &key).and_then(|slot| slot.deadline);
+            self.insert_untold(db, &key, session.into_value(), deadline);
+            self.notify(db, Classes::MODULE, "session.unlock", &key);
+        }
+    }
+
     fn move_field_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
         if from == to {
             return;
@@ -1290,6 +1309,11 @@ impl Keyspace<'_> {
         self.inherit_use(to, &slot.recency);
     }
 
+    /// The node and start that the command at hand came from; none inside transactions and scripts.
+    pub fn caller(&self) -> Option<(u64, u64)> {
+        self.call.caller
+    }
+
     /// Whether a command of this name waits for a key before the one at hand.
     pub fn others_wait(&self, key: &Bytes, name: &[u8]) -> bool {
         if self.waited() {
@@ -1548,6 +1572,7 @@ mod tests {
                         text: Bytes::from_static(b"me"),
                         since: 0,
                         deadline: *at,
+                        bound: None,
                     });
                     session.owner = Bytes::from_static(b"locker");
                     keys.change_session(&name(*key), session, None);

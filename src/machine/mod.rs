@@ -93,7 +93,11 @@ impl Machine {
         // Only a group with a number has callers who can wait.
         let caller = (origin.number > 0).then_some((origin.node, origin.start));
         if origin.number == 1 {
-            self.store.waiting_mut().forget(origin.node, origin.start);
+            self.forget(origin.node, origin.start);
+            self.serve(&Call {
+                seed: entry.seed,
+                ..Call::default()
+            });
         }
         let mut call = Call {
             seed: entry.seed,
@@ -109,6 +113,15 @@ impl Machine {
             reply
         });
         Outcome::Applied(replies.collect())
+    }
+
+    /// Lets go of what a node's starts before this one held: its commands that wait, and the locks that are bound to it.
+    fn forget(&mut self, node: u64, before_start: u64) {
+        for (waiter, wait) in self.store.waiting_mut().forget(node, before_start) {
+            let reply = wait.otherwise.into();
+            self.store.tell(Event::Answered { waiter, reply });
+        }
+        self.store.release_bound(node, before_start);
     }
 
     /// Whether a command may run as far as memory goes. As in Redis, what is more than one command is asked for all at its beginning: see `.exec`.
@@ -159,6 +172,7 @@ impl Machine {
                     continue;
                 };
                 let argv = wait.argv.clone();
+                call.caller = Some(wait.caller);
                 call.seed = call.seed.wrapping_add(1);
                 let reply = match self.run(db, &argv, &call) {
                     // What was put there is nothing for it.

@@ -173,8 +173,8 @@ impl Waiting {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes out whatever a node's earlier starts left behind: nobody is there any more to be answered.
-    pub(super) fn forget(&mut self, node: u64, before_start: u64) {
+    /// Takes out whatever a node's earlier starts left behind, and gives it: nobody may be there any more to be answered.
+    pub(super) fn forget(&mut self, node: u64, before_start: u64) -> Vec<(Waiter, Wait)> {
         let of = |wait: &Wait| wait.caller.0 == node && wait.caller.1 < before_start;
         let left: Vec<u64> = self
             .waits
@@ -182,9 +182,9 @@ impl Waiting {
             .filter(|(_, wait)| of(wait))
             .map(|(number, _)| *number)
             .collect();
-        for number in left {
-            self.remove(number);
-        }
+        left.into_iter()
+            .filter_map(|number| self.remove(number))
+            .collect()
     }
 
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {

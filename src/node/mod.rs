@@ -12,11 +12,13 @@
 //! | comparer (`audit`) | the members' audits | `stop` |
 //! | taking back what waits for nobody | `hearing` | `stop` |
 //! | evictor (`evict`) | memory that is full | `stop` |
+//! | watch over members (`departed`) | members that do not answer | `stop` |
 //! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
 //! | watch over faults | Raft, the log | `stop` |
 
 mod audit;
 mod clock;
+mod departed;
 mod discovery;
 mod evict;
 mod hearing;
@@ -960,6 +962,7 @@ impl Opened {
             inner.differences.clone(),
         ));
         tasks.spawn(evict::evict(outbound.clone()));
+        tasks.spawn(departed::watch(outbound.clone()));
         tasks.spawn(ticker::tick(inner.state.clone(), outbound));
         tasks.spawn(ticker::snapshot(
             inner.replica.clone(),

@@ -1,6 +1,7 @@
 //! The lock of a session, for the classic model: one writer at a time, or several readers, and whoever comes meanwhile stands in a queue.
 //!
-//! A lock has a deadline, so that a holder who is gone blocks nobody for ever, and a token that grows with every lock given: `SESSION.SAVE … LOCK token`
+//! A lock has a deadline, so that a holder who is gone blocks nobody for ever; one that is `BOUND` to the node that asked for it ends with that node as
+//! well. It has a token that grows with every lock given: `SESSION.SAVE … LOCK token`
 //! is refused once the lock has ended, so that a holder who was too slow cannot write. Who waits is woken in order by the release itself.
 
 use super::session::{RETIRED, SINCE, integer, lifetime, map, no_session, token};
@@ -28,7 +29,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .summary("Lets the holder of a session's lock keep it so long from now; 0 if it has ended."),
     write(
         "SESSION.LOCK",
-        "key <EXCLUSIVE | SHARED> holder lease-ms [WAIT ms]",
+        "key <EXCLUSIVE | SHARED> holder lease-ms [WAIT ms] [BOUND]",
         lock,
     )
     .since(SINCE)
@@ -65,6 +66,7 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     } else {
         0
     };
+    let bound = args.keyword("BOUND");
     args.end()?;
     let mut session = living(keys, key)?;
     // A reader does not overtake a writer that waits.
@@ -89,6 +91,7 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
         text: Bytes::copy_from_slice(text),
         since: now,
         deadline: now.saturating_add(lease_ms),
+        bound: keys.caller().filter(|_| bound),
     });
     let deadline = session.deadline_after_use(now);
     let token = keys.change_session(key, session, deadline);

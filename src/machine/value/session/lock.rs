@@ -9,7 +9,7 @@ use std::io;
 const HOLDERS_MAX: usize = 64;
 
 /// Bytes that the numbers of a holder count.
-const NUMBERS_BYTES: usize = 3 * 8;
+const NUMBERS_BYTES: usize = 5 * 8;
 
 /// With whom a lock can be shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Holder {
     pub since: Millis,
     /// When it loses it.
     pub deadline: Millis,
+    /// The node and start that it loses it with.
+    pub bound: Option<(u64, u64)>,
 }
 
 /// A session's lock.
@@ -106,6 +108,17 @@ impl Lock {
         self.holders.retain(|holder| holder.deadline > now);
     }
 
+    /// Takes it from those who are bound to a start of a node before this one. Whether there were any.
+    pub fn release_bound(&mut self, node: u64, before_start: u64) -> bool {
+        let held = self.holders.len();
+        self.holders.retain(|holder| {
+            !holder
+                .bound
+                .is_some_and(|(of, start)| of == node && start < before_start)
+        });
+        self.holders.len() < held
+    }
+
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let holders = u8::try_from(self.holders.len()).expect("at most HOLDERS_MAX");
         out.write_all(&[holders])?;
@@ -115,6 +128,10 @@ impl Lock {
                 out.write_all(&number.to_le_bytes())?;
             }
             write_bytes(out, &holder.text)?;
+            let (node, start) = holder.bound.unwrap_or_default();
+            out.write_all(&[u8::from(holder.bound.is_some())])?;
+            out.write_all(&node.to_le_bytes())?;
+            out.write_all(&start.to_le_bytes())?;
         }
         Ok(())
     }
@@ -129,6 +146,7 @@ impl Lock {
                 Mode::Exclusive
             };
             let (token, since, deadline, text) = (from.u64()?, from.u64()?, from.u64()?, from.bytes()?);
+            let (is_bound, node, start) = (from.flag()?, from.u64()?, from.u64()?);
             if !lock.admits(mode, 0) {
                 return Err(invalid("a lock that cannot be shared so".to_owned()));
             }
@@ -138,6 +156,7 @@ impl Lock {
                 text,
                 since,
                 deadline,
+                bound: is_bound.then_some((node, start)),
             });
         }
         Ok(lock)

@@ -249,7 +249,7 @@ async fn a_node_that_is_gone_holds_no_lock_and_no_place_in_the_queue() {
     let nodes = three(data.path()).await;
     let leader = nodes
         .iter()
-        .position(|node| node.status().leader == Some(node.id()));
+        .position(|node| node.status().leader_id == Some(node.id()));
     let lost = (leader.unwrap() + 1) % 3;
     let others: Vec<usize> = (0..3).filter(|which| *which != lost).collect();
     let handles = sessions(&nodes);

@@ -290,7 +290,7 @@ async fn every_node_tells_the_same_of_sessions_and_each_end_once() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
     let handles = sessions(&nodes);
-    let (idle, slack) = (Duration::from_millis(150), Duration::from_millis(50));
+    let (idle, slack) = (Duration::from_millis(2_000), Duration::from_millis(50));
     let new = || NewSession::new().idle_timeout(idle).slack(slack).owner("ann");
     let began = nodes[0].now();
     let mut created = Vec::new();
@@ -328,7 +328,7 @@ async fn every_node_tells_the_same_of_sessions_and_each_end_once() {
         };
         assert_eq!(end.what, What::Ended(reason, None));
         assert!(
-            number == 0 || end.at >= began + 150,
+            number == 0 || end.at >= began + 2_000,
             "not before it was idle for so long"
         );
     }
@@ -453,16 +453,14 @@ async fn a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down(
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_cluster_cannot_answer_a_handle_does_what_was_chosen() {
     let data = tempfile::tempdir().unwrap();
-    let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
-    let id = create(&handles[0], NewSession::new().item("a", "1")).await;
-    eventually("all have it", async || {
-        handles[2].peek(&id).await.unwrap().is_some()
-    })
-    .await;
-    nodes[0].stop().await.unwrap();
-    nodes[1].stop().await.unwrap();
-    let fresh = handles[2].with_freshness(plenary::Freshness::Linearizable);
+    let mut nodes = three(data.path()).await;
+    let addresses: Vec<String> = nodes.iter().map(|node| node.raft_addr().to_owned()).collect();
+    let handle = sessions(&nodes).remove(2);
+    let id = create(&handle, NewSession::new().item("a", "1")).await;
+    let last = nodes.pop().unwrap();
+    stop(&nodes).await;
+    drop(nodes);
+    let fresh = handle.with_freshness(plenary::Freshness::Linearizable);
     let refused = fresh.peek(&id).await;
     assert!(matches!(refused, Err(SessionError::Failed(_))), "{refused:?}");
     let here = fresh.with_trouble(Trouble::ServeLocal);
@@ -471,18 +469,14 @@ async fn while_the_cluster_cannot_answer_a_handle_does_what_was_chosen() {
     assert_eq!(text(&session, "a"), "1");
     assert!(here.peek(&SessionId::random().unwrap()).await.unwrap().is_none());
     // Whoever tries again is answered once there is a majority.
-    let patient = handles[2].with_trouble(Trouble::RetryFor(PATIENCE));
+    let patient = handle.with_trouble(Trouble::RetryFor(PATIENCE));
     let written = tokio::spawn(async move { patient.end(&id).await });
-    let addresses = nodes
-        .iter()
-        .map(|node| node.raft_addr().to_owned())
-        .collect::<Vec<_>>();
     let again = Node::start(common::config(data.path(), &addresses, 0))
         .await
         .unwrap();
     assert!(written.await.unwrap().unwrap());
     again.stop().await.unwrap();
-    nodes[2].stop().await.unwrap();
+    last.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,14 @@
 //! What a session is and what its operations mean is a data type of the machine (`machine/commands/session.rs`, `SESSION.*`); here are
 //! the handle, the ids and the bookkeeping of changes. Locks, merging, events and the index by owner are not here yet.
 
+#[cfg(feature = "encryption")]
+mod seal;
+mod stored;
+
+#[cfg(feature = "encryption")]
+pub use seal::{KEY_BYTES, KEYS_MAX, KeyRing, OVERHEAD_BYTES};
+pub use stored::SealError;
+
 use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
 use crate::machine::entry::Millis;
@@ -16,7 +24,9 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
+use stored::Seals;
 
 /// The idle timeout of a session that asks for no other: 20 minutes, as ASP.NET has it.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20 * 60);
@@ -50,6 +60,8 @@ const ID_ATTEMPTS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Sessions {
     cache: Cache,
+    /// Seals the values of items; none: they are stored as they are.
+    seal: Option<Arc<dyn stored::Seal>>,
 }
 
 /// Why a session was not changed.
@@ -68,6 +80,15 @@ pub enum SessionError {
     /// Another session has the new id. Nothing was written.
     #[error("there is a session with the new id")]
     Taken,
+    /// The value of an item could not be opened: [`Sessions::sealed_with`]. Nothing was written.
+    #[error("item {item:?}: {why}")]
+    Unopened {
+        /// The item's name.
+        item: String,
+        /// What is wrong with it.
+        #[source]
+        why: SealError,
+    },
     /// The node could not, or the command was refused; [`Error::may_be_applied`] tells whether the write may have been applied.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -133,7 +154,7 @@ impl NewSession {
 impl Sessions {
     /// The sessions in the cache's database; reads are as fresh as the cache's.
     pub fn new(cache: Cache) -> Self {
-        Self { cache }
+        Self { cache, seal: None }
     }
 
     /// The same handle with reads this fresh.
@@ -144,6 +165,7 @@ impl Sessions {
     pub fn with_freshness(&self, freshness: Freshness) -> Self {
         Self {
             cache: self.cache.with_freshness(freshness),
+            seal: self.seal.clone(),
         }
     }
 
@@ -151,6 +173,7 @@ impl Sessions {
     pub fn at_least(&self, token: Token) -> Self {
         Self {
             cache: self.cache.at_least(token),
+            seal: self.seal.clone(),
         }
     }
 
@@ -190,20 +213,18 @@ impl Sessions {
     /// # Errors
     /// [`SessionError::Failed`].
     pub async fn create_as(&self, id: &SessionId, new: &NewSession) -> Result<bool, SessionError> {
-        let mut argv = vec![word("SESSION.CREATE"), self.key_of(id), millis(new.idle_timeout)];
+        let key = self.key_of(id);
+        let mut argv = vec![word("SESSION.CREATE"), key.clone(), millis(new.idle_timeout)];
         if let Some(at) = new.absolute_deadline {
             argv.extend([word("UNTIL"), number(at)]);
         }
         if !new.owner.is_empty() {
             argv.extend([word("OWNER"), new.owner.clone()]);
         }
-        if !new.items.is_empty() {
-            argv.extend([word("ITEMS"), count(new.items.len())]);
-            argv.extend(
-                new.items
-                    .iter()
-                    .flat_map(|(name, value)| [name.clone(), value.clone()]),
-            );
+        let items = self.stored(&key, &mut None, &new.items)?;
+        if !items.is_empty() {
+            argv.extend([word("ITEMS"), count(items.len() / 2)]);
+            argv.extend(items);
         }
         match self.write(argv).await? {
             Reply::Nil => Ok(false),
@@ -232,9 +253,17 @@ impl Sessions {
     /// [`SessionError::Stale`] if it was saved meanwhile, [`SessionError::Gone`] if it has ended, and then nothing was written.
     /// After [`Error::Unknown`] the save may have been applied: saving again then answers `Stale`.
     pub async fn save(&self, session: &mut Session) -> Result<(), SessionError> {
-        let version = number(session.version);
-        let argv = session.changes_as_argv(self.key_of(&session.id), version);
-        let Some(argv) = argv else { return Ok(()) };
+        let (key, version) = (self.key_of(&session.id), number(session.version));
+        let Some(mut argv) = session.changes_as_argv(key.clone(), version) else {
+            return Ok(());
+        };
+        let mut place = session.seals.place;
+        let items = self.stored(&key, &mut place, session.to_set())?;
+        session.seals.place = place;
+        if !items.is_empty() {
+            argv.extend([word("SET"), count(items.len() / 2)]);
+            argv.extend(items);
+        }
         session.version = version_of(&self.write(argv).await?)?;
         session.saved();
         Ok(())
@@ -264,6 +293,9 @@ impl Sessions {
     pub async fn rename(&self, session: &mut Session) -> Result<(), SessionError> {
         let id = SessionId::random()?;
         let argv = vec![word("SESSION.RENAME"), self.key_of(&session.id), self.key_of(&id)];
+        if self.seal.is_some() {
+            return self.rename_sealed(session, id, argv).await;
+        }
         if self.write(argv).await? == Reply::Integer(0) {
             return Err(SessionError::Taken);
         }
@@ -282,19 +314,18 @@ impl Sessions {
         version: Option<u64>,
         new: &NewSession,
     ) -> Result<u64, SessionError> {
-        let version = version.map_or_else(|| word("*"), number);
-        let mut argv = vec![word("SESSION.SAVE"), self.key_of(id), version];
+        let mut version = version;
+        let mut place = self.place_of(id, version.as_mut()).await?;
+        let (key, version) = (self.key_of(id), version.map_or_else(|| word("*"), number));
+        let mut argv = vec![word("SESSION.SAVE"), key.clone(), version];
         if let Some(at) = new.absolute_deadline {
             argv.extend([word("UNTIL"), number(at)]);
         }
         argv.push(word("REPLACE"));
-        if !new.items.is_empty() {
-            argv.extend([word("SET"), count(new.items.len())]);
-            argv.extend(
-                new.items
-                    .iter()
-                    .flat_map(|(name, value)| [name.clone(), value.clone()]),
-            );
+        let items = self.stored(&key, &mut place, &new.items)?;
+        if !items.is_empty() {
+            argv.extend([word("SET"), count(items.len() / 2)]);
+            argv.extend(items);
         }
         version_of(&self.write(argv).await?)
     }
@@ -326,7 +357,8 @@ impl Sessions {
                 slot.deadline,
             )))
         };
-        Ok(cache.view(read).await?)
+        let found = cache.view(read).await?;
+        found.map(|session| self.opened(&key, session)).transpose()
     }
 
     async fn write(&self, argv: Vec<Bytes>) -> Result<Reply, SessionError> {
@@ -349,6 +381,7 @@ pub struct Session {
     changes: BTreeMap<Bytes, Option<Bytes>>,
     /// Which of the settings a save must say.
     settings: Settings,
+    seals: Seals,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -389,6 +422,7 @@ impl Session {
                 .collect(),
             changes: BTreeMap::new(),
             settings: Settings::default(),
+            seals: Seals::default(),
         }
     }
 
@@ -492,9 +526,10 @@ impl Session {
             absolute_deadline,
             owner,
         } = self.settings;
-        !self.changes.is_empty() || idle_timeout || absolute_deadline || owner
+        !self.changes.is_empty() || idle_timeout || absolute_deadline || owner || self.seals.are_wanted()
     }
 
+    /// What a save says before the items it sets.
     fn changes_as_argv(&self, key: Bytes, version: Bytes) -> Option<Vec<Bytes>> {
         if !self.is_changed() {
             return None;
@@ -519,17 +554,12 @@ impl Session {
                     .map(|(name, _)| name.clone()),
             );
         }
-        if self.changes.len() > removed {
-            argv.extend([word("SET"), count(self.changes.len() - removed)]);
-            for (name, value) in &self.changes {
-                argv.extend(value.iter().flat_map(|value| [name.clone(), value.clone()]));
-            }
-        }
         Some(argv)
     }
 
     fn saved(&mut self) {
         self.changes.clear();
+        self.seals.saved();
         self.settings = Settings::default();
     }
 }

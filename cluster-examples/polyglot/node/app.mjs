@@ -18,7 +18,7 @@ const cache = new Redis({ host, port: Number(port) });
 cache.on("error", () => {});
 
 // Where the session with this id stands. Only a keyed hash of the id is stored: who reads the cache cannot log in.
-const keyOf = (id) => "session:" + createHmac("sha256", process.env.SESSION_ID_KEY).update(id).digest("hex");
+const keyOf = (id) => "session:" + createHmac("sha256", process.env.SESSION_ID_KEY).update(id).digest("hex").slice(0, 32);
 
 // The id in the cookie, if it is one.
 const sessionId = (request) => /(?:^|; )sid=([0-9a-f]{32})(?:;|$)/.exec(request.headers.cookie ?? "")?.[1];

@@ -30,7 +30,7 @@ app = Flask(__name__)
 
 def key_of(id):
     """Where the session with this id stands. Only a keyed hash of the id is stored: who reads the cache cannot log in."""
-    return "session:" + hmac.new(id_key, id.encode(), hashlib.sha256).hexdigest()
+    return "session:" + hmac.new(id_key, id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def session_id():

@@ -52,7 +52,7 @@ impl App {
     fn key_of(&self, id: &str) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.id_key).expect("a key of any length");
         mac.update(id.as_bytes());
-        format!("session:{}", hex(&mac.finalize().into_bytes()))
+        format!("session:{}", hex(&mac.finalize().into_bytes()[..16]))
     }
 
     /// The session of a request; none if nobody is logged in, or not any more.

@@ -4,9 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
-use plenary::session::{KeyRing, NewSession, SealError, Session, SessionError, SessionId, Sessions};
+use futures::StreamExt;
+use plenary::session::{
+    KeyRing, Locking, Merge, NewSession, Position, SealError, Session, SessionError, SessionId, Sessions,
+};
 use plenary::{Plenary, Reply};
 use std::path::Path;
+use std::time::Duration;
 
 const SECRET: &str = "three books about bees";
 
@@ -429,4 +433,136 @@ async fn a_session_that_is_replaced_whole_is_sealed_too() {
         (text(&session, "basket"), session.get("theme")),
         ("nothing".to_owned(), None)
     );
+}
+
+#[tokio::test]
+async fn requests_that_merge_what_they_changed_all_win_and_keys_change_meanwhile() {
+    let here = fixture().await;
+    let first = here.sealed(ring(1));
+    let both = here.sealed(ring(2).with_older(1, key(1)).unwrap());
+    // One with a place that the older key sealed, and one that has none yet.
+    let empty = "fedcba9876543210".parse::<SessionId>().unwrap();
+    here.raw(&[b"SESSION.CREATE", &first.key_of(&empty), b"0"]).await;
+    for id in [basket(&first).await.id(), &empty] {
+        let (mut one, mut other) = (load(&both, id).await, load(&both, id).await);
+        one.set("one", "1");
+        other.set("other", "2");
+        both.save_merged(&mut one, Merge::Refuse).await.unwrap();
+        both.save_merged(&mut other, Merge::Refuse).await.unwrap();
+        let (mut one, mut other) = (load(&both, id).await, load(&both, id).await);
+        one.set("one", "10");
+        other.set("one", "20");
+        both.save_merged(&mut one, Merge::Last).await.unwrap();
+        assert!(matches!(
+            both.save_merged(&mut other.clone(), Merge::Refuse).await,
+            Err(SessionError::Conflict { .. })
+        ));
+        let settle = |clash: plenary::session::Clash<'_>| {
+            assert_eq!(clash.base.map(|value| &value[..]), Some(&b"1"[..]));
+            assert_eq!(clash.theirs.map(|value| &value[..]), Some(&b"10"[..]));
+            clash.mine.cloned()
+        };
+        both.save_merged(&mut other, Merge::With(&settle)).await.unwrap();
+        // All is sealed with the new key by then.
+        let session = load(&here.sealed(ring(2)), id).await;
+        assert_eq!(
+            (text(&session, "one"), text(&session, "other")),
+            ("20".to_owned(), "2".to_owned())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_locked_session_is_saved_and_renamed_by_its_holder_and_the_old_id_can_be_read_for_a_while() {
+    let here = fixture().await;
+    let sessions = here.sealed(ring(1));
+    let plain = here.plenary.sessions();
+    // The second has no place before it is locked.
+    for old in [
+        basket(&sessions).await.id().clone(),
+        basket(&plain).await.id().clone(),
+    ] {
+        let sessions = here.sealed(ring(1).admitting_plain());
+        let mut behind = load(&sessions, &old).await;
+        let mut locked = sessions.lock(&old, Locking::exclusive()).await.unwrap();
+        assert!(matches!(
+            sessions.rename(&mut behind).await,
+            Err(SessionError::Locked)
+        ));
+        locked.rename(Duration::from_secs(60)).await.unwrap();
+        locked.set("user", "ada");
+        let session = locked.save_and_unlock().await.unwrap();
+        let loaded = load(&here.sealed(ring(1)), session.id()).await;
+        assert_eq!(
+            (text(&loaded, "basket"), text(&loaded, "user")),
+            (SECRET.to_owned(), "ada".to_owned())
+        );
+        let retired = load(&sessions, &old).await;
+        assert!(retired.is_retired());
+        assert_eq!(
+            (text(&retired, "basket"), retired.get("user")),
+            (SECRET.to_owned(), None)
+        );
+        assert!(matches!(
+            sessions.rename(&mut behind).await,
+            Err(SessionError::Retired)
+        ));
+    }
+}
+
+#[tokio::test]
+async fn what_an_ended_session_held_is_opened() {
+    let here = fixture().await;
+    let sessions = here.sealed(ring(1));
+    here.plenary
+        .node()
+        .set_settings(&[("session-events".to_owned(), "content".to_owned())])
+        .await
+        .unwrap();
+    let mut session = basket(&sessions).await;
+    sessions.rename(&mut session).await.unwrap();
+    sessions.end(session.id()).await.unwrap();
+    let mut events = std::pin::pin!(sessions.events(Position::default()));
+    let content = loop {
+        let event = events.next().await.unwrap().unwrap();
+        if let Some(content) = sessions.content_of(&event).unwrap() {
+            let strange = here.sealed(ring(2)).content_of(&event);
+            assert!(matches!(strange, Err(SessionError::Unopened { .. })));
+            break content;
+        }
+    };
+    let content: Vec<(&[u8], &[u8])> = content
+        .iter()
+        .map(|(name, value)| (&name[..], &value[..]))
+        .collect();
+    assert_eq!(
+        content,
+        [(&b"basket"[..], SECRET.as_bytes()), (b"theme", b"dark")]
+    );
+}
+
+#[tokio::test]
+async fn an_item_that_ends_by_itself_is_not_made_to_live_on() {
+    let here = fixture().await;
+    let id = basket(&here.sealed(ring(1))).await.id().clone();
+    let key_of = here.plenary.sessions().key_of(&id);
+    here.raw(&[
+        b"SESSION.SAVE",
+        &key_of,
+        b"*",
+        b"EXPIRE",
+        b"1",
+        b"basket",
+        b"3600000",
+    ])
+    .await;
+    let both = here.sealed(ring(2).with_older(1, key(1)).unwrap());
+    let mut session = load(&both, &id).await;
+    session.set("note", "x");
+    both.save(&mut session).await.unwrap();
+    assert!(here.stored(&id, "theme").await.starts_with(&[0xf5, 2, 0, 0, 0]));
+    assert!(here.stored(&id, "basket").await.starts_with(&[0xf5, 1, 0, 0, 0]));
+    let loaded = format!("{:?}", here.raw(&[b"SESSION.LOAD", &key_of]).await);
+    let (_, expires) = loaded.split_once("expires").unwrap();
+    assert!(expires.contains("basket"), "{expires}");
 }

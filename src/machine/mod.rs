@@ -21,6 +21,7 @@ pub mod rdb;
 pub mod recency;
 pub mod reply;
 pub mod scripts;
+pub mod session_events;
 pub mod settings;
 pub mod snapshot;
 pub mod table;
@@ -144,7 +145,7 @@ impl Machine {
     fn serve(&mut self, call: &Call) {
         let mut call = call.clone();
         while let Some((db, key)) = self.store.next_ready() {
-            call.ready = Some(key.clone());
+            (call.ready, call.behind) = (Some(key.clone()), false);
             let mut after = 0;
             while let Some(number) = self.store.waiting().next_for(db, &key, after) {
                 after = number;
@@ -161,7 +162,11 @@ impl Machine {
                 call.seed = call.seed.wrapping_add(1);
                 let reply = match self.run(db, &argv, &call) {
                     // What was put there is nothing for it.
-                    Ok(Reply::Waiting(_)) | Err(CommandError::WrongType) => continue,
+                    Err(CommandError::WrongType) => continue,
+                    Ok(Reply::Waiting(_)) => {
+                        call.behind = true;
+                        continue;
+                    }
                     reply => reply.into(),
                 };
                 self.store.tell_emptied();

@@ -81,6 +81,13 @@ impl Waiting {
         !self.waits.is_empty() && self.by_key.contains_key(&(db, key.clone()))
     }
 
+    /// Whether a command of this (upper-case) name waits for a key.
+    pub(super) fn any(&self, db: u8, key: &Bytes, name: &[u8]) -> bool {
+        let waiting = self.by_key.get(&(db, key.clone())).into_iter().flatten();
+        let mut names = waiting.filter_map(|number| self.waits.get(number)?.argv.first());
+        names.any(|other| other.eq_ignore_ascii_case(name))
+    }
+
     /// The keys of a database that are waited for.
     pub(super) fn keys_of(&self, db: u8) -> Vec<Bytes> {
         let from = (db, Bytes::new());

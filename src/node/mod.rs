@@ -400,6 +400,11 @@ impl Node {
         self.inner.hearing.listen(listener);
     }
 
+    /// Moves when something has happened to sessions, of whatever database: [`View::store`] has what.
+    pub fn session_events(&self) -> watch::Receiver<u64> {
+        self.inner.hearing.sessions()
+    }
+
     /// Whether listeners are told of changed keys. Costs every write something: for clients that cache.
     pub fn watch_changes(&self, watched: bool) {
         self.inner

@@ -5,9 +5,13 @@
 //! under which the session stands. So a value opens in no other item and no other session, nor a whole session under another key; and a session
 //! is renamed by sealing one small item anew, in the same step of the log, whatever others save meanwhile.
 
-use super::{Session, SessionError, SessionId, Sessions, count, told_apart, version_of, word};
+use super::{
+    Session, SessionError, SessionEvent, SessionId, Sessions, What, count, count_of, told_apart, word,
+};
 use crate::error::{Error, Result};
+use crate::machine::entry::Millis;
 use crate::machine::reply::Reply;
+use crate::machine::value::session::Items;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -61,6 +65,8 @@ pub(super) struct Seals {
     pub(super) place: Option<Place>,
     /// Items that the next save is to seal anew.
     old: BTreeSet<Bytes>,
+    /// Items that end by themselves: to seal them anew would let them live on.
+    ending: BTreeSet<Bytes>,
     /// Whether that is a reason to save.
     wanted: bool,
 }
@@ -85,6 +91,22 @@ impl Place {
 }
 
 impl Seals {
+    pub(super) fn of(items: &Items, now: Millis) -> Self {
+        let ending = items.living(now).filter(|item| item.deadline.is_some());
+        Self {
+            ending: ending.map(|item| item.name.clone()).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The place as a save stores it; one that merges leaves it as it is stored.
+    pub(super) fn place_to_save(&self, merges: bool) -> Option<Place> {
+        self.place.map(|place| Place {
+            anew: place.anew && !merges,
+            ..place
+        })
+    }
+
     pub(super) fn are_wanted(&self) -> bool {
         self.wanted
     }
@@ -137,49 +159,76 @@ impl Sessions {
 
     /// A session as it stood under this key, with its values as the application knows them.
     pub(super) fn opened(&self, key: &[u8], mut session: Session) -> Result<Session, SessionError> {
+        self.open(key, &mut session.items, &mut session.seals)?;
+        Ok(session)
+    }
+
+    fn open(
+        &self,
+        key: &[u8],
+        items: &mut BTreeMap<Bytes, Bytes>,
+        seals: &mut Seals,
+    ) -> Result<(), SessionError> {
         let Some(seal) = &self.seal else {
-            return Ok(session);
+            return Ok(());
         };
         let open = |context: &[u8], name: &[u8], stored: &[u8]| {
             seal.open(context, name, stored)
                 .map_err(|why| unopened(name, why))
         };
-        if let Some(stored) = session.items.remove(PLACE.as_bytes()) {
+        if let Some(stored) = items.remove(PLACE.as_bytes()) {
             let Opened { value, anew } = open(key, PLACE.as_bytes(), &stored)?;
             let bytes = <[u8; PLACE_BYTES]>::try_from(value);
             let bytes = bytes.map_err(|_| unopened(PLACE.as_bytes(), SealError::Tampered))?;
-            session.seals.place = Some(Place { bytes, anew });
+            seals.place = Some(Place { bytes, anew });
         }
         // Nothing was ever sealed for no place.
-        let place = session.seals.place.map(|place| place.bytes);
+        let place = seals.place.map(|place| place.bytes);
         let place = place.as_ref().map_or(&[][..], |bytes| bytes);
-        for (name, value) in &mut session.items {
+        for (name, value) in items {
             let opened = open(place, name, value)?;
             *value = opened.value.into();
-            if opened.anew {
-                session.seals.old.insert(name.clone());
+            if opened.anew && !seals.ending.contains(name) {
+                seals.old.insert(name.clone());
             }
         }
-        Ok(session)
+        Ok(())
     }
 
-    /// The place of a session, to be stored anew; none where nothing is sealed. A session that has none is given one: `version`, if it was that
-    /// of the session, follows.
+    /// What an ended session held, with its values as the application knows them; none where the event does not say. Events carry what is
+    /// stored: sealed values, where values are sealed.
+    ///
+    /// # Errors
+    /// [`SessionError::Unopened`].
+    pub fn content_of(&self, event: &SessionEvent) -> Result<Option<BTreeMap<Bytes, Bytes>>, SessionError> {
+        let What::Ended(_, Some(content)) = &event.what else {
+            return Ok(None);
+        };
+        let items = content.items.living(event.at);
+        let mut items = items
+            .map(|item| (item.name.clone(), item.value.clone()))
+            .collect();
+        self.open(&event.key, &mut items, &mut Seals::default())?;
+        Ok(Some(items))
+    }
+
+    /// The place of a session, to be stored anew; none where nothing is sealed. A session that has none is given one by a save that says this as
+    /// well: `version`, if it was that of the session, follows.
     pub(super) async fn place_of(
         &self,
         id: &SessionId,
         version: Option<&mut u64>,
+        says: &[Bytes],
     ) -> Result<Option<Place>, SessionError> {
         if self.seal.is_none() {
             return Ok(None);
         }
         let mut last = 0;
         for _ in 0..PLACE_ATTEMPTS {
-            let mut found = self.load(id).await?.ok_or(SessionError::Gone)?;
+            let mut found = self.peek(id).await?.ok_or(SessionError::Gone)?;
             last = found.version;
             if found.seals.place.is_none() {
-                found.seals.wanted = true;
-                match self.save(&mut found).await {
+                match self.save_saying(&mut found, says, true).await {
                     Err(SessionError::Stale { .. }) => continue,
                     saved => saved?,
                 }
@@ -192,18 +241,24 @@ impl Sessions {
         Err(SessionError::Stale { version: last })
     }
 
-    /// Renames a session whose values are sealed, as `rename` says it, and seals its place for the new key, in one step.
+    /// Renames a session whose values are sealed, as `rename` says it, and seals its place for the new key, in one step. `says`: by which lock.
     pub(super) async fn rename_sealed(
         &self,
         session: &mut Session,
         id: SessionId,
         rename: Vec<Bytes>,
+        says: &[Bytes],
     ) -> Result<(), SessionError> {
         let to = self.key_of(&id);
-        let mut place = self.place_of(&session.id, Some(&mut session.version)).await?;
-        let mut save = vec![word("SESSION.SAVE"), to.clone(), word("*"), word("SET"), count(1)];
+        let version = Some(&mut session.version);
+        let mut place = self.place_of(&session.id, version, says).await?;
+        let mut save = vec![word("SESSION.SAVE"), to.clone(), word("*")];
+        save.extend_from_slice(says);
+        save.extend([word("SET"), count(1)]);
         save.extend(self.stored(&to, &mut place, [])?);
-        let Some(replies) = self.cache.transact([(to, 0)], vec![rename, save]).await? else {
+        let commands = vec![rename, save];
+        let transact = || self.cache.transact([(to.clone(), 0)], commands.clone());
+        let Some(replies) = self.retried(transact).await? else {
             return Err(SessionError::Taken);
         };
         for reply in &replies {
@@ -211,13 +266,33 @@ impl Sessions {
                 return Err(told_apart(refused.clone().into()));
             }
         }
-        let version = version_of(replies.last().unwrap_or(&Reply::Nil))?;
+        let version = count_of(replies.last().unwrap_or(&Reply::Nil))?;
         if session.version + 1 == version {
             session.version = version;
         }
         session.id = id;
         session.seals.place = place.map(|place| Place { anew: false, ..place });
         Ok(())
+    }
+
+    /// Sees to it that a session has a place before requests that run side by side give it one each.
+    pub(super) async fn place_before_merge(&self, session: &mut Session) -> Result<(), SessionError> {
+        if session.seals.place.is_none() {
+            let version = Some(&mut session.version);
+            session.seals.place = self.place_of(&session.id, version, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Seals anew what the merging save left as it was, unless somebody is faster: then the next save does.
+    pub(super) async fn seal_anew_after_merge(&self, session: &mut Session) {
+        let mut sealed = session.clone();
+        if sealed.seal_anew() {
+            match self.save(&mut sealed).await {
+                Ok(()) => *session = sealed,
+                Err(error) => tracing::debug!(%error, "a session was not sealed anew"),
+            }
+        }
     }
 }
 
@@ -229,13 +304,10 @@ impl Session {
         self.seals.wanted
     }
 
-    /// The items that a save must send: those that were set, and with them those that are to be sealed anew.
-    pub(super) fn to_set(&self) -> BTreeMap<&Bytes, &Bytes> {
-        let anew = self
-            .seals
-            .old
-            .iter()
-            .filter_map(|name| self.items.get_key_value(name));
+    /// The items that a save must send: those that were set, and with them, unless it merges, those that are to be sealed anew.
+    pub(super) fn to_set(&self, merges: bool) -> BTreeMap<&Bytes, &Bytes> {
+        let old = self.seals.old.iter().filter(|_| !merges);
+        let anew = old.filter_map(|name| self.items.get_key_value(name));
         let set = self
             .changes
             .iter()

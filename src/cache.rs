@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::machine::entry::Command;
+use crate::machine::internal::Watch;
 use crate::machine::keyspace::{DATABASES, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Run};
@@ -306,6 +307,26 @@ impl Cache {
             None => Err(Error::Value(
                 "a write without a reply: please report this".to_owned(),
             )),
+        }
+    }
+
+    /// The write door for several commands that are applied together, if every watched key still has its version (0: it is absent). Their
+    /// replies; none if something watched has changed, and then nothing was applied.
+    pub(crate) async fn transact(
+        &self,
+        watched: impl IntoIterator<Item = (Bytes, u64)>,
+        commands: Vec<Vec<Bytes>>,
+    ) -> Result<Option<Vec<Reply>>> {
+        let db = self.db;
+        let watch = |(key, version)| Watch { db, key, version };
+        let watches: Vec<Watch> = watched.into_iter().map(watch).collect();
+        let commands = commands.into_iter().map(|argv| Command { db, argv }).collect();
+        let written = self.node.transact(&watches, commands).await?;
+        self.saw(written.token);
+        match written.replies.into_iter().next() {
+            Some(Reply::Array(replies)) => Ok(Some(replies)),
+            Some(Reply::Error(refused)) => Err(refused.into()),
+            _ => Ok(None),
         }
     }
 

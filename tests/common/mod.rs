@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(unreachable_pub, reason = "shared by several programs")]
 
+#[cfg(feature = "tls")]
+pub mod tls;
+
 use plenary::config::Config;
 use plenary::node::Node;
 use std::net::TcpListener;

@@ -10,7 +10,7 @@ use common::{assert_same_state, eventually, three};
 use plenary::error::Error;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
-use plenary::node::{Call, Kind, Node, Request};
+use plenary::node::{Call, Called, Kind, Node, Request};
 
 fn script(text: &'static str, key: &str, args: &[&str]) -> Request {
     let call = Call::Script {
@@ -259,6 +259,133 @@ async fn what_waits_on_one_node_is_served_by_a_write_on_another() {
 fn endless(before: &str, key: &str) -> Request {
     let text: &'static str = Box::leak(format!("{before} local n = 0 while true do n = n + 1 end").into());
     script(text, key, &[])
+}
+
+/// What a script may take of an entry of the log in this test, and what its writes may come to in memory.
+const COMMAND_BYTES: usize = 64 << 10;
+const MEMORY_BYTES: usize = 8 * COMMAND_BYTES;
+
+/// A run-away script is ended at the bound while it runs, whichever way it runs, and nothing of it is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_writes_without_end_is_ended_at_the_bound() {
+    // Each catches what it can; `@` stands for what it looks at first.
+    const SAME: &str = "@ while true do pcall(redis.call, 'SET', KEYS[1], 'v') end";
+    const OTHERS: &str = "@ local n = 0 while true do n = n + 1 redis.pcall('SET', KEYS[1] .. n, 'v') end";
+    const LARGE: &str =
+        "@ local n = 0 while true do n = n + 1 redis.pcall('SETRANGE', KEYS[1] .. n, 100000, 'v') end";
+    const ONCE: &str = "@ redis.pcall('SET', KEYS[1], string.rep('v', 70000)) return 'done'";
+    const ANSWER: &str = "@ redis.call('SET', KEYS[1], 'v') return string.rep('v', 70000)";
+    const NEVER: u64 = 2 * COMMAND_BYTES as u64 / 17;
+    let data = tempfile::tempdir().unwrap();
+    let mut config = plenary::config::Config::new(data.path());
+    config.limits.command_bytes = COMMAND_BYTES;
+    let node = Node::start(config).await.unwrap();
+    node.ready(common::PATIENCE).await.unwrap();
+    let before = node.view(0, |view| view.store().bytes());
+    let writes = [
+        (SAME, NEVER),
+        (OTHERS, NEVER),
+        (LARGE, 2 * (MEMORY_BYTES as u64 / 100_000 + 2)),
+        (ONCE, 0),
+        (ANSWER, 1),
+    ];
+    for (text, most) in writes {
+        // The second one looks at all keys: it runs alone.
+        for first in ["", "redis.call('DBSIZE')"] {
+            let text = text.replace('@', first);
+            let function = Call::Function {
+                code: format!("#!lua name=lib\nredis.register_function('f', function(KEYS) {text} end)")
+                    .into(),
+                name: "f".into(),
+                keys: vec!["k".into()],
+                args: Vec::new(),
+                read_only: false,
+            };
+            let leaked: &'static str = Box::leak(text.clone().into());
+            let script = script(leaked, "k", &[]);
+            let set = Call::Command(["SET", "before", "1"].map(Bytes::from).to_vec());
+            let transaction = Request {
+                calls: [vec![(0, set)], script.calls.clone()].concat(),
+                transaction: true,
+                ..script.clone()
+            };
+            let function = Request::one("default".into(), 0, function);
+            for (request, prefix) in [
+                (script, "ERR Script ended: "),
+                (function, "ERR Script ended: "),
+                (
+                    transaction,
+                    "EXECABORT Transaction discarded because of: Script ended: ",
+                ),
+            ] {
+                let (written, notes) = node.script(request).await.unwrap();
+                let Reply::Error(ended) = &written.replies[0] else {
+                    panic!("{text}: {:?}", written.replies)
+                };
+                let ended = ended.to_string();
+                assert!(
+                    ended.starts_with(prefix) && ended.contains("command_bytes"),
+                    "{text}: {ended}"
+                );
+                let set = |called: &&Called| called.command.starts_with("SET");
+                let ran = notes.calls.iter().find(set).map_or(0, |called| called.ran);
+                assert!(ran <= most, "{text}: {ran} writes ran");
+            }
+        }
+    }
+    assert_eq!(
+        node.view(0, |view| view.store().bytes()),
+        before,
+        "nothing of it is left"
+    );
+    // What is just small enough is written, also by one that looks at all keys.
+    for first in ["", "redis.call('DBSIZE')"] {
+        let text = format!("{first} redis.call('SET', KEYS[1], string.rep('v', 60000)) return 1");
+        let leaked: &'static str = Box::leak(text.into());
+        assert_eq!(run(&node, script(leaked, "small", &[])).await, Reply::Integer(1));
+    }
+    node.stop().await.unwrap();
+}
+
+/// One that reads more keys than an entry of the log can name runs where none has to be named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_reads_any_number_of_keys() {
+    const READS: &str = "for n = 1, 5000 do redis.call('GET', KEYS[1] .. n) end @ return 'all'";
+    let data = tempfile::tempdir().unwrap();
+    let mut config = plenary::config::Config::new(data.path());
+    config.limits.command_bytes = COMMAND_BYTES;
+    let node = Node::start(config).await.unwrap();
+    node.ready(common::PATIENCE).await.unwrap();
+    for then in ["", "redis.call('SET', KEYS[1], 1)"] {
+        let leaked: &'static str = Box::leak(READS.replace('@', then).into());
+        assert_eq!(run(&node, script(leaked, "k", &[])).await, Reply::bulk("all"));
+    }
+    assert_eq!(get(&node, "k"), Some(1));
+    node.stop().await.unwrap();
+}
+
+/// Answers of a transaction are kept until its end: they are bounded together.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_of_a_transaction_are_bounded() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = plenary::config::Config::new(data.path());
+    config.limits.command_bytes = COMMAND_BYTES;
+    let node = Node::start(config).await.unwrap();
+    node.ready(common::PATIENCE).await.unwrap();
+    let one = script("return string.rep('v', 60000)", "k", &[]);
+    for (count, fits) in [(8, true), (9, false)] {
+        let transaction = Request {
+            calls: vec![one.calls[0].clone(); count],
+            transaction: true,
+            ..one.clone()
+        };
+        match run(&node, transaction).await {
+            Reply::Array(answers) if fits => assert_eq!(answers.len(), count),
+            Reply::Error(ended) if !fits => assert!(ended.to_string().contains("command_bytes"), "{ended}"),
+            other => panic!("{count}: {other:?}"),
+        }
+    }
+    node.stop().await.unwrap();
 }
 
 fn leader_of(nodes: &[Node]) -> usize {

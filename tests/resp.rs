@@ -2127,3 +2127,100 @@ async fn what_scripts_call_is_shown_counted_and_logged() {
     }
     server.stop().await;
 }
+
+/// What the slow log keeps where everything is slow: each command with who sent it (`lua`: a script) and under which name.
+async fn slow_commands(client: &mut Client) -> Vec<String> {
+    const SCRIPT: &str = "redis.call('SET', KEYS[1], ARGV[1]) redis.pcall('LPUSH', KEYS[1], 'x') redis.pcall('nosuch') \
+        redis.pcall('GET') redis.pcall('DEL', unpack(ARGV)) return redis.call('GET', KEYS[1])";
+    let large = "x".repeat(200);
+    let mut long = vec!["EVAL", SCRIPT, "1", "k", &large];
+    long.resize(45, "y");
+    for argv in [
+        &["CLIENT", "SETNAME", "me"][..],
+        &["CONFIG", "SET", "slowlog-max-len", "128"],
+        &["CONFIG", "SET", "slowlog-log-slower-than", "0"],
+        &["SLOWLOG", "RESET"],
+        &long,
+        &["MULTI"],
+        &["EVAL", "return redis.call('SET', KEYS[1], 'v')", "1", "k"],
+        &["APPEND", "k", "w"],
+        &[
+            "EVAL",
+            "return {redis.call('GET', 'k'), redis.call('TTL', 'k')}",
+            "0",
+        ],
+        &["EXEC"],
+        &["EVAL_RO", "return redis.call('STRLEN', KEYS[1])", "1", "k"],
+        // Nothing is slow from here on.
+        &["CONFIG", "SET", "slowlog-log-slower-than", "-1"],
+        &["EVAL", "return redis.call('GET', 'k')", "0"],
+    ] {
+        client.ask(argv).await;
+    }
+    let Reply::Array(entries) = client.ask(&["SLOWLOG", "GET", "-1"]).await else {
+        panic!("a list")
+    };
+    let entries = entries.iter().rev().map(|entry| {
+        let Reply::Array(fields) = entry else {
+            panic!("{entry:?}")
+        };
+        let from = if text(&fields[4]) == "?:0" {
+            "lua"
+        } else {
+            "client"
+        };
+        format!(
+            "{from} [{}] {}",
+            text(&fields[5]),
+            text(&fields[3]).to_lowercase()
+        )
+    });
+    entries.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_scripts_call_is_in_the_slow_log_before_them() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let slow = slow_commands(&mut client).await;
+    let names = slow.iter().map(|entry| {
+        let mut words = entry.split(' ');
+        (words.next().unwrap(), words.nth(1).unwrap())
+    });
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [
+            ("client", "slowlog"),
+            ("lua", "set"),
+            ("lua", "lpush"),
+            ("lua", "del"),
+            ("lua", "get"),
+            ("client", "eval"),
+            ("client", "multi"),
+            ("lua", "set"),
+            ("client", "eval"),
+            ("client", "append"),
+            ("lua", "get"),
+            ("lua", "ttl"),
+            ("client", "eval"),
+            ("lua", "strlen"),
+            ("client", "eval_ro"),
+        ]
+    );
+    if let Some(redis) = Redis::start(&[]).await {
+        let mut there = Client::connect(redis.address).await;
+        assert_eq!(slow_commands(&mut there).await, slow);
+    }
+    // The monitor of latency hears of them as well: nothing else here counts as fast.
+    let append = "redis.call('APPEND', KEYS[1], string.rep('x', 25000000))";
+    for argv in [
+        &["CONFIG", "SET", "latency-monitor-threshold", "1"][..],
+        &["LATENCY", "RESET"],
+        &["EVAL", append, "1", "large"],
+    ] {
+        client.ask(argv).await;
+    }
+    let latest = client.text(&["LATENCY", "LATEST"]).await;
+    assert!(latest.contains("fast-command"), "{latest}");
+    server.stop().await;
+}

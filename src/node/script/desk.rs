@@ -62,6 +62,8 @@ pub(super) struct Desk<'a> {
     pub(super) notes: Notes,
     /// Whether its commands are to be shown.
     pub(super) shows: bool,
+    /// Those that take so long are to be told.
+    pub(super) slow_after: Option<Duration>,
 }
 
 impl<'a> Desk<'a> {
@@ -100,6 +102,7 @@ impl<'a> Desk<'a> {
             call: 0,
             notes: Notes::default(),
             shows: request.shows,
+            slow_after: request.slow_after,
         }
     }
 
@@ -303,7 +306,11 @@ impl Host for Desk<'_> {
             None => self.command(spec, argv),
         };
         if self.given_up.is_none() {
-            self.notes.ran(spec, began.elapsed(), &reply);
+            let took = began.elapsed();
+            self.notes.ran(spec, took, &reply);
+            if self.slow_after.is_some_and(|slow| took >= slow) {
+                self.notes.slow(self.call, argv, took);
+            }
             if self.shows {
                 self.notes.show(self.call, db, argv);
             }

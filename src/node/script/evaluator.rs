@@ -279,11 +279,24 @@ impl Evaluator {
                     .try_into()
                     .expect("4 bytes"),
             );
-            match Engine::new(engine::Limits::new(REDIS_VERSION, seed)) {
-                Ok(engine) => Thread::new(engine, state, outbound, runtime, followed, back, command_bytes)
-                    .run(&messages),
-                Err(error) => tracing::error!(%error, "scripts cannot run on this node"),
-            }
+            let engine = match Engine::new(engine::Limits::new(REDIS_VERSION, seed)) {
+                Ok(engine) => engine,
+                Err(error) => return tracing::error!(%error, "scripts cannot run on this node"),
+            };
+            let thread = Thread {
+                engine,
+                state,
+                outbound,
+                runtime,
+                control: followed,
+                sender: back,
+                command_bytes,
+                overlay: Overlay::new(command_bytes),
+                queue: VecDeque::new(),
+                under_way: BTreeMap::new(),
+                batches: 0,
+            };
+            thread.run(&messages);
         };
         let thread = std::thread::Builder::new().name("plenary-scripts".to_owned());
         if let Err(error) = thread.stack_size(engine::STACK_BYTES).spawn(work) {
@@ -388,31 +401,6 @@ struct Thread {
 }
 
 impl Thread {
-    #[allow(clippy::too_many_arguments, reason = "called once, from the line above")]
-    fn new(
-        engine: Engine,
-        state: State,
-        outbound: Outbound,
-        runtime: tokio::runtime::Handle,
-        control: Arc<Control>,
-        sender: mpsc::Sender<Message>,
-        command_bytes: usize,
-    ) -> Self {
-        Self {
-            engine,
-            state,
-            outbound,
-            runtime,
-            control,
-            sender,
-            command_bytes,
-            overlay: Overlay::new(command_bytes),
-            queue: VecDeque::new(),
-            under_way: BTreeMap::new(),
-            batches: 0,
-        }
-    }
-
     /// Until it is told to stop.
     fn run(mut self, messages: &mpsc::Receiver<Message>) {
         while let Ok(first) = messages.recv() {

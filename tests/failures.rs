@@ -7,7 +7,7 @@
 mod common;
 mod process;
 
-use common::free_port;
+use common::{PATIENCE, free_port};
 use plenary::cli::client::text;
 use plenary::machine::reply::Reply;
 use plenary::node::status::Role;
@@ -16,7 +16,9 @@ use process::{Cluster, Process, plenary, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Writers of a load that must only go on.
 const WRITERS: usize = 8;
@@ -601,6 +603,109 @@ fn a_leader_that_stood_still_loses_nothing_and_reads_nothing_stale() {
     }
     load.goes_on(SOME);
     assert_nothing_lost_or_doubled(&cluster, &load.stop());
+}
+
+/// Reads, then writes what it read and one more: applied twice, it would give a number twice or leave one out.
+const INCREMENT: &str =
+    "local n = tonumber(redis.call('GET', KEYS[1]) or '0') redis.call('SET', KEYS[1], n + 1) return n + 1";
+
+/// What callers of [`INCREMENT`] were answered.
+#[derive(Default)]
+struct Counted {
+    numbers: Mutex<Vec<i64>>,
+    /// Errors that say that it may have been applied, and all errors.
+    unknown: AtomicUsize,
+    errors: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Counted {
+    /// Calls the script on one connection until it is told to stop; each answer comes in time.
+    fn call(&self, node: &Process, key: &str, in_time: Duration) {
+        let (began, mut client) = (Instant::now(), node.client().unwrap());
+        while !self.stop.load(Relaxed) && began.elapsed() < 3 * PATIENCE {
+            let asked = Instant::now();
+            match client.call(&["EVAL", INCREMENT, "1", key]) {
+                Ok(Reply::Integer(number)) => self.numbers.lock().unwrap().push(number),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    let unknown = error.contains("UNKNOWN unknown outcome");
+                    assert!(unknown || error.contains("LOADING no leader"), "{error}");
+                    self.unknown.fetch_add(usize::from(unknown), Relaxed);
+                    self.errors.fetch_add(1, Relaxed);
+                }
+            }
+            let took = asked.elapsed();
+            assert!(took < in_time, "{took:?}; {}", node.last_words());
+        }
+    }
+
+    /// Waits until so many more were answered.
+    #[track_caller]
+    fn goes_on(&self, more: usize) {
+        let answered = || self.numbers.lock().unwrap().len();
+        let wanted = answered() + more;
+        wait_until("scripts are answered", || match answered() {
+            enough if enough >= wanted => Ok(()),
+            few => Err(format!("{few} of {wanted}")),
+        });
+    }
+}
+
+#[test]
+fn a_script_whose_leader_hangs_is_answered_in_time_and_applied_once() {
+    const CALLERS: usize = 4;
+    // The deadline of writes, before it what it takes to notice, and a machine that does other things as well.
+    const IN_TIME: Duration = Duration::from_secs(8);
+    let cluster = Cluster::three(&["--write-deadline-ms", "2000"]);
+    for round in 0..4 {
+        let still = cluster.leader();
+        let followers = [(still + 1) % 3, (still + 2) % 3];
+        // Every other time nobody can take over: the other follower stands still with the leader.
+        let (asked, others) = match round % 2 {
+            0 => (followers, vec![still]),
+            _ => ([followers[0]; 2], vec![still, followers[1]]),
+        };
+        let (counted, key) = (Counted::default(), format!("counter{round}"));
+        std::thread::scope(|scope| {
+            for caller in 0..CALLERS {
+                let node = &cluster.nodes[asked[caller % 2]];
+                let (counted, key) = (&counted, &key);
+                scope.spawn(move || counted.call(node, key, IN_TIME));
+            }
+            counted.goes_on(20);
+            others
+                .iter()
+                .for_each(|which| cluster.nodes[*which].signal("STOP"));
+            if others.len() == 1 {
+                counted.goes_on(20);
+            } else {
+                wait_until("each caller is told", || match counted.errors.load(Relaxed) {
+                    enough if enough >= CALLERS => Ok(()),
+                    few => Err(format!("{few} were told")),
+                });
+            }
+            others
+                .iter()
+                .for_each(|which| cluster.nodes[*which].signal("CONT"));
+            counted.goes_on(20);
+            counted.stop.store(true, Relaxed);
+        });
+        cluster.level();
+        let last: usize = get(&cluster.nodes[still], &key).parse().unwrap();
+        let mut numbers = counted.numbers.into_inner().unwrap();
+        numbers.sort_unstable();
+        let acknowledged = numbers.len();
+        numbers.dedup();
+        assert_eq!(numbers.len(), acknowledged, "no number was given twice");
+        let unknown = counted.unknown.into_inner();
+        assert!(
+            (acknowledged..=acknowledged + unknown).contains(&last),
+            "{last} of {acknowledged} acknowledged and {unknown} unknown"
+        );
+    }
+    cluster.assert_same_state();
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(crate) mod probe;
 mod request;
 
 pub use crate::raft::client::{Kind, Running};
-pub use notes::{Called, Denial, Notes};
+pub use notes::{Called, Denial, Notes, Slow, shortened};
 pub use request::{Call, Request};
 
 /// What a script's first line says of it.

@@ -4,6 +4,7 @@ use crate::machine::entry::{self, Command, Origin};
 use crate::machine::event::Waiter;
 use crate::machine::internal::Watch;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// What to evaluate, as one unit.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Request {
     pub transaction: bool,
     /// Whether somebody looks on where it was asked for: the commands that its scripts run are to be shown there.
     pub shows: bool,
+    /// Its scripts' commands that take so long are to be told; none: not one.
+    pub slow_after: Option<Duration>,
     /// What goes into the log before what it writes, and after; nothing where it writes nothing.
     pub around: Option<(Command, Command)>,
 }
@@ -143,6 +146,10 @@ impl Request {
         if self.shows {
             parts.push(Command::new(0, [word(b"shows")]));
         }
+        if let Some(slow_after) = self.slow_after {
+            let micros = u64::try_from(slow_after.as_micros()).unwrap_or(u64::MAX);
+            parts.push(Command::new(0, [word(b"slow"), micros.to_string().into()]));
+        }
         if self.transaction {
             parts.push(Command::new(0, [word(b"transaction")]));
         }
@@ -207,6 +214,7 @@ impl Request {
                 (b"finished", [count]) => finished = number(count)?,
                 (b"user", [user]) => request.user = user.clone(),
                 (b"shows", []) => request.shows = true,
+                (b"slow", [micros]) => request.slow_after = Some(Duration::from_micros(number(micros)?)),
                 (b"transaction", []) => request.transaction = true,
                 (b"before", [_, ..]) => around.0 = Some(Command::new(db, rest.to_vec())),
                 (b"after", [_, ..]) => around.1 = Some(Command::new(db, rest.to_vec())),
@@ -292,6 +300,7 @@ mod tests {
             calls: vec![(0, script), (1, function), (2, Call::Command(words("SET k v")))],
             transaction: true,
             shows: true,
+            slow_after: Some(Duration::from_millis(10)),
             around: Some((
                 Command::new(0, words("PUBLISH c 1")),
                 Command::new(0, words("PUBLISH c 0")),

@@ -92,8 +92,9 @@ async function life() {
     await new Promise((resolve) => events.once("completed", resolve));
   }
   assert.equal(await queue.removeJobScheduler("every"), true);
-  const counts = await queue.getJobCounts("waiting", "prioritized", "waiting-children", "paused");
-  assert.deepEqual(counts, { waiting: 0, prioritized: 0, "waiting-children": 0, paused: 0 });
+  // One that was due already still runs.
+  const left = () => queue.getJobCountByTypes("waiting", "prioritized", "waiting-children", "paused", "active");
+  while ((await left()) > 0) assert.ok(Date.now() < end, "all jobs run");
 }
 
 console.log("ready");

@@ -24,6 +24,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 RESUME = 5
 # Lives that each store must lead before the leader is killed, after that, and when all nodes serve again.
 LIVES = 2
+# Between two beats of a store, in seconds.
+BEAT = 0.05
 
 
 class Node:
@@ -102,27 +104,33 @@ class Cluster:
 
 
 class Traffic:
-    """Threads that lead the lives of a store, one after the other, until they are told to stop or one of them fails."""
+    """Threads that lead the lives of a store, one after the other, and one of beats, until they are told to stop or one of them fails."""
 
     def __init__(self, store):
         self.store = store
         self.stopped = threading.Event()
         self.failure = None
-        self.threads = [threading.Thread(target=self.go_on, daemon=True) for _ in range(store.side_by_side)]
+        steps = [self.life] * store.side_by_side + [self.beat]
+        self.threads = [threading.Thread(target=self.go_on, args=(step,), daemon=True) for step in steps]
         for thread in self.threads:
             thread.start()
 
-    def go_on(self):
-        store = self.store
+    def go_on(self, step):
         while not self.stopped.is_set():
             try:
-                store.life()
+                step()
             except Exception as failure:
                 self.failure = failure
                 self.stopped.set()
-            else:
-                with store.lock:
-                    store.lives += 1
+
+    def life(self):
+        self.store.life()
+        with self.store.lock:
+            self.store.lives += 1
+
+    def beat(self):
+        self.store.beat()
+        self.stopped.wait(BEAT)
 
     def lives(self):
         if self.failure:

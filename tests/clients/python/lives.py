@@ -54,6 +54,9 @@ class Store:
     def life(self):
         raise NotImplementedError
 
+    def beat(self):
+        """Writes once, where lives wait for more than their writes, such as for a worker: asked for again and again beside them."""
+
     def verify(self):
         """Looks, after everything, at what was kept."""
         raise NotImplementedError

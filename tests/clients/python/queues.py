@@ -116,18 +116,20 @@ class Celery(Store):
         wanted = [(one, 2), (later, 4), (again, "third time"), (both, 20), (chained, 6)]
         for result, value in wanted:
             same(result.get(timeout=PATIENCE), value, "Celery's result")
+            same((result.state, result.ready()), ("SUCCESS", True), "Celery's state")
+            if result is both:
+                self.keep(result.id)
+            else:
+                self.written(result.forget)
         try:
             broken.get(timeout=PATIENCE)
         except ValueError as error:
             same(str(error), "déjà vu", "Celery's failure")
         else:
             raise AssertionError("a task that breaks has a result")
-        for result, _ in wanted:
-            same((result.state, result.ready()), ("SUCCESS", True), "Celery's state")
-            if result is both:
-                self.keep(result.id)
-            else:
-                self.written(result.forget)
+
+    def beat(self):
+        self.written(workers.app.backend.store_result, f"beat-{os.getpid()}", None, "STARTED")
 
     def verify(self):
         for task in self.kept:
@@ -168,6 +170,11 @@ class Rq(Store):
         until("RQ's job fails", lambda: broken.get_status(refresh=True) == "failed")
         assert "déjà vu" in broken.latest_result().exc_string
         self.written(broken.delete)
+
+    def beat(self):
+        job = self.queue.create_job("workers.total", [])
+        self.written(job.save)
+        self.written(job.delete)
 
     def verify(self):
         for job in self.kept:

@@ -25,6 +25,17 @@ pub struct Request {
     pub around: Option<(Command, Command)>,
 }
 
+/// What a leader must know of a request beside what is to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sender {
+    /// Who waits for the answer.
+    pub(super) caller: Waiter,
+    /// The caller's node asks for no request before this number any more.
+    pub(super) finished: u64,
+    /// The index that the caller's node had applied: whoever asks there may have seen all up to it, and so must the script.
+    pub(super) seen: u64,
+}
+
 /// One thing to run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
@@ -132,15 +143,13 @@ impl Request {
     }
 
     /// Its bytes: those of a group whose commands are its parts.
-    pub(super) fn to_bytes(&self, caller: Waiter, finished: u64) -> Bytes {
-        let origin = Origin {
-            node: caller.node,
-            start: caller.start,
-            number: caller.number,
-        };
+    pub(super) fn to_bytes(&self, sender: Sender) -> Bytes {
+        let Waiter { node, start, number } = sender.caller;
+        let origin = Origin { node, start, number };
         let word = Bytes::from_static;
         let mut parts = vec![
-            Command::new(0, [word(b"finished"), finished.to_string().into()]),
+            Command::new(0, [word(b"finished"), sender.finished.to_string().into()]),
+            Command::new(0, [word(b"seen"), sender.seen.to_string().into()]),
             Command::new(0, [word(b"user"), self.user.clone()]),
         ];
         if self.shows {
@@ -203,15 +212,16 @@ impl Request {
     }
 
     /// What [`Request::to_bytes`] wrote; none where it is anything else.
-    pub(super) fn from_bytes(bytes: &Bytes) -> Option<(Waiter, u64, Self)> {
+    pub(super) fn from_bytes(bytes: &Bytes) -> Option<(Sender, Self)> {
         let entry = entry::decode(bytes).ok()?;
         let number = |bytes: &Bytes| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
-        let (mut request, mut finished) = (Self::default(), 0);
+        let (mut request, mut finished, mut seen) = (Self::default(), 0, 0);
         let mut around = (None, None);
         for Command { db, argv } in entry.commands {
             let (kind, rest) = argv.split_first()?;
             match (&kind[..], rest) {
                 (b"finished", [count]) => finished = number(count)?,
+                (b"seen", [index]) => seen = number(index)?,
                 (b"user", [user]) => request.user = user.clone(),
                 (b"shows", []) => request.shows = true,
                 (b"slow", [micros]) => request.slow_after = Some(Duration::from_micros(number(micros)?)),
@@ -256,7 +266,12 @@ impl Request {
         }
         request.around = around.0.zip(around.1);
         let Origin { node, start, number } = entry.origin;
-        Some((Waiter { node, start, number }, finished, request))
+        let sender = Sender {
+            caller: Waiter { node, start, number },
+            finished,
+            seen,
+        };
+        Some((sender, request))
     }
 }
 
@@ -310,13 +325,17 @@ mod tests {
         assert_eq!(request.surround(set.clone()).len(), 3);
         assert_eq!(request.surround(Vec::new()), Vec::new());
         assert_eq!(Request::default().surround(set.clone()), set);
-        let caller = Waiter {
-            node: 1,
-            start: 2,
-            number: 3,
+        let sender = Sender {
+            caller: Waiter {
+                node: 1,
+                start: 2,
+                number: 3,
+            },
+            finished: 2,
+            seen: 7,
         };
-        let bytes = request.to_bytes(caller, 2);
-        assert_eq!(Request::from_bytes(&bytes), Some((caller, 2, request.clone())));
+        let bytes = request.to_bytes(sender);
+        assert_eq!(Request::from_bytes(&bytes), Some((sender, request.clone())));
         let keys: Vec<Bytes> = request.keys().into_iter().map(|(_, key)| key).collect();
         assert_eq!(keys, words("w a b k"));
         assert_eq!(Request::from_bytes(&bytes.slice(..bytes.len() - 1)), None);

@@ -15,6 +15,8 @@ client.on("error", () => {});
 await client.connect();
 
 const app = express();
+// Otherwise Express prints what fails after an answer has gone out.
+app.set("env", "test");
 app.use(express.json());
 app.use(session({ store: new RedisStore({ client }), secret: "known to all instances", resave: false, saveUninitialized: false }));
 

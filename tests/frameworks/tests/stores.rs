@@ -666,11 +666,11 @@ mod in_rocket {
         store.save("id", data(), 100).await.unwrap();
         let (loaded, left) = load("id", None).await.unwrap();
         assert_eq!(loaded, data());
-        assert!((95..=100).contains(&left), "{left}");
-        // A rolling session is given its life anew.
+        assert!((95..=106).contains(&left), "{left}");
+        // With the slack: it may end by so much later. A rolling session is given its life anew.
         assert_eq!(load("id", Some(500)).await.unwrap().1, 500);
         let (_, left) = load("id", None).await.unwrap();
-        assert!((495..=500).contains(&left), "{left}");
+        assert!((495..=526).contains(&left), "{left}");
         let session = store
             .sessions()
             .load(&"id".parse().unwrap())

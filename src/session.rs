@@ -12,6 +12,8 @@
 //! | `owner.rs` | all sessions of a user |
 //! | `events.rs` | what happened to sessions |
 //! | `trouble.rs` | what happens while the cluster cannot answer |
+//! | `whole.rs` | for frameworks that hand over whole sessions |
+//! | `takeover.rs` | sessions that another program left as strings |
 //! | `stored.rs`, `seal.rs` | how values stand in the cache: as they are, or sealed with a key |
 
 mod events;
@@ -23,7 +25,9 @@ mod renew;
 #[cfg(feature = "encryption")]
 mod seal;
 mod stored;
+mod takeover;
 mod trouble;
+pub mod whole;
 
 pub use crate::machine::session_events::{Reason, SessionEvent, What};
 pub use events::{Position, Subscription};
@@ -312,24 +316,7 @@ impl Sessions {
     /// # Errors
     /// [`SessionError::Failed`].
     pub async fn create_as(&self, id: &SessionId, new: &NewSession) -> Result<bool, SessionError> {
-        let key = self.key_of(id);
-        let mut argv = vec![word("SESSION.CREATE"), key.clone(), millis(new.idle_timeout)];
-        if let Some(slack) = new.slack {
-            argv.extend([word("SLACK"), millis(slack)]);
-        }
-        if let Some(at) = new.absolute_deadline {
-            argv.extend([word("UNTIL"), number(at)]);
-        }
-        if !new.owner.is_empty() {
-            argv.extend([word("OWNER"), new.owner.clone()]);
-            argv.extend(new.at_most.into_iter().flat_map(AtMost::argv));
-        }
-        let items = self.stored(&key, &mut None, &new.items)?;
-        if !items.is_empty() {
-            argv.extend([word("ITEMS"), count(items.len() / 2)]);
-            argv.extend(items);
-        }
-        match self.write(argv).await? {
+        match self.write(self.creation(id, new)?).await? {
             Reply::Nil => Ok(false),
             _ => Ok(true),
         }
@@ -523,6 +510,28 @@ impl Sessions {
             number(at),
         ];
         count_of(&self.write(argv).await?)
+    }
+
+    /// What creates a session under this id.
+    fn creation(&self, id: &SessionId, new: &NewSession) -> Result<Vec<Bytes>, SessionError> {
+        let key = self.key_of(id);
+        let mut argv = vec![word("SESSION.CREATE"), key.clone(), millis(new.idle_timeout)];
+        if let Some(slack) = new.slack {
+            argv.extend([word("SLACK"), millis(slack)]);
+        }
+        if let Some(at) = new.absolute_deadline {
+            argv.extend([word("UNTIL"), number(at)]);
+        }
+        if !new.owner.is_empty() {
+            argv.extend([word("OWNER"), new.owner.clone()]);
+            argv.extend(new.at_most.into_iter().flat_map(AtMost::argv));
+        }
+        let items = self.stored(&key, &mut None, &new.items)?;
+        if !items.is_empty() {
+            argv.extend([word("ITEMS"), count(items.len() / 2)]);
+            argv.extend(items);
+        }
+        Ok(argv)
     }
 
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {

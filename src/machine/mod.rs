@@ -28,6 +28,8 @@ pub mod table;
 pub mod value;
 pub mod waiting;
 
+pub(crate) use commands::session::admit_items;
+
 use args::Args;
 use bytes::Bytes;
 use entry::{Entry, Millis};

@@ -15,7 +15,7 @@ mod pubsub;
 mod scan;
 mod script;
 mod server;
-mod session;
+pub(super) mod session;
 mod session_lock;
 mod session_owner;
 mod set;

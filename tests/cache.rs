@@ -430,7 +430,7 @@ async fn nothing_loaded_before_an_invalidation_is_given_after_it() {
         Arc::new(parking_lot::Mutex::new((0, plenary::Token(0)))),
     );
     let done = Arc::new(AtomicBool::new(false));
-    let readers = (0..12).map(|reader| {
+    let readers = (0..6).map(|reader| {
         let (cache, options) = (cluster.caches[reader % 3].clone(), options.clone());
         let (source, floor, done) = (source.clone(), floor.clone(), done.clone());
         tokio::spawn(async move {
@@ -452,6 +452,8 @@ async fn nothing_loaded_before_an_invalidation_is_given_after_it() {
                 let got: u64 = std::str::from_utf8(&got).unwrap().parse().unwrap();
                 assert!(got >= least, "{got} was invalidated: it was {least} already");
                 reads += 1;
+                // A hit never waits: the nodes run beside it.
+                tokio::task::yield_now().await;
             }
             reads
         })

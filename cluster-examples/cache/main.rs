@@ -88,18 +88,27 @@ async fn stale(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
     let options = EntryOptions::new(10 * MINUTE).fresh_for(Duration::from_millis(200));
     let get = async |cache: &Cache| {
         let database = database.clone();
-        cache.get_or_load("product:8", &options, || database.product(8)).await
+        cache
+            .get_or_load("product:8", &options, || database.product(8))
+            .await
     };
     get(&caches[0]).await?;
     tokio::time::sleep(Duration::from_millis(250)).await;
     let began = Instant::now();
-    expect("the stale value", &get(&caches[0]).await?, &"product 8, by query 1")?;
+    expect(
+        "the stale value",
+        &get(&caches[0]).await?,
+        &"product 8, by query 1",
+    )?;
     let took = began.elapsed();
     if took > Duration::from_millis(90) {
         return Err(format!("a stale value was waited for: {took:?}").into());
     }
     eventually("the new value", async || {
-        Ok(caches[2].get("product:8").await?.is_some_and(|value| value == "product 8, by query 2"))
+        Ok(caches[2]
+            .get("product:8")
+            .await?
+            .is_some_and(|value| value == "product 8, by query 2"))
     })
     .await?;
     say("a stale value was given at once, and refreshed in the background for all nodes");
@@ -109,7 +118,9 @@ async fn stale(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
 async fn tags(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
     let options = EntryOptions::new(10 * MINUTE).tag("catalogue");
     for page in 0..100 {
-        caches[0].set_with(format!("page:{page}"), "<h1>Tea</h1>", &options).await?;
+        caches[0]
+            .set_with(format!("page:{page}"), "<h1>Tea</h1>", &options)
+            .await?;
     }
     caches[0].invalidate_tag("catalogue").await?;
     // Whoever was told of it, by a header say, carries the token along.
@@ -134,19 +145,27 @@ async fn swap(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
     for buyer in buyers.collect::<Vec<_>>() {
         buyer.await??;
     }
-    let closed = caches[1].compare_and_set("stock", Expected::Value(b"5"), "sold out", None).await?;
+    let closed = caches[1]
+        .compare_and_set("stock", Expected::Value(b"5"), "sold out", None)
+        .await?;
     expect("all five were counted", &closed, &true)?;
     say("five buyers on three nodes took one each, and none was lost");
     Ok(())
 }
 
 async fn lock(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
-    let slow = caches[0].lock("invoices", Duration::from_millis(200), MINUTE).await?;
+    let slow = caches[0]
+        .lock("invoices", Duration::from_millis(200), MINUTE)
+        .await?;
     // It does not give the lock back: whoever waits has it when the time is over.
     let next = caches[1].lock("invoices", MINUTE, MINUTE).await?;
     let number = next.execute(["INCR", "invoice"]).await?;
     expect("the next writes", &number, &Some(Reply::Integer(1)))?;
-    expect("the slow one does not", &slow.execute(["INCR", "invoice"]).await?, &None)?;
+    expect(
+        "the slow one does not",
+        &slow.execute(["INCR", "invoice"]).await?,
+        &None,
+    )?;
     expect("tokens grow", &(next.token() > slow.token()), &true)?;
     next.release().await?;
     say("a holder that was too slow could write nothing once the next had the lock");
@@ -154,7 +173,10 @@ async fn lock(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
 }
 
 async fn topic(caches: &[Cache], say: &impl Fn(&str)) -> Outcome<()> {
-    let mut heard: Vec<_> = caches.iter().map(|cache| cache.topic("prices").subscribe()).collect();
+    let mut heard: Vec<_> = caches
+        .iter()
+        .map(|cache| cache.topic("prices").subscribe())
+        .collect();
     caches[0].topic("prices").publish("tea 12.50").await?;
     for subscription in &mut heard {
         let message = tokio::time::timeout(READY_TIME_MAX, subscription.next()).await?;

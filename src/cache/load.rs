@@ -18,15 +18,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 /// Loads under way on one node, at most.
 const LOADS_MAX: usize = 64 << 10;
+
+/// The longest wait: as good as for ever.
+const WAIT_MOST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How much longer than it was to wait at most is waited for the log to say so: an election, a write.
 const LOG_LATE: Duration = Duration::from_secs(10);
@@ -164,7 +166,8 @@ impl Cache {
     {
         options.check()?;
         let key = Bytes::copy_from_slice(key.as_ref());
-        let give_up = Instant::now() + options.wait;
+        let began = Instant::now();
+        let left = || options.wait.saturating_sub(began.elapsed());
         let (flight, stale) = loop {
             let found = self.find(&key).await?;
             if let Found::Fresh(value) = found {
@@ -187,7 +190,7 @@ impl Cache {
             // Nothing is ever sent: it is closed when the load has ended.
             let ended = async { other.changed().await.is_err() };
             let Some(stale) = stale else {
-                if tokio::time::timeout_at(give_up, ended).await.is_err() {
+                if tokio::time::timeout(left(), ended).await.is_err() {
                     return Err(taken(&key, options.wait));
                 }
                 continue;
@@ -197,9 +200,11 @@ impl Cache {
             return Ok(self.find(&key).await?.value().unwrap_or(stale));
         };
         let load = move || async move { load().await.map(Into::into).map_err(Into::into) }.boxed();
+        let left = left();
         // Where there is something to give, an outage is no reason to load what cannot be put.
         let mut options = options.clone();
         options.load_in_outage &= stale.is_none();
+        options.wait = left;
         let loading = self.begin(flight, options.clone(), Box::new(load));
         self.land(loading, stale, &options).await
     }
@@ -241,11 +246,7 @@ impl Cache {
 
     fn begin(&self, flight: Flight, options: EntryOptions, load: Load) -> JoinHandle<Result<Bytes>> {
         let cache = self.clone();
-        tokio::spawn(async move {
-            let result = cache.lease_and_load(&flight.place.1, &options, load).await;
-            drop(flight);
-            result
-        })
+        tokio::spawn(async move { cache.lease_and_load(flight, &options, load).await })
     }
 
     /// What comes of a load for the caller who began it. It goes on when this one does not wait for it any longer.
@@ -269,7 +270,8 @@ impl Cache {
         }
     }
 
-    async fn lease_and_load(&self, key: &Bytes, options: &EntryOptions, load: Load) -> Result<Bytes> {
+    async fn lease_and_load(&self, flight: Flight, options: &EntryOptions, load: Load) -> Result<Bytes> {
+        let key = &flight.place.1.clone();
         let (token, stale) = match self.lease(key, options).await {
             Ok(Leased::There(value)) => return Ok(value),
             Ok(Leased::Taken) => return Err(taken(key, options.wait)),
@@ -281,7 +283,16 @@ impl Cache {
             Err(error) => return Err(error),
         };
         // Nothing of ours is in there: a panic leaves nothing half done.
-        let loaded = AssertUnwindSafe(async move { load().await }).catch_unwind().await;
+        let mut loading = pin!(AssertUnwindSafe(async move { load().await }).catch_unwind());
+        let mut flight = Some(flight);
+        let loaded = match tokio::time::timeout(options.lease, &mut loading).await {
+            Ok(loaded) => loaded,
+            Err(_) => {
+                // Its own caller still waits for it; others need not.
+                flight.take();
+                loading.await
+            }
+        };
         let loaded = loaded.unwrap_or_else(|_| Err("it panicked".into()));
         if let Some(token) = token {
             let settled = match &loaded {
@@ -301,6 +312,7 @@ impl Cache {
                 let _ = self.give_back(key, token, None).await;
             }
         }
+        drop(flight);
         loaded.map_err(Error::Load)
     }
 
@@ -318,6 +330,7 @@ impl Cache {
         wait: Duration,
         tags: Vec<Bytes>,
     ) -> Result<Leased> {
+        let wait = wait.min(WAIT_MOST);
         let mut argv = vec![
             Bytes::from_static(b"CACHE.LEASE"),
             Bytes::copy_from_slice(key),

@@ -5,6 +5,8 @@
 //! A lease says who may make the next value of a key. Its token is a number that only grows, of all leases of the cluster; who waits for one is served in
 //! the order of the log, at once when the lease is given back, when the value is put, or when the lease has ended by the log's clock. A lease on a key that
 //! never gets a value is a lock.
+//!
+//! Only `CACHE.INVALIDATE` is for scripts: the tags that the others look at are not in their arguments, and tokens are given out by the log.
 
 use super::expiry::Time;
 use crate::machine::args::Args;
@@ -30,9 +32,8 @@ const SINCE: &str = "plenary 0.1.0";
 pub(super) const COMMANDS: &[Spec] = &[
     write("CACHE.EXTEND", "key token milliseconds", extend)
         .since(SINCE)
-        .flags("fast")
+        .flags("fast noscript")
         .summary("Lets a lease last for so long from now; 0 if it is over."),
-    // Not from scripts: which tags it looks at is not in its arguments.
     read("CACHE.GET", "key", get)
         .since(SINCE)
         .flags("fast noscript")
@@ -50,7 +51,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         ),
     write("CACHE.RELEASE", "key token [FRESH milliseconds]", release)
         .since(SINCE)
-        .flags("fast")
+        .flags("fast noscript")
         .summary("Gives a lease back, so that the next who waits has it at once; 0 if it is over."),
     write(
         "CACHE.SET",
@@ -59,7 +60,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         set,
     )
     .since(SINCE)
-    .flags("denyoom movablekeys")
+    .flags("denyoom noscript movablekeys")
     .finder(tagged_keys)
     .summary("Puts an entry; with LEASE nil, and nothing is put, if that is over or a tag was invalidated since it began."),
 ];

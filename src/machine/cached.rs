@@ -47,14 +47,18 @@ pub fn find<'a>(view: &View<'a>, key: &[u8]) -> Result<Option<Entry<'a>>, Comman
                 lease: None,
             }));
         }
-        Some(Value::Hash(hash)) => hash.at_time(view.now()),
+        // Also by fields that have ended and were not removed yet: it is an entry without them.
+        Some(Value::Hash(hash))
+            if [VALUE, LEASE, FRESH]
+                .iter()
+                .any(|field| hash.get(field).is_some()) =>
+        {
+            hash.at_time(view.now())
+        }
         Some(_) => return Err(CommandError::WrongType),
     };
     let lease = hash.get(LEASE).and_then(|token| number(token));
     let (value, fresh_until) = (hash.get(VALUE), hash.get(FRESH));
-    if value.is_none() && lease.is_none() && fresh_until.is_none() {
-        return Err(CommandError::WrongType);
-    }
     Ok(Some(Entry {
         value: value.filter(|_| tags_stand(view, hash)),
         fresh: fresh_until.is_none_or(|until| number(until).is_some_and(|until| until > view.now())),

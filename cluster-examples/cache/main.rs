@@ -9,6 +9,7 @@ use plenary::cache::{Expected, Heard};
 use plenary::{Cache, Config, EntryOptions, Node, Reply};
 use std::convert::Infallible;
 use std::error::Error;
+use std::fmt::Debug;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -205,10 +206,7 @@ async fn three_nodes(data: &Path) -> Outcome<Vec<Node>> {
     Ok(nodes)
 }
 
-fn expect<T: std::fmt::Debug, U: std::fmt::Debug>(what: &str, is: &T, should: &U) -> Outcome<()>
-where
-    T: PartialEq<U>,
-{
+fn expect<T: Debug + PartialEq<U>, U: Debug>(what: &str, is: &T, should: &U) -> Outcome<()> {
     if is == should {
         Ok(())
     } else {

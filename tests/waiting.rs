@@ -343,8 +343,8 @@ fn a_node_that_starts_anew_waits_for_nothing_any_more() {
     let again = log.wait_of(2, "BLPOP l 0");
     assert_eq!(
         (log.waiting(), log.answered()),
-        (2, Vec::new()),
-        "nobody is there to be answered"
+        (2, answers([(gone, "no array")])),
+        "whoever may still be there waited in vain"
     );
     log.run("RPUSH l a b");
     assert_eq!(log.answered(), answers([(stays, "[l a]"), (again, "[l b]")]));
@@ -443,6 +443,7 @@ fn a_lease_goes_to_the_first_who_waits_when_it_is_given_back() {
     let last = log.wait_of(3, "CACHE.LEASE page 1000 WAIT 5000");
     log.nodes.insert(2, (2, 0));
     assert_eq!(log.run_of(2, "SET other 1"), "OK");
+    assert_eq!(log.answered(), answers([(waiting[1], "no array")]));
     assert_eq!(
         log.run(&format!("CACHE.SET page value PX 500 LEASE {token}")),
         "OK"

@@ -716,3 +716,62 @@ fn one_folder_is_for_one_process_of_a_cluster_too() {
     process::run(&mut second).failed_with(1, &["in use by another process"]);
     set(&cluster.nodes[0], "k", "v");
 }
+
+/// Who loads a value, or has a lock, and is killed with its node keeps the others waiting until the lease's deadline and no longer.
+#[test]
+fn a_lease_of_a_killed_node_goes_to_the_next_at_its_deadline() {
+    let lease_ms = 4_000;
+    let mut cluster = Cluster::three(&[]);
+    let lease = |ms: u64| ["CACHE.LEASE".to_owned(), "page".to_owned(), ms.to_string()];
+    let granted = cluster.nodes[0].client().unwrap().call(&lease(lease_ms)).unwrap();
+    let (began, token) = (Instant::now(), token(&granted).expect("nobody else has it"));
+    let (answer, answers) = std::sync::mpsc::channel();
+    for (which, node) in cluster.nodes.iter().enumerate().skip(1) {
+        let (mut client, answer) = (node.client().unwrap(), answer.clone());
+        client.set_reply_time_max(PATIENCE).unwrap();
+        let waits = lease(600_000)
+            .into_iter()
+            .chain(["WAIT", "600000"].map(str::to_owned));
+        let waits: Vec<String> = waits.collect();
+        std::thread::spawn(move || answer.send((which, client.call(&waits).unwrap())));
+        wait_until("it waits", || match node.call(&["INFO", "clients"]) {
+            Ok(info) if text(&info).contains("blocked_clients:1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    cluster.nodes[0].kill();
+    let (which, reply) = answers.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(which, 1, "it came first");
+    // Never before its time is over, by the log's clock, which each node estimates to a little.
+    assert!(
+        began.elapsed() > Duration::from_millis(lease_ms - 500),
+        "{:?}",
+        began.elapsed()
+    );
+    let next = self::token(&reply).expect("it is the next");
+    assert!(next > token);
+    let put = |token: i64| ["CACHE.SET", "page", "value", "LEASE", &token.to_string()].map(str::to_owned);
+    assert_eq!(
+        cluster.nodes[2].client().unwrap().call(&put(token)).unwrap(),
+        Reply::Nil
+    );
+    assert_eq!(
+        cluster.nodes[1].client().unwrap().call(&put(next)).unwrap(),
+        Reply::OK
+    );
+    let (which, reply) = answers.recv_timeout(PATIENCE).unwrap();
+    let value = Reply::Array(vec![Reply::bulk("value"), Reply::Integer(1), Reply::Nil]);
+    assert_eq!((which, reply), (2, value));
+    cluster.assert_same_state();
+}
+
+/// What `CACHE.LEASE` gave to one who is to make the next value.
+fn token(reply: &Reply) -> Option<i64> {
+    match reply {
+        Reply::Array(parts) => match parts[..] {
+            [_, _, Reply::Integer(token)] => Some(token),
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod args;
+pub mod cached;
 mod commands;
 pub mod effects;
 pub mod entry;

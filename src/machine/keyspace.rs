@@ -691,6 +691,11 @@ impl<'a> View<'a> {
         Self { quiet: true, ..self }
     }
 
+    /// The same store as of a time before any key ends: with what has ended and was not removed yet.
+    pub fn before_any_end(self) -> Self {
+        Self { now: 0, ..self }
+    }
+
     /// A number by chance: inside the log the same on every node, outside it another one at every call.
     pub fn chance(&self) -> u64 {
         let seed = self.seed.unwrap_or_else(|| {

@@ -375,7 +375,6 @@ const PARAMETERS: &[Parameter] = &[
 
     // Set where the node is started, or true by construction.
     fixed(&["appendfsync"], |shared| if shared.node.status().durability == "fsync" { "always" } else { "no" }.to_owned()),
-    fixed(&["appendonly"], |_| "yes".to_owned()),
     fixed(&["bind"], |shared| shared.address.ip().to_string()),
     fixed(&["cluster-enabled"], |_| "no".to_owned()),
     fixed(&["daemonize"], |_| "no".to_owned()),
@@ -389,6 +388,9 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["protected-mode"], |shared| yes(shared.access.open(shared))),
     fixed(&["supervised"], |_| "no".to_owned()),
     fixed(&["tls-port"], |shared| shared.tls_port.to_string()),
+
+    // The log cannot be turned off. Who does not need it is not refused.
+    own(&["appendonly"], YesNo, |_| "yes".to_owned(), |_, _| {}),
 
     // Of what there is none here: files, replicas, memory that is collected.
     kept(&["masterauth"], Text, ""),

@@ -7,6 +7,7 @@
 //! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
 //! choice) follows from the log and never from a hasher.
 
+mod freed;
 mod memory;
 
 use super::access::Access;
@@ -19,6 +20,8 @@ use super::settings::Settings;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
+pub use freed::Freed;
+use freed::Freeing;
 use indexmap::IndexMap;
 pub use memory::{Candidate, Walk};
 use siphasher::sip::SipHasher13;
@@ -189,6 +192,8 @@ pub struct Store {
     evicted: u64,
     /// Commands that changed something since this store is in memory; not state.
     writes: u64,
+    /// What was taken away and takes long to free; not state. Bounded by what one entry takes away.
+    freeing: Freeing,
 }
 
 impl Store {
@@ -216,6 +221,7 @@ impl Store {
             misses: AtomicU64::new(0),
             evicted: 0,
             writes: 0,
+            freeing: Freeing::default(),
         }
     }
 
@@ -237,6 +243,7 @@ impl Store {
             draws,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            freeing: Freeing::default(),
             ..*self
         }
     }
@@ -456,7 +463,7 @@ impl Store {
                 break;
             }
             let (db, key) = (*db, key.clone());
-            self.remove_slot(db, &key);
+            self.discard_slot(db, &key);
             self.note_expired(db, &key);
         }
         let mut left = EXPIRED_PER_ENTRY;
@@ -565,6 +572,13 @@ impl Store {
         Some(slot)
     }
 
+    /// The same for what is not used any more.
+    fn discard_slot(&mut self, db: u8, key: &[u8]) -> Option<Slot> {
+        let slot = self.remove_slot(db, key)?;
+        self.freeing.value(&slot.value);
+        Some(slot)
+    }
+
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
         self.revision += 1;
@@ -584,6 +598,7 @@ impl Store {
             recency,
         };
         let old = self.replace(db, key, slot);
+        old.iter().for_each(|old| self.freeing.value(&old.value));
         // What it replaces may have ended already, found by nobody so far.
         let ended = old
             .as_ref()
@@ -1083,6 +1098,13 @@ impl Keyspace<'_> {
 
     /// Removes a key. Its slot, if it was there.
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
+        let slot = self.take(key)?;
+        self.store.freeing.value(&slot.value);
+        Some(slot)
+    }
+
+    /// The same for whoever goes on to use what it held.
+    pub fn take(&mut self, key: &[u8]) -> Option<Slot> {
         let lived = self.view().slot(key).is_some();
         let slot = self.store.remove_slot(self.db, key)?;
         if !lived {
@@ -1177,7 +1199,7 @@ impl Keyspace<'_> {
 
     /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
-        let Some(slot) = self.remove(from) else {
+        let Some(slot) = self.take(from) else {
             return false;
         };
         self.store.insert_slot(self.db, to, slot.value, slot.deadline);
@@ -1213,6 +1235,7 @@ impl Keyspace<'_> {
         self.store.field_deadlines.retain(|(_, of, _)| *of != db);
         self.store.revision += 1;
         self.store.flushed(db);
+        self.store.freeing.database(old.shards, old.keys);
         old.keys
     }
 

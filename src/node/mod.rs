@@ -444,6 +444,11 @@ impl Node {
         self.inner.state.fullness().is_out_of_memory()
     }
 
+    /// Objects that wait to be freed beside the log, and that were freed there since the start. Redis: `lazyfreed_objects`.
+    pub fn freed_objects(&self) -> (u64, u64) {
+        self.inner.state.freeing().counts()
+    }
+
     /// Waits while keys are being evicted here, but no longer than `maxmemory-eviction-tenacity` allows: whoever is answered a write after it finds
     /// memory below its limit again, as at a Redis, and writers do not run ahead of evictions.
     pub async fn let_evict(&self) {

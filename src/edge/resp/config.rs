@@ -202,7 +202,8 @@ pub(super) fn resetstat(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
     let (lookups, evicted) = shared
         .node
         .view(0, |view| (view.store().lookups(), view.store().evicted()));
-    shared.stats.reset(lookups, evicted);
+    let (_, freed) = shared.node.freed_objects();
+    shared.stats.reset(lookups, evicted, freed);
     shared.calls.reset();
     Ok(Reply::OK)
 }

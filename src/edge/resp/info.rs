@@ -219,11 +219,13 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("mem_clients_normal", of_clients);
     fields.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     fields.add("mem_allocator", "libc");
-    fields.zeros(&[
-        "active_defrag_running",
-        "lazyfree_pending_objects",
+    fields.zeros(&["active_defrag_running"]);
+    let (pending, freed) = shared.node.freed_objects();
+    fields.add("lazyfree_pending_objects", pending);
+    fields.add(
         "lazyfreed_objects",
-    ]);
+        freed.saturating_sub(shared.stats.freed_before.get()),
+    );
 }
 
 /// The memory of the machine, where the system tells (Linux).

@@ -341,7 +341,7 @@ fn move_(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
     let (key, db) = (args.key()?, database(args.bytes()?)?);
     let recency = keys.view().slot(key).map(|slot| slot.recency.clone());
     let placed = place(keys, key, db, key, false, |keys| {
-        keys.remove(key);
+        keys.take(key);
     })?;
     if let (true, Some(recency)) = (placed, recency) {
         keys.of(db).inherit_use(key, &recency);

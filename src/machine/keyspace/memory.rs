@@ -138,7 +138,7 @@ impl Store {
         if self.to_free() == 0 || !self.view(db, self.clock).find(key).is_some_and(may_go) {
             return false;
         }
-        self.remove_slot(db, key);
+        self.discard_slot(db, key);
         self.evicted += 1;
         self.notify(db, Classes::EVICTED, "evicted", key);
         true

@@ -137,6 +137,19 @@ impl Value {
         }
     }
 
+    /// How many parts it has that are freed one by one, about. Constant time.
+    pub fn parts(&self) -> usize {
+        match self {
+            Self::String(_) => 1,
+            Self::Hash(hash) => hash.len(),
+            Self::Session(session) => session.items.len(),
+            Self::List(list) => list.len(),
+            Self::Set(set) => set.len(),
+            Self::Zset(zset) => zset.len(),
+            Self::Stream(stream) => stream.log.len(),
+        }
+    }
+
     /// When the first part of it ends by itself: a field of a hash.
     pub fn first_deadline(&self) -> Option<Millis> {
         if let Self::Hash(hash) = self {

@@ -180,6 +180,10 @@ impl Changes {
         self.kept
             .into_iter()
             .for_each(|(name, value)| shared.kept.set(name, value));
+        if shared.node.lacks_fellows() {
+            // Nobody was asked as long as nobody wanted to know.
+            shared.node.ask_fellows().await;
+        }
         Ok(())
     }
 }

@@ -388,9 +388,13 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
 }
 
 /// Each node takes writes and forwards them, so to a client it is a master; who leads stands in the section `Plenary`.
-fn replication(fields: &mut Fields, _: &Shared, status: &Status) {
+fn replication(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("role", "master");
     fields.add("connected_slaves", 0);
+    let (wanted, max_lag_s, near) = shared.node.fellows();
+    if wanted > 0 && max_lag_s > 0 {
+        fields.add("min_slaves_good_slaves", near);
+    }
     fields.add("master_failover_state", "no-failover");
     fields.add("master_replid", run_id(status.cluster_id.unwrap_or_default()));
     fields.add("master_replid2", "0".repeat(40));

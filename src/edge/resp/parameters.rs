@@ -334,6 +334,12 @@ const PARAMETERS: &[Parameter] = &[
     own(&["client-query-buffer-limit"], Memory(1 << 20, I64_MAX), |shared| shared.limits().command_bytes.to_string(), |shared, value| {
         shared.max_command_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
+    own(&["min-replicas-max-lag", "min-slaves-max-lag"], Integer(0, I32_MAX), |shared| shared.node.fellows().1.to_string(), |shared, value| {
+        shared.node.set_fellows_max_lag_s(natural(value));
+    }),
+    own(&["min-replicas-to-write", "min-slaves-to-write"], Integer(0, I32_MAX), |shared| shared.node.fellows().0.to_string(), |shared, value| {
+        shared.node.want_fellows(value.parse().unwrap_or(usize::MAX));
+    }),
     own(&["proto-max-bulk-len"], Memory(1 << 20, I64_MAX), |shared| shared.limits().bulk_bytes.to_string(), |shared, value| {
         shared.max_bulk_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
@@ -462,8 +468,6 @@ const PARAMETERS: &[Parameter] = &[
     kept(&["loglevel"], Choice(&["debug", "verbose", "notice", "warning"]), "notice"),
     kept(&["masteruser"], Text, ""),
     kept(&["maxmemory-clients"], MemoryOrPercent, "0"),
-    kept(&["min-replicas-max-lag", "min-slaves-max-lag"], Integer(0, I32_MAX), "10"),
-    kept(&["min-replicas-to-write", "min-slaves-to-write"], Integer(0, I32_MAX), "0"),
     kept(&["no-appendfsync-on-rewrite"], YesNo, "no"),
     kept(&["oom-score-adj"], Choice(&["no", "yes", "relative", "absolute"]), "no"),
     kept(&["oom-score-adj-values"], Check::Special(oom_scores), "0 200 800"),

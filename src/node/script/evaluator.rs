@@ -16,6 +16,7 @@ use crate::machine::event::{Event, Waiter};
 use crate::machine::overlay::{Outcome, Overlay};
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table;
+use crate::node::fellows::NO_REPLICAS;
 use crate::node::hearing::Listener;
 use crate::raft::client::{Kind, Running};
 use crate::raft::state_store::State;
@@ -733,6 +734,7 @@ impl Thread {
             let refusal = Reply::Error(CommandError::Other(refusal.into()));
             return Evaluation::Done(refusal, Outcome::default());
         }
+        let alone = self.outbound.fellows.lack();
         self.overlay.begin(at, seed);
         let control = self.control.clone();
         let busy_after = match control.busy_after_ms.load(Ordering::Relaxed) {
@@ -759,6 +761,7 @@ impl Thread {
             may_write,
             given_up: None,
             out_of_memory,
+            alone,
             signals: Arc::default(),
             user,
             call: 0,
@@ -778,6 +781,11 @@ impl Thread {
             if out_of_memory && !job.request.transaction && needs_memory(&self.state, call) {
                 replies.push(Reply::Error(OUT_OF_MEMORY));
                 break;
+            }
+            // As in Redis, one that says what it does is asked at its beginning.
+            if alone && declared(&self.state, call).is_some_and(|flags| !flags.no_writes) {
+                replies.push(Reply::Error(NO_REPLICAS));
+                continue;
             }
             desk.signals = control.begin(&job.request, number);
             let written = desk.overlay.writes();

@@ -116,6 +116,11 @@ impl Cache {
         Token(self.seen.load(Ordering::Acquire))
     }
 
+    /// The database, 0 to 15.
+    pub(crate) fn db(&self) -> u8 {
+        self.db
+    }
+
     /// The node behind it.
     pub fn node(&self) -> &Node {
         &self.node

@@ -1,7 +1,33 @@
 //! Web sessions as Rust sees them: created, loaded, saved by what changed, renewed and ended.
 //!
-//! What a session is and what its operations mean is a data type of the machine (`machine/commands/session.rs`, `SESSION.*`); here are
-//! the handle, the ids and the bookkeeping of changes. Locks, merging, events and the index by owner are not here yet.
+//! What a session is and what its operations mean is a data type of the machine (`machine/commands/session*.rs`, `SESSION.*`); here are
+//! the handle, the ids and the bookkeeping of changes.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `id.rs` | ids, and what of them is stored |
+//! | `lock.rs` | the classic model: one request at a time has a session |
+//! | `merge.rs` | the modern one: requests run side by side, and what they changed is brought together |
+//! | `renew.rs` | keeping sessions alive without a write for each use |
+//! | `owner.rs` | all sessions of a user |
+//! | `events.rs` | what happened to sessions |
+//! | `trouble.rs` | what happens while the cluster cannot answer |
+
+mod events;
+mod id;
+mod lock;
+mod merge;
+mod owner;
+mod renew;
+mod trouble;
+
+pub use crate::machine::session_events::{Reason, SessionEvent, What};
+pub use events::{Position, Subscription};
+pub use id::{ID_BYTES_MAX, SessionId};
+pub use lock::{LEASE, LockMode, LockedSession, Locking, WAIT};
+pub use merge::{Clash, MERGE_ATTEMPTS, Merge};
+pub use owner::{AtMost, OwnedSession};
+pub use trouble::Trouble;
 
 use crate::cache::{self, Cache};
 use crate::error::{Error, Result};
@@ -9,20 +35,19 @@ use crate::machine::entry::Millis;
 use crate::machine::keyspace::View;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::value;
+use crate::machine::value::session::Renewal;
 use crate::node::{Freshness, Node, Token};
 use bytes::Bytes;
+use id::IdKey;
+use renew::Renewals;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// The idle timeout of a session that asks for no other: 20 minutes, as ASP.NET has it.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20 * 60);
-
-/// The longest id that is read from outside, in bytes.
-pub const ID_BYTES_MAX: usize = 128;
 
 /// Fresh ids drawn for one session before giving up. With 128 random bits a second is never needed; a bound is a bound.
 const ID_ATTEMPTS: usize = 4;
@@ -50,6 +75,9 @@ const ID_ATTEMPTS: usize = 4;
 #[derive(Clone, Debug)]
 pub struct Sessions {
     cache: Cache,
+    ids: IdKey,
+    renewals: Renewals,
+    trouble: Trouble,
 }
 
 /// Why a session was not changed.
@@ -68,6 +96,30 @@ pub enum SessionError {
     /// Another session has the new id. Nothing was written.
     #[error("there is a session with the new id")]
     Taken,
+    /// An item that was to be saved was changed since the session was loaded. Nothing was written.
+    #[error("an item was changed meanwhile: {what}")]
+    Conflict {
+        /// Which, and at which version the session is.
+        what: String,
+    },
+    /// Somebody else has it locked, and the wait was in vain. Nothing was written.
+    #[error("somebody else has the session locked")]
+    Locked,
+    /// The lock of this token has ended, or is for reading. Nothing was written.
+    #[error("the lock has ended, or is for reading")]
+    LockEnded,
+    /// It goes on under another id: what can be read under this one is what it was before. Nothing was written.
+    #[error("the session goes on under another id")]
+    Retired,
+    /// Its owner has as many sessions as allowed. Nothing was written.
+    #[error("the user has as many sessions as allowed")]
+    TooMany,
+    /// Events after the position asked for are not kept any more.
+    #[error("events up to {} are not kept any more: go on from there", position.0)]
+    EventsLost {
+        /// The first position from which all are there.
+        position: Position,
+    },
     /// The node could not, or the command was refused; [`Error::may_be_applied`] tells whether the write may have been applied.
     #[error(transparent)]
     Failed(#[from] Error),
@@ -77,8 +129,10 @@ pub enum SessionError {
 #[derive(Clone, Debug)]
 pub struct NewSession {
     idle_timeout: Duration,
+    slack: Option<Duration>,
     absolute_deadline: Option<Millis>,
     owner: Bytes,
+    at_most: Option<AtMost>,
     items: BTreeMap<Bytes, Bytes>,
 }
 
@@ -93,8 +147,10 @@ impl NewSession {
     pub fn new() -> Self {
         Self {
             idle_timeout: IDLE_TIMEOUT,
+            slack: None,
             absolute_deadline: None,
             owner: Bytes::new(),
+            at_most: None,
             items: BTreeMap::new(),
         }
     }
@@ -102,6 +158,13 @@ impl NewSession {
     /// It ends when it was not used for this long (rounded up to a millisecond); zero: never for that reason.
     pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
         Self { idle_timeout, ..self }
+    }
+
+    /// By how much it may end later than its idle timeout says (rounded up to a millisecond): uses that come within half of it after one that was
+    /// written down are not. 5 % of the idle timeout, one second at least, if nothing is said.
+    pub fn slack(self, slack: Duration) -> Self {
+        let slack = Some(slack);
+        Self { slack, ..self }
     }
 
     /// It ends then at the latest, in milliseconds since the Unix epoch by the log's clock ([`Node::now`]).
@@ -120,6 +183,12 @@ impl NewSession {
         }
     }
 
+    /// How many sessions its owner may have, this one among them.
+    pub fn owner_at_most(self, at_most: AtMost) -> Self {
+        let at_most = Some(at_most);
+        Self { at_most, ..self }
+    }
+
     /// One item it begins with.
     pub fn item(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
         self.items.insert(
@@ -133,7 +202,29 @@ impl NewSession {
 impl Sessions {
     /// The sessions in the cache's database; reads are as fresh as the cache's.
     pub fn new(cache: Cache) -> Self {
-        Self { cache }
+        Self {
+            cache,
+            ids: IdKey::default(),
+            renewals: Renewals::default(),
+            trouble: Trouble::default(),
+        }
+    }
+
+    /// The same handle, whose sessions stand under hashes of their ids that are keyed with this. Every process that is to find the same sessions must
+    /// have the same key; another key is another set of sessions.
+    pub fn with_id_key(&self, key: impl AsRef<[u8]>) -> Self {
+        Self {
+            ids: IdKey::new(key.as_ref()),
+            ..self.clone()
+        }
+    }
+
+    /// The same handle, which does this while the cluster cannot answer.
+    pub fn with_trouble(&self, trouble: Trouble) -> Self {
+        Self {
+            trouble,
+            ..self.clone()
+        }
     }
 
     /// The same handle with reads this fresh.
@@ -144,6 +235,7 @@ impl Sessions {
     pub fn with_freshness(&self, freshness: Freshness) -> Self {
         Self {
             cache: self.cache.with_freshness(freshness),
+            ..self.clone()
         }
     }
 
@@ -151,6 +243,7 @@ impl Sessions {
     pub fn at_least(&self, token: Token) -> Self {
         Self {
             cache: self.cache.at_least(token),
+            ..self.clone()
         }
     }
 
@@ -164,9 +257,16 @@ impl Sessions {
         self.cache.node()
     }
 
-    /// The key under which a session stands in the cache, for `SESSION.*` by Redis clients. The only place that knows it.
+    /// The database they are in.
+    pub(crate) fn database(&self) -> u8 {
+        self.cache.db()
+    }
+
+    /// The key under which a session stands in the cache, for `SESSION.*` by Redis clients: `session:` and 32 hexadecimal digits, the first half of
+    /// HMAC-SHA-256 over the id with the key of [`Sessions::with_id_key`] (without one, `plenary session id`). So the id, which opens the session, is
+    /// stored nowhere.
     pub fn key_of(&self, id: &SessionId) -> Bytes {
-        Bytes::from(format!("session:{}", id.as_str()))
+        self.ids.key_of(id)
     }
 
     /// Creates a session under a fresh random id.
@@ -191,11 +291,15 @@ impl Sessions {
     /// [`SessionError::Failed`].
     pub async fn create_as(&self, id: &SessionId, new: &NewSession) -> Result<bool, SessionError> {
         let mut argv = vec![word("SESSION.CREATE"), self.key_of(id), millis(new.idle_timeout)];
+        if let Some(slack) = new.slack {
+            argv.extend([word("SLACK"), millis(slack)]);
+        }
         if let Some(at) = new.absolute_deadline {
             argv.extend([word("UNTIL"), number(at)]);
         }
         if !new.owner.is_empty() {
             argv.extend([word("OWNER"), new.owner.clone()]);
+            argv.extend(new.at_most.into_iter().flat_map(AtMost::argv));
         }
         if !new.items.is_empty() {
             argv.extend([word("ITEMS"), count(new.items.len())]);
@@ -213,42 +317,94 @@ impl Sessions {
 
     /// A session as this handle's freshness has it; none if it has ended or never was.
     ///
+    /// To load is to use: the session lives on for its idle timeout from now, which costs a write in 40 loads or fewer ([`NewSession::slack`]).
+    /// [`Sessions::peek`] looks without using.
+    ///
     /// One that is absent here is looked for again as of now, so a login made on another instance a moment ago is found. That costs a
     /// round to a majority for each unknown id.
     ///
     /// # Errors
     /// [`SessionError::Failed`]: [`Error::NotFresh`] also when nobody could say for sure that it is absent.
     pub async fn load(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
-        if let Some(found) = self.look(&self.cache, id).await? {
-            return Ok(Some(found));
+        let loaded = self.peek(id).await?;
+        if let Some(session) = &loaded {
+            // What it is now was read: that its life could not be renewed is no reason to withhold it.
+            if let Err(error) = self.renew(id, session.renewal).await {
+                tracing::debug!(%error, "a session was not renewed");
+            }
         }
-        self.look(&self.cache.with_freshness(Freshness::Linearizable), id)
-            .await
+        Ok(loaded)
+    }
+
+    /// [`Sessions::load`] for somebody who looks on: the session's life is not renewed.
+    ///
+    /// # Errors
+    /// As [`Sessions::load`].
+    pub async fn peek(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
+        let found = self.look_for(&self.cache, id).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        let now = self.cache.with_freshness(Freshness::Linearizable);
+        self.look_for(&now, id).await
     }
 
     /// Saves what was changed since the session was loaded, and nothing else; without changes nothing is written.
     ///
     /// # Errors
-    /// [`SessionError::Stale`] if it was saved meanwhile, [`SessionError::Gone`] if it has ended, and then nothing was written.
-    /// After [`Error::Unknown`] the save may have been applied: saving again then answers `Stale`.
+    /// [`SessionError::Stale`] if it was saved meanwhile, [`SessionError::Gone`] if it has ended, [`SessionError::Locked`] if somebody has it locked,
+    /// and then nothing was written. After [`Error::Unknown`] the save may have been applied: saving again then answers `Stale`.
     pub async fn save(&self, session: &mut Session) -> Result<(), SessionError> {
-        let version = number(session.version);
-        let argv = session.changes_as_argv(self.key_of(&session.id), version);
-        let Some(argv) = argv else { return Ok(()) };
-        session.version = version_of(&self.write(argv).await?)?;
+        self.save_saying(session, &[], false).await
+    }
+
+    /// Saves what was changed, and says this as well; if `anyway` also where nothing was changed.
+    async fn save_saying(
+        &self,
+        session: &mut Session,
+        says: &[Bytes],
+        anyway: bool,
+    ) -> Result<(), SessionError> {
+        if !anyway && !session.is_changed() {
+            return Ok(());
+        }
+        let mut argv = vec![
+            word("SESSION.SAVE"),
+            self.key_of(&session.id),
+            number(session.version),
+        ];
+        argv.extend_from_slice(says);
+        session.say_changes(&mut argv);
+        session.version = count_of(&self.write(argv).await?)?;
         session.saved();
         Ok(())
     }
 
     /// Renews a session's life: it ends its idle timeout from now, at its absolute deadline at the latest. Whether it was there.
     ///
+    /// Uses are not written down one by one: [`NewSession::slack`] says how.
+    ///
     /// # Errors
     /// [`SessionError::Failed`].
     pub async fn touch(&self, id: &SessionId) -> Result<bool, SessionError> {
-        Ok(self.write(vec![word("SESSION.TOUCH"), self.key_of(id)]).await? == Reply::Integer(1))
+        match self.peek(id).await? {
+            Some(session) => self.renew(id, session.renewal).await,
+            None => Ok(false),
+        }
     }
 
-    /// Ends a session. Whether it was there; to end one twice is no error.
+    async fn renew(&self, id: &SessionId, renewal: Renewal) -> Result<bool, SessionError> {
+        match renewal {
+            Renewal::No => Ok(true),
+            Renewal::Soon => {
+                self.renewals.soon(&self.cache, self.key_of(id));
+                Ok(true)
+            }
+            Renewal::Now => Ok(renew::now(&self.cache, self.key_of(id)).await?),
+        }
+    }
+
+    /// Ends a session, also by an id it had before, while that can still be read. Whether it was there; to end one twice is no error.
     ///
     /// # Errors
     /// [`SessionError::Failed`].
@@ -260,10 +416,37 @@ impl Sessions {
     /// fixation. Changes that were not saved stay with `session`.
     ///
     /// # Errors
-    /// [`SessionError::Gone`] if it has ended.
+    /// [`SessionError::Gone`] if it has ended, [`SessionError::Locked`] if somebody has it locked.
     pub async fn rename(&self, session: &mut Session) -> Result<(), SessionError> {
+        self.rename_saying(session, Duration::ZERO, &[]).await
+    }
+
+    /// [`Sessions::rename`], after which the old id can still be read for a while, so that requests of the same user that are under way are not logged
+    /// out. What they read is what the session was at the renaming, so somebody who planted the old id sees nothing of what comes; what they save
+    /// is refused as [`SessionError::Retired`].
+    ///
+    /// # Errors
+    /// As [`Sessions::rename`].
+    pub async fn rename_with_grace(
+        &self,
+        session: &mut Session,
+        grace: Duration,
+    ) -> Result<(), SessionError> {
+        self.rename_saying(session, grace, &[]).await
+    }
+
+    async fn rename_saying(
+        &self,
+        session: &mut Session,
+        grace: Duration,
+        says: &[Bytes],
+    ) -> Result<(), SessionError> {
         let id = SessionId::random()?;
-        let argv = vec![word("SESSION.RENAME"), self.key_of(&session.id), self.key_of(&id)];
+        let mut argv = vec![word("SESSION.RENAME"), self.key_of(&session.id), self.key_of(&id)];
+        argv.extend_from_slice(says);
+        if !grace.is_zero() {
+            argv.extend([word("GRACE"), millis(grace)]);
+        }
         if self.write(argv).await? == Reply::Integer(0) {
             return Err(SessionError::Taken);
         }
@@ -296,7 +479,7 @@ impl Sessions {
                     .flat_map(|(name, value)| [name.clone(), value.clone()]),
             );
         }
-        version_of(&self.write(argv).await?)
+        count_of(&self.write(argv).await?)
     }
 
     /// Moves the time at which a session ends at the latest (0: never for that reason). The version after it.
@@ -311,7 +494,7 @@ impl Sessions {
             word("UNTIL"),
             number(at),
         ];
-        version_of(&self.write(argv).await?)
+        count_of(&self.write(argv).await?)
     }
 
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {
@@ -320,17 +503,15 @@ impl Sessions {
             let Some(slot) = view.slot(&key) else {
                 return Ok(None);
             };
+            let session = slot.value.as_session()?;
             Ok(Some(Session::read(
                 id.clone(),
-                slot.value.as_session()?,
+                session,
                 slot.deadline,
+                view.now(),
             )))
         };
         Ok(cache.view(read).await?)
-    }
-
-    async fn write(&self, argv: Vec<Bytes>) -> Result<Reply, SessionError> {
-        self.cache.write(argv).await.map_err(told_apart)
     }
 }
 
@@ -347,6 +528,13 @@ pub struct Session {
     items: BTreeMap<Bytes, Bytes>,
     /// What a save must say: each name once, with its new value, or none where it was removed.
     changes: BTreeMap<Bytes, Option<Bytes>>,
+    /// What each of these was when it was loaded.
+    bases: BTreeMap<Bytes, Option<Bytes>>,
+    /// Whether this use of it is to be written down.
+    renewal: Renewal,
+    /// Whether this node could not say that it is as fresh as was asked.
+    stale: bool,
+    retired: bool,
     /// Which of the settings a save must say.
     settings: Settings,
 }
@@ -373,8 +561,12 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    fn read(id: SessionId, session: &value::Session, deadline: Option<Millis>) -> Self {
+    fn read(id: SessionId, session: &value::Session, deadline: Option<Millis>, now: Millis) -> Self {
         Self {
+            renewal: session.renewal(deadline, now),
+            stale: false,
+            retired: session.is_retired(),
+            bases: BTreeMap::new(),
             id,
             version: session.version,
             created_at: session.created_at,
@@ -384,8 +576,8 @@ impl Session {
             owner: session.owner.clone(),
             items: session
                 .items
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone()))
+                .living(now)
+                .map(|item| (item.name.clone(), item.value.clone()))
                 .collect(),
             changes: BTreeMap::new(),
             settings: Settings::default(),
@@ -415,6 +607,16 @@ impl Session {
     /// When it was to end, as of the load, by the log's clock; none: never.
     pub fn deadline(&self) -> Option<Millis> {
         self.deadline
+    }
+
+    /// Whether the cluster could not be asked, and this is what this node had: [`Trouble::ServeLocal`].
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// Whether it goes on under another id, and this is what it was: [`Sessions::rename_with_grace`]. It can only be read.
+    pub fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// The user it belongs to; empty: nobody.
@@ -447,8 +649,13 @@ impl Session {
             return;
         }
         let (name, value) = (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
-        self.items.insert(name.clone(), value.clone());
-        self.changes.insert(name, Some(value));
+        let old = self.items.insert(name.clone(), value.clone());
+        self.change(name, old, Some(value));
+    }
+
+    fn change(&mut self, name: Bytes, from: Option<Bytes>, to: Option<Bytes>) {
+        self.bases.entry(name.clone()).or_insert(from);
+        self.changes.insert(name, to);
     }
 
     /// Sets an item as JSON.
@@ -463,7 +670,7 @@ impl Session {
     /// Removes an item. Its value, if it was there.
     pub fn remove(&mut self, name: impl AsRef<[u8]>) -> Option<Bytes> {
         let (name, value) = self.items.remove_entry(name.as_ref())?;
-        self.changes.insert(name, None);
+        self.change(name, Some(value.clone()), None);
         Some(value)
     }
 
@@ -495,11 +702,8 @@ impl Session {
         !self.changes.is_empty() || idle_timeout || absolute_deadline || owner
     }
 
-    fn changes_as_argv(&self, key: Bytes, version: Bytes) -> Option<Vec<Bytes>> {
-        if !self.is_changed() {
-            return None;
-        }
-        let mut argv = vec![word("SESSION.SAVE"), key, version];
+    /// What a save says of them.
+    fn say_changes(&self, argv: &mut Vec<Bytes>) {
         if self.settings.idle_timeout {
             argv.extend([word("IDLE"), number(self.idle_timeout_ms)]);
         }
@@ -525,78 +729,40 @@ impl Session {
                 argv.extend(value.iter().flat_map(|value| [name.clone(), value.clone()]));
             }
         }
-        Some(argv)
     }
 
     fn saved(&mut self) {
         self.changes.clear();
+        self.bases.clear();
         self.settings = Settings::default();
     }
 }
 
-/// What stands for a session in a cookie: who has it, has the session. `Debug` shows its first four characters.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionId(String);
-
-impl SessionId {
-    /// A fresh one: 128 bits from the operating system, as 32 hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the system has no randomness to give.
-    pub fn random() -> Result<Self> {
-        let mut bits = [0; 16];
-        getrandom::fill(&mut bits).map_err(|source| Error::Io {
-            doing: "drawing a session id".to_owned(),
-            source: std::io::Error::other(source),
-        })?;
-        Ok(Self(bits.iter().map(|byte| format!("{byte:02x}")).collect()))
-    }
-
-    /// The text, for the cookie.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SessionId {
-    type Err = Error;
-
-    /// Reads an id as a cookie brings it: 1 to [`ID_BYTES_MAX`] letters, digits, `-` and `_`.
-    fn from_str(text: &str) -> Result<Self> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if text.is_empty() || text.len() > ID_BYTES_MAX || !text.bytes().all(allowed) {
-            let what = format!("a session id has 1 to {ID_BYTES_MAX} letters, digits, `-` and `_`");
-            return Err(Error::Value(what));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = if self.0.len() >= 16 { &self.0[..4] } else { "" };
-        write!(f, "SessionId({shown}…)")
-    }
-}
-
-/// The two refusals that a caller handles, by the prefix that every client sees.
+/// The refusals that a caller handles, by the word with which every client sees them.
 fn told_apart(error: Error) -> SessionError {
     let Error::Refused(CommandError::Other(text)) = &error else {
         return error.into();
     };
-    match text.split(' ').next() {
-        Some("NOSESSION") => SessionError::Gone,
-        Some("STALESESSION") => match text.rsplit(' ').next().and_then(|version| version.parse().ok()) {
-            Some(version) => SessionError::Stale { version },
-            None => error.into(),
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let last = text.rsplit(' ').next().and_then(|last| last.parse().ok());
+    match (word, last) {
+        ("NOSESSION", _) => SessionError::Gone,
+        ("STALESESSION", Some(version)) => SessionError::Stale { version },
+        ("CONFLICTSESSION", _) => SessionError::Conflict {
+            what: rest.to_owned(),
         },
+        ("LOCKEDSESSION", _) => SessionError::Locked,
+        ("NOTLOCKED", _) => SessionError::LockEnded,
+        ("RETIREDSESSION", _) => SessionError::Retired,
+        ("LIMITSESSION", _) => SessionError::TooMany,
         _ => error.into(),
     }
 }
 
-fn version_of(reply: &Reply) -> Result<u64, SessionError> {
+/// A version, a token or a count.
+fn count_of(reply: &Reply) -> Result<u64, SessionError> {
     match reply {
-        Reply::Integer(version) => Ok(u64::try_from(*version).unwrap_or_default()),
+        Reply::Integer(number) => Ok(u64::try_from(*number).unwrap_or_default()),
         other => Err(cache::unexpected(other).into()),
     }
 }

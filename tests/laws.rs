@@ -173,8 +173,8 @@ impl Maker<'_> {
                     ways,
                 } => {
                     let times = match (repeated, optional) {
-                        // Streams are read with as many ids as keys.
-                        (true, _) if self.group == "stream" => self.chance.below(2),
+                        // Streams are read with as many ids as keys, and items of sessions are counted.
+                        (true, _) if matches!(self.group, "stream" | "session") => self.chance.below(2),
                         (true, _) => self.chance.below(4),
                         (false, true) => usize::from(self.percent(30)),
                         (false, false) => 1,
@@ -210,7 +210,7 @@ impl Maker<'_> {
         if word == "timeout" {
             return self.one_of(&[b"0", b"0.5", b"1", b"100"]);
         }
-        if is_any(&["key", "source", "destination"]) {
+        if word == "session" || is_any(&["key", "source", "destination"]) {
             let group = match self.group {
                 "geo" => "sorted-set",
                 group if GROUPS.contains(&group) => group,
@@ -235,8 +235,14 @@ impl Maker<'_> {
         if self.group == "stream" && matches!(word, "id" | "last-id" | "max-deleted-id" | "start" | "end") {
             return self.one_of(IDS);
         }
+        if word == "lease-ms" {
+            return self.one_of(&[b"1", b"2", b"50", b"0"]);
+        }
         if word == "version" {
             return self.one_of(&[b"*", b"*", b"1", b"2", b"3"]);
+        }
+        if word == "count" && self.group == "session" {
+            return self.one_of(&[b"1", b"1", b"2"]);
         }
         if word == "count" || is_any(&["db", "cursor", "index"]) {
             return self.one_of(&NUMBERS[..4]);

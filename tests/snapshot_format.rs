@@ -62,6 +62,17 @@ const COMMANDS: &[(u8, &str)] = &[
     ),
     (15, "SESSION.SAVE session 1 SET 1 theme light"),
     (
+        15,
+        "SESSION.CREATE locked 1800000 SLACK 5000 OWNER ann ITEMS 3 a 1 b 2 c 3 EXPIRE 1 b 600000",
+    ),
+    (15, "SESSION.SAVE locked 1 DEL 1 a SET 1 c 4"),
+    (15, "SESSION.LOCK locked SHARED web-1 60000"),
+    (15, "SESSION.LOCK locked SHARED web-2 70000"),
+    (15, "SESSION.CREATE left 1800000 ITEMS 1 a 1"),
+    (15, "SESSION.RENAME left moved GRACE 600000"),
+    (15, "SESSION.CREATE ended 1800000 OWNER bob ITEMS 1 a 1"),
+    (15, "SESSION.END ended"),
+    (
         0,
         "ACL SETUSER ann on #9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 ~a:* %R~b:* resetchannels &news +@read -get \"(+set ~c:*)\"",
     ),
@@ -99,6 +110,14 @@ const ASKED: &[(u8, &str)] = &[
     (15, "SESSION.LOAD session"),
 ];
 
+/// The same of what came with format 3.
+const ASKED_OF_3: &[(u8, &str)] = &[
+    (15, "SESSION.LOAD locked"),
+    (15, "SESSION.LOCKS locked"),
+    (15, "SESSION.OWNED ann"),
+    (15, "SESSION.EVENTS 0"),
+];
+
 /// Commands that wait, of node 7.
 const WAITING: &[&str] = &[
     "BLPOP queue 0",
@@ -124,6 +143,7 @@ fn furnished() -> Machine {
         ("hash-max-listpack-entries", "4"),
         ("zset-max-listpack-entries", "3"),
         ("stream-node-max-entries", "2"),
+        ("session-events", "content"),
     ];
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     oracle::run_internal(&mut machine, AT, internal::set(&pairs));
@@ -212,8 +232,11 @@ fn path(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// The layout written today.
+const FORMAT: u8 = 3;
+
 static FIXTURE: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let path = path("snapshot-v2.hex");
+    let path = path(&format!("snapshot-v{FORMAT}.hex"));
     if std::env::var("PLENARY_GOLDEN").as_deref() == Ok("record") && !path.exists() {
         let mut hex = String::new();
         for line in bytes_of(&furnished()).chunks(60) {
@@ -223,19 +246,25 @@ static FIXTURE: LazyLock<Vec<u8>> = LazyLock::new(|| {
         }
         std::fs::write(&path, hex).expect("the folder is ours");
     }
+    fixture(FORMAT)
+});
+
+/// A snapshot in this format, as it was written then.
+fn fixture(format: u8) -> Vec<u8> {
+    let path = path(&format!("snapshot-v{format}.hex"));
     let hex = std::fs::read_to_string(&path).expect("the fixture is there");
     let digits: String = hex.split_whitespace().collect();
     let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("two digits");
     (0..digits.len()).step_by(2).map(byte).collect()
-});
+}
 
 fn read(bytes: &[u8]) -> Machine {
-    snapshot::read(&mut &bytes[..]).expect("format 2 is read")
+    snapshot::read(&mut &bytes[..]).expect("every format is read")
 }
 
 /// The content of a snapshot: before the settings, the settings, behind them. The head of `machine/snapshot.rs` says how it is laid out.
 fn content(bytes: &[u8]) -> (Vec<u8>, Vec<[Vec<u8>; 2]>, Vec<u8>) {
-    assert_eq!(&bytes[..12], b"PLENARY\x1a\x02\0\0\0", "it is of format 2");
+    assert_eq!(&bytes[..12], [&b"PLENARY\x1a"[..], &[FORMAT, 0, 0, 0]].concat());
     let (mut content, mut at) = (Vec::new(), 12);
     let number = |bytes: &[u8], at: usize| {
         u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize
@@ -290,15 +319,14 @@ fn what_is_written_today_is_what_was_written_then() {
     assert_eq!(read(&FIXTURE).digest(), machine.digest());
 }
 
-#[test]
-fn what_was_read_answers_as_it_did() {
-    let machine = read(&FIXTURE);
+/// What a machine answers that was read, as it was recorded.
+fn answers(machine: &Machine, format: u8, asked: &[(u8, &str)]) {
     let mut answers = String::new();
-    for (db, line) in ASKED {
+    for (db, line) in asked {
         let answer = Answer::from(machine.read(AT + 3_000, *db, &command(*db, line).argv));
         writeln!(answers, "> {line}\n{}", answer.render()).expect("a String takes everything");
     }
-    let path = path("snapshot-v2.txt");
+    let path = path(&format!("snapshot-v{format}.txt"));
     if std::env::var("PLENARY_GOLDEN").as_deref() == Ok("record") {
         std::fs::write(&path, &answers).expect("the folder is ours");
     }
@@ -306,6 +334,14 @@ fn what_was_read_answers_as_it_did() {
         answers,
         std::fs::read_to_string(path).expect("the answers are there")
     );
+}
+
+#[test]
+fn what_was_read_answers_as_it_did() {
+    let machine = read(&FIXTURE);
+    answers(&machine, FORMAT, &[ASKED, ASKED_OF_3].concat());
+    let machine = read(&fixture(2));
+    answers(&machine, 2, ASKED);
     let access = machine.store().access();
     let rules = |name: &[u8]| access.user(name).map(|user| user.is_on());
     assert_eq!([rules(b"ann"), rules(b"off")], [Some(true), Some(false)]);

@@ -30,6 +30,8 @@ pub enum Event {
         /// Which.
         db: u8,
     },
+    /// Something happened to a session: [`super::keyspace::Store::session_events`] says what.
+    Session,
     /// A command that waited in the log was served, or its time is over.
     Answered {
         /// Who waits; the number is the log's.

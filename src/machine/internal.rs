@@ -7,6 +7,7 @@
 //! | `.key` | sets one of the cluster's access keys, or takes it away |
 //! | `.script`, `.flush-scripts`, `.libraries`, `.delete-library`, `.flush-libraries` | what all nodes know of scripts: [`super::scripts`] |
 //! | `.set` | changes settings that all nodes share |
+//! | `.gone` | a start of a node is gone: its commands that wait are taken back, and the locks that are bound to it |
 //! | `.end` | removes keys that somebody found to have ended, where no tick does |
 //! | `.unwait` | takes a command back that waits |
 //! | `.evict` | evicts keys that the leader has chosen, while memory is to be freed: [`super::keyspace::Store::to_free`] |
@@ -85,6 +86,11 @@ pub fn unwait(number: u64, how: Unwait) -> Command {
     Command::new(0, [".unwait".to_owned(), number.to_string(), how.to_owned()])
 }
 
+/// The end of a node's start as a command of the log. Nothing where it has started anew since.
+pub fn gone(node: u64, start: u64) -> Command {
+    Command::new(0, [".gone".to_owned(), node.to_string(), start.to_string()])
+}
+
 /// Keys to be evicted in this order, each if it still has the version it had when it was chosen, as one command of the log. Replies how many
 /// went.
 pub fn evict<'a>(keys: impl IntoIterator<Item = &'a Candidate>) -> Command {
@@ -160,6 +166,7 @@ impl Machine {
             b".flush-libraries" => self.store.scripts_mut().flush_libraries(),
             b".set" => self.set(&mut args),
             b".end" => self.end(&mut args),
+            b".gone" => self.gone(&mut args),
             b".unwait" => self.unwait(&mut args),
             b".evict" => self.evict(&mut args),
             _ => Err(CommandError::text(
@@ -260,6 +267,13 @@ impl Machine {
                 here.remove(key);
             }
         }
+        Ok(Reply::OK)
+    }
+
+    fn gone(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let (node, start) = (number(args)?, number(args)?);
+        args.end()?;
+        self.forget(node, start.saturating_add(1));
         Ok(Reply::OK)
     }
 

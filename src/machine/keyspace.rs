@@ -16,6 +16,7 @@ use super::event::{Classes, Event};
 use super::recency::{Recency, Use};
 use super::reply::{CommandError, Reply};
 use super::scripts::Scripts;
+use super::session_events::{Reason, SessionEvent, SessionEvents, Telling, What};
 use super::settings::Settings;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
@@ -43,6 +44,9 @@ pub const EXPIRED_PER_ENTRY: usize = 1_000;
 /// Bytes a key costs beside its name and content: map slots, slot, deadline index. As they decide what is refused for memory, every version of
 /// this program must count alike.
 const OVERHEAD_BYTES: usize = 128;
+
+/// What commands wait for that wait for the next event of a session. A key of this name would wake them as well, which does no harm.
+pub(super) const SESSION_EVENTS_KEY: &[u8] = b".session-events";
 
 /// SipHash-1-3 keyed by the cluster: nobody who does not know the key can aim at one shard, and every member counts shards alike.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,6 +110,9 @@ pub struct Slot {
 }
 
 type Shard = IndexMap<Bytes, Slot, ShardHasher>;
+
+/// A session that has an owner: its database, the owner, when it was created, its key.
+type Owned = (u8, Bytes, Millis, Bytes);
 
 #[derive(Clone, Debug)]
 struct Database {
@@ -180,8 +187,12 @@ pub struct Store {
     emptied: Option<(u8, Bytes)>,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: BTreeSet<(Millis, u8, Bytes)>,
-    /// The first deadline among the fields of each hash, in order. Derived as well.
+    /// The first deadline among the fields of each hash and the parts of each session, in order. Derived as well.
     field_deadlines: BTreeSet<(Millis, u8, Bytes)>,
+    /// What happened to sessions.
+    session_events: SessionEvents,
+    /// The sessions of each owner, oldest first: database, owner, creation, key. Derived.
+    owned: BTreeSet<Owned>,
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
     draws: AtomicU64,
     /// Keys that reads outside the log looked for and found; not state.
@@ -216,6 +227,8 @@ impl Store {
             emptied: None,
             deadlines: BTreeSet::new(),
             field_deadlines: BTreeSet::new(),
+            session_events: SessionEvents::default(),
+            owned: BTreeSet::new(),
             draws: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -225,8 +238,8 @@ impl Store {
         }
     }
 
-    /// A copy that no later change reaches: it shares every shard and costs a pointer for each. Without the deadline index: it is for
-    /// snapshots and digests, not to go on from.
+    /// A copy that no later change reaches: it shares every shard and costs a pointer for each. Without the indexes of deadlines and owners: it
+    /// is for snapshots and digests, not to go on from.
     pub fn freeze(&self) -> Store {
         let draws = AtomicU64::new(self.draws.load(Ordering::Relaxed));
         Store {
@@ -240,6 +253,8 @@ impl Store {
             emptied: None,
             deadlines: BTreeSet::new(),
             field_deadlines: BTreeSet::new(),
+            session_events: self.session_events.clone(),
+            owned: BTreeSet::new(),
             draws,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -305,6 +320,91 @@ impl Store {
 
     pub(super) fn scripts_mut(&mut self) -> &mut Scripts {
         &mut self.scripts
+    }
+
+    /// What happened to sessions.
+    pub fn session_events(&self) -> &SessionEvents {
+        &self.session_events
+    }
+
+    /// The same, as a snapshot has it.
+    pub(super) fn session_events_mut(&mut self) -> &mut SessionEvents {
+        &mut self.session_events
+    }
+
+    /// Tells what happened to a session.
+    fn tell_session(&mut self, db: u8, key: &[u8], session: &Session, what: What) {
+        let telling = self.settings.session_events;
+        if telling == Telling::No || session.is_retired() {
+            return;
+        }
+        self.session_events.add(SessionEvent {
+            position: 0,
+            at: self.clock,
+            db,
+            key: Bytes::copy_from_slice(key),
+            owner: session.owner.clone(),
+            version: session.version,
+            what,
+        });
+        self.events.push(Event::Session);
+        for db in 0u8..16 {
+            let waited = (db, Bytes::from_static(SESSION_EVENTS_KEY));
+            if self.waiting.is_for(waited.0, &waited.1) && !self.ready.contains(&waited) {
+                self.ready.push_back(waited);
+            }
+        }
+    }
+
+    /// Tells that a session has ended, if it is one: for this reason; or for its own, where its deadline had passed before.
+    fn tell_session_end(&mut self, db: u8, key: &[u8], slot: &Slot, reason: Reason) {
+        let Value::Session(session) = &slot.value else {
+            return;
+        };
+        let reason = match slot.deadline {
+            Some(deadline) if deadline > self.clock => reason,
+            None => reason,
+            Some(deadline) if deadline == session.absolute_deadline => Reason::Absolute,
+            Some(_) => Reason::Idle,
+        };
+        let content = self.settings.session_events == Telling::Content;
+        let ended = What::Ended(reason, content.then(|| session.clone()));
+        self.tell_session(db, key, session, ended);
+        if !session.is_retired() {
+            self.notify(
+                db,
+                Classes::MODULE,
+                &format!("session.ended.{}", reason.name()),
+                key,
+            );
+        }
+    }
+
+    /// The sessions of an owner in a database, oldest first; those among them that have ended and were not removed yet.
+    fn owned(&self, db: u8, owner: &Bytes) -> impl Iterator<Item = &Bytes> {
+        let from = (db, owner.clone(), 0, Bytes::new());
+        let of = self
+            .owned
+            .range(from..)
+            .take_while(move |(of, by, _, _)| *of == db && by == owner);
+        of.map(|(_, _, _, key)| key)
+    }
+
+    /// Enters a slot into the index of owners, or takes it out.
+    fn index_owner(&mut self, db: u8, key: &[u8], old: Option<&Slot>, new: Option<&Slot>) {
+        let place = |slot: Option<&Slot>| match slot.map(|slot| &slot.value) {
+            Some(Value::Session(session)) if !session.owner.is_empty() && !session.is_retired() => {
+                let key = Bytes::copy_from_slice(key);
+                Some((db, session.owner.clone(), session.created_at, key))
+            }
+            _ => None,
+        };
+        let (old, new) = (place(old), place(new));
+        if old == new {
+            return;
+        }
+        old.map(|old| self.owned.remove(&old));
+        self.owned.extend(new);
     }
 
     /// Commands that wait for a key.
@@ -463,8 +563,9 @@ impl Store {
                 break;
             }
             let (db, key) = (*db, key.clone());
-            self.discard_slot(db, &key);
+            let slot = self.discard_slot(db, &key);
             self.note_expired(db, &key);
+            slot.inspect(|slot| self.tell_session_end(db, &key, slot, Reason::Idle));
         }
         let mut left = EXPIRED_PER_ENTRY;
         while let Some((deadline, db, key)) = self.field_deadlines.first() {
@@ -476,7 +577,8 @@ impl Store {
         }
     }
 
-    /// Removes up to `most` (at least one) fields of a hash that have ended by the log's clock, and the hash with the last one. How many went.
+    /// Removes up to `most` (at least one) fields of a hash that have ended by the log's clock, and the hash with the last one; of a session, what
+    /// of it has ended. How many went.
     fn remove_ended_fields(&mut self, db: u8, key: &[u8], most: usize) -> usize {
         let clock = self.clock;
         let due = |slot: &Slot| slot.value.first_deadline().is_some_and(|at| at <= clock);
@@ -487,8 +589,16 @@ impl Store {
         let revision = self.revision;
         let slot = self.slot_mut(db, key).expect("seen just above");
         let (before, first) = (slot.value.bytes(), slot.value.first_deadline());
-        let hash = Hash::of_mut(&mut slot.value).expect("only fields of hashes end");
-        let gone = hash.remove_ended(clock, most);
+        let gone = match &mut slot.value {
+            Value::Session(session) => {
+                Arc::make_mut(session).remove_ended(clock);
+                1
+            }
+            value => Hash::of_mut(value)
+                .expect("only fields of hashes and parts of sessions end")
+                .remove_ended(clock, most),
+        };
+        let session = slot.value.is_session();
         slot.version = revision;
         let (after, next, empty) = (
             slot.value.bytes(),
@@ -503,11 +613,34 @@ impl Store {
         } else {
             self.changed(db, key);
         }
+        if session {
+            self.notify(db, Classes::MODULE, "session.part-ended", key);
+            return gone;
+        }
         self.notify(db, Classes::HASH, "hexpired", key);
         if empty {
             self.notify(db, Classes::GENERIC, "del", key);
         }
         gone
+    }
+
+    /// Takes locks on sessions from holders that are bound to a start of a node before this one.
+    pub(super) fn release_bound(&mut self, node: u64, before_start: u64) {
+        // Who holds a lock has a deadline.
+        let mut held = Vec::new();
+        for (_, db, key) in &self.field_deadlines {
+            if let Some(Value::Session(session)) = self.slot(*db, key).map(|slot| &slot.value) {
+                let mut released = session.as_ref().clone();
+                if released.lock.release_bound(node, before_start) {
+                    held.push((*db, key.clone(), released));
+                }
+            }
+        }
+        for (db, key, session) in held {
+            let deadline = self.slot(db, &key).and_then(|slot| slot.deadline);
+            self.insert_untold(db, &key, session.into_value(), deadline);
+            self.notify(db, Classes::MODULE, "session.unlock", &key);
+        }
     }
 
     fn move_field_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
@@ -568,6 +701,7 @@ impl Store {
         self.revision += 1;
         self.move_deadline(db, &key, slot.deadline, None);
         self.move_field_deadline(db, &key, slot.value.first_deadline(), None);
+        self.index_owner(db, &key, Some(&slot), None);
         self.changed(db, &key);
         Some(slot)
     }
@@ -581,6 +715,18 @@ impl Store {
 
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
+        let created = if let Value::Session(session) = &value {
+            Some(session.clone())
+        } else {
+            None
+        };
+        let old = self.insert_untold(db, key, value, deadline);
+        old.inspect(|old| self.tell_session_end(db, key, old, Reason::Replaced));
+        created.inspect(|session| self.tell_session(db, key, session, What::Created));
+    }
+
+    /// The same without a word of what it means to sessions. What was there.
+    fn insert_untold(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) -> Option<Slot> {
         self.revision += 1;
         let mut value = value;
         value.settle(&self.settings);
@@ -611,6 +757,7 @@ impl Store {
             self.notify(db, Classes::NEW, "new", key);
         }
         self.changed(db, key);
+        old
     }
 
     /// Takes a slot away as if it had never been there: no version, no event.
@@ -630,6 +777,7 @@ impl Store {
         let index = self.hasher.shard(key);
         let database = &mut self.databases[usize::from(db)];
         database.add(&slot);
+        let new = slot.value.is_session().then(|| slot.clone());
         let shard = Arc::make_mut(&mut database.shards[index]);
         let (added, deadline, field_deadline) =
             (slot.value.bytes(), slot.deadline, slot.value.first_deadline());
@@ -650,6 +798,7 @@ impl Store {
         self.move_deadline(db, key, old_deadline, deadline);
         let old_field_deadline = old.as_ref().and_then(|old| old.value.first_deadline());
         self.move_field_deadline(db, key, old_field_deadline, field_deadline);
+        self.index_owner(db, key, old.as_ref(), new.as_ref());
         old
     }
 
@@ -667,6 +816,18 @@ impl Store {
     /// Sets what a snapshot carries beside the slots.
     pub(super) fn restore_counters(&mut self, clock: Millis, revision: u64, expired: u64) {
         (self.clock, self.revision, self.expired) = (clock, revision, expired);
+    }
+
+    /// Makes the index of owners anew, for a copy that has none.
+    pub(super) fn index_owners(&mut self) {
+        let all: Vec<(u8, Bytes, Slot)> = self
+            .slots()
+            .filter(|(_, _, slot)| slot.value.is_session())
+            .map(|(db, key, slot)| (db, key.clone(), slot.clone()))
+            .collect();
+        for (db, key, slot) in all {
+            self.index_owner(db, &key, None, Some(&slot));
+        }
     }
 
     /// Every slot of every database, in the order a snapshot and the digest have: database, shard, position.
@@ -843,6 +1004,13 @@ impl<'a> View<'a> {
         self.kind(key)
     }
 
+    /// The keys of the sessions of an owner, oldest first.
+    pub fn sessions_of(&self, owner: &Bytes) -> impl Iterator<Item = &'a Bytes> {
+        let view = *self;
+        let owned = self.store.owned(self.db, owner);
+        owned.filter(move |key| view.find(key).is_some())
+    }
+
     /// The list under a key; `WrongType`.
     pub fn list(&self, key: &[u8]) -> Result<Option<&'a List>, CommandError> {
         self.kind(key)
@@ -936,6 +1104,8 @@ pub(super) struct Call {
     pub(super) caller: Option<(u64, u64)>,
     /// It waited, and this key was changed.
     pub(super) ready: Option<Bytes>,
+    /// Another that came before it still waits for that key.
+    pub(super) behind: bool,
     /// The time to count as now, where it is not the log's clock: when a script was evaluated.
     pub(super) now: Option<Millis>,
 }
@@ -1098,19 +1268,85 @@ impl Keyspace<'_> {
 
     /// Removes a key. Its slot, if it was there.
     pub fn remove(&mut self, key: &[u8]) -> Option<Slot> {
-        let slot = self.take(key)?;
+        self.remove_for(key, Reason::Administrator)
+    }
+
+    /// The same, with the reason why a session ended so.
+    pub fn remove_for(&mut self, key: &[u8], reason: Reason) -> Option<Slot> {
+        let slot = self.move_away(key, reason)?;
         self.store.freeing.value(&slot.value);
         Some(slot)
     }
 
-    /// The same for whoever goes on to use what it held.
-    pub fn take(&mut self, key: &[u8]) -> Option<Slot> {
+    /// The same for what somebody else goes on to hold.
+    pub fn move_away(&mut self, key: &[u8], reason: Reason) -> Option<Slot> {
+        let (slot, lived) = self.take(key)?;
+        self.store.tell_session_end(self.db, key, &slot, reason);
+        lived.then_some(slot)
+    }
+
+    /// Removes a key without a word of what it means to sessions. Its slot, and whether it had not ended.
+    fn take(&mut self, key: &[u8]) -> Option<(Slot, bool)> {
         let lived = self.view().slot(key).is_some();
         let slot = self.store.remove_slot(self.db, key)?;
         if !lived {
             self.store.note_expired(self.db, key);
         }
-        lived.then_some(slot)
+        Some((slot, lived))
+    }
+
+    /// Puts what became of the living session under a key. The version that this gives the key, which is what a lock's token is made of.
+    pub fn change_session(&mut self, key: &[u8], session: Session, deadline: Option<Millis>) -> u64 {
+        if deadline.is_some_and(|deadline| deadline <= self.now()) {
+            self.remove_for(key, Reason::Absolute);
+        } else {
+            self.store
+                .insert_untold(self.db, key, session.into_value(), deadline);
+        }
+        self.store.revision
+    }
+
+    /// The version that the next change gives its key.
+    pub fn next_version(&self) -> u64 {
+        self.store.revision + 1
+    }
+
+    /// Gives a living session another key, which must be free. `old`, if anything, stays under the one it had until its deadline.
+    pub fn rename_session(&mut self, from: &[u8], to: &[u8], old: Option<(Session, Option<Millis>)>) {
+        let Some((slot, true)) = self.take(from) else {
+            return;
+        };
+        if let Some((copy, deadline)) = old {
+            self.store
+                .insert_untold(self.db, from, copy.into_value(), deadline);
+        }
+        self.put_renamed(from, to, slot);
+    }
+
+    /// Puts the slot that was under `from`.
+    fn put_renamed(&mut self, from: &[u8], to: &[u8], slot: Slot) {
+        let replaced = self
+            .store
+            .insert_untold(self.db, to, slot.value.clone(), slot.deadline);
+        replaced.inspect(|old| self.store.tell_session_end(self.db, to, old, Reason::Replaced));
+        if let Value::Session(session) = &slot.value {
+            let what = What::Renamed(Bytes::copy_from_slice(from));
+            self.store.tell_session(self.db, to, session, what);
+        }
+        self.inherit_use(to, &slot.recency);
+    }
+
+    /// The node and start that the command at hand came from; none inside transactions and scripts.
+    pub fn caller(&self) -> Option<(u64, u64)> {
+        self.call.caller
+    }
+
+    /// Whether a command of this name waits for a key before the one at hand.
+    pub fn others_wait(&self, key: &Bytes, name: &[u8]) -> bool {
+        if self.waited() {
+            return self.call.behind;
+        }
+        self.store.waiting.any(self.db, key, name)
     }
 
     /// Sets or takes away a living key's deadline; one that has passed removes the key. Whether the key was there.
@@ -1199,11 +1435,14 @@ impl Keyspace<'_> {
 
     /// Moves a key, deadline and all, over whatever is at `to`. Whether `from` was there.
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
-        let Some(slot) = self.take(from) else {
-            return false;
-        };
-        self.store.insert_slot(self.db, to, slot.value, slot.deadline);
-        self.inherit_use(to, &slot.recency);
+        match self.take(from) {
+            Some((slot, true)) => self.put_renamed(from, to, slot),
+            Some((slot, false)) => {
+                self.store.tell_session_end(self.db, from, &slot, Reason::Idle);
+                return false;
+            }
+            None => return false,
+        }
         true
     }
 
@@ -1233,7 +1472,13 @@ impl Keyspace<'_> {
             self.store.deadlines.retain(|(_, of, _)| *of != db);
         }
         self.store.field_deadlines.retain(|(_, of, _)| *of != db);
+        self.store.owned.retain(|(of, ..)| *of != db);
         self.store.revision += 1;
+        if old.sessions > 0 {
+            for (key, slot) in old.shards.iter().flat_map(|shard| shard.iter()) {
+                self.store.tell_session_end(db, key, slot, Reason::Administrator);
+            }
+        }
         self.store.flushed(db);
         self.store.freeing.database(old.shards, old.keys);
         old.keys
@@ -1257,12 +1502,18 @@ impl Keyspace<'_> {
             let old = std::mem::take(deadlines);
             deadlines.extend(old.into_iter().map(|(at, db, key)| (at, swapped(db), key)));
         }
+        let owned = std::mem::take(&mut self.store.owned);
+        let owned = owned.into_iter();
+        self.store
+            .owned
+            .extend(owned.map(|(db, owner, at, key)| (swapped(db), owner, at, key)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::value::session::{Holder, Mode};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -1277,7 +1528,8 @@ mod tests {
         Field(u8, u8, usize),
         Unfield(u8, u8),
         FieldDeadline(u8, u8, Option<Millis>),
-        Session(u8, Option<Millis>),
+        Session(u8, u8, Option<Millis>),
+        Lock(u8, Millis),
         Rename(u8, u8),
         Swap,
         Flush,
@@ -1296,7 +1548,8 @@ mod tests {
             3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
             2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
             2 => (key(), 0u8..4, deadline()).prop_map(|(key, field, at)| Change::FieldDeadline(key, field, at)),
-            2 => (key(), deadline()).prop_map(|(key, at)| Change::Session(key, at)),
+            2 => (key(), 0u8..3, deadline()).prop_map(|(key, owner, at)| Change::Session(key, owner, at)),
+            2 => (key(), 1u64..400).prop_map(|(key, at)| Change::Lock(key, at)),
             1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
             1 => Just(Change::Swap),
             1 => Just(Change::Flush),
@@ -1331,7 +1584,28 @@ mod tests {
             Change::FieldDeadline(key, field, at) => {
                 drop(keys.change_hash(&name(*key), |hash| hash.set_deadline(&[*field], *at)));
             }
-            Change::Session(key, at) => keys.put_until(&name(*key), Session::default().into_value(), *at),
+            Change::Session(key, owner, at) => {
+                let session = Session {
+                    owner: Bytes::copy_from_slice(&vec![b'o'; usize::from(*owner)]),
+                    ..Session::default()
+                };
+                keys.put_until(&name(*key), session.into_value(), *at);
+            }
+            Change::Lock(key, at) => {
+                let session = keys.view().session(&name(*key)).ok().flatten().cloned();
+                if let Some(mut session) = session {
+                    session.lock.give(Holder {
+                        token: keys.next_version(),
+                        mode: Mode::Shared,
+                        text: Bytes::from_static(b"me"),
+                        since: 0,
+                        deadline: *at,
+                        bound: None,
+                    });
+                    session.owner = Bytes::from_static(b"locker");
+                    keys.change_session(&name(*key), session, None);
+                }
+            }
             Change::Rename(from, to) if from != to => drop(keys.rename(&name(*from), &name(*to))),
             Change::Rename(..) | Change::Advance(_) => {}
             Change::Swap => keys.swap(0, 1),
@@ -1344,6 +1618,7 @@ mod tests {
         let (mut deadlines, mut field_deadlines) = (BTreeSet::new(), BTreeSet::new());
         let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
         let (mut sessions, mut sessions_with_deadline) = (HashMap::new(), HashMap::new());
+        let mut owned = BTreeSet::new();
         for (db, key, slot) in store.slots() {
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
@@ -1359,7 +1634,11 @@ mod tests {
             };
             bytes += key.len() + content + OVERHEAD_BYTES;
             *keys.entry(db).or_insert(0) += 1;
-            if slot.value.is_session() {
+            if let Value::Session(session) = &slot.value {
+                field_deadlines.extend(session.first_deadline().map(|at| (at, db, key.clone())));
+                if !session.owner.is_empty() {
+                    owned.insert((db, session.owner.clone(), session.created_at, key.clone()));
+                }
                 *sessions.entry(db).or_insert(0) += 1;
                 *sessions_with_deadline.entry(db).or_insert(0) += usize::from(slot.deadline.is_some());
             }
@@ -1372,6 +1651,7 @@ mod tests {
         assert_eq!(store.bytes(), bytes);
         assert_eq!(store.deadlines, deadlines);
         assert_eq!(store.field_deadlines, field_deadlines);
+        assert_eq!(store.owned, owned);
         for db in 0..2 {
             let count = |of: &HashMap<u8, usize>| of.get(&db).copied().unwrap_or(0);
             assert_eq!(

@@ -21,6 +21,7 @@ pub mod rdb;
 pub mod recency;
 pub mod reply;
 pub mod scripts;
+pub mod session_events;
 pub mod settings;
 pub mod snapshot;
 pub mod table;
@@ -93,7 +94,11 @@ impl Machine {
         // Only a group with a number has callers who can wait.
         let caller = (origin.number > 0).then_some((origin.node, origin.start));
         if origin.number == 1 {
-            self.store.waiting_mut().forget(origin.node, origin.start);
+            self.forget(origin.node, origin.start);
+            self.serve(&Call {
+                seed: entry.seed,
+                ..Call::default()
+            });
         }
         let mut call = Call {
             seed: entry.seed,
@@ -109,6 +114,15 @@ impl Machine {
             reply
         });
         Outcome::Applied(replies.collect())
+    }
+
+    /// Lets go of what a node's starts before this one held: its commands that wait, and the locks that are bound to it.
+    fn forget(&mut self, node: u64, before_start: u64) {
+        for (waiter, wait) in self.store.waiting_mut().forget(node, before_start) {
+            let reply = wait.otherwise.into();
+            self.store.tell(Event::Answered { waiter, reply });
+        }
+        self.store.release_bound(node, before_start);
     }
 
     /// Whether a command may run as far as memory goes. As in Redis, what is more than one command is asked for all at its beginning: see `.exec`.
@@ -145,7 +159,7 @@ impl Machine {
     fn serve(&mut self, call: &Call) {
         let mut call = call.clone();
         while let Some((db, key)) = self.store.next_ready() {
-            call.ready = Some(key.clone());
+            (call.ready, call.behind) = (Some(key.clone()), false);
             let mut after = 0;
             while let Some(number) = self.store.waiting().next_for(db, &key, after) {
                 after = number;
@@ -159,10 +173,15 @@ impl Machine {
                     continue;
                 };
                 let argv = wait.argv.clone();
+                call.caller = Some(wait.caller);
                 call.seed = call.seed.wrapping_add(1);
                 let reply = match self.run(db, &argv, &call) {
                     // What was put there is nothing for it.
-                    Ok(Reply::Waiting(_)) | Err(CommandError::WrongType) => continue,
+                    Err(CommandError::WrongType) => continue,
+                    Ok(Reply::Waiting(_)) => {
+                        call.behind = true;
+                        continue;
+                    }
                     reply => reply.into(),
                 };
                 self.store.tell_emptied();

@@ -27,6 +27,8 @@ pub struct Overlay {
     known: BTreeMap<(u8, Bytes), Known>,
     /// Whether it is a copy of the whole state: then nothing is fetched.
     whole: bool,
+    /// Whether the copy has the index of owners, which [`Machine::freeze`] leaves out and few scripts need.
+    owners: bool,
     call: Call,
     touched: BTreeSet<(u8, Bytes)>,
     written: Vec<Command>,
@@ -66,6 +68,7 @@ impl Overlay {
             scratch,
             known: BTreeMap::new(),
             whole,
+            owners: false,
             call: Call::default(),
             touched: BTreeSet::new(),
             written: Vec::new(),
@@ -119,6 +122,10 @@ impl Overlay {
             for key in spec.keys_of(&command.argv) {
                 self.know(command.db, key, fetch);
             }
+        }
+        if self.whole && !self.owners && spec.group == "session" {
+            self.scratch.store.index_owners();
+            self.owners = true;
         }
         let before = self.scratch.store.revision();
         let writes = matches!(spec.run, Run::Write(_));
@@ -186,6 +193,8 @@ fn looks_at_all(spec: &Spec, argv: &[Bytes]) -> bool {
         "SORT" | "SORT_RO" => argv
             .iter()
             .any(|word| word.eq_ignore_ascii_case(b"BY") || word.eq_ignore_ascii_case(b"GET")),
+        // How many sessions their owner has.
+        "SESSION.CREATE" | "SESSION.SAVE" => argv.iter().any(|word| word.eq_ignore_ascii_case(b"MAX")),
         _ => spec.group != "pubsub" && spec.keys_of(argv).is_empty(),
     }
 }

@@ -3,6 +3,7 @@
 //! What concerns one node's endpoint (`timeout`, `maxclients` …) is that endpoint's.
 
 use super::event::Classes;
+use super::session_events::Telling;
 use super::snapshot::{Source, invalid, write_bytes, write_length};
 use std::io;
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub lfu_log_factor: u64,
     /// `lfu-decay-time`: after how many minutes the count of uses falls by one; 0: never.
     pub lfu_decay_time: u64,
+    /// `session-events`: what is kept of what happens to sessions.
+    pub session_events: Telling,
     /// `DEBUG SET-ACTIVE-EXPIRE`: whether keys end by themselves, or only when somebody finds that they have ended.
     pub active_expire: bool,
 }
@@ -132,6 +135,7 @@ impl Default for Settings {
             maxmemory_eviction_tenacity: 10,
             lfu_log_factor: 10,
             lfu_decay_time: 1,
+            session_events: Telling::default(),
             active_expire: true,
         }
     }
@@ -189,6 +193,15 @@ const PARAMETERS: &[Parameter] = &[
         set: |settings, text| {
             Policy::from_name(text)
                 .map(|policy| settings.maxmemory_policy = policy)
+                .is_some()
+        },
+    },
+    Parameter {
+        names: &["session-events"],
+        get: |settings| settings.session_events.name().to_owned(),
+        set: |settings, text| {
+            Telling::from_name(text)
+                .map(|telling| settings.session_events = telling)
                 .is_some()
         },
     },

@@ -81,6 +81,13 @@ impl Waiting {
         !self.waits.is_empty() && self.by_key.contains_key(&(db, key.clone()))
     }
 
+    /// Whether a command of this (upper-case) name waits for a key.
+    pub(super) fn any(&self, db: u8, key: &Bytes, name: &[u8]) -> bool {
+        let waiting = self.by_key.get(&(db, key.clone())).into_iter().flatten();
+        let mut names = waiting.filter_map(|number| self.waits.get(number)?.argv.first());
+        names.any(|other| other.eq_ignore_ascii_case(name))
+    }
+
     /// The keys of a database that are waited for.
     pub(super) fn keys_of(&self, db: u8) -> Vec<Bytes> {
         let from = (db, Bytes::new());
@@ -166,8 +173,8 @@ impl Waiting {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes out whatever a node's earlier starts left behind: nobody is there any more to be answered.
-    pub(super) fn forget(&mut self, node: u64, before_start: u64) {
+    /// Takes out whatever a node's earlier starts left behind, and gives it: nobody may be there any more to be answered.
+    pub(super) fn forget(&mut self, node: u64, before_start: u64) -> Vec<(Waiter, Wait)> {
         let of = |wait: &Wait| wait.caller.0 == node && wait.caller.1 < before_start;
         let left: Vec<u64> = self
             .waits
@@ -175,9 +182,9 @@ impl Waiting {
             .filter(|(_, wait)| of(wait))
             .map(|(number, _)| *number)
             .collect();
-        for number in left {
-            self.remove(number);
-        }
+        left.into_iter()
+            .filter_map(|number| self.remove(number))
+            .collect()
     }
 
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {

@@ -8,7 +8,7 @@ use crate::machine::reply::{CommandError, Reply};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// Somebody who is told what happens, in the order of the log, before the writer of the entry is answered.
 pub trait Listener: Send + Sync {
@@ -36,6 +36,8 @@ pub(super) struct Hearing {
     wake: Notify,
     /// Who asked for a script. Held to put in or take out.
     scripts: Mutex<Asking>,
+    /// Counts what happened to sessions; who waits for that looks into the machine then.
+    sessions: watch::Sender<u64>,
     /// What other nodes and this one asked this leader for is told to whoever evaluates.
     evaluator: OnceLock<Arc<dyn Listener>>,
 }
@@ -103,6 +105,11 @@ impl Hearing {
     #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fn evaluate_with(&self, evaluator: Arc<dyn Listener>) {
         let _ = self.evaluator.set(evaluator);
+    }
+
+    /// Moves when something has happened to sessions.
+    pub(super) fn sessions(&self) -> watch::Receiver<u64> {
+        self.sessions.subscribe()
     }
 
     /// Somebody waits for a command that waits in the log under this number.
@@ -180,6 +187,7 @@ impl Hearing {
                         let _ = asking.map(|asking| asking.send(reply.clone()));
                     }
                 }
+                Event::Session => self.sessions.send_modify(|count| *count += 1),
                 _ => listeners.iter().for_each(|listener| listener.event(event)),
             }
         }
@@ -192,6 +200,7 @@ impl Hearing {
             .read()
             .iter()
             .for_each(|listener| listener.replaced());
+        self.sessions.send_modify(|count| *count += 1);
         let own = self.own.get().copied().unwrap_or_default();
         let kept: BTreeSet<u64> = machine.store().waiting().of_caller(own).collect();
         let mut waits = self.waits.lock();

@@ -12,11 +12,13 @@
 //! | comparer (`audit`) | the members' audits | `stop` |
 //! | taking back what waits for nobody | `hearing` | `stop` |
 //! | evictor (`evict`) | memory that is full | `stop` |
+//! | watch over members (`departed`) | members that do not answer | `stop` |
 //! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
 //! | watch over faults | Raft, the log | `stop` |
 
 mod audit;
 mod clock;
+mod departed;
 mod discovery;
 mod evict;
 mod fellows;
@@ -402,6 +404,11 @@ impl Node {
     /// Tells `listener` from now on what happens, in the order of the log.
     pub fn listen(&self, listener: Arc<dyn Listener>) {
         self.inner.hearing.listen(listener);
+    }
+
+    /// Moves when something has happened to sessions, of whatever database: [`View::store`] has what.
+    pub fn session_events(&self) -> watch::Receiver<u64> {
+        self.inner.hearing.sessions()
     }
 
     /// Whether listeners are told of changed keys. Costs every write something: for clients that cache.
@@ -1000,6 +1007,7 @@ impl Opened {
             inner.fellows.clone(),
         ));
         tasks.spawn(evict::evict(outbound.clone()));
+        tasks.spawn(departed::watch(outbound.clone()));
         tasks.spawn(ticker::tick(inner.state.clone(), outbound));
         tasks.spawn(ticker::snapshot(
             inner.replica.clone(),

@@ -373,6 +373,7 @@ const PARAMETERS: &[Parameter] = &[
     common(&["stream-node-max-entries"], Integer(0, I64_MAX)),
     common(&["zset-max-listpack-entries", "zset-max-ziplist-entries"], Integer(0, I64_MAX)),
     common(&["zset-max-listpack-value", "zset-max-ziplist-value"], Memory(0, I64_MAX)),
+    common(&["session-events"], Choice(&["no", "yes", "content"])),
     row(&["requirepass"], Kind::Password),
     row(&["tls-cert-file"], Kind::Tls(|tls| tls.cert_file.display().to_string())),
     row(&["tls-key-file"], Kind::Tls(|tls| tls.key_file.display().to_string())),

@@ -16,6 +16,8 @@ mod scan;
 mod script;
 mod server;
 mod session;
+mod session_lock;
+mod session_owner;
 mod set;
 mod sort;
 mod stream;
@@ -53,6 +55,8 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("scripting", script::COMMANDS),
     ("transactions", transaction::COMMANDS),
     ("session", session::COMMANDS),
+    ("session", session_lock::COMMANDS),
+    ("session", session_owner::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),

@@ -8,6 +8,7 @@ use super::{Chance, DATABASES, SHARDS, Slot, Store, View};
 use crate::machine::entry::Millis;
 use crate::machine::event::Classes;
 use crate::machine::recency::Use;
+use crate::machine::session_events::Reason;
 use crate::machine::settings::Policy;
 use bytes::Bytes;
 use std::cmp::Reverse;
@@ -138,9 +139,10 @@ impl Store {
         if self.to_free() == 0 || !self.view(db, self.clock).find(key).is_some_and(may_go) {
             return false;
         }
-        self.discard_slot(db, key);
+        let slot = self.discard_slot(db, key);
         self.evicted += 1;
         self.notify(db, Classes::EVICTED, "evicted", key);
+        slot.inspect(|slot| self.tell_session_end(db, key, slot, Reason::Evicted));
         true
     }
 

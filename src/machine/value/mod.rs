@@ -3,7 +3,7 @@
 mod hash;
 mod list;
 mod order;
-mod session;
+pub mod session;
 mod set;
 pub mod stream;
 mod string;
@@ -150,12 +150,12 @@ impl Value {
         }
     }
 
-    /// When the first part of it ends by itself: a field of a hash.
+    /// When the first part of it ends by itself: a field of a hash, an item of a session or somebody's hold of its lock.
     pub fn first_deadline(&self) -> Option<Millis> {
-        if let Self::Hash(hash) = self {
-            hash.first_deadline()
-        } else {
-            None
+        match self {
+            Self::Hash(hash) => hash.first_deadline(),
+            Self::Session(session) => session.first_deadline(),
+            _ => None,
         }
     }
 
@@ -215,7 +215,7 @@ impl Value {
         let kind: u8 = match self {
             Self::String(_) => 1,
             Self::Hash(_) => 2,
-            Self::Session(_) => 3,
+            Self::Session(_) => 8,
             Self::List(_) => 4,
             Self::Set(_) => 5,
             Self::Zset(_) => 6,
@@ -241,11 +241,12 @@ impl Value {
         let value = match from.u8()? {
             1 => Self::String(Str::read(from)?),
             2 => Hash::read(from)?.into_value(),
-            3 => Session::read(from)?.into_value(),
+            3 => Session::read_old(from)?.into_value(),
             4 => List::read(from)?.into_value(),
             5 => Set::read(from)?.into_value(),
             6 => Zset::read(from)?.into_value(),
             7 => Stream::read(from)?.into_value(),
+            8 => Session::read(from)?.into_value(),
             kind => {
                 return Err(invalid(format!(
                     "a value of kind {kind}, which a later version may know"

@@ -1,0 +1,145 @@
+//! What happened to sessions, as a stream from a position on, or as calls of a function.
+
+use super::id::PREFIX;
+use super::{SessionError, Sessions};
+use crate::error::Error;
+use crate::machine::session_events::SessionEvent;
+use futures::{Stream, StreamExt, stream};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// Events that are read from the machine at a time.
+const READ_MAX: usize = 100;
+
+/// A place among the events of all sessions: after the event of this number. Keep that of the last event you have dealt with, and go on from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+/// Calls a function with events until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, it ends"]
+pub struct Subscription(AbortHandle);
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads events and waits for more.
+struct Reader {
+    sessions: Sessions,
+    position: Position,
+    read: VecDeque<Arc<SessionEvent>>,
+    moved: watch::Receiver<u64>,
+}
+
+impl Reader {
+    /// The next event of these sessions.
+    async fn next(&mut self) -> Result<Arc<SessionEvent>, SessionError> {
+        loop {
+            if let Some(event) = self.read.pop_front() {
+                return Ok(event);
+            }
+            // Marked before the look, so that nothing which comes after it is missed.
+            self.moved.borrow_and_update();
+            let (looked_to, read) = self.look()?;
+            self.read = read;
+            if self.position < looked_to {
+                self.position = looked_to;
+            } else if self.moved.changed().await.is_err() {
+                return Err(SessionError::Failed(Error::Stopped {
+                    why: "it tells of no more sessions".to_owned(),
+                }));
+            }
+        }
+    }
+
+    /// The next events of this database's sessions, and up to where all were looked at.
+    fn look(&self) -> Result<(Position, VecDeque<Arc<SessionEvent>>), SessionError> {
+        let (node, db) = (self.sessions.node(), self.sessions.database());
+        node.view(db, |view| {
+            let events = view.store().session_events();
+            if self.position.0 < events.lost() {
+                let position = Position(events.lost());
+                return Err(SessionError::EventsLost { position });
+            }
+            let ours =
+                |event: &&Arc<SessionEvent>| event.db == db && event.key.starts_with(PREFIX.as_bytes());
+            let next = || events.after(self.position.0).take(READ_MAX);
+            let looked_to = next()
+                .last()
+                .map_or(self.position, |event| Position(event.position));
+            Ok((looked_to, next().filter(ours).cloned().collect()))
+        })
+    }
+}
+
+impl Sessions {
+    /// The position of the last event that this node knows of: where to begin for one who wants only what comes.
+    pub fn position(&self) -> Position {
+        let last = |view: crate::machine::keyspace::View<'_>| view.store().session_events().last();
+        Position(self.node().view(self.database(), last))
+    }
+
+    /// What happened to sessions after a position, in order, and what comes: each end once cluster-wide, on whatever node this is asked. After a
+    /// restart begin from the position of the last event dealt with; the cluster keeps the last
+    /// [`EVENTS_MAX`](crate::machine::session_events::EVENTS_MAX) events. With the setting `session-events content`, ends carry what the session held.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let plenary = plenary::Plenary::builder().data(folder.path()).start().await?;
+    /// use futures::StreamExt;
+    /// use plenary::session::{NewSession, Position, Reason, What};
+    ///
+    /// let sessions = plenary.sessions();
+    /// let session = sessions.create(NewSession::new().owner("ada")).await?;
+    /// sessions.end(session.id()).await?;
+    ///
+    /// let mut events = std::pin::pin!(sessions.events(Position::default()));
+    /// assert_eq!(events.next().await.unwrap()?.what, What::Created);
+    /// let ended = events.next().await.unwrap()?;
+    /// assert_eq!((&ended.owner[..], &ended.what), (&b"ada"[..], &What::Ended(Reason::Abandoned, None)));
+    /// # plenary.stop().await?; Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::EventsLost`] where events after the position are not kept any more; the stream ends with it.
+    pub fn events(
+        &self,
+        after: Position,
+    ) -> impl Stream<Item = Result<Arc<SessionEvent>, SessionError>> + Send + use<> {
+        let reader = Reader {
+            sessions: self.clone(),
+            position: after,
+            read: VecDeque::new(),
+            moved: self.node().session_events(),
+        };
+        stream::unfold(Some(reader), |reader| async {
+            let mut reader = reader?;
+            let next = reader.next().await;
+            let rest = next.is_ok().then_some(reader);
+            Some((next, rest))
+        })
+    }
+
+    /// Calls `tell` with what happened after a position, and what comes, one after the other, until the subscription is dropped or it was told of an
+    /// error.
+    pub fn on_event(
+        &self,
+        after: Position,
+        mut tell: impl FnMut(Result<Arc<SessionEvent>, SessionError>) + Send + 'static,
+    ) -> Subscription {
+        let events = self.events(after);
+        let task = tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                tell(event);
+            }
+        });
+        Subscription(task.abort_handle())
+    }
+}

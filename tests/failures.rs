@@ -132,6 +132,37 @@ fn strangers_on_the_peer_port_are_refused_and_the_cluster_goes_on() {
     assert_nothing_lost_or_doubled(&cluster, &records);
 }
 
+/// A majority has every acknowledged write in any case; who wants it on more has writes refused meanwhile.
+#[test]
+fn a_node_that_hears_from_too_few_others_refuses_writes_where_it_is_told_to() {
+    let mut cluster = Cluster::three(&[]);
+    let (leader, config) = (cluster.leader(), ["CONFIG", "SET"]);
+    let asked = (leader + 1) % 3;
+    let other = (leader + 2) % 3;
+    let node = &cluster.nodes[asked];
+    let settings = ["min-replicas-max-lag", "1", "min-replicas-to-write", "2"];
+    assert_eq!(node.call(&[&config[..], &settings].concat()).unwrap(), Reply::OK);
+    // At once: setting it has asked the others.
+    set(node, "key", "near");
+    cluster.nodes[other].kill();
+    let node = &cluster.nodes[asked];
+    wait_until("the other is missed", || {
+        match node.call(&["SET", "key", "alone"]) {
+            Err(refused) if refused.to_string().contains("NOREPLICAS ") => Ok(()),
+            said => Err(format!("{said:?}")),
+        }
+    });
+    let value = get(node, "key");
+    assert_eq!(text(&node.call(&["GET", "key"]).unwrap()), value, "reads go on");
+    set(&cluster.nodes[leader], "key", "as it was not told to");
+    cluster.nodes[other].start();
+    let node = &cluster.nodes[asked];
+    wait_until("the other is back", || match node.call(&["SET", "key", "near"]) {
+        Ok(reply) if reply == Reply::OK => Ok(()),
+        said => Err(format!("{said:?}")),
+    });
+}
+
 #[test]
 fn a_node_with_a_wrong_secret_never_joins_and_says_why() {
     let folder = tempfile::tempdir().unwrap();

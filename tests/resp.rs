@@ -1385,6 +1385,9 @@ async fn keys_that_do_not_end_by_themselves_end_when_they_are_found() {
         client.ask(&["SET", key, "1", "PX", "1"]).await;
     }
     client.until_nothing(&["GET", "read"]).await;
+    // To look at it is not to find it.
+    let looked = client.text(&["DEBUG", "OBJECT", "left"]).await;
+    assert!(looked.contains("encoding:int"), "{looked}");
     // Found by a read, which is answered as ever; who caches is told behind the answer.
     client.ask(&["SET", "found", "1", "PX", "1"]).await;
     cache.until_nothing(&["GET", "found"]).await;
@@ -1664,6 +1667,108 @@ async fn whoever_is_answered_a_write_finds_memory_below_its_limit() {
     assert_eq!(server.field("maxmemory_policy").await, "allkeys-lru");
     client.text(&["CONFIG", "RESETSTAT"]).await;
     assert_eq!(server.field("evicted_keys").await, "0");
+    server.stop().await;
+}
+
+/// What Redis does for `UNLINK` is done whatever takes them away: nobody waits until a large value is freed.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_are_freed_beside_the_log_and_counted() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let elements: Vec<String> = (0..65).map(|element| element.to_string()).collect();
+    let push = |key, count| {
+        let elements = elements.iter().take(count).map(String::as_str);
+        ["SADD", key].into_iter().chain(elements).collect::<Vec<_>>()
+    };
+    client.ask(&push("small", 64)).await;
+    client.ask(&push("large", 65)).await;
+    assert_eq!(client.text(&["UNLINK", "small"]).await, "1");
+    assert_eq!(client.text(&["SET", "large", "1"]).await, "OK");
+    server.until("lazyfreed_objects", "1").await;
+    for key in &elements {
+        client.ask(&["SET", key, "1"]).await;
+    }
+    assert_eq!(client.text(&["FLUSHALL"]).await, "OK");
+    // With "large".
+    server.until("lazyfreed_objects", "67").await;
+    server.until("lazyfree_pending_objects", "0").await;
+    client.ask(&["CONFIG", "RESETSTAT"]).await;
+    assert_eq!(server.field("lazyfreed_objects").await, "0");
+    server.stop().await;
+}
+
+/// Else `maxmemory` would mean nothing to who keeps many short elements. At a Redis 100,000 of them take five megabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn short_elements_count_what_holds_them() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let before: u64 = server.field("used_memory").await.parse().unwrap();
+    let members: Vec<String> = (0..10_000).map(|member| member.to_string()).collect();
+    let argv: Vec<&str> = ["SADD", "set"]
+        .into_iter()
+        .chain(members.iter().map(String::as_str))
+        .collect();
+    assert_eq!(client.text(&argv).await, "10000");
+    let used: u64 = server.field("used_memory").await.parse().unwrap();
+    assert!(used > before + 1_000_000, "{used} after {before}");
+    server.stop().await;
+}
+
+/// The log cannot be turned off, and who does not need it is not refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn appendonly_may_be_set_and_stays() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for value in ["no", "yes", "NO"] {
+        let set = ["CONFIG", "SET", "appendonly", value];
+        assert_eq!(client.text(&set).await, "OK");
+        assert_eq!(
+            client.text(&["CONFIG", "GET", "appendonly"]).await,
+            "appendonly yes"
+        );
+    }
+    let set = ["CONFIG", "SET", "appendonly", "maybe"];
+    assert_eq!(
+        client.text(&set).await,
+        "ERR CONFIG SET failed (possibly related to argument 'appendonly') - argument must be 'yes' or 'no'"
+    );
+    server.stop().await;
+}
+
+/// What three nodes do is in `failures.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_want_more_members_than_there_are_are_refused_and_reads_are_not() {
+    const ALONE: &str = "NOREPLICAS Not enough good replicas to write.";
+    let server = Server::start().await;
+    let (mut client, mut other) = (server.client().await, server.client().await);
+    client.ask(&["SET", "k", "1"]).await;
+    client.ask(&["MULTI"]).await;
+    client.ask(&["INCR", "k"]).await;
+    assert_eq!(
+        other.text(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await,
+        "OK"
+    );
+    assert_eq!(
+        client.text(&["EXEC"]).await,
+        format!("EXECABORT Transaction discarded because of: {ALONE}")
+    );
+    assert_eq!(client.text(&["SET", "k", "2"]).await, ALONE);
+    assert_eq!(client.text(&["GET", "k"]).await, "1");
+    client.ask(&["MULTI"]).await;
+    client.ask(&["GET", "k"]).await;
+    assert_eq!(client.text(&["EXEC"]).await, "1");
+    let reads = "return redis.call('get', 'k')";
+    assert_eq!(client.text(&["EVAL", reads, "1", "k"]).await, "1");
+    let says_so = format!("#!lua flags=no-writes\n{reads}");
+    assert_eq!(client.text(&["EVAL", &says_so, "1", "k"]).await, "1");
+    let may_write = format!("#!lua\n{reads}");
+    assert_eq!(client.text(&["EVAL", &may_write, "1", "k"]).await, ALONE);
+    let writes = client.text(&["EVAL", "return redis.call('set', 'k', '2')", "1", "k"]);
+    let writes = writes.await;
+    assert!(writes.starts_with(ALONE), "{writes}");
+    assert_eq!(server.field("min_slaves_good_slaves").await, "0");
+    other.ask(&["CONFIG", "SET", "min-replicas-max-lag", "0"]).await;
+    assert_eq!(client.text(&["SET", "k", "2"]).await, "OK", "as in Redis");
     server.stop().await;
 }
 

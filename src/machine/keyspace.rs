@@ -7,6 +7,7 @@
 //! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
 //! choice) follows from the log and never from a hasher.
 
+mod freed;
 mod memory;
 
 use super::access::Access;
@@ -20,6 +21,8 @@ use super::settings::Settings;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
+pub use freed::Freed;
+use freed::Freeing;
 use indexmap::IndexMap;
 pub use memory::{Candidate, Walk};
 use siphasher::sip::SipHasher13;
@@ -200,6 +203,8 @@ pub struct Store {
     evicted: u64,
     /// Commands that changed something since this store is in memory; not state.
     writes: u64,
+    /// What was taken away and takes long to free; not state. Bounded by what one entry takes away.
+    freeing: Freeing,
 }
 
 impl Store {
@@ -229,6 +234,7 @@ impl Store {
             misses: AtomicU64::new(0),
             evicted: 0,
             writes: 0,
+            freeing: Freeing::default(),
         }
     }
 
@@ -252,6 +258,7 @@ impl Store {
             draws,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            freeing: Freeing::default(),
             ..*self
         }
     }
@@ -556,7 +563,7 @@ impl Store {
                 break;
             }
             let (db, key) = (*db, key.clone());
-            let slot = self.remove_slot(db, &key);
+            let slot = self.discard_slot(db, &key);
             self.note_expired(db, &key);
             slot.inspect(|slot| self.tell_session_end(db, &key, slot, Reason::Idle));
         }
@@ -699,6 +706,13 @@ impl Store {
         Some(slot)
     }
 
+    /// The same for what is not used any more.
+    fn discard_slot(&mut self, db: u8, key: &[u8]) -> Option<Slot> {
+        let slot = self.remove_slot(db, key)?;
+        self.freeing.value(&slot.value);
+        Some(slot)
+    }
+
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
     fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
         let created = if let Value::Session(session) = &value {
@@ -730,6 +744,7 @@ impl Store {
             recency,
         };
         let old = self.replace(db, key, slot);
+        old.iter().for_each(|old| self.freeing.value(&old.value));
         // What it replaces may have ended already, found by nobody so far.
         let ended = old
             .as_ref()
@@ -850,6 +865,11 @@ impl<'a> View<'a> {
     /// The same view, in which looking at a key counts as no use of it.
     pub fn quietly(self) -> Self {
         Self { quiet: true, ..self }
+    }
+
+    /// The same store as of a time before any key ends: with what has ended and was not removed yet.
+    pub fn before_any_end(self) -> Self {
+        Self { now: 0, ..self }
     }
 
     /// A number by chance: inside the log the same on every node, outside it another one at every call.
@@ -1253,6 +1273,13 @@ impl Keyspace<'_> {
 
     /// The same, with the reason why a session ended so.
     pub fn remove_for(&mut self, key: &[u8], reason: Reason) -> Option<Slot> {
+        let slot = self.move_away(key, reason)?;
+        self.store.freeing.value(&slot.value);
+        Some(slot)
+    }
+
+    /// The same for what somebody else goes on to hold.
+    pub fn move_away(&mut self, key: &[u8], reason: Reason) -> Option<Slot> {
         let (slot, lived) = self.take(key)?;
         self.store.tell_session_end(self.db, key, &slot, reason);
         lived.then_some(slot)
@@ -1453,6 +1480,7 @@ impl Keyspace<'_> {
             }
         }
         self.store.flushed(db);
+        self.store.freeing.database(old.shards, old.keys);
         old.keys
     }
 
@@ -1596,9 +1624,10 @@ mod tests {
                 Value::String(string) => string.bytes().len(),
                 Value::Hash(hash) => {
                     field_deadlines.extend(hash.first_deadline().map(|at| (at, db, key.clone())));
-                    let of_deadline = |field: &Bytes| if hash.deadline(field).is_some() { 8 } else { 0 };
-                    let size =
-                        |(field, value): (&Bytes, &Bytes)| field.len() + value.len() + of_deadline(field);
+                    let of_deadline = |field: &Bytes| if hash.deadline(field).is_some() { 112 } else { 0 };
+                    let size = |(field, value): (&Bytes, &Bytes)| {
+                        192 + field.len() + value.len() + of_deadline(field)
+                    };
                     hash.iter().map(size).sum()
                 }
                 other => other.bytes(),

@@ -77,9 +77,10 @@ impl Machine {
     /// Applies one group. Cannot fail: a refusal is a reply, the same on every node.
     pub fn apply(&mut self, entry: &Entry) -> Outcome {
         if !self.seeded {
-            let watched = self.store.watches_changes();
+            let (watched, kept) = (self.store.watches_changes(), self.store.keeps_freed());
             (self.store, self.seeded) = (Store::new(entry.seed), true);
             self.store.watch_changes(watched);
+            self.store.keep_freed(kept);
         }
         self.store.advance(entry.at);
         // Keys that have ended, for those who wait for that.

@@ -160,6 +160,11 @@ impl Spec {
         matches!(self.run, Run::Write(_)) && !self.keyless && self.group != "pubsub"
     }
 
+    /// Whether Redis takes it for a write, whatever it comes to here: its flag `write`.
+    pub fn changes(&self) -> bool {
+        self.is_write() || self.flags.split(' ').any(|flag| flag == "write")
+    }
+
     /// Whether it may need more memory, and is refused where there is none: Redis' flag `denyoom`.
     pub fn needs_memory(&self) -> bool {
         self.flags.split(' ').any(|flag| flag == "denyoom")

@@ -21,6 +21,7 @@ mod clock;
 mod departed;
 mod discovery;
 mod evict;
+mod fellows;
 mod hearing;
 mod members;
 mod propose;
@@ -56,6 +57,8 @@ use crate::raft::{Member, log};
 use bytes::Bytes;
 use clock::Clock;
 use discovery::Discovery;
+use fellows::Fellows;
+pub(crate) use fellows::NO_REPLICAS;
 use hearing::Hearing;
 pub use hearing::{Listener, Wait};
 use members::Members;
@@ -147,6 +150,7 @@ struct Inner {
     query: Query,
     fault: Fault,
     differences: Arc<audit::Differences>,
+    fellows: Arc<Fellows>,
     /// How long after this start no vote is granted and none is asked for.
     silent: Duration,
     /// What this node had committed when it started was applied.
@@ -449,6 +453,38 @@ impl Node {
     /// no lock.
     pub fn is_out_of_memory(&self) -> bool {
         self.inner.state.fullness().is_out_of_memory()
+    }
+
+    /// Whether this node hears from fewer other members than `min-replicas-to-write` wants: writes are refused then.
+    pub fn lacks_fellows(&self) -> bool {
+        self.inner.fellows.lack()
+    }
+
+    /// `min-replicas-to-write` of this node, `min-replicas-max-lag`, and how many others are heard from within that.
+    pub fn fellows(&self) -> (usize, u64, usize) {
+        let fellows = &self.inner.fellows;
+        (fellows.wanted(), fellows.max_lag_s(), fellows.near())
+    }
+
+    /// Sets how many others this node must hear from for a write that it is asked for, or a script that it evaluates.
+    pub fn want_fellows(&self, wanted: usize) {
+        self.inner.fellows.want(wanted);
+    }
+
+    /// Sets after how many seconds one that is not heard from does not count.
+    pub fn set_fellows_max_lag_s(&self, seconds: u64) {
+        self.inner.fellows.set_max_lag_s(seconds);
+    }
+
+    /// Asks the others now.
+    pub async fn ask_fellows(&self) {
+        let inner = &self.inner;
+        inner.fellows.ask(inner.id, &inner.replica, &inner.peers).await;
+    }
+
+    /// Objects that wait to be freed beside the log, and that were freed there since the start. Redis: `lazyfreed_objects`.
+    pub fn freed_objects(&self) -> (u64, u64) {
+        self.inner.state.freeing().counts()
     }
 
     /// Waits while keys are being evicted here, but no longer than `maxmemory-eviction-tenacity` allows: whoever is answered a write after it finds
@@ -822,6 +858,7 @@ impl Opened {
         })?);
         let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
         let (query, rounds) = Query::new(state.applied(), config.timing.write_deadline);
+        let fellows = Arc::<Fellows>::default();
         let outbound = Outbound {
             node: id,
             replica: replica.clone(),
@@ -830,6 +867,7 @@ impl Opened {
             gate: Arc::default(),
             turn: Arc::default(),
             state: state.clone(),
+            fellows: fellows.clone(),
         };
         #[cfg(feature = "lua")]
         let scripts = Arc::new(script::Scripts::start(
@@ -878,6 +916,7 @@ impl Opened {
             query,
             fault,
             differences: Arc::default(),
+            fellows,
             silent,
             recovered: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
@@ -960,6 +999,12 @@ impl Opened {
             inner.replica.clone(),
             inner.peers.clone(),
             inner.differences.clone(),
+        ));
+        tasks.spawn(fellows::ask(
+            inner.id,
+            inner.replica.clone(),
+            inner.peers.clone(),
+            inner.fellows.clone(),
         ));
         tasks.spawn(evict::evict(outbound.clone()));
         tasks.spawn(departed::watch(outbound.clone()));

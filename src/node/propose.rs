@@ -6,6 +6,7 @@
 //! in doubt — an answer lost, a leader changed, a stream broken — is simply sent again.
 
 use super::clock::Clock;
+use super::fellows::Fellows;
 use super::hearing::Hearing;
 use super::{Token, Written};
 use crate::config::{Limits, Timing};
@@ -329,6 +330,8 @@ pub(super) struct Outbound {
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
     /// What this node has applied: how full memory is.
     pub(super) state: State,
+    /// The other members, as far as this node hears from them.
+    pub(super) fellows: Arc<Fellows>,
 }
 
 impl Outbound {

@@ -4,6 +4,7 @@
 
 use super::answers::Answers;
 use super::fault::Fault;
+use super::freeing::Freeing;
 use super::fullness::Fullness;
 use super::log::LogReader;
 use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
@@ -38,6 +39,7 @@ pub(crate) struct State {
     /// The last audit that is complete; held for a copy.
     audit: Arc<Mutex<Option<Audit>>>,
     fullness: Arc<Fullness>,
+    freeing: Arc<Freeing>,
 }
 
 /// The digest of the whole state at one index. Every member takes it at the same entries, so equal indices must have equal digests.
@@ -84,6 +86,11 @@ impl State {
     /// How full memory is, as of the last entry applied.
     pub(crate) fn fullness(&self) -> &Fullness {
         &self.fullness
+    }
+
+    /// What entries took away and is freed beside the log.
+    pub(crate) fn freeing(&self) -> &Freeing {
+        &self.freeing
     }
 
     /// The last audit.
@@ -137,7 +144,8 @@ impl StateStore {
     ) -> Result<Self, Error> {
         let purged = log.bounds().0.map(|id| id.index);
         let loaded = snapshots.load_newest(purged, read_machine)?;
-        let (meta, machine) = loaded.unwrap_or_else(|| (SnapshotMeta::default(), Machine::default()));
+        let (meta, mut machine) = loaded.unwrap_or_else(|| (SnapshotMeta::default(), Machine::default()));
+        machine.store_mut().keep_freed(true);
         let applied = watch::Sender::new(meta.last_log_id.map_or(0, |id| id.index));
         let clock = Clock {
             at: machine.store().clock(),
@@ -153,6 +161,7 @@ impl StateStore {
             applied: applied.subscribe(),
             audit: Arc::default(),
             fullness: Arc::default(),
+            freeing: Arc::default(),
         };
         state.fullness.note(state.machine.read().store());
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
@@ -180,11 +189,12 @@ impl StateStore {
             self.fault.raise(why.clone());
             io::Error::new(io::ErrorKind::InvalidData, why)
         })?;
-        let (outcome, events, audited) = {
+        let (outcome, events, freed, audited) = {
             let mut machine = self.state.machine.write();
             let before = machine.store().clock();
             let outcome = machine.apply(&entry);
             let events = machine.store_mut().take_events();
+            let freed = machine.store_mut().take_freed();
             let clock = machine.store().clock();
             self.note_clock(clock);
             self.note_access(machine.store().access().revision());
@@ -193,8 +203,9 @@ impl StateStore {
             // token of a write can wait for it here.
             self.applied.send_replace(index);
             let due = clock / AUDIT_EVERY_MS != before / AUDIT_EVERY_MS;
-            (outcome, events, due.then(|| machine.freeze()))
+            (outcome, events, freed, due.then(|| machine.freeze()))
         };
+        self.state.freeing.free(freed);
         if let Some(frozen) = audited {
             self.audit(index, frozen);
         }
@@ -330,6 +341,7 @@ impl RaftStateMachine<Types> for StateStore {
             let watched = current.store().watches_changes();
             let old = std::mem::replace(&mut *current, machine);
             current.store_mut().watch_changes(watched);
+            current.store_mut().keep_freed(true);
             old
         };
         self.last_applied = meta.last_log_id;

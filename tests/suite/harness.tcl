@@ -1,5 +1,5 @@
 # Loaded into the client process of Redis' test suite, behind its own files: writes down what becomes of each test, one line each, and
-# keeps one failure from hiding others. Changes nothing in what a test asks and expects.
+# keeps one failure from hiding others. Changes nothing in what a test asks and expects, save that it waits where order counts (below).
 #
 # A line is `kind TAB name TAB text`; backslash, newline, tab and carriage return are escaped. Kinds: those of the suite (`testing`,
 # `ok`, `err`, `skip`, `ignore`, …), `tags` of the test that begins, and `setup`: what a block asked for before its tests and was refused.
@@ -71,4 +71,15 @@ proc tags_acceptable {tags err_return} {
     upvar $err_return err
     if {$::env(SUITE_FORCED)} { set tags [lsearch -all -inline -not -exact $tags external:skip] }
     suite_acceptable $tags err
+}
+
+# Some tests send a command that blocks, or EXEC, on one connection and the next command on another without waiting, and count on their order: one
+# thread that serves all connections keeps it, several do not. Later versions of the suite wait until the first one blocks; here there is a
+# moment between the two.
+set ::suite_ordered {blpop brpop blmove brpoplpush blmpop bzpopmin bzpopmax bzmpop xread xreadgroup exec}
+rename ::redis::__dispatch__ ::redis::suite_dispatch
+proc ::redis::__dispatch__ {id method args} {
+    set answer [uplevel 1 [list ::redis::suite_dispatch $id $method {*}$args]]
+    if {[string tolower $method] in $::suite_ordered && [info exists ::redis::deferred($id)] && $::redis::deferred($id)} { after 10 }
+    return $answer
 }

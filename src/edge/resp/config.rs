@@ -180,6 +180,10 @@ impl Changes {
         self.kept
             .into_iter()
             .for_each(|(name, value)| shared.kept.set(name, value));
+        if shared.node.lacks_fellows() {
+            // Nobody was asked as long as nobody wanted to know.
+            shared.node.ask_fellows().await;
+        }
         Ok(())
     }
 }
@@ -202,7 +206,8 @@ pub(super) fn resetstat(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
     let (lookups, evicted) = shared
         .node
         .view(0, |view| (view.store().lookups(), view.store().evicted()));
-    shared.stats.reset(lookups, evicted);
+    let (_, freed) = shared.node.freed_objects();
+    shared.stats.reset(lookups, evicted, freed);
     shared.calls.reset();
     Ok(Reply::OK)
 }

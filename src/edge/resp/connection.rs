@@ -27,7 +27,7 @@ use crate::machine::event::Classes;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
-use crate::node::{Freshness, Token, Written};
+use crate::node::{Freshness, NO_REPLICAS, Token, Written};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -205,6 +205,15 @@ impl Caller {
             return None;
         }
         self.shared.node.script_busy()
+    }
+
+    /// Why a write is refused while this node hears from too few others: `min-replicas-to-write`.
+    fn is_alone(&self, spec: &Spec) -> Option<CommandError> {
+        let changes = || {
+            let transaction = self.transaction.as_ref().filter(|_| spec.name == "EXEC");
+            spec.changes() || transaction.is_some_and(|transaction| transaction.changes())
+        };
+        (self.shared.node.lacks_fellows() && changes()).then_some(NO_REPLICAS)
     }
 
     /// Why this command cannot be run in the state the connection is in.
@@ -470,7 +479,7 @@ impl Connection {
                 Ok(())
             };
         }
-        if let Some(error) = self.caller.must_wait(spec) {
+        if let Some(error) = self.caller.must_wait(spec).or_else(|| self.caller.is_alone(spec)) {
             self.caller.refused(Some(spec), &argv, &error);
             return self.reject(spec.name == "EXEC", error).await;
         }

@@ -159,11 +159,13 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("mem_clients_normal", of_clients);
     fields.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     fields.add("mem_allocator", "libc");
-    fields.zeros(&[
-        "active_defrag_running",
-        "lazyfree_pending_objects",
+    fields.zeros(&["active_defrag_running"]);
+    let (pending, freed) = shared.node.freed_objects();
+    fields.add("lazyfree_pending_objects", pending);
+    fields.add(
         "lazyfreed_objects",
-    ]);
+        freed.saturating_sub(shared.stats.freed_before.get()),
+    );
 }
 
 /// What keys and values take as it is counted where they change, and what the process takes of the machine.
@@ -395,9 +397,13 @@ fn stats(fields: &mut Fields, shared: &Shared, status: &Status) {
 }
 
 /// Each node takes writes and forwards them, so to a client it is a master; who leads stands in the section `Plenary`.
-fn replication(fields: &mut Fields, _: &Shared, status: &Status) {
+fn replication(fields: &mut Fields, shared: &Shared, status: &Status) {
     fields.add("role", "master");
     fields.add("connected_slaves", 0);
+    let (wanted, max_lag_s, near) = shared.node.fellows();
+    if wanted > 0 && max_lag_s > 0 {
+        fields.add("min_slaves_good_slaves", near);
+    }
     fields.add("master_failover_state", "no-failover");
     fields.add("master_replid", run_id(status.cluster_id.unwrap_or_default()));
     fields.add("master_replid2", "0".repeat(40));

@@ -55,6 +55,11 @@ impl Transaction {
             .any(|queued| writes(caller, queued.spec, &queued.argv))
     }
 
+    /// Whether Redis takes a queued command for a write.
+    pub(super) fn changes(&self) -> bool {
+        self.queued.iter().any(|queued| queued.spec.changes())
+    }
+
     fn push(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), CommandError> {
         const TOO_LARGE: CommandError = CommandError::text("ERR the transaction is too large");
         self.bytes += argv.iter().map(|argument| 4 + argument.len()).sum::<usize>();

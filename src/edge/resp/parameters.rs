@@ -334,6 +334,12 @@ const PARAMETERS: &[Parameter] = &[
     own(&["client-query-buffer-limit"], Memory(1 << 20, I64_MAX), |shared| shared.limits().command_bytes.to_string(), |shared, value| {
         shared.max_command_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
+    own(&["min-replicas-max-lag", "min-slaves-max-lag"], Integer(0, I32_MAX), |shared| shared.node.fellows().1.to_string(), |shared, value| {
+        shared.node.set_fellows_max_lag_s(natural(value));
+    }),
+    own(&["min-replicas-to-write", "min-slaves-to-write"], Integer(0, I32_MAX), |shared| shared.node.fellows().0.to_string(), |shared, value| {
+        shared.node.want_fellows(value.parse().unwrap_or(usize::MAX));
+    }),
     own(&["proto-max-bulk-len"], Memory(1 << 20, I64_MAX), |shared| shared.limits().bulk_bytes.to_string(), |shared, value| {
         shared.max_bulk_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
@@ -376,7 +382,6 @@ const PARAMETERS: &[Parameter] = &[
 
     // Set where the node is started, or true by construction.
     fixed(&["appendfsync"], |shared| if shared.node.status().durability == "fsync" { "always" } else { "no" }.to_owned()),
-    fixed(&["appendonly"], |_| "yes".to_owned()),
     fixed(&["bind"], |shared| shared.address.ip().to_string()),
     fixed(&["cluster-enabled"], |_| "no".to_owned()),
     fixed(&["daemonize"], |_| "no".to_owned()),
@@ -390,6 +395,9 @@ const PARAMETERS: &[Parameter] = &[
     fixed(&["protected-mode"], |shared| yes(shared.access.open(shared))),
     fixed(&["supervised"], |_| "no".to_owned()),
     fixed(&["tls-port"], |shared| shared.tls_port.to_string()),
+
+    // The log cannot be turned off. Who does not need it is not refused.
+    own(&["appendonly"], YesNo, |_| "yes".to_owned(), |_, _| {}),
 
     // Of what there is none here: files, replicas, memory that is collected.
     kept(&["masterauth"], Text, ""),
@@ -461,8 +469,6 @@ const PARAMETERS: &[Parameter] = &[
     kept(&["loglevel"], Choice(&["debug", "verbose", "notice", "warning"]), "notice"),
     kept(&["masteruser"], Text, ""),
     kept(&["maxmemory-clients"], MemoryOrPercent, "0"),
-    kept(&["min-replicas-max-lag", "min-slaves-max-lag"], Integer(0, I32_MAX), "10"),
-    kept(&["min-replicas-to-write", "min-slaves-to-write"], Integer(0, I32_MAX), "0"),
     kept(&["no-appendfsync-on-rewrite"], YesNo, "no"),
     kept(&["oom-score-adj"], Choice(&["no", "yes", "relative", "absolute"]), "no"),
     kept(&["oom-score-adj-values"], Check::Special(oom_scores), "0 200 800"),

@@ -401,25 +401,18 @@ fn protocol(caller: &mut Caller, kind: &[u8]) -> Answer {
 }
 
 fn debug_object(caller: &Caller, key: &Bytes) -> Answer {
-    let ask = |sub: &'static [u8]| {
-        let argv = [
-            Bytes::from_static(b"OBJECT"),
-            Bytes::from_static(sub),
-            key.clone(),
-        ];
-        caller.shared.node.read_local(caller.db, &argv)
-    };
-    let Reply::Bulk(encoding) = ask(b"ENCODING") else {
-        return Err(CommandError::NoSuchKey);
-    };
-    let (bytes, used, now) = caller.shared.node.view(caller.db, |view| {
-        (view.bytes_of(key).unwrap_or(0), view.last_use(key), view.now())
+    let looked = caller.shared.node.view(caller.db, |view| {
+        // As in Redis also what has ended, while nobody has removed it.
+        let all = view.before_any_end();
+        let encoding = all.find(key)?.value.encoding();
+        Some((encoding, all.bytes_of(key)?, view.last_use(key), view.now()))
     });
+    let (encoding, bytes, used, now) = looked.ok_or(CommandError::NoSuchKey)?;
     let idle = used.map_or(0, |used| used.idle_ms / 1000);
     Ok(Reply::Simple(
         format!(
             "Value at:0x0 refcount:1 encoding:{} serializedlength:{bytes} lru:{} lru_seconds_idle:{idle}",
-            quoted(&encoding),
+            encoding,
             (now / 1000).saturating_sub(idle) & 0x00ff_ffff
         )
         .into(),

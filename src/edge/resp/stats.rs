@@ -34,6 +34,8 @@ pub(super) struct Stats {
     pub(super) lookups_before: (Counter, Counter),
     /// The evicted keys that had been then.
     pub(super) evicted_before: Counter,
+    /// The objects freed beside the log that had been then.
+    pub(super) freed_before: Counter,
     /// Commands in the second before the last tick, and bytes read and written. Survive a reset.
     pub(super) commands_per_second: Counter,
     pub(super) input_per_second: Counter,
@@ -80,9 +82,10 @@ impl Stats {
         self.kinds.lock().clone()
     }
 
-    /// `CONFIG RESETSTAT`, when the keyspace has counted so many hits and misses, and evicted so many keys.
-    pub(super) fn reset(&self, lookups: (u64, u64), evicted: u64) {
+    /// `CONFIG RESETSTAT`, when the keyspace has counted so many hits and misses, evicted so many keys, and had so many objects freed.
+    pub(super) fn reset(&self, lookups: (u64, u64), evicted: u64, freed: u64) {
         self.evicted_before.set(evicted);
+        self.freed_before.set(freed);
         self.lookups_before.0.set(lookups.0);
         self.lookups_before.1.set(lookups.1);
         let counters = [

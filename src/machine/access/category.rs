@@ -53,7 +53,7 @@ fn follows(spec: &Spec, category: &str) -> bool {
         "read" => {
             matches!(spec.run, Run::Read(_)) && !spec.name.ends_with("|HELP") && spec.name != "PFSELFTEST"
         }
-        "write" => spec.is_write() || has("write"),
+        "write" => spec.changes(),
         "sortedset" => spec.group == "sorted-set",
         "admin" | "dangerous" => has("admin"),
         "fast" => has("fast"),

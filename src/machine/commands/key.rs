@@ -8,6 +8,7 @@ use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Keyspace, Slot, View};
 use crate::machine::recency::Use;
 use crate::machine::reply::{CommandError, Reply};
+use crate::machine::session_events::Reason;
 use crate::machine::table::{Spec, local, read, write};
 use crate::machine::value::{Encoding, Value};
 use bytes::Bytes;
@@ -341,7 +342,7 @@ fn move_(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
     let (key, db) = (args.key()?, database(args.bytes()?)?);
     let recency = keys.view().slot(key).map(|slot| slot.recency.clone());
     let placed = place(keys, key, db, key, false, |keys| {
-        keys.remove(key);
+        keys.move_away(key, Reason::Administrator);
     })?;
     if let (true, Some(recency)) = (placed, recency) {
         keys.of(db).inherit_use(key, &recency);

@@ -139,7 +139,7 @@ impl Store {
         if self.to_free() == 0 || !self.view(db, self.clock).find(key).is_some_and(may_go) {
             return false;
         }
-        let slot = self.remove_slot(db, key);
+        let slot = self.discard_slot(db, key);
         self.evicted += 1;
         self.notify(db, Classes::EVICTED, "evicted", key);
         slot.inspect(|slot| self.tell_session_end(db, key, slot, Reason::Evicted));

@@ -1,5 +1,6 @@
 //! Hashes: fields, their values, and when a field ends if it does.
 
+use super::HASH_FIELD_BYTES;
 use crate::machine::entry::Millis;
 use crate::machine::settings::Settings;
 use crate::machine::snapshot::{Source, invalid, write_bytes, write_length};
@@ -8,8 +9,8 @@ use indexmap::IndexMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// Bytes that the deadline of a field counts.
-const DEADLINE_BYTES: usize = 8;
+/// Bytes that the deadline of a field counts: a place in two trees.
+const DEADLINE_BYTES: usize = 112;
 
 /// A hash: fields in the order they were set while it is small, as Redis' listpack keeps them.
 ///
@@ -160,9 +161,9 @@ impl Hash {
         Living { hash: self, now }
     }
 
-    /// Bytes of all fields and values.
+    /// Bytes of all fields and values, and what each field takes beside them.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.fields.len() * HASH_FIELD_BYTES
     }
 
     /// How Redis would hold it.

@@ -1,5 +1,6 @@
 //! Lists: elements in the order they were pushed.
 
+use super::LIST_ELEMENT_BYTES;
 use crate::machine::snapshot::{Source, write_bytes, write_length};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -37,9 +38,9 @@ impl List {
         self.elements.is_empty()
     }
 
-    /// Bytes of all elements.
+    /// Bytes of all elements, and what each takes beside them.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.len() * LIST_ELEMENT_BYTES
     }
 
     /// How Redis would hold it.
@@ -205,7 +206,10 @@ mod tests {
     }
 
     fn text(list: &List) -> String {
-        let bytes: usize = list.iter().map(Bytes::len).sum();
+        let bytes: usize = list
+            .iter()
+            .map(|element| element.len() + LIST_ELEMENT_BYTES)
+            .sum();
         assert_eq!(list.bytes(), bytes, "what is counted is what is there");
         let words: Vec<_> = list
             .iter()

@@ -24,6 +24,14 @@ use super::snapshot::{Source, invalid};
 use std::io;
 use std::sync::Arc;
 
+/// Bytes that each element of a value takes beside its content, as measured with a million short ones of each: its places in the value's own
+/// tables, their room to grow, and what the allocator adds. As they decide what is refused for memory, every version of this program must
+/// count alike.
+const LIST_ELEMENT_BYTES: usize = 64;
+const SET_MEMBER_BYTES: usize = 112;
+const HASH_FIELD_BYTES: usize = 192;
+const ZSET_MEMBER_BYTES: usize = 192;
+
 /// One value. A clone counts references: reads and snapshots share, the writer copies before its first change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -126,6 +134,19 @@ impl Value {
             Self::Set(set) => set.bytes(),
             Self::Zset(zset) => zset.bytes(),
             Self::Stream(stream) => stream.bytes(),
+        }
+    }
+
+    /// How many parts it has that are freed one by one, about. Constant time.
+    pub fn parts(&self) -> usize {
+        match self {
+            Self::String(_) => 1,
+            Self::Hash(hash) => hash.len(),
+            Self::Session(session) => session.items.len(),
+            Self::List(list) => list.len(),
+            Self::Set(set) => set.len(),
+            Self::Zset(zset) => zset.len(),
+            Self::Stream(stream) => stream.log.len(),
         }
     }
 
@@ -236,5 +257,31 @@ impl Value {
             return Err(invalid(format!("a {} with nothing in it", value.type_name())));
         }
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else `maxmemory` would mean nothing where elements are short.
+    #[test]
+    fn short_elements_count_what_holds_them_too() {
+        const COUNT: usize = 1_000;
+        let (mut hash, mut list, mut set, mut zset) =
+            (Hash::default(), List::default(), Set::default(), Zset::default());
+        for number in 0..COUNT {
+            let text = number.to_string();
+            hash.set(text.as_bytes(), b"");
+            list.push_back(text.as_bytes());
+            set.insert(text.as_bytes());
+            zset.insert(text.as_bytes(), 0.0, &Settings::default());
+        }
+        // A text that is no part of another has an allocation of its own.
+        let text = size_of::<bytes::Bytes>() + 32;
+        assert!(list.bytes() >= COUNT * text);
+        assert!(set.bytes() >= COUNT * (text + 2 * size_of::<usize>()));
+        assert!(hash.bytes() >= COUNT * (2 * text + 2 * size_of::<usize>()));
+        assert!(zset.bytes() >= COUNT * (2 * text + 2 * size_of::<f64>()));
     }
 }

@@ -1,5 +1,6 @@
 //! Sets: different members.
 
+use super::SET_MEMBER_BYTES;
 use crate::machine::args;
 use crate::machine::settings::Settings;
 use crate::machine::snapshot::{Source, invalid, write_bytes, write_length};
@@ -42,9 +43,9 @@ impl Set {
         self.members.is_empty()
     }
 
-    /// Bytes of all members.
+    /// Bytes of all members, and what each takes beside them.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.len() * SET_MEMBER_BYTES
     }
 
     /// Whether Redis would hold it as a hash table instead of an intset.
@@ -161,7 +162,7 @@ mod tests {
     }
 
     fn text(set: &Set) -> String {
-        let bytes: usize = set.iter().map(Bytes::len).sum();
+        let bytes: usize = set.iter().map(|member| member.len() + SET_MEMBER_BYTES).sum();
         assert_eq!(set.bytes(), bytes, "what is counted is what is there");
         let words: Vec<_> = set.iter().map(|member| String::from_utf8_lossy(member)).collect();
         words.join(" ")

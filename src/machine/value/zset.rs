@@ -1,5 +1,6 @@
 //! Sorted sets: different members in the order of their scores.
 
+use super::ZSET_MEMBER_BYTES;
 use super::order::{Element, Order};
 use crate::machine::settings::Settings;
 use crate::machine::snapshot::{Source, invalid, write_bytes, write_length};
@@ -75,9 +76,9 @@ impl Zset {
         self.scores.is_empty()
     }
 
-    /// Bytes of all members and scores.
+    /// Bytes of all members and scores, and what each takes beside them.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.len() * ZSET_MEMBER_BYTES
     }
 
     /// Whether Redis would hold it as a skip list instead of a listpack.

@@ -12,6 +12,7 @@ use crate::machine::keyspace::DATABASES;
 use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay, Refused};
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
+use crate::node::fellows::NO_REPLICAS;
 use crate::raft::state_store::State;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -53,6 +54,8 @@ pub(super) struct Desk<'a> {
     pub(super) given_up: Option<GivenUp>,
     /// Memory was full when the run began, so that what needs more is refused; but not once the script has written something.
     pub(super) out_of_memory: bool,
+    /// Whether writes are refused because too few other members are heard from.
+    pub(super) alone: bool,
     pub(super) signals: Arc<Signals>,
     /// In whose name it runs; none, who is gone meanwhile, may do nothing.
     pub(super) user: Option<Arc<User>>,
@@ -97,6 +100,7 @@ impl<'a> Desk<'a> {
             may_write,
             given_up: None,
             out_of_memory: false,
+            alone: false,
             signals: Arc::default(),
             user,
             call: 0,
@@ -215,6 +219,9 @@ impl<'a> Desk<'a> {
         if let Err(denied) = self.permits(spec, argv) {
             self.notes.denied(denied, spec, argv);
             return Some(refusal(denied));
+        }
+        if self.alone && spec.changes() {
+            return Some(NO_REPLICAS);
         }
         // Where it may not write, the leader says whether there is room.
         let refused = self.may_write && self.out_of_memory && spec.needs_memory();

@@ -16,6 +16,7 @@ use crate::machine::event::{Event, Waiter};
 use crate::machine::overlay::{Outcome, Overlay};
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table;
+use crate::node::fellows::NO_REPLICAS;
 use crate::node::hearing::Listener;
 use crate::raft::client::{Kind, Running};
 use crate::raft::state_store::State;
@@ -736,6 +737,7 @@ impl Thread {
         let until = Instant::now() + ends_after;
         let (state, control) = (&self.state, &self.control);
         let mut desk = Desk::new(&mut self.overlay, state, control, request, at, until, may_write);
+        desk.alone = self.outbound.fellows.lack();
         let unchanged = desk.watches_hold(&request.watches);
         let (replies, ended) = match unchanged {
             Some(true) => run_all(&mut self.engine, &mut desk, control, request),
@@ -776,6 +778,11 @@ fn run_all(
         if out_of_memory && !request.transaction && needs_memory(desk.state, call) {
             replies.push(Reply::Error(OUT_OF_MEMORY));
             break;
+        }
+        // As in Redis, one that says what it does is asked at its beginning.
+        if desk.alone && declared(desk.state, call).is_some_and(|flags| !flags.no_writes) {
+            replies.push(Reply::Error(NO_REPLICAS));
+            continue;
         }
         desk.signals = control.begin(request, number);
         let written = desk.overlay.writes();

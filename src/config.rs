@@ -300,7 +300,7 @@ pub struct Limits {
     pub queue_commands: usize,
     /// Bytes that wait for a place in a group.
     pub queue_bytes: usize,
-    /// Bytes of one command.
+    /// Bytes of one command, and of what one script writes and answers; in memory what it writes may take 8 times that.
     pub command_bytes: usize,
     /// Bytes of log after which a snapshot is taken and the log cut.
     pub snapshot_log_bytes: u64,

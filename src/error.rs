@@ -91,6 +91,17 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Somebody else had what was waited for (a lock, the load of a value) all the time. **Nothing was done**.
+    #[error("{what} is taken: nobody gave it back within {} ms. Retry later, or wait longer", waited.as_millis())]
+    Taken {
+        /// The lock, or the key that is being loaded.
+        what: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// What loads a value failed.
+    #[error("the value could not be loaded: {0}")]
+    Load(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A value could not be turned into its type, or back.
     #[error("value: {0}")]
     Value(String),

@@ -46,7 +46,7 @@ mod plenary;
 mod raft;
 pub mod session;
 
-pub use cache::{Cache, Ttl};
+pub use cache::{Cache, EntryOptions, Ttl};
 pub use config::{Config, Durability, RespConfig};
 pub use error::{Error, Result};
 pub use machine::reply::{CommandError, Reply};

@@ -8,7 +8,7 @@ use crate::config::{Config, Durability, Limits, RespConfig, Secret, Timing};
 #[cfg(not(all(feature = "resp", feature = "http")))]
 use crate::error::Error;
 use crate::error::Result;
-use crate::node::Node;
+use crate::node::{Node, Token};
 use crate::session::Sessions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct Plenary {
     node: Node,
+    /// The one whose clones are handed out: they know of each other's loads.
+    cache: Cache,
     edges: Arc<Edges>,
 }
 
@@ -60,6 +62,7 @@ impl Plenary {
         let node = Node::start(config).await?;
         match Edges::start(&node, resp, http).await {
             Ok(edges) => Ok(Self {
+                cache: Cache::new(node.clone()),
                 node,
                 edges: Arc::new(edges),
             }),
@@ -71,9 +74,9 @@ impl Plenary {
         }
     }
 
-    /// Keys and values.
+    /// Keys and values; a handle with a token of its own.
     pub fn cache(&self) -> Cache {
-        Cache::new(self.node.clone())
+        self.cache.at_least(Token::default())
     }
 
     /// Web sessions.

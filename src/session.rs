@@ -12,6 +12,9 @@
 //! | `owner.rs` | all sessions of a user |
 //! | `events.rs` | what happened to sessions |
 //! | `trouble.rs` | what happens while the cluster cannot answer |
+//! | `whole.rs` | for frameworks that hand over whole sessions |
+//! | `takeover.rs` | sessions that another program left as strings |
+//! | `stored.rs`, `seal.rs` | how values stand in the cache: as they are, or sealed with a key |
 
 mod events;
 mod id;
@@ -19,7 +22,12 @@ mod lock;
 mod merge;
 mod owner;
 mod renew;
+#[cfg(feature = "encryption")]
+mod seal;
+mod stored;
+mod takeover;
 mod trouble;
+pub mod whole;
 
 pub use crate::machine::session_events::{Reason, SessionEvent, What};
 pub use events::{Position, Subscription};
@@ -27,6 +35,9 @@ pub use id::{ID_BYTES_MAX, SessionId};
 pub use lock::{LEASE, LockMode, LockedSession, Locking, WAIT};
 pub use merge::{Clash, MERGE_ATTEMPTS, Merge};
 pub use owner::{AtMost, OwnedSession};
+#[cfg(feature = "encryption")]
+pub use seal::{KEY_BYTES, KEYS_MAX, KeyRing, OVERHEAD_BYTES};
+pub use stored::SealError;
 pub use trouble::Trouble;
 
 use crate::cache::{self, Cache};
@@ -39,12 +50,15 @@ use crate::machine::value::session::Renewal;
 use crate::node::{Freshness, Node, Token};
 use bytes::Bytes;
 use id::IdKey;
+use merge::MERGE;
 use renew::Renewals;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+use stored::{Seal, Seals};
 
 /// The idle timeout of a session that asks for no other: 20 minutes, as ASP.NET has it.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20 * 60);
@@ -78,6 +92,8 @@ pub struct Sessions {
     ids: IdKey,
     renewals: Renewals,
     trouble: Trouble,
+    /// Seals the values of items; none: they are stored as they are.
+    seal: Option<Arc<dyn Seal>>,
 }
 
 /// Why a session was not changed.
@@ -119,6 +135,15 @@ pub enum SessionError {
     EventsLost {
         /// The first position from which all are there.
         position: Position,
+    },
+    /// The value of an item could not be opened: `Sessions::sealed_with`. Nothing was written.
+    #[error("item {item:?}: {why}")]
+    Unopened {
+        /// The item's name.
+        item: String,
+        /// What is wrong with it.
+        #[source]
+        why: SealError,
     },
     /// The node could not, or the command was refused; [`Error::may_be_applied`] tells whether the write may have been applied.
     #[error(transparent)]
@@ -207,6 +232,7 @@ impl Sessions {
             ids: IdKey::default(),
             renewals: Renewals::default(),
             trouble: Trouble::default(),
+            seal: None,
         }
     }
 
@@ -290,26 +316,7 @@ impl Sessions {
     /// # Errors
     /// [`SessionError::Failed`].
     pub async fn create_as(&self, id: &SessionId, new: &NewSession) -> Result<bool, SessionError> {
-        let mut argv = vec![word("SESSION.CREATE"), self.key_of(id), millis(new.idle_timeout)];
-        if let Some(slack) = new.slack {
-            argv.extend([word("SLACK"), millis(slack)]);
-        }
-        if let Some(at) = new.absolute_deadline {
-            argv.extend([word("UNTIL"), number(at)]);
-        }
-        if !new.owner.is_empty() {
-            argv.extend([word("OWNER"), new.owner.clone()]);
-            argv.extend(new.at_most.into_iter().flat_map(AtMost::argv));
-        }
-        if !new.items.is_empty() {
-            argv.extend([word("ITEMS"), count(new.items.len())]);
-            argv.extend(
-                new.items
-                    .iter()
-                    .flat_map(|(name, value)| [name.clone(), value.clone()]),
-            );
-        }
-        match self.write(argv).await? {
+        match self.write(self.creation(id, new)?).await? {
             Reply::Nil => Ok(false),
             _ => Ok(true),
         }
@@ -368,13 +375,19 @@ impl Sessions {
         if !anyway && !session.is_changed() {
             return Ok(());
         }
-        let mut argv = vec![
-            word("SESSION.SAVE"),
-            self.key_of(&session.id),
-            number(session.version),
-        ];
+        let (key, version) = (self.key_of(&session.id), number(session.version));
+        let mut argv = vec![word("SESSION.SAVE"), key.clone(), version];
         argv.extend_from_slice(says);
         session.say_changes(&mut argv);
+        // What is only sealed anew must not be in conflict with what others have changed.
+        let merges = says.contains(&word(MERGE));
+        let mut place = session.seals.place_to_save(merges);
+        let items = self.stored(&key, &mut place, session.to_set(merges))?;
+        session.seals.place = place;
+        if !items.is_empty() {
+            argv.extend([word("SET"), count(items.len() / 2)]);
+            argv.extend(items);
+        }
         session.version = count_of(&self.write(argv).await?)?;
         session.saved();
         Ok(())
@@ -447,6 +460,9 @@ impl Sessions {
         if !grace.is_zero() {
             argv.extend([word("GRACE"), millis(grace)]);
         }
+        if self.seal.is_some() {
+            return self.rename_sealed(session, id, argv, says).await;
+        }
         if self.write(argv).await? == Reply::Integer(0) {
             return Err(SessionError::Taken);
         }
@@ -465,19 +481,18 @@ impl Sessions {
         version: Option<u64>,
         new: &NewSession,
     ) -> Result<u64, SessionError> {
-        let version = version.map_or_else(|| word("*"), number);
-        let mut argv = vec![word("SESSION.SAVE"), self.key_of(id), version];
+        let mut version = version;
+        let mut place = self.place_of(id, version.as_mut(), &[]).await?;
+        let (key, version) = (self.key_of(id), version.map_or_else(|| word("*"), number));
+        let mut argv = vec![word("SESSION.SAVE"), key.clone(), version];
         if let Some(at) = new.absolute_deadline {
             argv.extend([word("UNTIL"), number(at)]);
         }
         argv.push(word("REPLACE"));
-        if !new.items.is_empty() {
-            argv.extend([word("SET"), count(new.items.len())]);
-            argv.extend(
-                new.items
-                    .iter()
-                    .flat_map(|(name, value)| [name.clone(), value.clone()]),
-            );
+        let items = self.stored(&key, &mut place, &new.items)?;
+        if !items.is_empty() {
+            argv.extend([word("SET"), count(items.len() / 2)]);
+            argv.extend(items);
         }
         count_of(&self.write(argv).await?)
     }
@@ -497,6 +512,28 @@ impl Sessions {
         count_of(&self.write(argv).await?)
     }
 
+    /// What creates a session under this id.
+    fn creation(&self, id: &SessionId, new: &NewSession) -> Result<Vec<Bytes>, SessionError> {
+        let key = self.key_of(id);
+        let mut argv = vec![word("SESSION.CREATE"), key.clone(), millis(new.idle_timeout)];
+        if let Some(slack) = new.slack {
+            argv.extend([word("SLACK"), millis(slack)]);
+        }
+        if let Some(at) = new.absolute_deadline {
+            argv.extend([word("UNTIL"), number(at)]);
+        }
+        if !new.owner.is_empty() {
+            argv.extend([word("OWNER"), new.owner.clone()]);
+            argv.extend(new.at_most.into_iter().flat_map(AtMost::argv));
+        }
+        let items = self.stored(&key, &mut None, &new.items)?;
+        if !items.is_empty() {
+            argv.extend([word("ITEMS"), count(items.len() / 2)]);
+            argv.extend(items);
+        }
+        Ok(argv)
+    }
+
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {
         let key = self.key_of(id);
         let read = |view: View<'_>| {
@@ -511,7 +548,8 @@ impl Sessions {
                 view.now(),
             )))
         };
-        Ok(cache.view(read).await?)
+        let found = cache.view(read).await?;
+        found.map(|session| self.opened(&key, session)).transpose()
     }
 }
 
@@ -537,6 +575,7 @@ pub struct Session {
     retired: bool,
     /// Which of the settings a save must say.
     settings: Settings,
+    seals: Seals,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -581,6 +620,7 @@ impl Session {
                 .collect(),
             changes: BTreeMap::new(),
             settings: Settings::default(),
+            seals: Seals::of(&session.items, now),
         }
     }
 
@@ -699,10 +739,10 @@ impl Session {
             absolute_deadline,
             owner,
         } = self.settings;
-        !self.changes.is_empty() || idle_timeout || absolute_deadline || owner
+        !self.changes.is_empty() || idle_timeout || absolute_deadline || owner || self.seals.are_wanted()
     }
 
-    /// What a save says of them.
+    /// What a save says of them, but for the items that it sets.
     fn say_changes(&self, argv: &mut Vec<Bytes>) {
         if self.settings.idle_timeout {
             argv.extend([word("IDLE"), number(self.idle_timeout_ms)]);
@@ -723,17 +763,12 @@ impl Session {
                     .map(|(name, _)| name.clone()),
             );
         }
-        if self.changes.len() > removed {
-            argv.extend([word("SET"), count(self.changes.len() - removed)]);
-            for (name, value) in &self.changes {
-                argv.extend(value.iter().flat_map(|value| [name.clone(), value.clone()]));
-            }
-        }
     }
 
     fn saved(&mut self) {
         self.changes.clear();
         self.bases.clear();
+        self.seals.saved();
         self.settings = Settings::default();
     }
 }

@@ -5,118 +5,21 @@
 
 mod common;
 
-use bytes::BytesMut;
-use common::addresses;
-use plenary::config::{Config, RespConfig, Secret};
-use plenary::edge::resp::Resp;
-use plenary::edge::resp::decode::{decode, request};
+use common::endpoint::{Client, Server, endpoint, text};
+use common::{PATIENCE, addresses};
+use plenary::config::Secret;
+use plenary::edge::resp::decode::request;
 use plenary::machine::reply::Reply;
 use plenary::node::Node;
-use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Server {
-    node: Node,
-    resp: Resp,
-    folder: tempfile::TempDir,
-}
-
-impl Server {
-    async fn with(change: impl FnOnce(&mut RespConfig)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let node = Node::start(Config::new(folder.path())).await.unwrap();
-        let mut config = RespConfig::new("127.0.0.1:0");
-        change(&mut config);
-        let listeners = Resp::bind(&mut config).await.unwrap();
-        let resp = Resp::start(listeners, node.clone(), config).unwrap();
-        Self { node, resp, folder }
-    }
-
-    async fn keyed() -> Self {
-        Self::with(|config| config.access_key = Some(Secret::new("the first key"))).await
-    }
-
-    async fn client(&self) -> Client<TcpStream> {
-        Client::connect(self.resp.address()).await
-    }
-
-    async fn stop(self) {
-        timeout(PATIENCE, self.resp.stop())
-            .await
-            .expect("the endpoint stops");
-        timeout(PATIENCE, self.node.stop())
-            .await
-            .expect("the node stops")
-            .unwrap();
-    }
-}
-
-struct Client<S> {
-    stream: S,
-    input: BytesMut,
-}
-
-impl Client<TcpStream> {
-    async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap())
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    fn over(stream: S) -> Self {
-        Self {
-            stream,
-            input: BytesMut::new(),
-        }
-    }
-
-    /// The reply as text; none where the other side has closed.
-    async fn ask(&mut self, argv: &[&str]) -> Option<String> {
-        // A side that has closed need not take it.
-        let _ = self.stream.write_all(&request(argv)).await;
-        let _ = self.stream.flush().await;
-        self.reply().await
-    }
-
-    async fn reply(&mut self) -> Option<String> {
-        loop {
-            if let Some(reply) = decode(&mut self.input).unwrap() {
-                return Some(text(&reply));
-            }
-            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.input))
-                .await
-                .expect("a reply, or the end");
-            if matches!(read, Ok(0) | Err(_)) {
-                return None;
-            }
-        }
-    }
-
-    async fn text(&mut self, argv: &[&str]) -> String {
-        self.ask(argv).await.expect("a reply, not the end")
-    }
-}
-
-fn text(reply: &Reply) -> String {
-    match reply {
-        Reply::Simple(text) => text.to_string(),
-        Reply::Bulk(bytes) | Reply::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Reply::Integer(number) => number.to_string(),
-        Reply::Error(error) => error.to_string(),
-        Reply::Nil | Reply::NilArray => "(nil)".to_owned(),
-        Reply::Array(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
-        other => format!("{other:?}"),
-    }
+/// A node whose clients need a key.
+async fn keyed() -> Server {
+    Server::with(|config| config.access_key = Some(Secret::new("the first key"))).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_a_user_counts_at_once_for_who_is_connected() {
-    let server = Server::with(|_| {}).await;
+    let server = Server::start().await;
     let (mut admin, mut user) = (server.client().await, server.client().await);
     assert_eq!(
         admin
@@ -144,7 +47,7 @@ async fn a_change_of_a_user_counts_at_once_for_who_is_connected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_connections_of_a_removed_user_are_closed() {
-    let server = Server::with(|_| {}).await;
+    let server = Server::start().await;
     let (mut admin, mut user) = (server.client().await, server.client().await);
     admin
         .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
@@ -160,7 +63,7 @@ async fn the_connections_of_a_removed_user_are_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_hear_a_channel_any_more_is_closed() {
-    let server = Server::with(|_| {}).await;
+    let server = Server::start().await;
     let mut admin = server.client().await;
     admin
         .text(&[
@@ -189,13 +92,13 @@ async fn who_may_not_hear_a_channel_any_more_is_closed() {
     );
     assert_eq!(closed.reply().await, None);
     assert_eq!(admin.text(&["PUBLISH", "talk", "hi"]).await, "1");
-    assert_eq!(kept.reply().await.as_deref(), Some("message talk hi"));
+    assert_eq!(text(&kept.reply().await.unwrap()), "message talk hi");
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_user_of_the_same_name_does_not_inherit_connections() {
-    let server = Server::with(|_| {}).await;
+    let server = Server::start().await;
     let (mut admin, mut user) = (server.client().await, server.client().await);
     admin
         .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
@@ -205,10 +108,10 @@ async fn another_user_of_the_same_name_does_not_inherit_connections() {
         request(["ACL", "DELUSER", "ann"]),
         request(["ACL", "SETUSER", "ann", "on", ">new", "+@all", "~*"]),
     ];
-    admin.stream.write_all(&both.concat()).await.unwrap();
+    admin.send(&both.concat()).await;
     assert_eq!(
         (admin.reply().await, admin.reply().await),
-        (Some("1".into()), Some("OK".into()))
+        (Some(Reply::Integer(1)), Some(Reply::OK))
     );
     assert_eq!(user.reply().await, None);
     server.stop().await;
@@ -216,7 +119,7 @@ async fn another_user_of_the_same_name_does_not_inherit_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_access_keys_let_clients_change_from_one_to_the_other() {
-    let server = Server::keyed().await;
+    let server = keyed().await;
     let mut client = server.client().await;
     assert!(client.text(&["PING"]).await.starts_with("NOAUTH"));
     assert!(
@@ -273,7 +176,7 @@ async fn two_access_keys_let_clients_change_from_one_to_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_of_the_default_user_is_asked_for_everywhere() {
-    let server = Server::with(|_| {}).await;
+    let server = Server::start().await;
     let mut admin = server.client().await;
     assert!(admin.text(&["AUTH", "x"]).await.contains("without any password"));
     assert_eq!(
@@ -294,7 +197,7 @@ async fn a_password_of_the_default_user_is_asked_for_everywhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_password_reaches_the_disk_or_the_logs() {
-    let server = Server::with(|_| {}).await;
+    let server = Server::start().await;
     let mut admin = server.client().await;
     admin
         .text(&["CONFIG", "SET", "slowlog-log-slower-than", "0"])
@@ -342,23 +245,15 @@ async fn no_password_reaches_the_disk_or_the_logs() {
 async fn users_and_keys_are_those_of_all_nodes() {
     let folder = tempfile::tempdir().unwrap();
     let addresses = addresses(3);
-    let mut nodes = Vec::new();
-    for which in 0..3 {
-        nodes.push(
-            Node::start(common::config(folder.path(), &addresses, which))
-                .await
-                .unwrap(),
-        );
-    }
-    for node in &nodes {
-        node.ready(PATIENCE).await.unwrap();
-    }
+    let mut nodes = common::three_at(folder.path(), &addresses).await;
     let mut ends = Vec::new();
     for node in &nodes {
-        let mut config = RespConfig::new("127.0.0.1:0");
-        config.access_key = Some(Secret::new("the first key"));
-        let listeners = Resp::bind(&mut config).await.unwrap();
-        ends.push(Resp::start(listeners, node.clone(), config).unwrap());
+        ends.push(
+            endpoint(node, |config| {
+                config.access_key = Some(Secret::new("the first key"))
+            })
+            .await,
+        );
     }
     let mut admin = Client::connect(ends[0].address()).await;
     assert_eq!(admin.text(&["AUTH", "the first key"]).await, "OK");
@@ -404,74 +299,31 @@ async fn users_and_keys_are_those_of_all_nodes() {
     again.ready(PATIENCE).await.unwrap();
     assert!(again.access().user(b"ann").is_some());
     nodes.push(again);
-    for node in nodes {
-        node.stop().await.unwrap();
-    }
+    common::stop(&nodes).await;
 }
 
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;
     use common::eventually;
+    use common::tls::{Authority, authority, signed};
     use plenary::config::{TlsClients, TlsConfig};
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-    use std::path::{Path, PathBuf};
-    use std::sync::Arc;
-    use tokio_rustls::TlsConnector;
+    use std::path::PathBuf;
+    use tokio::net::TcpStream;
     use tokio_rustls::client::TlsStream;
-    use tokio_rustls::rustls::crypto::ring;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-    type Authority = CertifiedIssuer<'static, KeyPair>;
-
-    fn authority() -> Authority {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-    }
-
-    /// A certificate for `localhost` and its key, as files.
-    fn signed(authority: &Authority, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, authority).unwrap();
-        let (cert_file, key_file) = (
-            folder.join(format!("{name}.crt")),
-            folder.join(format!("{name}.key")),
-        );
-        std::fs::write(&cert_file, certificate.pem()).unwrap();
-        std::fs::write(&key_file, key.serialize_pem()).unwrap();
-        (cert_file, key_file)
-    }
-
-    /// Connects with the certificate, if there is one; none where the endpoint does not agree.
+    /// Connects as `common::tls` does; none where the endpoint does not agree.
     async fn connect(
         address: &str,
         authority: &Authority,
         own: Option<&(PathBuf, PathBuf)>,
     ) -> Option<Client<TlsStream<TcpStream>>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.der().clone()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match own {
-            None => config.with_no_client_auth(),
-            Some((cert, key)) => config
-                .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_file(cert).unwrap()],
-                    PrivateKeyDer::from_pem_file(key).unwrap(),
-                )
-                .unwrap(),
-        };
-        let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-        let mut client = Client::over(connected.ok()?);
+        let mut client = Client::over(common::tls::connect(address, authority, own).await?);
         // TLS 1.3 tells a client only now that its certificate was refused.
-        client.ask(&["PING"]).await.filter(|reply| reply == "PONG")?;
+        client
+            .ask_or_end(&["PING"])
+            .await
+            .filter(|reply| text(reply) == "PONG")?;
         Some(client)
     }
 
@@ -513,11 +365,8 @@ mod tls {
         assert_eq!(client.text(&["CONFIG", "GET", "port"]).await, "port 0");
         // Whoever speaks without TLS gets no word, and is closed.
         let mut plain = Client::connect(address.parse().unwrap()).await;
-        plain.stream.write_all(b"PING\r\n").await.unwrap();
-        let mut rest = Vec::new();
-        let _ = timeout(PATIENCE, plain.stream.read_to_end(&mut rest))
-            .await
-            .expect("closed");
+        plain.send(b"PING\r\n").await;
+        let rest = plain.rest().await;
         assert!(!rest.windows(4).any(|window| window == b"PONG"));
         server.stop().await;
     }

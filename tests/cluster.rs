@@ -5,38 +5,28 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PATIENCE, assert_same_state, eventually, three};
+use common::{
+    PATIENCE, argv, assert_same_state, eventually, leader_and_others, leads, one, read, run, stop, three,
+};
 use plenary::config::Config;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::{Freshness, Node};
 
-fn argv<const N: usize>(words: [&'static str; N]) -> Vec<Bytes> {
-    words
-        .iter()
-        .map(|word| Bytes::from_static(word.as_bytes()))
-        .collect()
-}
-
-async fn hset(node: &Node, key: &'static str, field: &'static str, value: &'static str) -> Reply {
-    let written = node
-        .write(vec![Command::new(0, ["HSET", key, field, value])])
-        .await
-        .unwrap();
-    written.replies.into_iter().next().unwrap()
+async fn hset(node: &Node, key: &str, field: &str, value: &str) -> Reply {
+    run(node, &["HSET", key, field, value]).await
 }
 
 #[tokio::test]
 async fn a_cluster_of_one_serves_at_once_and_keeps_what_it_stored() {
     let data = tempfile::tempdir().unwrap();
     for round in 0..3 {
-        let node = Node::start(Config::new(data.path())).await.unwrap();
-        node.ready(PATIENCE).await.unwrap();
+        let node = one(data.path()).await;
         assert_eq!(
             hset(&node, "k", "f", "v").await,
             Reply::Integer(i64::from(round == 0))
         );
-        assert_eq!(node.read_local(0, &argv(["HGET", "k", "f"])), Reply::bulk("v"));
+        assert_eq!(read(&node, &["HGET", "k", "f"]), Reply::bulk("v"));
         node.stop().await.unwrap();
     }
 }
@@ -53,22 +43,20 @@ async fn three_nodes_form_one_cluster_and_each_takes_writes() {
     for (node, field) in nodes.iter().zip(["a", "b", "c"]) {
         assert_eq!(hset(node, "k", field, "1").await, Reply::Integer(1));
         assert_eq!(
-            node.read_local(0, &argv(["HGET", "k", field])),
+            read(node, &["HGET", "k", field]),
             Reply::bulk("1"),
             "its own write is seen"
         );
     }
     for node in &nodes {
         let seen = node
-            .read(Freshness::Linearizable, 0, &argv(["HLEN", "k"]))
+            .read(Freshness::Linearizable, 0, &argv(&["HLEN", "k"]))
             .await
             .unwrap();
         assert_eq!(seen, Reply::Integer(3));
     }
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +72,7 @@ async fn a_token_carries_a_write_to_another_node() {
         let written = nodes[round as usize % 3].write(vec![command]).await.unwrap();
         let other = &nodes[(round as usize + 1) % 3];
         let seen = other
-            .read(Freshness::AtLeast(written.token), 0, &argv(["HGET", "k", "f"]))
+            .read(Freshness::AtLeast(written.token), 0, &argv(&["HGET", "k", "f"]))
             .await
             .unwrap();
         assert_eq!(seen, Reply::Bulk(value));
@@ -95,14 +83,7 @@ async fn a_token_carries_a_write_to_another_node() {
 async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leader = nodes
-        .iter()
-        .position(|node| node.status().leader_id == Some(node.id()))
-        .unwrap();
-    let others: Vec<Node> = (0..3)
-        .filter(|which| *which != leader)
-        .map(|which| nodes[which].clone())
-        .collect();
+    let (leader, others) = leader_and_others(&nodes);
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writers: Vec<_> = others
         .iter()
@@ -121,13 +102,8 @@ async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
             })
         })
         .collect();
-    nodes[leader].stop().await.unwrap();
-    eventually("another leads", async || {
-        others
-            .iter()
-            .any(|node| node.status().leader_id == Some(node.id()))
-    })
-    .await;
+    leader.stop().await.unwrap();
+    eventually("another leads", async || others.iter().any(leads)).await;
     hset(&others[0], "after", "f", "v").await;
     done.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut written = 0;
@@ -135,7 +111,7 @@ async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
         written += writer.await.unwrap();
     }
     let counted = others[0]
-        .read(Freshness::Linearizable, 0, &argv(["HGET", "k", "n"]))
+        .read(Freshness::Linearizable, 0, &argv(&["HGET", "k", "n"]))
         .await
         .unwrap();
     assert_eq!(
@@ -151,12 +127,11 @@ async fn a_leader_that_stops_hands_over_and_no_writer_sees_an_error() {
 async fn a_dead_member_is_not_called_without_a_pause() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leads = |node: &Node| node.status().leader_id == Some(node.id());
-    let leader = nodes.iter().position(leads).unwrap();
-    let (leader, dead) = (&nodes[leader], &nodes[(leader + 1) % 3]);
+    let (leader, others) = leader_and_others(&nodes);
+    let dead = &others[0];
     dead.stop().await.unwrap();
     let stranger = tokio::net::TcpListener::bind(dead.raft_addr()).await.unwrap();
-    hset(leader, "k", "f", "v").await;
+    hset(&leader, "k", "f", "v").await;
     let mut calls = 0;
     let count = async {
         loop {
@@ -168,9 +143,7 @@ async fn a_dead_member_is_not_called_without_a_pause() {
     assert!(tokio::time::timeout(span, count).await.is_err());
     // Ten heartbeats, as many looks of the other follower, and entries at most every 20 ms; without a pause there would be thousands.
     assert!((1..200).contains(&calls), "{calls} calls in a second");
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +161,7 @@ async fn a_further_node_joins_gets_a_vote_and_can_be_taken_out() {
     eventually("it votes", async || nodes.iter().all(|node| voters(node) == 4)).await;
     assert_eq!(
         fourth
-            .read(Freshness::Linearizable, 0, &argv(["HGET", "k", "f"]))
+            .read(Freshness::Linearizable, 0, &argv(&["HGET", "k", "f"]))
             .await
             .unwrap(),
         Reply::bulk("before")
@@ -276,7 +249,5 @@ async fn every_node_tells_of_the_same_events_in_the_same_order_also_when_a_key_e
     assert!(texts[0].contains(&"__keyspace@0__:h hdel".to_owned()));
     assert_eq!(texts[0], texts[1]);
     assert_eq!(texts[0], texts[2]);
-    for node in nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }

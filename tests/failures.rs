@@ -7,7 +7,7 @@
 mod common;
 mod process;
 
-use common::free_port;
+use common::{PATIENCE, free_port};
 use plenary::cli::client::text;
 use plenary::machine::reply::Reply;
 use plenary::node::status::Role;
@@ -16,7 +16,9 @@ use process::{Cluster, Process, plenary, wait_until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// Writers of a load that must only go on.
 const WRITERS: usize = 8;
@@ -634,6 +636,109 @@ fn a_leader_that_stood_still_loses_nothing_and_reads_nothing_stale() {
     assert_nothing_lost_or_doubled(&cluster, &load.stop());
 }
 
+/// Reads, then writes what it read and one more: applied twice, it would give a number twice or leave one out.
+const INCREMENT: &str =
+    "local n = tonumber(redis.call('GET', KEYS[1]) or '0') redis.call('SET', KEYS[1], n + 1) return n + 1";
+
+/// What callers of [`INCREMENT`] were answered.
+#[derive(Default)]
+struct Counted {
+    numbers: Mutex<Vec<i64>>,
+    /// Errors that say that it may have been applied, and all errors.
+    unknown: AtomicUsize,
+    errors: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Counted {
+    /// Calls the script on one connection until it is told to stop; each answer comes in time.
+    fn call(&self, node: &Process, key: &str, in_time: Duration) {
+        let (began, mut client) = (Instant::now(), node.client().unwrap());
+        while !self.stop.load(Relaxed) && began.elapsed() < 3 * PATIENCE {
+            let asked = Instant::now();
+            match client.call(&["EVAL", INCREMENT, "1", key]) {
+                Ok(Reply::Integer(number)) => self.numbers.lock().unwrap().push(number),
+                Ok(other) => panic!("{other:?}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    let unknown = error.contains("UNKNOWN unknown outcome");
+                    assert!(unknown || error.contains("LOADING no leader"), "{error}");
+                    self.unknown.fetch_add(usize::from(unknown), Relaxed);
+                    self.errors.fetch_add(1, Relaxed);
+                }
+            }
+            let took = asked.elapsed();
+            assert!(took < in_time, "{took:?}; {}", node.last_words());
+        }
+    }
+
+    /// Waits until so many more were answered.
+    #[track_caller]
+    fn goes_on(&self, more: usize) {
+        let answered = || self.numbers.lock().unwrap().len();
+        let wanted = answered() + more;
+        wait_until("scripts are answered", || match answered() {
+            enough if enough >= wanted => Ok(()),
+            few => Err(format!("{few} of {wanted}")),
+        });
+    }
+}
+
+#[test]
+fn a_script_whose_leader_hangs_is_answered_in_time_and_applied_once() {
+    const CALLERS: usize = 4;
+    // The deadline of writes, before it what it takes to notice, and a machine that does other things as well.
+    const IN_TIME: Duration = Duration::from_secs(8);
+    let cluster = Cluster::three(&["--write-deadline-ms", "2000"]);
+    for round in 0..4 {
+        let still = cluster.leader();
+        let followers = [(still + 1) % 3, (still + 2) % 3];
+        // Every other time nobody can take over: the other follower stands still with the leader.
+        let (asked, others) = match round % 2 {
+            0 => (followers, vec![still]),
+            _ => ([followers[0]; 2], vec![still, followers[1]]),
+        };
+        let (counted, key) = (Counted::default(), format!("counter{round}"));
+        std::thread::scope(|scope| {
+            for caller in 0..CALLERS {
+                let node = &cluster.nodes[asked[caller % 2]];
+                let (counted, key) = (&counted, &key);
+                scope.spawn(move || counted.call(node, key, IN_TIME));
+            }
+            counted.goes_on(20);
+            others
+                .iter()
+                .for_each(|which| cluster.nodes[*which].signal("STOP"));
+            if others.len() == 1 {
+                counted.goes_on(20);
+            } else {
+                wait_until("each caller is told", || match counted.errors.load(Relaxed) {
+                    enough if enough >= CALLERS => Ok(()),
+                    few => Err(format!("{few} were told")),
+                });
+            }
+            others
+                .iter()
+                .for_each(|which| cluster.nodes[*which].signal("CONT"));
+            counted.goes_on(20);
+            counted.stop.store(true, Relaxed);
+        });
+        cluster.level();
+        let last: usize = get(&cluster.nodes[still], &key).parse().unwrap();
+        let mut numbers = counted.numbers.into_inner().unwrap();
+        numbers.sort_unstable();
+        let acknowledged = numbers.len();
+        numbers.dedup();
+        assert_eq!(numbers.len(), acknowledged, "no number was given twice");
+        let unknown = counted.unknown.into_inner();
+        assert!(
+            (acknowledged..=acknowledged + unknown).contains(&last),
+            "{last} of {acknowledged} acknowledged and {unknown} unknown"
+        );
+    }
+    cluster.assert_same_state();
+}
+
 #[test]
 fn one_folder_is_for_one_process_of_a_cluster_too() {
     let cluster = Cluster::three(&[]);
@@ -641,4 +746,63 @@ fn one_folder_is_for_one_process_of_a_cluster_too() {
     let mut second = plenary(["serve", "--listen", "127.0.0.1:0", "--data", folder]);
     process::run(&mut second).failed_with(1, &["in use by another process"]);
     set(&cluster.nodes[0], "k", "v");
+}
+
+/// Who loads a value, or has a lock, and is killed with its node keeps the others waiting until the lease's deadline and no longer.
+#[test]
+fn a_lease_of_a_killed_node_goes_to_the_next_at_its_deadline() {
+    let lease_ms = 4_000;
+    let mut cluster = Cluster::three(&[]);
+    let lease = |ms: u64| ["CACHE.LEASE".to_owned(), "page".to_owned(), ms.to_string()];
+    let granted = cluster.nodes[0].client().unwrap().call(&lease(lease_ms)).unwrap();
+    let (began, token) = (Instant::now(), token(&granted).expect("nobody else has it"));
+    let (answer, answers) = std::sync::mpsc::channel();
+    for (which, node) in cluster.nodes.iter().enumerate().skip(1) {
+        let (mut client, answer) = (node.client().unwrap(), answer.clone());
+        client.set_reply_time_max(PATIENCE).unwrap();
+        let waits = lease(600_000)
+            .into_iter()
+            .chain(["WAIT", "600000"].map(str::to_owned));
+        let waits: Vec<String> = waits.collect();
+        std::thread::spawn(move || answer.send((which, client.call(&waits).unwrap())));
+        wait_until("it waits", || match node.call(&["INFO", "clients"]) {
+            Ok(info) if text(&info).contains("blocked_clients:1") => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+    }
+    cluster.nodes[0].kill();
+    let (which, reply) = answers.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(which, 1, "it came first");
+    // Never before its time is over, by the log's clock, which each node estimates to a little.
+    assert!(
+        began.elapsed() > Duration::from_millis(lease_ms - 500),
+        "{:?}",
+        began.elapsed()
+    );
+    let next = self::token(&reply).expect("it is the next");
+    assert!(next > token);
+    let put = |token: i64| ["CACHE.SET", "page", "value", "LEASE", &token.to_string()].map(str::to_owned);
+    assert_eq!(
+        cluster.nodes[2].client().unwrap().call(&put(token)).unwrap(),
+        Reply::Nil
+    );
+    assert_eq!(
+        cluster.nodes[1].client().unwrap().call(&put(next)).unwrap(),
+        Reply::OK
+    );
+    let (which, reply) = answers.recv_timeout(PATIENCE).unwrap();
+    let value = Reply::Array(vec![Reply::bulk("value"), Reply::Integer(1), Reply::Nil]);
+    assert_eq!((which, reply), (2, value));
+    cluster.assert_same_state();
+}
+
+/// What `CACHE.LEASE` gave to one who is to make the next value.
+fn token(reply: &Reply) -> Option<i64> {
+    match reply {
+        Reply::Array(parts) => match parts[..] {
+            [_, _, Reply::Integer(token)] => Some(token),
+            _ => None,
+        },
+        _ => None,
+    }
 }

@@ -82,7 +82,16 @@ const VALUES: &[&[u8]] = &[
 ];
 
 /// Groups of commands whose keys hold a type of their own.
-const GROUPS: &[&str] = &["string", "hash", "session", "list", "set", "sorted-set", "stream"];
+const GROUPS: &[&str] = &[
+    "string",
+    "hash",
+    "session",
+    "list",
+    "set",
+    "sorted-set",
+    "stream",
+    "cache",
+];
 
 const FIELDS: &[&[u8]] = &[b"f1", b"f2", b"f3", b"f4", b"f5", b"f6"];
 
@@ -204,7 +213,7 @@ impl Maker<'_> {
             return self.one_of(&[b"1", b"1", b"2", b"3"]);
         }
         // As many as most often follow.
-        if word == "numkeys" {
+        if word == "numkeys" || word == "numtags" {
             return self.one_of(&[b"1", b"1", b"2"]);
         }
         if word == "timeout" {
@@ -218,6 +227,9 @@ impl Maker<'_> {
             };
             let group = if self.percent(5) { "string" } else { group };
             return Bytes::from(format!("{group}{}", self.chance.below(4)));
+        }
+        if word == "tag" {
+            return Bytes::from(format!("tag{}", self.chance.below(3)));
         }
         if is_any(&["field", "name", "member"]) {
             return self.one_of(FIELDS);

@@ -332,13 +332,7 @@ async fn api_client(history: &History, nodes: &[Node], which: usize, mut chance:
 async fn the_rust_interface_is_linearizable_while_leaders_stop() {
     let data = tempfile::tempdir().unwrap();
     let addresses = addresses(3);
-    let mut nodes = Vec::new();
-    for which in 0..3 {
-        nodes.push(Node::start(config(data.path(), &addresses, which)).await.unwrap());
-    }
-    for node in &nodes {
-        node.ready(PATIENCE).await.unwrap();
-    }
+    let mut nodes = common::three_at(data.path(), &addresses).await;
     for round in 0..setting("PLENARY_HISTORIES", 3) {
         let history = std::sync::Arc::new(History::new());
         let mut clients = Vec::new();
@@ -351,10 +345,7 @@ async fn the_rust_interface_is_linearizable_while_leaders_stop() {
         }
         let noted = || history.keys.lock().unwrap().values().map(Vec::len).sum::<usize>();
         common::eventually("half a history", async || noted() > KEYS * OPERATIONS / 4).await;
-        let leader = nodes
-            .iter()
-            .position(|node| node.status().leader_id == Some(node.id()));
-        let leader = leader.unwrap_or(0);
+        let leader = nodes.iter().position(common::leads).unwrap_or(0);
         nodes[leader].stop().await.unwrap();
         common::eventually("the rest of it", async || noted() > KEYS * OPERATIONS / 2).await;
         history.stop.store(true, Ordering::Relaxed);

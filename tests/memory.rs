@@ -5,8 +5,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PATIENCE, assert_same_state, eventually, three};
-use plenary::config::Config;
+use common::{argv, assert_same_state, eventually, leader_and_others, leads, one, read, run, stop, three};
 use plenary::machine::entry::Command;
 use plenary::machine::event::Event;
 use plenary::machine::internal;
@@ -16,28 +15,11 @@ use plenary::node::{Freshness, Listener, Node};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-async fn one(data: &std::path::Path) -> Node {
-    let node = Node::start(Config::new(data)).await.unwrap();
-    node.ready(PATIENCE).await.unwrap();
-    node
-}
-
-async fn run(node: &Node, words: &[&str]) -> Reply {
-    let command = Command::new(0, words.iter().map(|word| (*word).to_owned()));
-    let written = node.write(vec![command]).await.unwrap();
-    written.replies.into_iter().next().unwrap()
-}
-
 async fn set(node: &Node, settings: &[(&str, &str)]) {
     let settings = settings
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     node.set_settings(&settings.collect::<Vec<_>>()).await.unwrap();
-}
-
-fn read(node: &Node, words: &[&str]) -> Reply {
-    let argv: Vec<Bytes> = words.iter().map(|word| Bytes::from((*word).to_owned())).collect();
-    node.read_local(0, &argv)
 }
 
 /// Puts so many keys of 1,000 bytes under `name:0` and on.
@@ -63,6 +45,19 @@ async fn rests(node: &Node) {
         node.view(0, |view| !view.store().is_full())
     })
     .await;
+}
+
+/// Lets no more be in use than this, by this policy, and waits until it is so.
+async fn limit(node: &Node, bytes: usize, policy: &str) {
+    let bytes = bytes.to_string();
+    set(node, &[("maxmemory", &bytes), ("maxmemory-policy", policy)]).await;
+    rests(node).await;
+}
+
+/// Waits until its clock has moved on by so many milliseconds.
+async fn later(node: &Node, ms: u64) {
+    let at = node.now();
+    eventually("the clock moves on", async || node.now() > at + ms).await;
 }
 
 fn used(node: &Node) -> usize {
@@ -119,19 +114,9 @@ async fn of_all_keys_those_go_that_were_not_used() {
     let node = one(data.path()).await;
     fill(&node, "cold", 300).await;
     fill(&node, "hot", 100).await;
-    let at = node.now();
-    eventually("the clock moves on", async || node.now() > at + 5).await;
+    later(&node, 5).await;
     (0..100).for_each(|nth| drop(read(&node, &["GET", &format!("hot:{nth}")])));
-    let limit = used(&node) - 200 * 1_000;
-    set(
-        &node,
-        &[
-            ("maxmemory", &limit.to_string()),
-            ("maxmemory-policy", "allkeys-lru"),
-        ],
-    )
-    .await;
-    rests(&node).await;
+    limit(&node, used(&node) - 200 * 1_000, "allkeys-lru").await;
     assert_eq!(there(&node, "hot", 100), 100);
     let left = there(&node, "cold", 300);
     assert!((100..150).contains(&left), "no more went than had to: {left}");
@@ -145,19 +130,9 @@ async fn of_more_keys_a_sample_is_drawn_and_few_go_that_are_used() {
     let node = one(data.path()).await;
     fill(&node, "cold", 3_000).await;
     fill(&node, "hot", 1_000).await;
-    let at = node.now();
-    eventually("the clock moves on", async || node.now() > at + 5).await;
+    later(&node, 5).await;
     (0..1_000).for_each(|nth| drop(read(&node, &["GET", &format!("hot:{nth}")])));
-    let limit = used(&node) - 1_000 * 1_000;
-    set(
-        &node,
-        &[
-            ("maxmemory", &limit.to_string()),
-            ("maxmemory-policy", "allkeys-lru"),
-        ],
-    )
-    .await;
-    rests(&node).await;
+    limit(&node, used(&node) - 1_000 * 1_000, "allkeys-lru").await;
     let (hot, cold) = (there(&node, "hot", 1_000), there(&node, "cold", 3_000));
     assert!(hot > 980, "of a quarter that is used nearly nothing goes: {hot}");
     assert!((1_900..2_150).contains(&cold), "{cold}");
@@ -193,16 +168,7 @@ async fn of_those_with_a_deadline_the_next_to_end_goes() {
         let seconds = (1_000 + nth).to_string();
         run(&node, &["EXPIRE", &format!("ends:{nth}"), &seconds]).await;
     }
-    let limit = used(&node) - 20 * 1_000;
-    set(
-        &node,
-        &[
-            ("maxmemory", &limit.to_string()),
-            ("maxmemory-policy", "volatile-ttl"),
-        ],
-    )
-    .await;
-    rests(&node).await;
+    limit(&node, used(&node) - 20 * 1_000, "volatile-ttl").await;
     let left = there(&node, "ends", 50);
     assert!((25..35).contains(&left), "{left}");
     let last: Vec<bool> = (0..50)
@@ -310,9 +276,7 @@ async fn an_eviction_is_told_on_every_node() {
         })
         .await;
     }
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 /// The leader never reads, and every key was written at the same time: only the follower knows which are used.
@@ -320,37 +284,21 @@ async fn an_eviction_is_told_on_every_node() {
 async fn what_is_read_on_a_follower_alone_stays() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let follower = nodes
-        .iter()
-        .find(|node| node.status().leader_id != Some(node.id()))
-        .unwrap();
+    let follower = nodes.iter().find(|node| !leads(node)).unwrap();
     // Written first, so that by what the leader knows they would be the first to go.
     fill(&nodes[0], "hot", 50).await;
-    let at = nodes[0].now();
-    eventually("the clock moves on", async || nodes[0].now() > at + 20).await;
+    later(&nodes[0], 20).await;
     fill(&nodes[0], "cold", 150).await;
     let token = nodes[0].token();
     let fresh = follower.fresh(Freshness::AtLeast(token)).await.unwrap();
     assert!(fresh >= token);
-    let at = follower.now();
-    eventually("the clock moves on", async || follower.now() > at + 20).await;
+    later(follower, 20).await;
     (0..50).for_each(|nth| drop(read(follower, &["GET", &format!("hot:{nth}")])));
-    let limit = used(&nodes[0]) - 100 * 1_000;
-    set(
-        &nodes[0],
-        &[
-            ("maxmemory", &limit.to_string()),
-            ("maxmemory-policy", "allkeys-lru"),
-        ],
-    )
-    .await;
-    rests(&nodes[0]).await;
+    limit(&nodes[0], used(&nodes[0]) - 100 * 1_000, "allkeys-lru").await;
     assert_eq!(there(&nodes[0], "hot", 50), 50);
     assert!(there(&nodes[0], "cold", 150) < 65);
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 /// Writers on all nodes, far more than fits, under every policy: none sees an error, and memory stays within what is said of it.
@@ -390,9 +338,7 @@ async fn a_cluster_at_its_limit_goes_on() {
         assert!(used(&nodes[0]) > LIMIT * 9 / 10);
     }
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 /// Another leader goes on evicting, though it had no hand in it before.
@@ -400,26 +346,12 @@ async fn a_cluster_at_its_limit_goes_on() {
 async fn another_leader_goes_on() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leader = nodes
-        .iter()
-        .position(|node| node.status().leader_id == Some(node.id()))
-        .unwrap();
-    let others: Vec<Node> = (0..3)
-        .filter(|which| *which != leader)
-        .map(|which| nodes[which].clone())
-        .collect();
+    let (leader, others) = leader_and_others(&nodes);
     fill(&others[0], "k", 500).await;
-    nodes[leader].stop().await.unwrap();
-    set(
-        &others[0],
-        &[("maxmemory", "300000"), ("maxmemory-policy", "allkeys-lru")],
-    )
-    .await;
-    rests(&others[0]).await;
+    leader.stop().await.unwrap();
+    limit(&others[0], 300_000, "allkeys-lru").await;
     assert!(there(&others[0], "k", 500) > 50);
-    for node in &others {
-        node.stop().await.unwrap();
-    }
+    stop(&others).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -454,12 +386,6 @@ async fn a_quiet_reader_uses_nothing() {
     let data = tempfile::tempdir().unwrap();
     let node = one(data.path()).await;
     run(&node, &["SET", "k", "v"]).await;
-    let argv = |words: &[&'static str]| {
-        words
-            .iter()
-            .map(|word| Bytes::from_static(word.as_bytes()))
-            .collect::<Vec<_>>()
-    };
     let idle = || node.view(0, |view| view.last_use(b"k").unwrap().idle_ms);
     eventually("it is idle", async || idle() > 20).await;
     for words in [&["GET", "k"][..], &["STRLEN", "k"]] {

@@ -4,167 +4,25 @@
 // Tests are not documented for others, and may panic.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use bytes::BytesMut;
-use plenary::config::{Config, DebugCommand, Reads, RespConfig, Secret};
+mod common;
+
+use common::PATIENCE;
+use common::endpoint::{Client, Redis, Server, text};
+use plenary::config::{DebugCommand, Reads, RespConfig, Secret};
 use plenary::edge::resp::Resp;
-use plenary::edge::resp::decode::{decode, request};
+use plenary::edge::resp::decode::request;
 use plenary::machine::reply::Reply;
 use plenary::machine::table;
-use plenary::node::Node;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-/// Beyond it a test says what it waited for, instead of hanging.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[path = "resp/migrate.rs"]
 mod migrate;
 
 const GOLDEN: &str = include_str!("golden/resp.txt");
-
-/// A node with an endpoint on a free port.
-struct Server {
-    node: Node,
-    resp: Resp,
-    _folder: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    async fn with(change: impl FnOnce(&mut RespConfig)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let node = Node::start(Config::new(folder.path())).await.unwrap();
-        let mut config = RespConfig::new("127.0.0.1:0");
-        change(&mut config);
-        let listener = Resp::bind(&mut config).await.unwrap();
-        let resp = Resp::start(listener, node.clone(), config).unwrap();
-        Self {
-            node,
-            resp,
-            _folder: folder,
-        }
-    }
-
-    async fn client(&self) -> Client {
-        Client::connect(self.resp.address()).await
-    }
-
-    async fn stop(self) {
-        timeout(PATIENCE, self.resp.stop())
-            .await
-            .expect("the endpoint stops");
-        timeout(PATIENCE, self.node.stop())
-            .await
-            .expect("the node stops")
-            .unwrap();
-    }
-
-    /// A field of `INFO`.
-    async fn field(&self, name: &str) -> String {
-        let info = self.client().await.text(&["INFO", "everything"]).await;
-        let field = info
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        field.unwrap_or_else(|| panic!("no {name} in {info}")).to_owned()
-    }
-
-    /// Waits until a field of `INFO` has this value.
-    async fn until(&self, name: &str, value: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let now = self.field(name).await;
-            if now == value {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{name} is {now}, not {value}");
-        }
-    }
-}
-
-struct Client {
-    stream: TcpStream,
-    input: BytesMut,
-}
-
-impl Client {
-    async fn connect(address: SocketAddr) -> Self {
-        Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-            input: BytesMut::new(),
-        }
-    }
-
-    async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
-    }
-
-    /// The next reply; none at the end.
-    async fn reply(&mut self) -> Option<Reply> {
-        loop {
-            if let Some(reply) = decode(&mut self.input).unwrap() {
-                return Some(reply);
-            }
-            let read = timeout(PATIENCE, self.stream.read_buf(&mut self.input))
-                .await
-                .expect("a reply");
-            if matches!(read, Ok(0) | Err(_)) {
-                return None;
-            }
-        }
-    }
-
-    async fn ask(&mut self, argv: &[&str]) -> Reply {
-        self.send(&request(argv)).await;
-        self.reply().await.expect("a reply, not the end")
-    }
-
-    /// A reply as `redis-cli` would tell its content.
-    async fn text(&mut self, argv: &[&str]) -> String {
-        text(&self.ask(argv).await)
-    }
-
-    /// Asks again until there is nothing.
-    async fn until_nothing(&mut self, argv: &[&str]) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.text(argv).await != "(nil)" {
-            assert!(Instant::now() < deadline, "{argv:?} still finds something");
-        }
-    }
-
-    /// Everything until the other side closes.
-    async fn rest(mut self) -> Vec<u8> {
-        let mut bytes = self.input.to_vec();
-        // A reset ends it too: what came before it counts.
-        let _ = timeout(PATIENCE, self.stream.read_to_end(&mut bytes))
-            .await
-            .expect("the other side closes");
-        bytes
-    }
-}
-
-fn text(reply: &Reply) -> String {
-    match reply {
-        Reply::Simple(text) => text.to_string(),
-        Reply::Bulk(bytes) | Reply::Verbatim(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Reply::Integer(number) => number.to_string(),
-        Reply::Error(error) => error.to_string(),
-        Reply::Nil | Reply::NilArray => "(nil)".to_owned(),
-        Reply::Array(items) | Reply::Set(items) => items.iter().map(text).collect::<Vec<_>>().join(" "),
-        Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Streams(pairs) => pairs
-            .iter()
-            .map(|(key, value)| format!("{}={}", text(key), text(value)))
-            .collect::<Vec<_>>()
-            .join(" "),
-        other => format!("{other:?}"),
-    }
-}
 
 // ---- golden scripts ----
 
@@ -268,66 +126,6 @@ async fn answers_are_those_that_redis_gave() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
     open.stop().await;
     keyed.stop().await;
-}
-
-/// A real Redis on a free port, ended with the test.
-struct Redis {
-    child: Child,
-    address: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl Redis {
-    /// None where no Redis is named to compare with.
-    async fn start(arguments: &[&str]) -> Option<Self> {
-        let Ok(program) = std::env::var("PLENARY_REDIS_SERVER") else {
-            println!("PLENARY_REDIS_SERVER is not set: compared nothing with a real Redis");
-            return None;
-        };
-        let folder = tempfile::tempdir().unwrap();
-        // Redis takes no port 0: a port that was free a moment ago. A loser of that race cannot listen, and the next is tried.
-        for _ in 0..10 {
-            let free = std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap();
-            let mut child = Command::new(&program)
-                .args([
-                    "--port",
-                    &free.port().to_string(),
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                ])
-                .args(arguments)
-                .current_dir(folder.path())
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("PLENARY_REDIS_SERVER names a program that starts");
-            let deadline = Instant::now() + PATIENCE;
-            while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
-                if TcpStream::connect(free).await.is_ok() {
-                    return Some(Self {
-                        child,
-                        address: free,
-                        _folder: folder,
-                    });
-                }
-                tokio::task::yield_now().await;
-            }
-        }
-        panic!("Redis did not start");
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// What Redis 7.0.15 gave for `FUNCTION DUMP` of [`LIBRARY`]: it compresses texts.
@@ -2230,5 +2028,102 @@ async fn what_scripts_call_is_shown_counted_and_logged() {
     ] {
         assert!(log.contains(entry), "{entry} in {log}");
     }
+    server.stop().await;
+}
+
+/// What the slow log keeps where everything is slow: each command with who sent it (`lua`: a script) and under which name.
+async fn slow_commands(client: &mut Client) -> Vec<String> {
+    const SCRIPT: &str = "redis.call('SET', KEYS[1], ARGV[1]) redis.pcall('LPUSH', KEYS[1], 'x') redis.pcall('nosuch') \
+        redis.pcall('GET') redis.pcall('DEL', unpack(ARGV)) return redis.call('GET', KEYS[1])";
+    let large = "x".repeat(200);
+    let mut long = vec!["EVAL", SCRIPT, "1", "k", &large];
+    long.resize(45, "y");
+    for argv in [
+        &["CLIENT", "SETNAME", "me"][..],
+        &["CONFIG", "SET", "slowlog-max-len", "128"],
+        &["CONFIG", "SET", "slowlog-log-slower-than", "0"],
+        &["SLOWLOG", "RESET"],
+        &long,
+        &["MULTI"],
+        &["EVAL", "return redis.call('SET', KEYS[1], 'v')", "1", "k"],
+        &["APPEND", "k", "w"],
+        &[
+            "EVAL",
+            "return {redis.call('GET', 'k'), redis.call('TTL', 'k')}",
+            "0",
+        ],
+        &["EXEC"],
+        &["EVAL_RO", "return redis.call('STRLEN', KEYS[1])", "1", "k"],
+        // Nothing is slow from here on.
+        &["CONFIG", "SET", "slowlog-log-slower-than", "-1"],
+        &["EVAL", "return redis.call('GET', 'k')", "0"],
+    ] {
+        client.ask(argv).await;
+    }
+    let Reply::Array(entries) = client.ask(&["SLOWLOG", "GET", "-1"]).await else {
+        panic!("a list")
+    };
+    let entries = entries.iter().rev().map(|entry| {
+        let Reply::Array(fields) = entry else {
+            panic!("{entry:?}")
+        };
+        let from = if text(&fields[4]) == "?:0" {
+            "lua"
+        } else {
+            "client"
+        };
+        format!(
+            "{from} [{}] {}",
+            text(&fields[5]),
+            text(&fields[3]).to_lowercase()
+        )
+    });
+    entries.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_scripts_call_is_in_the_slow_log_before_them() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let slow = slow_commands(&mut client).await;
+    let names = slow.iter().map(|entry| {
+        let mut words = entry.split(' ');
+        (words.next().unwrap(), words.nth(1).unwrap())
+    });
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [
+            ("client", "slowlog"),
+            ("lua", "set"),
+            ("lua", "lpush"),
+            ("lua", "del"),
+            ("lua", "get"),
+            ("client", "eval"),
+            ("client", "multi"),
+            ("lua", "set"),
+            ("client", "eval"),
+            ("client", "append"),
+            ("lua", "get"),
+            ("lua", "ttl"),
+            ("client", "eval"),
+            ("lua", "strlen"),
+            ("client", "eval_ro"),
+        ]
+    );
+    if let Some(redis) = Redis::start(&[]).await {
+        let mut there = Client::connect(redis.address).await;
+        assert_eq!(slow_commands(&mut there).await, slow);
+    }
+    // The monitor of latency hears of them as well: nothing else here counts as fast.
+    let append = "redis.call('APPEND', KEYS[1], string.rep('x', 25000000))";
+    for argv in [
+        &["CONFIG", "SET", "latency-monitor-threshold", "1"][..],
+        &["LATENCY", "RESET"],
+        &["EVAL", append, "1", "large"],
+    ] {
+        client.ask(argv).await;
+    }
+    let latest = client.text(&["LATENCY", "LATEST"]).await;
+    assert!(latest.contains("fast-command"), "{latest}");
     server.stop().await;
 }

@@ -6,11 +6,11 @@
 mod common;
 
 use bytes::Bytes;
-use common::{assert_same_state, eventually, three};
+use common::{assert_same_state, eventually, leader_and_others, one_with, read, run, stop, three};
 use plenary::error::Error;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
-use plenary::node::{Call, Kind, Node, Request};
+use plenary::node::{Call, Called, Kind, Node, Request};
 
 fn script(text: &'static str, key: &str, args: &[&str]) -> Request {
     let call = Call::Script {
@@ -22,7 +22,7 @@ fn script(text: &'static str, key: &str, args: &[&str]) -> Request {
     Request::one(Bytes::from_static(b"default"), 0, call)
 }
 
-async fn run(node: &Node, request: Request) -> Reply {
+async fn answer(node: &Node, request: Request) -> Reply {
     node.script(request)
         .await
         .unwrap()
@@ -34,8 +34,7 @@ async fn run(node: &Node, request: Request) -> Reply {
 }
 
 fn get(node: &Node, key: &str) -> Option<u64> {
-    let argv = [Bytes::from_static(b"GET"), Bytes::from(key.to_owned())];
-    match node.read_local(0, &argv) {
+    match read(node, &["GET", key]) {
         Reply::Bulk(bytes) => Some(String::from_utf8_lossy(&bytes).parse().unwrap()),
         _ => None,
     }
@@ -54,7 +53,7 @@ async fn scripts_of_all_nodes_on_one_key_follow_each_other() {
         async move {
             let mut seen = Vec::new();
             for _ in 0..10 {
-                let Reply::Integer(n) = run(&node, script(INCREMENT, "counter", &[])).await else {
+                let Reply::Integer(n) = answer(&node, script(INCREMENT, "counter", &[])).await else {
                     panic!("a number")
                 };
                 assert!(
@@ -70,9 +69,7 @@ async fn scripts_of_all_nodes_on_one_key_follow_each_other() {
     seen.sort_unstable();
     assert_eq!(seen, (1..=240).collect::<Vec<i64>>(), "each number once");
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +80,7 @@ async fn plain_writes_beside_scripts_are_never_lost() {
         let node = nodes[task % 3].clone();
         async move {
             for _ in 0..20 {
-                run(&node, script(INCREMENT, "counter", &[])).await;
+                answer(&node, script(INCREMENT, "counter", &[])).await;
             }
         }
     });
@@ -91,9 +88,7 @@ async fn plain_writes_beside_scripts_are_never_lost() {
         let node = nodes[task % 3].clone();
         async move {
             for _ in 0..20 {
-                node.write(vec![Command::new(0, ["INCR", "counter"])])
-                    .await
-                    .unwrap();
+                run(&node, &["INCR", "counter"]).await;
             }
         }
     });
@@ -103,9 +98,7 @@ async fn plain_writes_beside_scripts_are_never_lost() {
     );
     assert_same_state(&nodes).await;
     assert_eq!(get(&nodes[0], "counter"), Some(240));
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +111,7 @@ async fn a_script_that_looks_at_all_keys_is_atomic_too() {
         async move {
             let mut sizes = Vec::new();
             for _ in 0..4 {
-                let Reply::Integer(size) = run(&node, script(COUNT, "key", &[])).await else {
+                let Reply::Integer(size) = answer(&node, script(COUNT, "key", &[])).await else {
                     panic!("a number")
                 };
                 sizes.push(size);
@@ -134,23 +127,14 @@ async fn a_script_that_looks_at_all_keys_is_atomic_too() {
         "each saw one key more than the one before it"
     );
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_is_applied_once_while_its_leader_goes() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leader = nodes
-        .iter()
-        .position(|node| node.status().leader_id == Some(node.id()))
-        .unwrap();
-    let others: Vec<Node> = (0..3)
-        .filter(|which| *which != leader)
-        .map(|which| nodes[which].clone())
-        .collect();
+    let (leader, others) = leader_and_others(&nodes);
     let (sender, mut applied) = tokio::sync::watch::channel(0u64);
     let tasks = (0..8).map(|task| {
         let (node, sender) = (others[task % 2].clone(), sender.clone());
@@ -169,7 +153,7 @@ async fn a_script_is_applied_once_while_its_leader_goes() {
     });
     let tasks: Vec<_> = tasks.collect();
     applied.wait_for(|applied| *applied >= 40).await.unwrap();
-    nodes[leader].stop().await.unwrap();
+    leader.stop().await.unwrap();
     let (mut acknowledged, mut unknown) = (0, 0);
     for task in tasks {
         let (of_it, unknown_of_it) = task.await.unwrap();
@@ -182,9 +166,7 @@ async fn a_script_is_applied_once_while_its_leader_goes() {
         (acknowledged..=acknowledged + unknown).contains(&counter),
         "{counter} of {acknowledged} acknowledged and {unknown} unknown"
     );
-    for node in &others {
-        node.stop().await.unwrap();
-    }
+    stop(&others).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,10 +207,7 @@ async fn what_waits_on_one_node_is_served_by_a_write_on_another() {
         );
         waiting.push(written.waits.pop().unwrap());
     }
-    nodes[2]
-        .write(vec![Command::new(0, ["RPUSH", "queue", "a", "b", "c"])])
-        .await
-        .unwrap();
+    run(&nodes[2], &["RPUSH", "queue", "a", "b", "c"]).await;
     for (mut wait, element) in waiting.into_iter().zip(["a", "b", "c"]) {
         let served = wait.answer().await;
         assert_eq!(
@@ -243,16 +222,10 @@ async fn what_waits_on_one_node_is_served_by_a_write_on_another() {
         nodes[1].view(0, |view| view.store().waiting().is_empty())
     })
     .await;
-    nodes[1]
-        .write(vec![Command::new(0, ["RPUSH", "queue", "d"])])
-        .await
-        .unwrap();
-    let argv = [Bytes::from_static(b"LLEN"), Bytes::from_static(b"queue")];
-    assert_eq!(nodes[1].read_local(0, &argv), Reply::Integer(1));
+    run(&nodes[1], &["RPUSH", "queue", "d"]).await;
+    assert_eq!(read(&nodes[1], &["LLEN", "queue"]), Reply::Integer(1));
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 /// A script that runs until it is ended, and what it does before that.
@@ -261,26 +234,142 @@ fn endless(before: &str, key: &str) -> Request {
     script(text, key, &[])
 }
 
-fn leader_of(nodes: &[Node]) -> usize {
-    let leads = |node: &Node| node.status().leader_id == Some(node.id());
-    nodes.iter().position(leads).expect("one leads")
+/// What a script may take of an entry of the log in this test, and what its writes may come to in memory.
+const COMMAND_BYTES: usize = 64 << 10;
+const MEMORY_BYTES: usize = 8 * COMMAND_BYTES;
+
+/// A run-away script is ended at the bound while it runs, whichever way it runs, and nothing of it is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_writes_without_end_is_ended_at_the_bound() {
+    // Each catches what it can; `@` stands for what it looks at first.
+    const SAME: &str = "@ while true do pcall(redis.call, 'SET', KEYS[1], 'v') end";
+    const OTHERS: &str = "@ local n = 0 while true do n = n + 1 redis.pcall('SET', KEYS[1] .. n, 'v') end";
+    const LARGE: &str =
+        "@ local n = 0 while true do n = n + 1 redis.pcall('SETRANGE', KEYS[1] .. n, 100000, 'v') end";
+    const ONCE: &str = "@ redis.pcall('SET', KEYS[1], string.rep('v', 70000)) return 'done'";
+    const ANSWER: &str = "@ redis.call('SET', KEYS[1], 'v') return string.rep('v', 70000)";
+    const NEVER: u64 = 2 * COMMAND_BYTES as u64 / 17;
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |config| config.limits.command_bytes = COMMAND_BYTES).await;
+    let before = node.view(0, |view| view.store().bytes());
+    let writes = [
+        (SAME, NEVER),
+        (OTHERS, NEVER),
+        (LARGE, 2 * (MEMORY_BYTES as u64 / 100_000 + 2)),
+        (ONCE, 0),
+        (ANSWER, 1),
+    ];
+    for (text, most) in writes {
+        // The second one looks at all keys: it runs alone.
+        for first in ["", "redis.call('DBSIZE')"] {
+            let text = text.replace('@', first);
+            let function = Call::Function {
+                code: format!("#!lua name=lib\nredis.register_function('f', function(KEYS) {text} end)")
+                    .into(),
+                name: "f".into(),
+                keys: vec!["k".into()],
+                args: Vec::new(),
+                read_only: false,
+            };
+            let leaked: &'static str = Box::leak(text.clone().into());
+            let script = script(leaked, "k", &[]);
+            let set = Call::Command(["SET", "before", "1"].map(Bytes::from).to_vec());
+            let transaction = Request {
+                calls: [vec![(0, set)], script.calls.clone()].concat(),
+                transaction: true,
+                ..script.clone()
+            };
+            let function = Request::one("default".into(), 0, function);
+            for (request, prefix) in [
+                (script, "ERR Script ended: "),
+                (function, "ERR Script ended: "),
+                (
+                    transaction,
+                    "EXECABORT Transaction discarded because of: Script ended: ",
+                ),
+            ] {
+                let (written, notes) = node.script(request).await.unwrap();
+                let Reply::Error(ended) = &written.replies[0] else {
+                    panic!("{text}: {:?}", written.replies)
+                };
+                let ended = ended.to_string();
+                assert!(
+                    ended.starts_with(prefix) && ended.contains("command_bytes"),
+                    "{text}: {ended}"
+                );
+                let set = |called: &&Called| called.command.starts_with("SET");
+                let ran = notes.calls.iter().find(set).map_or(0, |called| called.ran);
+                assert!(ran <= most, "{text}: {ran} writes ran");
+            }
+        }
+    }
+    assert_eq!(
+        node.view(0, |view| view.store().bytes()),
+        before,
+        "nothing of it is left"
+    );
+    // What is just small enough is written, also by one that looks at all keys.
+    for first in ["", "redis.call('DBSIZE')"] {
+        let text = format!("{first} redis.call('SET', KEYS[1], string.rep('v', 60000)) return 1");
+        let leaked: &'static str = Box::leak(text.into());
+        assert_eq!(
+            answer(&node, script(leaked, "small", &[])).await,
+            Reply::Integer(1)
+        );
+    }
+    node.stop().await.unwrap();
+}
+
+/// One that reads more keys than an entry of the log can name runs where none has to be named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_reads_any_number_of_keys() {
+    const READS: &str = "for n = 1, 5000 do redis.call('GET', KEYS[1] .. n) end @ return 'all'";
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |config| config.limits.command_bytes = COMMAND_BYTES).await;
+    for then in ["", "redis.call('SET', KEYS[1], 1)"] {
+        let leaked: &'static str = Box::leak(READS.replace('@', then).into());
+        assert_eq!(answer(&node, script(leaked, "k", &[])).await, Reply::bulk("all"));
+    }
+    assert_eq!(get(&node, "k"), Some(1));
+    node.stop().await.unwrap();
+}
+
+/// Answers of a transaction are kept until its end: they are bounded together.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_of_a_transaction_are_bounded() {
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |config| config.limits.command_bytes = COMMAND_BYTES).await;
+    let one = script("return string.rep('v', 60000)", "k", &[]);
+    for (count, fits) in [(8, true), (9, false)] {
+        let transaction = Request {
+            calls: vec![one.calls[0].clone(); count],
+            transaction: true,
+            ..one.clone()
+        };
+        match answer(&node, transaction).await {
+            Reply::Array(answers) if fits => assert_eq!(answers.len(), count),
+            Reply::Error(ended) if !fits => assert!(ended.to_string().contains("command_bytes"), "{ended}"),
+            other => panic!("{count}: {other:?}"),
+        }
+    }
+    node.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_is_ended_from_any_node_and_leaves_nothing() {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leader = leader_of(&nodes);
-    let (asked, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (leader, others) = leader_and_others(&nodes);
+    let (asked, other) = (&others[0], &others[1]);
     for node in &nodes {
         node.set_script_busy_after_ms(10);
     }
     // One that writes runs on the leader, one that reads where it was asked: both are ended from a third node.
     for before in ["redis.call('SET', KEYS[1], 1)", "redis.call('GET', KEYS[1])"] {
-        let node = nodes[asked].clone();
-        let looping = tokio::spawn(async move { run(&node, endless(before, "k")).await });
+        let node = asked.clone();
+        let looping = tokio::spawn(async move { answer(&node, endless(before, "k")).await });
         eventually("it is ended", async || {
-            nodes[other].kill_script(Kind::Script).await.is_ok()
+            other.kill_script(Kind::Script).await.is_ok()
         })
         .await;
         let Reply::Error(ended) = looping.await.unwrap() else {
@@ -288,19 +377,14 @@ async fn a_script_is_ended_from_any_node_and_leaves_nothing() {
         };
         assert!(ended.to_string().contains("Script killed by user"), "{ended}");
     }
-    assert_eq!(get(&nodes[leader], "k"), None);
-    assert!(
-        nodes[other].kill_script(Kind::Script).await.is_err(),
-        "nothing runs"
-    );
+    assert_eq!(get(&leader, "k"), None);
+    assert!(other.kill_script(Kind::Script).await.is_err(), "nothing runs");
     assert_eq!(
-        run(&nodes[asked], script(INCREMENT, "k", &[])).await,
+        answer(asked, script(INCREMENT, "k", &[])).await,
         Reply::Integer(1)
     );
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -308,8 +392,8 @@ async fn scripts_of_a_follower_are_told_when_the_leader_is_busy_and_a_function_i
     const LIBRARY: &str = "#!lua name=lib\nredis.register_function('loop', function(keys) redis.call('SET', keys[1], 1) while true do end end)";
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let leader = leader_of(&nodes);
-    let follower = nodes[(leader + 1) % 3].clone();
+    let (_, others) = leader_and_others(&nodes);
+    let follower = others[0].clone();
     for node in &nodes {
         node.set_script_busy_after_ms(10);
     }
@@ -321,19 +405,20 @@ async fn scripts_of_a_follower_are_told_when_the_leader_is_busy_and_a_function_i
         read_only: false,
     };
     let node = follower.clone();
-    let looping = tokio::spawn(async move { run(&node, Request::one("default".into(), 0, function)).await });
+    let looping =
+        tokio::spawn(async move { answer(&node, Request::one("default".into(), 0, function)).await });
     eventually("the function is seen", async || {
         let running = follower.running_function().await;
         matches!(running, Ok(Some(running)) if running.busy && running.command == ["fcall", "loop", "1", "f", "a"])
     })
     .await;
     // One that writes wants the leader, which is busy; one that reads does not.
-    let Reply::Error(busy) = run(&follower, script(INCREMENT, "k", &[])).await else {
+    let Reply::Error(busy) = answer(&follower, script(INCREMENT, "k", &[])).await else {
         panic!("the leader has no time")
     };
     assert!(busy.to_string().starts_with("BUSY "), "{busy}");
     assert_eq!(
-        run(&follower, script("return 7", "k", &[])).await,
+        answer(&follower, script("return 7", "k", &[])).await,
         Reply::Integer(7)
     );
     assert!(
@@ -343,7 +428,7 @@ async fn scripts_of_a_follower_are_told_when_the_leader_is_busy_and_a_function_i
     follower.kill_script(Kind::Function).await.unwrap();
     assert!(matches!(looping.await.unwrap(), Reply::Error(_)));
     assert_eq!(
-        run(&follower, script(INCREMENT, "k", &[])).await,
+        answer(&follower, script(INCREMENT, "k", &[])).await,
         Reply::Integer(1),
         "the refused one was never run"
     );
@@ -356,7 +441,5 @@ async fn scripts_of_a_follower_are_told_when_the_leader_is_busy_and_a_function_i
         .collect();
     assert_eq!(calls, [("GET", 1), ("SET", 1)]);
     assert_same_state(&nodes).await;
-    for node in &nodes {
-        node.stop().await.unwrap();
-    }
+    stop(&nodes).await;
 }

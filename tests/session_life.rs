@@ -8,12 +8,9 @@
 mod common;
 
 use common::PATIENCE;
-use plenary::config::RespConfig;
-use plenary::edge::resp::Resp;
+use common::endpoint::{Redis, endpoint};
 use plenary::edge::resp::decode::request;
-use plenary::node::Node;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -446,38 +443,6 @@ async fn lives(address: SocketAddr) -> String {
     told
 }
 
-/// A Redis that ends with the test.
-struct Redis(Child);
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-async fn redis() -> Option<(Redis, SocketAddr)> {
-    let program = std::env::var_os("PLENARY_REDIS_SERVER")?;
-    let port = common::free_port();
-    let process = Command::new(program)
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    common::eventually("a Redis serves", async || {
-        TcpStream::connect(address).await.is_ok()
-    })
-    .await;
-    Some((Redis(process), address))
-}
-
-async fn endpoint(node: &Node) -> Resp {
-    let mut config = RespConfig::new("127.0.0.1:0");
-    let listeners = Resp::bind(&mut config).await.unwrap();
-    Resp::start(listeners, node.clone(), config).unwrap()
-}
-
 fn assert_same(who: &str, told: &str, wanted: &str) {
     for (number, (told, wanted)) in told.lines().zip(wanted.lines()).enumerate() {
         assert_eq!(told, wanted, "{who}, line {}", number + 1);
@@ -487,8 +452,8 @@ fn assert_same(who: &str, told: &str, wanted: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_of_asp_net_lives_here_as_it_does_on_redis() {
-    if let Some((_process, address)) = redis().await {
-        let told = lives(address).await;
+    if let Some(redis) = Redis::start(&[]).await {
+        let told = lives(redis.address).await;
         if std::env::var_os("PLENARY_GOLDEN").is_some_and(|how| how == "record") {
             std::fs::write(
                 concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/session-life.txt"),
@@ -503,7 +468,7 @@ async fn a_session_of_asp_net_lives_here_as_it_does_on_redis() {
     let nodes = common::three(folder.path()).await;
     let leader = nodes[0].status().leader_id.unwrap();
     for node in &nodes {
-        let end = endpoint(node).await;
+        let end = endpoint(node, |_| {}).await;
         let who = if node.id() == leader {
             "the leader"
         } else {
@@ -513,7 +478,5 @@ async fn a_session_of_asp_net_lives_here_as_it_does_on_redis() {
         end.stop().await;
     }
     common::assert_same_state(&nodes).await;
-    for node in nodes {
-        node.stop().await.unwrap();
-    }
+    common::stop(&nodes).await;
 }

@@ -343,8 +343,8 @@ fn a_node_that_starts_anew_waits_for_nothing_any_more() {
     let again = log.wait_of(2, "BLPOP l 0");
     assert_eq!(
         (log.waiting(), log.answered()),
-        (2, Vec::new()),
-        "nobody is there to be answered"
+        (2, answers([(gone, "no array")])),
+        "whoever may still be there waited in vain"
     );
     log.run("RPUSH l a b");
     assert_eq!(log.answered(), answers([(stays, "[l a]"), (again, "[l b]")]));
@@ -417,4 +417,86 @@ fn told(channel: &Bytes, message: &Bytes) -> String {
         .strip_prefix("__keyevent@0__:")
         .expect("only events by name were asked for");
     format!("{event} {}", String::from_utf8_lossy(message))
+}
+
+#[test]
+fn a_lease_goes_to_the_first_who_waits_when_it_is_given_back() {
+    let mut log = Log::default();
+    assert_eq!(log.run("CACHE.LEASE page 1000 WAIT 5000"), "[nil 0 1]");
+    let waiting: Vec<u64> = (1..=3)
+        .map(|node| log.wait_of(node, "CACHE.LEASE page 1000 WAIT 5000"))
+        .collect();
+    log.restart();
+    assert_eq!(log.run("CACHE.RELEASE page 2"), "0", "of a stranger");
+    assert_eq!(log.answered(), []);
+    assert_eq!(log.run("CACHE.RELEASE page 1"), "1");
+    let [(first, token)] = &log.answered()[..] else {
+        panic!("one has it now")
+    };
+    assert_eq!((*first, log.waiting()), (waiting[0], 2));
+    let token = token
+        .trim_matches(['[', ']'])
+        .rsplit(' ')
+        .next()
+        .expect("a token");
+    // Who came later waits behind the others, and a node that starts anew waits no more.
+    let last = log.wait_of(3, "CACHE.LEASE page 1000 WAIT 5000");
+    log.nodes.insert(2, (2, 0));
+    assert_eq!(log.run_of(2, "SET other 1"), "OK");
+    assert_eq!(log.answered(), answers([(waiting[1], "no array")]));
+    assert_eq!(
+        log.run(&format!("CACHE.SET page value PX 500 LEASE {token}")),
+        "OK"
+    );
+    let value = "[value 1 nil]".to_owned();
+    assert_eq!(
+        log.answered(),
+        [(waiting[2], value.clone()), (last, value)],
+        "a value is for all who wait, in order"
+    );
+    assert_eq!(log.waiting(), 0);
+}
+
+#[test]
+fn a_lease_that_is_over_goes_to_the_next_at_its_deadline() {
+    let mut log = Log::default();
+    assert_eq!(log.run("CACHE.LEASE page 1000 WAIT 5000"), "[nil 0 1]");
+    let next = log.wait("CACHE.LEASE page 700 WAIT 5000");
+    let late = log.wait("CACHE.LEASE page 700 WAIT 1200");
+    assert_eq!(log.machine.next_deadline(), Some(1000));
+    log.tick(999);
+    assert_eq!(log.answered(), []);
+    log.restart();
+    // A node whose clock is ahead of the log sees no lease any more, and nothing strange in its place.
+    let ahead = log.machine.read(1000, 0, &words("CACHE.GET page").argv);
+    assert_eq!(ahead, Reply::Nil);
+    log.tick(1000);
+    let answered = log.answered();
+    assert_eq!((answered.len(), answered[0].0), (1, next));
+    log.tick(1200);
+    assert_eq!(log.answered(), answers([(late, "no array")]));
+    assert_eq!(log.run("CACHE.SET page slow PX 500 LEASE 1"), "nil");
+    // The second holder's time counts from when it got it.
+    assert_eq!(log.machine.next_deadline(), Some(1700));
+    log.tick(1700);
+    assert_eq!(log.run("EXISTS page"), "0");
+}
+
+#[test]
+fn whatever_takes_a_leased_key_away_lets_the_next_go_on() {
+    for end in ["DEL page", "FLUSHDB", "RENAME page other", "PEXPIRE page 0"] {
+        let mut log = Log::default();
+        assert_eq!(log.run("CACHE.LEASE page 1000"), "[nil 0 1]");
+        let next = log.wait("CACHE.LEASE page 1000 WAIT 5000");
+        log.run(end);
+        let answered = log.answered();
+        assert_eq!((answered.len(), answered[0].0), (1, next), "{end}");
+        assert_eq!(log.run("CACHE.SET page old PX 500 LEASE 1"), "nil", "{end}");
+    }
+    // A value from elsewhere is one.
+    let mut log = Log::default();
+    assert_eq!(log.run("CACHE.LEASE page 1000"), "[nil 0 1]");
+    let next = log.wait("CACHE.LEASE page 1000 WAIT 5000");
+    log.run("SET page plain");
+    assert_eq!(log.answered(), answers([(next, "[plain 1 nil]")]));
 }

@@ -298,7 +298,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) queue_bytes: Option<usize>,
 
-    /// Bytes of one command [default: 33554432]
+    /// Bytes of one command, and of what one script writes [default: 33554432]
     #[arg(
         long,
         env = "PLENARY_COMMAND_BYTES",

@@ -27,6 +27,8 @@
 //! A fresh load alone does not make *concurrent* requests of one user safe: two that load, change and save still undo each
 //! other, on one instance or several, as with every other store of this trait. [`Store::load_versioned`] and
 //! [`Store::compare_and_save`] do: the second save is refused.
+//!
+//! [`Store::reading_redis`] finds what `tower-sessions-redis-store` kept.
 
 use crate::cache;
 use crate::error::Error;
@@ -67,6 +69,8 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct Store {
     sessions: Sessions,
+    /// Whether sessions of a `tower_sessions_redis_store::RedisStore` are looked for as well.
+    reads_redis: bool,
 }
 
 /// Handles a request so that its loads see at least what `token` has seen; the second result goes back to the user.
@@ -89,13 +93,29 @@ fn seen() -> Token {
 impl Store {
     /// A store whose loads read what this instance has applied; [the module](self) says what that admits.
     pub fn new(sessions: Sessions) -> Self {
-        Self { sessions }
+        Self {
+            sessions,
+            reads_redis: false,
+        }
     }
 
     /// The same store with loads this fresh.
     pub fn with_freshness(&self, freshness: Freshness) -> Self {
         Self {
             sessions: self.sessions.with_freshness(freshness),
+            ..self.clone()
+        }
+    }
+
+    /// The same store, which also finds the sessions of a `tower_sessions_redis_store::RedisStore` that stand in this database, once they were
+    /// brought here (`MIGRATE`, `RESTORE`, `SET` at the Redis endpoint).
+    ///
+    /// Each is turned into one of this store's when it is first loaded or changed, in one step and with the life that it had left; from then on a
+    /// `RedisStore` does not find it. An id that nobody knows costs two more rounds.
+    pub fn reading_redis(self) -> Self {
+        Self {
+            reads_redis: true,
+            ..self
         }
     }
 
@@ -110,7 +130,10 @@ impl Store {
     /// [`SessionError::Failed`].
     pub async fn load_versioned(&self, id: &Id) -> Result<Option<(Record, u64)>, SessionError> {
         let sessions = self.for_this_request().await?;
-        let found = sessions.load(&id_of(id)?).await?;
+        let mut found = sessions.load(&id_of(id)?).await?;
+        if found.is_none() && self.fetch(&sessions, id).await? {
+            found = sessions.load(&id_of(id)?).await?;
+        }
         note(&sessions);
         found
             .map(|session| Ok((record_of(*id, &session)?, session.version())))
@@ -131,9 +154,11 @@ impl Store {
     /// [`SessionError::Failed`].
     pub async fn touch(&self, id: &Id, expiry_date: OffsetDateTime) -> Result<bool, SessionError> {
         let sessions = self.for_this_request().await?;
-        let moved = sessions
-            .set_absolute_deadline(&id_of(id)?, millis_of(expiry_date))
-            .await;
+        let (key, at) = (id_of(id)?, millis_of(expiry_date));
+        let mut moved = sessions.set_absolute_deadline(&key, at).await;
+        if matches!(moved, Err(SessionError::Gone)) && self.fetch(&sessions, id).await? {
+            moved = sessions.set_absolute_deadline(&key, at).await;
+        }
         note(&sessions);
         match moved {
             Ok(_) => Ok(true),
@@ -144,11 +169,25 @@ impl Store {
 
     async fn replace(&self, record: &Record, version: Option<u64>) -> Result<u64, SessionError> {
         let sessions = self.for_this_request().await?;
-        let version = sessions
-            .replace(&id_of(&record.id)?, version, &new_session(record)?)
-            .await;
+        let (id, new) = (id_of(&record.id)?, new_session(record)?);
+        let mut replaced = sessions.replace(&id, version, &new).await;
+        if matches!(replaced, Err(SessionError::Gone)) && self.fetch(&sessions, &record.id).await? {
+            replaced = sessions.replace(&id, version, &new).await;
+        }
         note(&sessions);
-        version
+        replaced
+    }
+
+    /// Brings a session over from Redis' layout. Whether it is worth another look.
+    async fn fetch(&self, sessions: &Sessions, id: &Id) -> Result<bool, SessionError> {
+        if self.reads_redis {
+            let place = id.to_string();
+            sessions
+                .take_over(&id_of(id)?, place.as_bytes(), |bytes| read(*id, bytes))
+                .await?;
+        }
+        // Also where it was not there: another instance may have brought it.
+        Ok(self.reads_redis)
     }
 
     /// The handle for this request: it must not read behind the request's token.
@@ -179,7 +218,7 @@ fn note(sessions: &Sessions) {
 #[async_trait]
 impl SessionStore for Store {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        let new = new_session(record).map_err(encode)?;
+        let new = new_session(record).map_err(|error| encode(error.into()))?;
         let sessions = self.for_this_request().await.map_err(backend)?;
         for _ in 0..ID_ATTEMPTS {
             let created = sessions
@@ -209,6 +248,14 @@ impl SessionStore for Store {
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
         let sessions = self.for_this_request().await.map_err(backend)?;
+        if self.reads_redis {
+            // First: once it is gone there, nothing can bring it here again.
+            let place = id.to_string();
+            sessions
+                .drop_foreign(place.as_bytes(), |bytes| read(*id, bytes))
+                .await
+                .map_err(backend)?;
+        }
         let ended = sessions.end(&id_of(id).map_err(backend)?).await;
         note(&sessions);
         ended.map(drop).map_err(backend)
@@ -220,7 +267,17 @@ fn id_of(id: &Id) -> Result<SessionId, SessionError> {
     Ok(id.to_string().parse()?)
 }
 
-fn new_session(record: &Record) -> Result<NewSession, SessionError> {
+/// What `RedisStore` keeps under the id: the record as MessagePack.
+fn read(id: Id, bytes: &[u8]) -> Result<NewSession, Error> {
+    let record: Record = rmp_serde::from_slice(bytes)
+        .map_err(|error| Error::Value(format!("not a record of tower-sessions: {error}")))?;
+    if record.id != id {
+        return Err(Error::Value("the record of another session".to_owned()));
+    }
+    new_session(&record)
+}
+
+fn new_session(record: &Record) -> Result<NewSession, Error> {
     let mut new = NewSession::new()
         .idle_timeout(Duration::ZERO)
         .absolute_deadline(millis_of(record.expiry_date));

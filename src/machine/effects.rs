@@ -45,6 +45,30 @@ pub enum Expected {
     Own,
 }
 
+/// Bytes of the log that effects take beside their keys, commands and answer, at most: eight numbers, two counts, and the head of an entry.
+const HEAD_BYTES: usize = 320;
+
+/// Bytes of the log that one of the commands takes, at most.
+pub(super) fn command_bytes(command: &Command) -> usize {
+    const DATABASE_AND_COUNT: usize = 12;
+    DATABASE_AND_COUNT + command.encoded_len()
+}
+
+/// Bytes of the log that a key it relied on takes, at most.
+pub(super) fn key_bytes(key: &[u8]) -> usize {
+    const DATABASE_AND_VERSION: usize = 34;
+    DATABASE_AND_VERSION + key.len()
+}
+
+impl Effects {
+    /// Bytes of the log that they take, at most.
+    pub fn bytes(&self) -> usize {
+        let keys: usize = self.relied_on.iter().map(|(_, key, _)| key_bytes(key)).sum();
+        let commands: usize = self.commands.iter().map(command_bytes).sum();
+        HEAD_BYTES + keys + commands + self.reply.to_bytes().len()
+    }
+}
+
 /// Several scripts, evaluated on top of each other in this order, as one command of the log.
 pub fn encode(batch: Vec<Effects>) -> Command {
     let mut argv = vec![Bytes::from_static(b".scripts"), decimal(batch.len() as u64)];
@@ -225,5 +249,43 @@ impl Machine {
             .revision
             .is_none_or(|revision| revision == self.store.revision())
             && effects.relied_on.iter().all(unchanged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_effects_take_in_the_log_is_never_said_to_be_less() {
+        let command = |words: usize| Command::new(15, vec!["x".repeat(100); words]);
+        for (keys, commands) in [(0, 0), (1, 1), (100, 0), (0, 100), (300, 300)] {
+            let key = |number: u64| {
+                (
+                    15,
+                    Bytes::from(format!("key {number}")),
+                    Expected::Version(u64::MAX),
+                )
+            };
+            let effects = Effects {
+                caller: Waiter {
+                    node: u64::MAX,
+                    start: u64::MAX,
+                    number: u64::MAX,
+                },
+                finished: u64::MAX,
+                at: u64::MAX,
+                seed: u64::MAX,
+                relied_on: (0..keys).map(key).collect(),
+                revision: Some(u64::MAX),
+                commands: (0..commands).map(|nth| command(nth % 4)).collect(),
+                reply: Reply::bulk("x".repeat(1_000)),
+            };
+            let (said, takes) = (effects.bytes(), encode(vec![effects]).encoded_len());
+            assert!(
+                (takes..takes + 120 + 10 * commands).contains(&said),
+                "{said} for {takes}"
+            );
+        }
     }
 }

@@ -488,6 +488,8 @@ mod tests {
         assert_eq!(uses("del a b"), [(1, "RM delete"), (2, "RM delete")]);
         assert_eq!(uses("rename a b"), [(1, "RW access delete"), (2, "OW update")]);
         assert_eq!(uses("ping"), []);
+        let both = [(1, "RW access update"), (5, "RW access update")];
+        assert_eq!(uses("cache.set a v tags 1 b"), both);
     }
 
     #[test]

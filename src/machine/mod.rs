@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod args;
+pub mod cached;
 mod commands;
 pub mod effects;
 pub mod entry;
@@ -27,6 +28,8 @@ pub mod snapshot;
 pub mod table;
 pub mod value;
 pub mod waiting;
+
+pub(crate) use commands::session::admit_items;
 
 use args::Args;
 use bytes::Bytes;

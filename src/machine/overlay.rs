@@ -2,9 +2,13 @@
 //!
 //! Several scripts may run on top of each other. For each it is noted which keys it relied on, what they were, and what it wrote:
 //! [`super::effects`] carries that through the log. Pure as the machine is: what a key is comes from whoever asks.
+//!
+//! A script may write no more than one entry of the log holds, and the scratch machine may grow by [`GROWTH`] times that: both are counted as it
+//! goes, so that one that would write for ever is refused there. Copies share what they hold with where they come from until it is changed, so
+//! they take no more than what is stored.
 
 use super::Machine;
-use super::effects::Expected;
+use super::effects::{self, Expected};
 use super::entry::{Command, Millis};
 use super::keyspace::{Call, Slot};
 use super::reply::{CommandError, Reply};
@@ -15,6 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Versions that the scratch machine gives out begin here, far above those of any log.
 const FIRST_REVISION: u64 = 1 << 60;
+
+/// How many times as much as an entry of the log holds what a script writes may take in memory: the name of a key of a few bytes takes some
+/// hundred there. The write that reaches this is the last one, for a few words may say as much as a whole entry (`SETRANGE`, `COPY`).
+pub const GROWTH: usize = 8;
 
 /// Where a key's slot is read from.
 pub type Fetch<'a> = &'a dyn Fn(u8, &[u8]) -> Option<Slot>;
@@ -29,9 +37,19 @@ pub struct Overlay {
     whole: bool,
     /// Whether the copy has the index of owners, which [`Machine::freeze`] leaves out and few scripts need.
     owners: bool,
+    /// What a script may take of an entry of the log, in bytes.
+    log_bytes: usize,
     call: Call,
     touched: BTreeSet<(u8, Bytes)>,
     written: Vec<Command>,
+    /// Bytes of the log that the touched keys take.
+    touched_bytes: usize,
+    /// The same of what is written.
+    written_bytes: usize,
+    /// By how many bytes the script's writes have made the scratch machine grow; less than 0 where they removed more.
+    grown: isize,
+    /// Bytes that all scripts since [`Overlay::reset`] have made it grow by, with the names of the keys that were copied.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -50,34 +68,43 @@ pub struct Outcome {
     pub commands: Vec<Command>,
 }
 
-/// Why a command cannot run here.
+/// Why a command cannot run here, or why nothing can become of what the script has written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeedsAll;
-
-impl Default for Overlay {
-    fn default() -> Self {
-        let mut scratch = Machine::default();
-        scratch.store.restore_counters(0, FIRST_REVISION, 0);
-        Self::of(scratch, false)
-    }
+pub enum Refused {
+    /// The script looks at more than the keys it names, or at more keys than an entry of the log can say, and this is no copy of the whole state.
+    NeedsAll,
+    /// The script has written more than it may.
+    TooMuch,
 }
 
 impl Overlay {
-    fn of(scratch: Machine, whole: bool) -> Self {
+    /// A scratch machine for scripts of which each may take so many bytes of an entry of the log.
+    pub fn new(log_bytes: usize) -> Self {
+        let mut scratch = Machine::default();
+        scratch.store.restore_counters(0, FIRST_REVISION, 0);
+        Self::of(scratch, false, log_bytes)
+    }
+
+    fn of(scratch: Machine, whole: bool, log_bytes: usize) -> Self {
         Self {
             scratch,
             known: BTreeMap::new(),
             whole,
             owners: false,
+            log_bytes,
             call: Call::default(),
             touched: BTreeSet::new(),
             written: Vec::new(),
+            touched_bytes: 0,
+            written_bytes: 0,
+            grown: 0,
+            held: 0,
         }
     }
 
     /// Over a copy of the whole state ([`Machine::freeze`]), for scripts that look at all keys.
-    pub fn over(frozen: Machine) -> Self {
-        Self::of(frozen, true)
+    pub fn over(frozen: Machine, log_bytes: usize) -> Self {
+        Self::of(frozen, true, log_bytes)
     }
 
     /// Forgets every key and takes on these settings: the next script runs on what is fetched anew.
@@ -87,6 +114,7 @@ impl Overlay {
         }
         *self.scratch.store.settings_mut() = settings.clone();
         self.scratch.store.take_events();
+        self.held = 0;
     }
 
     /// A script begins, at this time and with this chance.
@@ -98,6 +126,17 @@ impl Overlay {
         };
         self.touched.clear();
         self.written.clear();
+        (self.touched_bytes, self.written_bytes, self.grown) = (0, 0, 0);
+    }
+
+    /// What a script may take of memory beside what is stored, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.log_bytes.saturating_mul(GROWTH)
+    }
+
+    /// Whether all scripts together hold as much as one of them may: no further one is to run on top of them.
+    pub fn is_full(&self) -> bool {
+        self.held > self.memory_bytes()
     }
 
     /// A key's version where it comes from, which the script then relies on; none where a script before it has changed it.
@@ -113,38 +152,61 @@ impl Overlay {
     /// Runs a command of the script.
     ///
     /// # Errors
-    /// [`NeedsAll`] where it looks at more than the keys it names, and this is no copy of the whole state.
-    pub fn run(&mut self, spec: &Spec, command: Command, fetch: Fetch<'_>) -> Result<Reply, NeedsAll> {
+    /// See [`Refused`]; then the script is not to go on here, and what it wrote is for nobody.
+    pub fn run(&mut self, spec: &Spec, command: Command, fetch: Fetch<'_>) -> Result<Reply, Refused> {
         if !self.whole {
             if looks_at_all(spec, &command.argv) {
-                return Err(NeedsAll);
+                return Err(Refused::NeedsAll);
             }
             for key in spec.keys_of(&command.argv) {
                 self.know(command.db, key, fetch);
+                self.fits()?;
             }
         }
         if self.whole && !self.owners && spec.group == "session" {
             self.scratch.store.index_owners();
             self.owners = true;
         }
-        let before = self.scratch.store.revision();
-        let writes = matches!(spec.run, Run::Write(_));
-        if writes {
-            // The same step that applying the effects takes: the chance of each write is the same there. Reads draw from the same place.
-            self.call.seed = self.call.seed.wrapping_add(1 << 32);
+        if !matches!(spec.run, Run::Write(_)) {
+            let reply = self.scratch.run(command.db, &command.argv, &self.call);
+            self.scratch.store.take_events();
+            return Ok(reply.unwrap_or_else(Reply::Error));
         }
+        if usize::try_from(self.grown).is_ok_and(|grown| grown > self.memory_bytes()) {
+            return Err(Refused::TooMuch);
+        }
+        let (revision, bytes) = (self.scratch.store.revision(), self.scratch.store.bytes());
+        // The same step that applying the effects takes: the chance of each write is the same there. Reads draw from the same place.
+        self.call.seed = self.call.seed.wrapping_add(1 << 32);
         let reply = self.scratch.run(command.db, &command.argv, &self.call);
+        let grown = self.scratch.store.bytes().cast_signed() - bytes.cast_signed();
+        self.grown += grown;
+        self.held = self.held.saturating_add_signed(grown);
         let told = !self.scratch.store.take_events().is_empty();
-        if writes && (self.scratch.store.revision() != before || told) {
+        if self.scratch.store.revision() != revision || told {
+            self.written_bytes += effects::command_bytes(&command);
             self.written.push(command);
-        } else if writes {
+            self.fits()?;
+        } else {
             self.call.seed = self.call.seed.wrapping_sub(1 << 32);
         }
         Ok(reply.unwrap_or_else(Reply::Error))
     }
 
+    /// Whether what the script has written and touched fits into an entry of the log. One that saw all keys need not name them there: it is
+    /// worth to begin anew as such where the names take much of the room.
+    fn fits(&self) -> Result<(), Refused> {
+        if self.written_bytes + self.touched_bytes <= self.log_bytes {
+            Ok(())
+        } else if self.touched_bytes > self.log_bytes / 4 {
+            Err(Refused::NeedsAll)
+        } else {
+            Err(Refused::TooMuch)
+        }
+    }
+
     fn know(&mut self, db: u8, key: &Bytes, fetch: Fetch<'_>) {
-        let place = (db, key.clone());
+        let (place, bytes) = ((db, key.clone()), effects::key_bytes(key));
         if !self.known.contains_key(&place) {
             let slot = fetch(db, key);
             let version = slot.as_ref().map_or(0, |slot| slot.version);
@@ -152,8 +214,11 @@ impl Overlay {
                 self.scratch.store.insert_restored(db, key, slot);
             }
             self.known.insert(place.clone(), Known { version, own: false });
+            self.held += bytes;
         }
-        self.touched.insert(place);
+        if self.touched.insert(place) {
+            self.touched_bytes += bytes;
+        }
     }
 
     /// How many writes the script has made so far.
@@ -212,6 +277,9 @@ mod tests {
     use crate::machine::event::{Event, Waiter};
     use crate::machine::table;
 
+    /// Room for some thousand writes.
+    const LOG_BYTES: usize = 64 << 10;
+
     fn words(text: &str) -> Command {
         Command::new(0, text.split(' ').map(str::to_owned))
     }
@@ -269,7 +337,7 @@ mod tests {
         let mut machine = Machine::default();
         apply(&mut machine, words("SET a 1"));
         apply(&mut machine, words("SET gone 1"));
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(LOG_BYTES);
         overlay.reset(machine.store().settings());
         let (replies, first) = script(
             &mut overlay,
@@ -312,7 +380,7 @@ mod tests {
     fn a_key_changed_meanwhile_is_noticed_even_if_only_read() {
         let mut machine = Machine::default();
         apply(&mut machine, words("SET a 1"));
-        let mut overlay = Overlay::default();
+        let mut overlay = Overlay::new(LOG_BYTES);
         let (_, effects) = script(&mut overlay, &machine, 1, &["GET a", "SET b 1"]);
         apply(&mut machine, words("SET a 2"));
         let events = apply(&mut machine, encode(vec![effects]));
@@ -329,10 +397,86 @@ mod tests {
         apply(&mut machine, words("SET a 1"));
         let dbsize = || words("DBSIZE");
         let spec = table::lookup(&dbsize().argv).unwrap();
-        let mut overlay = Overlay::default();
-        assert_eq!(overlay.run(spec, dbsize(), &|_, _| None), Err(NeedsAll));
-        let mut whole = Overlay::over(machine.freeze());
+        let mut overlay = Overlay::new(LOG_BYTES);
+        assert_eq!(overlay.run(spec, dbsize(), &|_, _| None), Err(Refused::NeedsAll));
+        let mut whole = Overlay::over(machine.freeze(), LOG_BYTES);
         whole.begin(1_000, 1);
         assert_eq!(whole.run(spec, dbsize(), &|_, _| None), Ok(Reply::Integer(1)));
+    }
+
+    /// Runs what this says of each number until it is refused: after how many, and why.
+    fn until_refused(overlay: &mut Overlay, text: impl Fn(usize) -> String) -> (usize, Option<Refused>) {
+        overlay.begin(1_000, 1);
+        for number in 0..LOG_BYTES {
+            let command = words(&text(number));
+            let spec = table::lookup(&command.argv).unwrap();
+            if let Err(refused) = overlay.run(spec, command, &|_, _| None) {
+                return (number, Some(refused));
+            }
+        }
+        (LOG_BYTES, None)
+    }
+
+    fn whole() -> Overlay {
+        Overlay::over(Machine::default().freeze(), LOG_BYTES)
+    }
+
+    #[test]
+    fn what_a_script_writes_is_bounded_while_it_runs() {
+        let (value, key) = (|_| "SET k v".to_owned(), |number| format!("SET k{number} v"));
+        for mut overlay in [Overlay::new(LOG_BYTES), whole()] {
+            let (ran, refused) = until_refused(&mut overlay, value);
+            assert_eq!(refused, Some(Refused::TooMuch));
+            assert!((LOG_BYTES / 50..LOG_BYTES / 25).contains(&ran), "{ran} writes");
+        }
+        // The names of many keys take room as well, but none where all keys are relied on.
+        let (ran, refused) = until_refused(&mut Overlay::new(LOG_BYTES), key);
+        assert_eq!(refused, Some(Refused::NeedsAll));
+        assert!(ran < LOG_BYTES / 50, "{ran} writes");
+        let (more, refused) = until_refused(&mut whole(), key);
+        assert_eq!(refused, Some(Refused::TooMuch));
+        assert!(more > ran && more < LOG_BYTES / 25, "{more} writes");
+    }
+
+    #[test]
+    fn keys_that_are_only_read_are_counted_too_and_all_can_be_read_on_a_copy_of_everything() {
+        let read = |number| format!("GET k{number}");
+        let (ran, refused) = until_refused(&mut Overlay::new(LOG_BYTES), read);
+        assert_eq!(refused, Some(Refused::NeedsAll));
+        assert!(ran < LOG_BYTES / 30, "{ran} reads");
+        assert_eq!(until_refused(&mut whole(), read), (LOG_BYTES, None));
+    }
+
+    #[test]
+    fn memory_is_bounded_also_where_few_words_take_much() {
+        let most = LOG_BYTES * GROWTH;
+        for mut overlay in [Overlay::new(LOG_BYTES), whole()] {
+            let large = |number| format!("SETRANGE k{number} 100000 x");
+            let (ran, refused) = until_refused(&mut overlay, large);
+            assert_eq!((ran, refused), (most / 100_000 + 1, Some(Refused::TooMuch)));
+            assert!(overlay.scratch.store.bytes() < most + 101_000);
+        }
+        // What is removed again counts no more.
+        let mut overlay = Overlay::new(LOG_BYTES);
+        let (ran, refused) = until_refused(&mut overlay, |number| match number % 2 {
+            0 => "SETRANGE k 100000 x".to_owned(),
+            _ => "DEL k".to_owned(),
+        });
+        assert_eq!(refused, Some(Refused::TooMuch));
+        assert!(ran > 10 * GROWTH, "the log is full first: {ran}");
+    }
+
+    #[test]
+    fn scripts_on_top_of_each_other_hold_a_bounded_amount() {
+        let mut overlay = Overlay::new(LOG_BYTES);
+        let (machine, mut scripts) = (Machine::default(), 0);
+        while !overlay.is_full() {
+            let set = format!("SETRANGE k{scripts} 100000 x");
+            script(&mut overlay, &machine, scripts, &[&set]);
+            scripts += 1;
+        }
+        assert_eq!(scripts, (LOG_BYTES * GROWTH / 100_000 + 1) as u64);
+        overlay.reset(machine.store().settings());
+        assert!(!overlay.is_full());
     }
 }

@@ -24,7 +24,7 @@ pub enum Run {
 pub struct Spec {
     /// Upper-case name; `CONTAINER|SUB` for a subcommand with a row of its own.
     pub name: &'static str,
-    /// Arguments in the notation of Redis' documentation. `key` stands for a key.
+    /// Arguments in the notation of Redis' documentation. `key` stands for a key, and so does `tag`.
     pub syntax: &'static str,
     /// What it runs.
     pub run: Run,
@@ -32,7 +32,7 @@ pub struct Spec {
     pub summary: &'static str,
     /// The version of Redis (or `plenary 0.1.0`) that brought it.
     pub since: &'static str,
-    /// `string`, `hash`, `generic`, `connection`, `server`, `session`.
+    /// `string`, `hash`, `generic`, `connection`, `server`, `session`, `cache`.
     pub group: &'static str,
     /// Redis' flags beside `readonly` and `write`, space separated: `denyoom fast`, `noscript loading stale` …
     pub flags: &'static str,
@@ -206,7 +206,7 @@ impl Spec {
         let is_key = |word: &&str| {
             matches!(
                 word.trim_matches(['[', ']', '.']),
-                "key" | "key1" | "key2" | "source" | "destination" | "newkey"
+                "key" | "key1" | "key2" | "source" | "destination" | "newkey" | "tag"
             )
         };
         let base = self.name.split('|').count() as i64;
@@ -225,7 +225,8 @@ impl Spec {
                 (0, 0, 0)
             };
         }
-        if let Some(again) = words.iter().position(|word| word.starts_with("[key")) {
+        let repeats = |word: &&str| word.starts_with("[key") || word.starts_with("[tag");
+        if let Some(again) = words.iter().position(repeats) {
             let step = if words[again].trim_end_matches(']') == "[key"
                 && words.get(again + 1).is_some_and(|word| word.starts_with("value"))
             {
@@ -559,6 +560,9 @@ mod tests {
         assert_eq!(keys("BLMPOP 0 2 a b LEFT"), "a b");
         assert_eq!(keys("SINTERCARD 1 a LIMIT 1"), "a");
         assert_eq!(keys("SINTERCARD 9 a LIMIT 1"), "");
+        assert_eq!(keys("CACHE.SET a TAGS PX 5 TAGS 2 b c FRESH 1"), "a b c");
+        assert_eq!(keys("CACHE.LEASE a 5 TAGS 1 b"), "a b");
+        assert_eq!(keys("CACHE.INVALIDATE a b"), "a b");
     }
 
     #[test]

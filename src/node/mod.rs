@@ -66,7 +66,7 @@ use parking_lot::Mutex;
 use propose::{Courier, Flights, Outbound, Proposer};
 use query::Query;
 #[cfg(feature = "lua")]
-pub use script::{Call, Called, Denial, Kind, Notes, Request, Running};
+pub use script::{Call, Called, Denial, Kind, Notes, Request, Running, Slow, shortened};
 #[cfg(feature = "lua")]
 pub(crate) use script::{script_flags, script_sha};
 use status::{MemberStatus, Status};

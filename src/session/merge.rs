@@ -8,6 +8,9 @@ use bytes::Bytes;
 /// How often a save that merges by a function is tried again because others saved the same items meanwhile.
 pub const MERGE_ATTEMPTS: usize = 16;
 
+/// How a save says that it merges.
+pub(super) const MERGE: &str = "MERGE";
+
 /// What happens to an item that another request has changed since the session was loaded.
 #[derive(Clone, Copy)]
 pub enum Merge<'a> {
@@ -61,7 +64,8 @@ impl Sessions {
         } else {
             "REFUSE"
         };
-        let says = [word("MERGE"), word(how)];
+        let says = [word(MERGE), word(how)];
+        self.place_before_merge(session).await?;
         for _ in 1..MERGE_ATTEMPTS {
             match (self.save_saying(session, &says, false).await, merge) {
                 (Err(SessionError::Conflict { .. }), Merge::With(settle)) => {
@@ -76,6 +80,7 @@ impl Sessions {
         // Saved through this node, so what it has is what came of it, or what came after.
         let local = self.cache.with_freshness(Freshness::Local);
         *session = self.look(&local, &session.id).await?.ok_or(SessionError::Gone)?;
+        self.seal_anew_after_merge(session).await;
         Ok(())
     }
 

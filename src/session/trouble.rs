@@ -31,10 +31,18 @@ pub enum Trouble {
 impl Sessions {
     /// A write, tried again if that was chosen and it is known that it was not applied.
     pub(super) async fn write(&self, argv: Vec<Bytes>) -> Result<Reply, SessionError> {
+        self.retried(|| self.cache.write(argv.clone())).await
+    }
+
+    /// What a write answers, tried again if that was chosen and it is known that it was not applied.
+    pub(super) async fn retried<R, F: Future<Output = Result<R, Error>>>(
+        &self,
+        write: impl Fn() -> F,
+    ) -> Result<R, SessionError> {
         let retry_until = self.retry_until();
         let mut after = RETRY_AFTER;
         loop {
-            match self.cache.write(argv.clone()).await {
+            match write().await {
                 Err(error) if passes(&error) && Instant::now() + after < retry_until => {
                     tokio::time::sleep(after).await;
                     after = (after * 2).min(RETRY_AFTER_MAX);

@@ -1,9 +1,19 @@
-//! What the cluster tests share: free ports, nodes, and waiting for a condition.
+//! What the tests share that start nodes: free ports, nodes, commands, and waiting for a condition. `endpoint.rs`: what a Redis client sees.
 
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(unreachable_pub, reason = "shared by several programs")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "tls")]
+pub mod tls;
+
+#[cfg(feature = "resp")]
+pub mod endpoint;
+
+use bytes::Bytes;
 use plenary::config::Config;
+use plenary::machine::entry::Command;
+use plenary::machine::reply::Reply;
 use plenary::node::Node;
 use std::net::TcpListener;
 use std::path::Path;
@@ -41,18 +51,72 @@ pub fn config(data: &Path, addresses: &[String], which: usize) -> Config {
     config
 }
 
+/// A node by itself that serves.
+pub async fn one(data: &Path) -> Node {
+    one_with(data, |_| {}).await
+}
+
+/// The same with other settings.
+pub async fn one_with(data: &Path, change: impl FnOnce(&mut Config)) -> Node {
+    let mut config = Config::new(data);
+    change(&mut config);
+    let node = Node::start(config).await.expect("a node starts in its folder");
+    node.ready(PATIENCE).await.expect("a node by itself serves");
+    node
+}
+
 /// Three nodes that serve.
 pub async fn three(data: &Path) -> Vec<Node> {
-    let addresses = addresses(3);
+    three_at(data, &addresses(3)).await
+}
+
+/// Three nodes that serve their peers at these addresses.
+pub async fn three_at(data: &Path, addresses: &[String]) -> Vec<Node> {
     let mut nodes = Vec::new();
     for which in 0..3 {
-        let node = Node::start(config(data, &addresses, which)).await;
+        let node = Node::start(config(data, addresses, which)).await;
         nodes.push(node.expect("a node starts in a fresh folder"));
     }
     for node in &nodes {
         node.ready(PATIENCE).await.expect("three nodes form a cluster");
     }
     nodes
+}
+
+/// Stops nodes one after the other.
+pub async fn stop(nodes: &[Node]) {
+    for node in nodes {
+        node.stop().await.expect("a node stops");
+    }
+}
+
+/// Whether a node leads, as far as it knows.
+pub fn leads(node: &Node) -> bool {
+    node.status().leader_id == Some(node.id())
+}
+
+/// The one that leads, and the others.
+pub fn leader_and_others(nodes: &[Node]) -> (Node, Vec<Node>) {
+    let leader = nodes.iter().find(|node| leads(node)).expect("one leads");
+    let others = nodes.iter().filter(|node| node.id() != leader.id());
+    (leader.clone(), others.cloned().collect())
+}
+
+/// Runs a command in database 0, as one group.
+pub async fn run(node: &Node, words: &[&str]) -> Reply {
+    let command = Command::new(0, words.iter().map(|word| (*word).to_owned()));
+    let written = node.write(vec![command]).await.unwrap();
+    written.replies.into_iter().next().unwrap()
+}
+
+/// What a node has of database 0 by itself.
+pub fn read(node: &Node, words: &[&str]) -> Reply {
+    node.read_local(0, &argv(words))
+}
+
+/// Words as a command has them.
+pub fn argv(words: &[&str]) -> Vec<Bytes> {
+    words.iter().map(|word| Bytes::from((*word).to_owned())).collect()
 }
 
 /// Waits for a condition.

@@ -1,6 +1,6 @@
 //! Random commands of every type, valid and not, answered by a machine and by a real Redis: every answer must be the same.
 //!
-//! Once the machine alone, and once a node through its Redis endpoint, with transactions and scripts.
+//! Once the machine alone, and once a node through its Redis endpoint, with transactions and scripts; and streams that grow long.
 //!
 //! Runs where `PLENARY_REDIS_SERVER` names the server. `PLENARY_COMMANDS` says how many commands (a million take minutes; fewer without
 //! it), `PLENARY_SEED` repeats a run. Each file beside this one knows a type; a type is put to the test as soon as the table has its
@@ -22,6 +22,7 @@ mod hash;
 mod hll;
 mod keys;
 mod list;
+mod long_streams;
 #[path = "../oracle/mod.rs"]
 mod oracle;
 mod script;

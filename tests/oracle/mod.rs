@@ -1,6 +1,6 @@
 //! A real Redis to be judged by, and the one way in which its answers and ours are written down.
 //!
-//! Knows no script and no generator: `golden.rs` and `differential.rs` do.
+//! Knows no script and no generator: `golden.rs` and `differential/` do.
 #![allow(
     dead_code,
     unreachable_pub,

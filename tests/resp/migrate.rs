@@ -218,10 +218,7 @@ impl Target {
     /// Who connected, after its `SELECT` was answered.
     async fn accept(&self) -> Client {
         let (stream, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
-        let mut client = Client {
-            stream,
-            input: BytesMut::new(),
-        };
+        let mut client = Client::over(stream);
         assert_eq!(text(&client.reply().await.unwrap()), "SELECT 0");
         client.send(b"+OK\r\n").await;
         client

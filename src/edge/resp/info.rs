@@ -139,9 +139,37 @@ fn clients(fields: &mut Fields, shared: &Shared, _: &Status) {
 
 fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     let (used, resident) = (status.used_bytes, resident_bytes().unwrap_or(status.used_bytes));
-    let peak = shared.peak.of(used);
-    let more = i128::from(resident) - i128::from(used);
-    let ratio = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    used_memory(fields, used, resident, shared.peak.of(used));
+    let system = system_bytes().unwrap_or(0);
+    fields.add("total_system_memory", system);
+    fields.add("total_system_memory_human", human(system));
+    memory_of_scripts(fields, shared);
+    let settings = shared.node.settings();
+    fields.add("maxmemory", settings.maxmemory);
+    fields.add("maxmemory_human", human(settings.maxmemory));
+    fields.add("maxmemory_policy", settings.maxmemory_policy.name());
+    fragmentation(fields, used, resident);
+    fields.zeros(&[
+        "mem_not_counted_for_evict",
+        "mem_replication_backlog",
+        "mem_total_replication_buffers",
+        "mem_clients_slaves",
+    ]);
+    let of_clients: usize = shared.clients.all().iter().map(|client| client.memory()).sum();
+    fields.add("mem_clients_normal", of_clients);
+    fields.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
+    fields.add("mem_allocator", "libc");
+    fields.zeros(&["active_defrag_running"]);
+    let (pending, freed) = shared.node.freed_objects();
+    fields.add("lazyfree_pending_objects", pending);
+    fields.add(
+        "lazyfreed_objects",
+        freed.saturating_sub(shared.stats.freed_before.get()),
+    );
+}
+
+/// What keys and values take as it is counted where they change, and what the process takes of the machine.
+fn used_memory(fields: &mut Fields, used: u64, resident: u64, peak: u64) {
     for (name, bytes) in [
         ("used_memory", used),
         ("used_memory_rss", resident),
@@ -150,25 +178,21 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
         fields.add(name, bytes);
         fields.add(&format!("{name}_human"), human(bytes));
     }
-    fields.add(
-        "used_memory_peak_perc",
-        format_args!("{:.2}%", 100.0 * ratio(used, peak)),
-    );
+    let percent = |part, whole| format!("{:.2}%", 100.0 * ratio(part, whole));
+    fields.add("used_memory_peak_perc", percent(used, peak));
     let empty = Store::bytes_when_empty() as u64;
     let dataset = used.saturating_sub(empty);
     fields.add("used_memory_overhead", empty);
     fields.add("used_memory_startup", empty);
     fields.add("used_memory_dataset", dataset);
-    fields.add(
-        "used_memory_dataset_perc",
-        format_args!("{:.2}%", 100.0 * ratio(dataset, used.saturating_sub(empty))),
-    );
+    fields.add("used_memory_dataset_perc", percent(dataset, dataset));
     fields.add("allocator_allocated", used);
     fields.add("allocator_active", resident);
     fields.add("allocator_resident", resident);
-    let system = system_bytes().unwrap_or(0);
-    fields.add("total_system_memory", system);
-    fields.add("total_system_memory_human", human(system));
+}
+
+/// The texts that the cluster knows. What an engine takes beside them is bounded and not counted.
+fn memory_of_scripts(fields: &mut Fields, shared: &Shared) {
     fields.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
     fields.add("used_memory_lua_human", "0B");
     let (scripts, script_bytes, libraries, functions, library_bytes) = shared.node.view(0, |view| {
@@ -191,41 +215,26 @@ fn memory(fields: &mut Fields, shared: &Shared, status: &Status) {
     let all_scripts = script_bytes + library_bytes;
     fields.add("used_memory_scripts", all_scripts);
     fields.add("used_memory_scripts_human", human(all_scripts as u64));
-    let settings = shared.node.settings();
-    fields.add("maxmemory", settings.maxmemory);
-    fields.add("maxmemory_human", human(settings.maxmemory));
-    fields.add("maxmemory_policy", settings.maxmemory_policy.name());
-    fields.add(
-        "allocator_frag_ratio",
-        format_args!("{:.2}", ratio(resident, used)),
+}
+
+/// How much more the process takes than is counted; nobody asks the allocator.
+fn fragmentation(fields: &mut Fields, used: u64, resident: u64) {
+    let (more, ratio) = (
+        i128::from(resident) - i128::from(used),
+        format!("{:.2}", ratio(resident, used)),
     );
+    fields.add("allocator_frag_ratio", &ratio);
     fields.add("allocator_frag_bytes", more);
     fields.add("allocator_rss_ratio", "1.00");
     fields.add("allocator_rss_bytes", 0);
     fields.add("rss_overhead_ratio", "1.00");
     fields.add("rss_overhead_bytes", 0);
-    fields.add(
-        "mem_fragmentation_ratio",
-        format_args!("{:.2}", ratio(resident, used)),
-    );
+    fields.add("mem_fragmentation_ratio", ratio);
     fields.add("mem_fragmentation_bytes", more);
-    fields.zeros(&[
-        "mem_not_counted_for_evict",
-        "mem_replication_backlog",
-        "mem_total_replication_buffers",
-        "mem_clients_slaves",
-    ]);
-    let of_clients: usize = shared.clients.all().iter().map(|client| client.memory()).sum();
-    fields.add("mem_clients_normal", of_clients);
-    fields.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
-    fields.add("mem_allocator", "libc");
-    fields.zeros(&["active_defrag_running"]);
-    let (pending, freed) = shared.node.freed_objects();
-    fields.add("lazyfree_pending_objects", pending);
-    fields.add(
-        "lazyfreed_objects",
-        freed.saturating_sub(shared.stats.freed_before.get()),
-    );
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
 }
 
 /// The memory of the machine, where the system tells (Linux).

@@ -43,10 +43,15 @@ impl Latency {
         self.threshold_ms.store(threshold, Relaxed);
     }
 
+    /// From when on an event is noted; none: nothing is.
+    pub(super) fn threshold(&self) -> Option<Duration> {
+        let threshold = self.threshold_ms();
+        (threshold > 0).then(|| Duration::from_millis(threshold))
+    }
+
     /// Whether an event that took so long is noted.
     pub(super) fn wants(&self, took: Duration) -> bool {
-        let threshold = self.threshold_ms();
-        threshold > 0 && took.as_millis() >= u128::from(threshold)
+        self.threshold().is_some_and(|threshold| took >= threshold)
     }
 
     /// Notes a command as the kind of event that it is.

@@ -309,6 +309,7 @@ impl Connection {
                 calls: steps.into_iter().map(|step| (step.db, step.call)).collect(),
                 transaction: true,
                 shows: self.caller.shared.monitors.any(),
+                slow_after: self.caller.slow_after(),
                 around: self.caller.brackets(),
             };
             let ran = self.caller.shared.node.script(request).await;
@@ -396,6 +397,7 @@ impl Connection {
                 // The log answers all that was sent to it, or nothing.
                 Part::Node => {
                     let (call, reply) = replies.next().unwrap_or((0, Reply::Nil));
+                    self.caller.note_slow(&notes, call);
                     self.caller.ran(spec, &argv, took, &reply);
                     if script::runs_one(spec) {
                         script = Some(call);

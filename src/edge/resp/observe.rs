@@ -3,10 +3,11 @@
 use super::acl_log::{Context, Reason};
 use super::connection::Caller;
 use super::local::quoted;
+use super::slowlog::redacted;
 use crate::machine::access::Denied;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Spec};
-use crate::node::{Denial, Notes};
+use crate::node::{Denial, Notes, Slow, shortened};
 use bytes::Bytes;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,16 +28,42 @@ impl Caller {
         if matches!(spec.name, "EXEC" | "WAIT" | "WAITAOF" | "PLENARY|WAITFOR") {
             return;
         }
-        let slow = shared.slowlog.wants(took);
-        if slow {
+        if shared.slowlog.wants(took) {
             let (peer, name) = (
                 self.client.peer.to_string(),
                 self.client.shown.lock().name.clone(),
             );
-            shared.slowlog.note(spec, argv, took, unix_seconds(), peer, name);
+            let argv = shortened(&redacted(spec, argv));
+            shared.slowlog.note(argv, took, unix_seconds(), peer, name);
         }
         if shared.latency.wants(took) {
             shared.latency.command(spec, took, unix_seconds());
+        }
+    }
+
+    /// The time from which on a command of a script is to be told, because it is slow.
+    pub(super) fn slow_after(&self) -> Option<Duration> {
+        let thresholds = [self.shared.slowlog.threshold(), self.shared.latency.threshold()];
+        thresholds.into_iter().flatten().min()
+    }
+
+    /// Notes the slow commands that this call of a request ran in its script, before the call itself. As in Redis, they have no client.
+    pub(super) fn note_slow(&self, notes: &Notes, call: usize) {
+        let shared = &self.shared;
+        for Slow { argv, took, .. } in notes.slow.iter().filter(|slow| slow.call == call) {
+            let Ok(spec) = table::lookup(argv) else {
+                continue;
+            };
+            let (took, now) = (*took, unix_seconds());
+            if shared.slowlog.wants(took) {
+                let (nowhere, unnamed) = ("?:0".to_owned(), String::new());
+                shared
+                    .slowlog
+                    .note(redacted(spec, argv), took, now, nowhere, unnamed);
+            }
+            if shared.latency.wants(took) {
+                shared.latency.command(spec, took, now);
+            }
         }
     }
 

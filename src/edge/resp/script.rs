@@ -52,6 +52,7 @@ fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> W
         let call = call(caller, args, by, read_only).await?;
         let request = Request {
             shows: caller.shared.monitors.any(),
+            slow_after: caller.slow_after(),
             around: caller.brackets(),
             ..Request::one(caller.user(), caller.db, call)
         };
@@ -62,6 +63,7 @@ fn run<'a>(caller: &'a mut Caller, args: Args<'a>, by: By, read_only: bool) -> W
         caller.forget_unread(&noted.unwrap_or_default(), &notes);
         let reply = written.replies.into_iter().next().ok_or(CommandError::Syntax)?;
         caller.show_script(&notes, 0);
+        caller.note_slow(&notes, 0);
         caller.counted = is_counted(&notes, &reply);
         Ok(reply)
     })

@@ -11,12 +11,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Arguments that are kept of a command. Redis: 32.
-const MAX_ARGUMENTS: usize = 32;
-
-/// Bytes that are kept of an argument. Redis: 128.
-const MAX_BYTES: usize = 128;
-
 /// What is written in the place of a secret.
 const REDACTED: Bytes = Bytes::from_static(b"(redacted)");
 
@@ -73,22 +67,19 @@ impl Slowlog {
         entries.truncate(usize::try_from(self.max_len()).unwrap_or(usize::MAX));
     }
 
-    /// Whether a command that took so long is noted.
-    pub(super) fn wants(&self, took: Duration) -> bool {
-        u128::try_from(self.threshold_us()).is_ok_and(|threshold| took.as_micros() >= threshold)
+    /// From when on a command is noted; none: nothing is.
+    pub(super) fn threshold(&self) -> Option<Duration> {
+        let micros = u64::try_from(self.threshold_us()).ok()?;
+        Some(Duration::from_micros(micros))
     }
 
-    /// Notes a command.
-    pub(super) fn note(
-        &self,
-        spec: &Spec,
-        argv: &[Bytes],
-        took: Duration,
-        at_seconds: u64,
-        peer: String,
-        name: String,
-    ) {
-        let argv = shortened(redacted(spec, argv));
+    /// Whether a command that took so long is noted.
+    pub(super) fn wants(&self, took: Duration) -> bool {
+        self.threshold().is_some_and(|threshold| took >= threshold)
+    }
+
+    /// Notes a command, which has no secrets in it and is short.
+    pub(super) fn note(&self, argv: Vec<Bytes>, took: Duration, at_seconds: u64, peer: String, name: String) {
         let mut entries = self.entries.lock();
         let id = entries.0;
         entries.0 += 1;
@@ -102,29 +93,6 @@ impl Slowlog {
         });
         self.trim(&mut entries.1);
     }
-}
-
-fn shortened(argv: Vec<Bytes>) -> Vec<Bytes> {
-    let count = argv.len();
-    let shorten = |argument: Bytes| match argument.len().checked_sub(MAX_BYTES) {
-        None | Some(0) => Bytes::copy_from_slice(&argument),
-        Some(more) => [
-            &argument[..MAX_BYTES],
-            format!("... ({more} more bytes)").as_bytes(),
-        ]
-        .concat()
-        .into(),
-    };
-    let most = if count > MAX_ARGUMENTS {
-        MAX_ARGUMENTS - 1
-    } else {
-        count
-    };
-    let mut short: Vec<Bytes> = argv.into_iter().take(most).map(shorten).collect();
-    if count > most {
-        short.push(format!("... ({} more arguments)", count - most).into());
-    }
-    short
 }
 
 /// The command with its secrets taken out: what others may see of it.
@@ -262,18 +230,5 @@ mod tests {
             "acl setuser (redacted) (redacted) (redacted)"
         );
         assert_eq!(shown("set auth secret"), "set auth secret");
-    }
-
-    #[test]
-    fn long_commands_are_shortened() {
-        let many: Vec<Bytes> = (0..34).map(|nth| Bytes::from(format!("{nth}"))).collect();
-        let short = shortened(many);
-        assert_eq!(
-            (short.len(), short[31].as_ref()),
-            (32, &b"... (3 more arguments)"[..])
-        );
-        let long = shortened(vec![Bytes::from(vec![b'A'; 129])]);
-        assert!(long[0].ends_with(b"A... (1 more bytes)"));
-        assert_eq!(shortened(vec![Bytes::from(vec![b'A'; 128])])[0].len(), 128);
     }
 }

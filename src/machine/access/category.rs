@@ -3,7 +3,7 @@
 use crate::machine::table::{self, Run, Spec};
 
 /// The categories in the order in which Redis names them, and ours behind.
-pub const CATEGORIES: [&str; 22] = [
+pub const CATEGORIES: [&str; 23] = [
     "keyspace",
     "read",
     "write",
@@ -26,6 +26,7 @@ pub const CATEGORIES: [&str; 22] = [
     "transaction",
     "scripting",
     "session",
+    "cache",
 ];
 
 /// The categories of a row: those that follow from its group and flags, and those it names.

@@ -2,6 +2,7 @@
 
 mod acl;
 mod bitmap;
+mod cache;
 mod connection;
 mod dump;
 mod expiry;
@@ -15,7 +16,7 @@ mod pubsub;
 mod scan;
 mod script;
 mod server;
-mod session;
+pub(super) mod session;
 mod session_lock;
 mod session_owner;
 mod set;
@@ -57,6 +58,7 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("session", session::COMMANDS),
     ("session", session_lock::COMMANDS),
     ("session", session_owner::COMMANDS),
+    ("cache", cache::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),

@@ -590,14 +590,31 @@ fn ends<'a>(
 fn pairs<'a>(args: &mut Args<'a>) -> Result<&'a [[Bytes; 2]], CommandError> {
     let (pairs, _) = counted(args, 2)?.as_chunks();
     for [name, value] in pairs {
-        if name.len() > ITEM_NAME_BYTES_MAX {
-            return Err(over("an item's name is", ITEM_NAME_BYTES_MAX, "bytes"));
-        }
-        if value.len() > ITEM_BYTES_MAX {
-            return Err(over("an item is", ITEM_BYTES_MAX, "bytes"));
-        }
+        admit_item(name, value)?;
     }
     Ok(pairs)
+}
+
+/// Refuses the items that `SESSION.CREATE` would refuse, for whoever must know before it is run.
+pub(crate) fn admit_items<'a>(
+    items: impl Iterator<Item = (&'a Bytes, &'a Bytes)>,
+) -> Result<(), CommandError> {
+    let mut session = Session::default();
+    for (name, value) in items {
+        admit_item(name, value)?;
+        session.items.set(name, value, 1);
+    }
+    admit(&session)
+}
+
+fn admit_item(name: &Bytes, value: &Bytes) -> Result<(), CommandError> {
+    if name.len() > ITEM_NAME_BYTES_MAX {
+        return Err(over("an item's name is", ITEM_NAME_BYTES_MAX, "bytes"));
+    }
+    if value.len() > ITEM_BYTES_MAX {
+        return Err(over("an item is", ITEM_BYTES_MAX, "bytes"));
+    }
+    Ok(())
 }
 
 /// Refuses a session that would be too large.

@@ -1,13 +1,15 @@
 //! What a running script may ask of the world: commands on the scratch machine, the time, its database.
 
 use super::engine::{Host, Signals};
+use super::evaluator::Control;
 use super::notes::Notes;
+use super::request::Request;
 use crate::machine::access::{Denied, User};
 use crate::machine::args::{Args, integer};
 use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::Watch;
 use crate::machine::keyspace::DATABASES;
-use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay};
+use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay, Refused};
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
 use crate::node::fellows::NO_REPLICAS;
@@ -21,13 +23,15 @@ use std::time::{Duration, Instant};
 /// How long `DEBUG SLEEP` sleeps before it looks whether the script is to end.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Why a run is given up, to be begun again elsewhere or otherwise. What it did so far counts for nothing.
+/// Why a run is given up. What it did so far counts for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GivenUp {
-    /// It looks at more than the keys it names.
+    /// It looks at more than the keys it names: to be begun again on a copy of everything.
     NeedsAll,
-    /// It writes, and here it may not.
+    /// It writes, and here it may not: to be begun again elsewhere.
     Writes,
+    /// It writes or answers more than there is room for, here or elsewhere.
+    TooMuch,
 }
 
 /// The world of one run.
@@ -61,9 +65,51 @@ pub(super) struct Desk<'a> {
     pub(super) notes: Notes,
     /// Whether its commands are to be shown.
     pub(super) shows: bool,
+    /// Those that take so long are to be told.
+    pub(super) slow_after: Option<Duration>,
 }
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
+    /// The world of a request, before its first call.
+    pub(super) fn new(
+        overlay: &'a mut Overlay,
+        state: &'a State,
+        control: &Control,
+        request: &Request,
+        now: Millis,
+        until: Instant,
+        may_write: bool,
+    ) -> Self {
+        let busy_after = match control.busy_after_ms.load(Ordering::Relaxed) {
+            0 => Duration::MAX,
+            milliseconds => Duration::from_millis(milliseconds),
+        };
+        let user = {
+            let machine = state.machine().read();
+            machine.store().access().user(&request.user).cloned()
+        };
+        Self {
+            overlay,
+            state,
+            now,
+            db: 0,
+            read_only: false,
+            allow_all: control.allow_all.load(Ordering::Relaxed),
+            busy_after,
+            until,
+            may_write,
+            given_up: None,
+            out_of_memory: false,
+            alone: false,
+            signals: Arc::default(),
+            user,
+            call: 0,
+            notes: Notes::default(),
+            shows: request.shows,
+            slow_after: request.slow_after,
+        }
+    }
+
     /// Runs a command as part of a transaction, or a script's call after its checks.
     pub(super) fn command(&mut self, spec: &Spec, argv: &[Bytes]) -> Reply {
         if matches!(spec.run, Run::Local) {
@@ -80,7 +126,8 @@ impl Desk<'_> {
         let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).find(key).cloned();
         match self.overlay.run(spec, command, &fetch) {
             Ok(reply) => reply,
-            Err(_) => self.give_up(GivenUp::NeedsAll),
+            Err(Refused::NeedsAll) => self.give_up(GivenUp::NeedsAll),
+            Err(Refused::TooMuch) => self.give_up(GivenUp::TooMuch),
         }
     }
 
@@ -102,7 +149,7 @@ impl Desk<'_> {
     }
 
     /// Stops the run so that the script cannot go on: its outcome is thrown away.
-    fn give_up(&mut self, why: GivenUp) -> Reply {
+    pub(super) fn give_up(&mut self, why: GivenUp) -> Reply {
         self.given_up.get_or_insert(why);
         self.signals.kill.store(true, Ordering::Relaxed);
         Reply::Error(CommandError::text("ERR this run is given up"))
@@ -266,7 +313,11 @@ impl Host for Desk<'_> {
             None => self.command(spec, argv),
         };
         if self.given_up.is_none() {
-            self.notes.ran(spec, began.elapsed(), &reply);
+            let took = began.elapsed();
+            self.notes.ran(spec, took, &reply);
+            if self.slow_after.is_some_and(|slow| took >= slow) {
+                self.notes.slow(self.call, argv, took);
+            }
             if self.shows {
                 self.notes.show(self.call, db, argv);
             }

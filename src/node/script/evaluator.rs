@@ -11,7 +11,7 @@ use super::request::{Call, Request};
 use super::{Outbound, Verdict};
 use crate::config::REDIS_VERSION;
 use crate::machine::effects::{self, Effects, Expected};
-use crate::machine::entry::{self, Command, Millis, Origin};
+use crate::machine::entry::{self, Millis, Origin};
 use crate::machine::event::{Event, Waiter};
 use crate::machine::overlay::{Outcome, Overlay};
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
@@ -52,6 +52,11 @@ const ALONE_ENDS_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a script that must run alone waits for what is proposed before it, while no other script runs.
 const ALONE_WAITS: Duration = Duration::from_secs(1);
+
+/// What is answered where a script writes or answers more than there is room for.
+const TOO_MUCH: CommandError = CommandError::text(
+    "ERR Script ended: what it writes, with its answer, is more than an entry of the log holds (command_bytes)",
+);
 
 /// Where a request is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,11 +280,24 @@ impl Evaluator {
                     .try_into()
                     .expect("4 bytes"),
             );
-            match Engine::new(engine::Limits::new(REDIS_VERSION, seed)) {
-                Ok(engine) => Thread::new(engine, state, outbound, runtime, followed, back, command_bytes)
-                    .run(&messages),
-                Err(error) => tracing::error!(%error, "scripts cannot run on this node"),
-            }
+            let engine = match Engine::new(engine::Limits::new(REDIS_VERSION, seed)) {
+                Ok(engine) => engine,
+                Err(error) => return tracing::error!(%error, "scripts cannot run on this node"),
+            };
+            let thread = Thread {
+                engine,
+                state,
+                outbound,
+                runtime,
+                control: followed,
+                sender: back,
+                command_bytes,
+                overlay: Overlay::new(command_bytes),
+                queue: VecDeque::new(),
+                under_way: BTreeMap::new(),
+                batches: 0,
+            };
+            thread.run(&messages);
         };
         let thread = std::thread::Builder::new().name("plenary-scripts".to_owned());
         if let Err(error) = thread.stack_size(engine::STACK_BYTES).spawn(work) {
@@ -384,31 +402,6 @@ struct Thread {
 }
 
 impl Thread {
-    #[allow(clippy::too_many_arguments, reason = "called once, from the line above")]
-    fn new(
-        engine: Engine,
-        state: State,
-        outbound: Outbound,
-        runtime: tokio::runtime::Handle,
-        control: Arc<Control>,
-        sender: mpsc::Sender<Message>,
-        command_bytes: usize,
-    ) -> Self {
-        Self {
-            engine,
-            state,
-            outbound,
-            runtime,
-            control,
-            sender,
-            command_bytes,
-            overlay: Overlay::default(),
-            queue: VecDeque::new(),
-            under_way: BTreeMap::new(),
-            batches: 0,
-        }
-    }
-
     /// Until it is told to stop.
     fn run(mut self, messages: &mpsc::Receiver<Message>) {
         while let Ok(first) = messages.recv() {
@@ -426,6 +419,10 @@ impl Thread {
                 if !self.step() {
                     break;
                 }
+            }
+            // Nothing is to be done now: no more is kept than the next script may need.
+            if self.overlay.is_full() {
+                self.overlay = Overlay::new(self.command_bytes);
             }
         }
     }
@@ -521,22 +518,23 @@ impl Thread {
                     }
                     if let Some(index) = self.read_only_at(&outcome, at) {
                         job.answer_directly(reply, index);
+                        if self.overlay.is_full() {
+                            break;
+                        }
                         continue;
                     }
-                    let written: usize = outcome.commands.iter().map(Command::encoded_len).sum();
-                    let size = written + reply.to_bytes().len();
+                    let of_it = effects_of(&job, at, seed, None, outcome, reply);
+                    let size = of_it.bytes();
                     if size > self.command_bytes {
-                        const LARGE: CommandError = CommandError::text(
-                            "ERR what the script writes is too large for one entry of the log",
-                        );
-                        job.answer_directly(Reply::Error(LARGE), 0);
+                        let too_much = too_much(&job.request);
+                        job.answer_directly(too_much, 0);
                         break;
                     }
                     bytes += size;
                     keys.extend(touched);
-                    effects.push(effects_of(&job, at, seed, None, outcome, reply));
+                    effects.push(of_it);
                     batch.push(job);
-                    if bytes > self.command_bytes / 2 {
+                    if bytes > self.command_bytes / 2 || self.overlay.is_full() {
                         break;
                     }
                 }
@@ -648,7 +646,7 @@ impl Thread {
             let machine = self.state.machine().read();
             (machine.freeze(), machine.store().revision())
         };
-        let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen));
+        let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen, self.command_bytes));
         let (at, seed) = (self.outbound.clock.now(), self.outbound.clock.chance());
         let evaluation = self.evaluate(&mut job, at, seed, ALONE_ENDS_AFTER, true);
         self.overlay = scratch;
@@ -668,8 +666,12 @@ impl Thread {
             job.answer_directly(reply, index);
             return true;
         }
-        job.answer_proposed();
         let effects = effects_of(&job, at, seed, Some(revision), outcome, reply);
+        if effects.bytes() > self.command_bytes {
+            job.answer_directly(too_much(&job.request), 0);
+            return true;
+        }
+        job.answer_proposed();
         let group = entry::encode(Origin::default(), &[effects::encode(vec![effects])]);
         if let Some(why) = self
             .runtime
@@ -697,7 +699,7 @@ impl Thread {
             }
             // Neither another index nor the leader would let it run for longer.
             Evaluation::Ended(reply) => return job.answer_directly(reply, 0),
-            Evaluation::GivenUp(GivenUp::NeedsAll) | Evaluation::TooEarly => {}
+            Evaluation::GivenUp(_) | Evaluation::TooEarly => {}
         }
         let (frozen, index) = {
             let applied = self.state.applied();
@@ -705,7 +707,7 @@ impl Thread {
             let index = *applied.borrow();
             (machine.freeze(), index)
         };
-        let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen));
+        let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen, self.command_bytes));
         let evaluation = self.evaluate(&mut job, at, seed, ENDS_AFTER, false);
         self.overlay = scratch;
         match evaluation {
@@ -724,104 +726,31 @@ impl Thread {
         ends_after: Duration,
         may_write: bool,
     ) -> Evaluation {
-        let out_of_memory = self.state.fullness().is_out_of_memory();
-        let calls = &job.request.calls;
-        if out_of_memory
-            && job.request.transaction
-            && calls.iter().any(|(_, call)| needs_memory(&self.state, call))
-        {
-            let refusal = format!("EXECABORT Transaction discarded because of: {OUT_OF_MEMORY}");
-            let refusal = Reply::Error(CommandError::Other(refusal.into()));
-            return Evaluation::Done(refusal, Outcome::default());
+        let request = &job.request;
+        if self.state.fullness().is_out_of_memory() && request.transaction {
+            let needs = |(_, call): &(u8, Call)| needs_memory(&self.state, call);
+            if request.calls.iter().any(needs) {
+                return Evaluation::Done(aborted(&OUT_OF_MEMORY), Outcome::default());
+            }
         }
-        let alone = self.outbound.fellows.lack();
         self.overlay.begin(at, seed);
-        let control = self.control.clone();
-        let busy_after = match control.busy_after_ms.load(Ordering::Relaxed) {
-            0 => Duration::MAX,
-            milliseconds => Duration::from_millis(milliseconds),
+        let until = Instant::now() + ends_after;
+        let (state, control) = (&self.state, &self.control);
+        let mut desk = Desk::new(&mut self.overlay, state, control, request, at, until, may_write);
+        desk.alone = self.outbound.fellows.lack();
+        let unchanged = desk.watches_hold(&request.watches);
+        let (replies, ended) = match unchanged {
+            Some(true) => run_all(&mut self.engine, &mut desk, control, request),
+            Some(false) | None => (Vec::new(), false),
         };
-        let user = self
-            .state
-            .machine()
-            .read()
-            .store()
-            .access()
-            .user(&job.request.user)
-            .cloned();
-        let mut desk = Desk {
-            overlay: &mut self.overlay,
-            state: &self.state,
-            now: at,
-            db: 0,
-            read_only: false,
-            allow_all: control.allow_all.load(Ordering::Relaxed),
-            busy_after,
-            until: Instant::now() + ends_after,
-            may_write,
-            given_up: None,
-            out_of_memory,
-            alone,
-            signals: Arc::default(),
-            user,
-            call: 0,
-            notes: Notes::default(),
-            shows: job.request.shows,
-        };
-        let unchanged = desk.watches_hold(&job.request.watches);
-        let (mut replies, mut ended) = (Vec::new(), false);
-        for (number, (db, call)) in job.request.calls.iter().enumerate() {
-            if unchanged != Some(true) {
-                break;
-            }
-            desk.db = *db;
-            desk.call = number;
-            let allowed = declared(&self.state, call).is_some_and(|flags| flags.allow_oom);
-            desk.out_of_memory = out_of_memory && !allowed;
-            if out_of_memory && !job.request.transaction && needs_memory(&self.state, call) {
-                replies.push(Reply::Error(OUT_OF_MEMORY));
-                break;
-            }
-            // As in Redis, one that says what it does is asked at its beginning.
-            if alone && declared(&self.state, call).is_some_and(|flags| !flags.no_writes) {
-                replies.push(Reply::Error(NO_REPLICAS));
-                continue;
-            }
-            desk.signals = control.begin(&job.request, number);
-            let written = desk.overlay.writes();
-            replies.push(run(&mut self.engine, &mut desk, call));
-            control.done();
-            if desk.given_up.is_some() {
-                break;
-            }
-            // A transaction goes on behind a script that was ended before it wrote: as in Redis, which ends no other.
-            ended = desk.signals.ended.load(Ordering::Relaxed)
-                && (!job.request.transaction
-                    || desk.overlay.writes() > written
-                    || Instant::now() >= desk.until);
-            if ended {
-                break;
-            }
-        }
         job.notes = desk.notes;
         match (desk.given_up, unchanged) {
+            (Some(GivenUp::TooMuch), _) => Evaluation::Ended(too_much(request)),
             (Some(why), _) => Evaluation::GivenUp(why),
             (None, None) => Evaluation::TooEarly,
             (None, Some(false)) => Evaluation::Done(Reply::NilArray, self.overlay.finish()),
             (None, Some(true)) => {
-                let reply = match replies.pop() {
-                    Some(Reply::Error(why)) if ended && job.request.transaction => {
-                        let why = why.to_string();
-                        let why = why.strip_prefix("ERR ").unwrap_or(&why);
-                        let text = format!("EXECABORT Transaction discarded because of: {why}");
-                        Reply::Error(CommandError::Other(text.into()))
-                    }
-                    last if job.request.transaction => {
-                        replies.extend(last);
-                        Reply::Array(replies)
-                    }
-                    last => last.unwrap_or(Reply::Nil),
-                };
+                let reply = answer_of(request, replies, ended);
                 if ended {
                     Evaluation::Ended(reply)
                 } else {
@@ -830,6 +759,78 @@ impl Thread {
             }
         }
     }
+}
+
+/// Runs the calls of a request in their order: what each answers, and whether the last of them was ended, and the request with it.
+fn run_all(
+    engine: &mut Engine,
+    desk: &mut Desk<'_>,
+    control: &Control,
+    request: &Arc<Request>,
+) -> (Vec<Reply>, bool) {
+    let out_of_memory = desk.state.fullness().is_out_of_memory();
+    let (mut replies, mut bytes) = (Vec::new(), 0);
+    for (number, (db, call)) in request.calls.iter().enumerate() {
+        desk.db = *db;
+        desk.call = number;
+        let allowed = declared(desk.state, call).is_some_and(|flags| flags.allow_oom);
+        desk.out_of_memory = out_of_memory && !allowed;
+        if out_of_memory && !request.transaction && needs_memory(desk.state, call) {
+            replies.push(Reply::Error(OUT_OF_MEMORY));
+            break;
+        }
+        // As in Redis, one that says what it does is asked at its beginning.
+        if desk.alone && declared(desk.state, call).is_some_and(|flags| !flags.no_writes) {
+            replies.push(Reply::Error(NO_REPLICAS));
+            continue;
+        }
+        desk.signals = control.begin(request, number);
+        let written = desk.overlay.writes();
+        let reply = run(engine, desk, call);
+        control.done();
+        if request.transaction {
+            bytes += reply.to_bytes().len();
+            if bytes > desk.overlay.memory_bytes() {
+                desk.give_up(GivenUp::TooMuch);
+            }
+        }
+        replies.push(reply);
+        if desk.given_up.is_some() {
+            break;
+        }
+        // A transaction goes on behind a script that was ended before it wrote: as in Redis, which ends no other.
+        let ended = desk.signals.ended.load(Ordering::Relaxed)
+            && (!request.transaction || desk.overlay.writes() > written || Instant::now() >= desk.until);
+        if ended {
+            return (replies, true);
+        }
+    }
+    (replies, false)
+}
+
+/// What a request answers whose calls answered this, and whose last one was perhaps ended.
+fn answer_of(request: &Request, mut replies: Vec<Reply>, ended: bool) -> Reply {
+    match replies.pop() {
+        Some(Reply::Error(why)) if ended && request.transaction => aborted(&why),
+        last if request.transaction => {
+            replies.extend(last);
+            Reply::Array(replies)
+        }
+        last => last.unwrap_or(Reply::Nil),
+    }
+}
+
+/// What a request answers that writes or answers too much.
+fn too_much(request: &Request) -> Reply {
+    answer_of(request, vec![Reply::Error(TOO_MUCH)], true)
+}
+
+/// What a transaction answers that came to nothing for this.
+fn aborted(why: &CommandError) -> Reply {
+    let why = why.to_string();
+    let why = why.strip_prefix("ERR ").unwrap_or(&why);
+    let text = format!("EXECABORT Transaction discarded because of: {why}");
+    Reply::Error(CommandError::Other(text.into()))
 }
 
 /// Whether a call is refused as a whole where memory is full: a command that may need more, or a script that does not declare otherwise.

@@ -30,7 +30,7 @@ pub(crate) mod probe;
 mod request;
 
 pub use crate::raft::client::{Kind, Running};
-pub use notes::{Called, Denial, Notes};
+pub use notes::{Called, Denial, Notes, Slow, shortened};
 pub use request::{Call, Request};
 
 /// What a script's first line says of it.
@@ -53,6 +53,7 @@ use evaluator::{Evaluator, Job, Place};
 use futures::FutureExt;
 use lane::Lane;
 use parking_lot::Mutex;
+use request::Sender;
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
@@ -280,8 +281,11 @@ impl Scripts {
 
     async fn ask_peer(&self, leader: u64, address: &str, request: &Request, number: u64) -> Verdict {
         let (node, start) = self.own;
-        let finished = self.hearing.first_asked().unwrap_or(number);
-        let bytes = request.to_bytes(Waiter { node, start, number }, finished);
+        let bytes = request.to_bytes(Sender {
+            caller: Waiter { node, start, number },
+            finished: self.hearing.first_asked().unwrap_or(number),
+            seen: *self.applied.borrow(),
+        });
         let lane = {
             let mut lane = self.lane.lock();
             match &*lane {
@@ -305,13 +309,19 @@ impl Scripts {
     /// Evaluates what another node asks this leader for.
     pub(super) async fn evaluate_for(&self, from: u64, bytes: &Bytes) -> Verdict {
         match Request::from_bytes(bytes) {
-            Some((caller, _, _)) if caller.node != from => {
+            Some((sender, _)) if sender.caller.node != from => {
                 Verdict::Refused("a script that another node asks for".to_owned())
             }
             Some(_) if self.outbound.replica.state().role != Role::Leader => {
                 Verdict::Refused("this node does not lead".to_owned())
             }
-            Some((caller, finished, request)) => {
+            Some((sender, request)) => {
+                // What is committed may be applied, and answered, there before it is applied here.
+                let deadline = Instant::now() + self.timing.write_deadline;
+                if let Err(error) = self.wait_for(sender.seen, deadline).await {
+                    return Verdict::Refused(error.to_string());
+                }
+                let Sender { caller, finished, .. } = sender;
                 self.evaluate(Job::new(caller, finished, Arc::new(request), Place::Leader))
                     .await
             }
@@ -464,5 +474,57 @@ fn unknown(began: Instant) -> Error {
     Error::Unknown {
         waited: began.elapsed(),
         why: "no majority has confirmed what the script wrote".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::machine::entry::Command;
+    use crate::node::Node;
+
+    /// A follower may have applied, and answered, what its leader has committed and not applied yet.
+    #[tokio::test]
+    async fn a_leader_runs_a_script_on_nothing_older_than_what_its_caller_has_seen() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = Node::start(Config::new(folder.path())).await.expect("it starts");
+        node.ready(Duration::from_secs(30)).await.expect("it serves");
+        let scripts = &node.inner.scripts;
+        let asked = |number, seen| {
+            let get = Call::Script {
+                text: "return redis.call('GET', KEYS[1])".into(),
+                keys: vec!["k".into()],
+                args: Vec::new(),
+                read_only: false,
+            };
+            Request::one("default".into(), 0, get).to_bytes(Sender {
+                caller: Waiter {
+                    node: 7,
+                    start: 1,
+                    number,
+                },
+                finished: number,
+                seen,
+            })
+        };
+        let applied = *scripts.applied.borrow();
+        let (of_later, of_now) = (asked(1, applied + 10), asked(2, applied));
+        let mut later = pin!(scripts.evaluate_for(7, &of_later));
+        assert!(later.as_mut().now_or_never().is_none());
+        // Whatever was handed to the thread before this one has been evaluated when this one is answered.
+        let now = scripts.evaluate_for(7, &of_now).await;
+        assert!(matches!(now, Verdict::Direct(Reply::Nil, ..)), "{now:?}");
+        for _ in 0..20 {
+            let set = Command::new(0, ["SET", "k", "v"].map(Bytes::from));
+            node.write(vec![set]).await.expect("it writes");
+        }
+        let later = later.await;
+        let Verdict::Direct(reply, index, _) = &later else {
+            panic!("{later:?}");
+        };
+        assert_eq!(*reply, Reply::bulk("v"));
+        assert!(*index >= applied + 10);
+        node.stop().await.expect("it stops");
     }
 }

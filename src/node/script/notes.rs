@@ -6,6 +6,7 @@ use crate::machine::entry::{self, Command, Origin};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Spec};
 use bytes::Bytes;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Errors that are told apart; what goes beyond is counted with the others of its first word.
@@ -21,6 +22,15 @@ const DENIALS: usize = 16;
 const SHOWN: usize = 1_024;
 const SHOWN_BYTES: usize = 256 << 10;
 
+/// Slow commands that are told of one request, the last ones.
+const SLOW: usize = 128;
+
+/// Arguments that are kept of a slow command. Redis: 32.
+const SLOW_ARGUMENTS: usize = 32;
+
+/// Bytes that are kept of such an argument. Redis: 128.
+const SLOW_ARGUMENT_BYTES: usize = 128;
+
 /// What one request did.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
@@ -33,6 +43,41 @@ pub struct Notes {
     /// The commands it ran, with the number of the call of the request that ran each: where somebody looks on.
     pub shown: Vec<(usize, Command)>,
     shown_bytes: usize,
+    /// The commands it ran that took long, in order.
+    pub slow: VecDeque<Slow>,
+}
+
+/// A command of a script that took long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// The number of the call of the request that ran it.
+    pub call: usize,
+    /// The command, [`shortened`].
+    pub argv: Vec<Bytes>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What is kept of a slow command: its first arguments, and their first bytes.
+pub fn shortened(argv: &[Bytes]) -> Vec<Bytes> {
+    let shorten = |argument: &Bytes| match argument.len().checked_sub(SLOW_ARGUMENT_BYTES) {
+        None | Some(0) => Bytes::copy_from_slice(argument),
+        Some(more) => [
+            &argument[..SLOW_ARGUMENT_BYTES],
+            format!("... ({more} more bytes)").as_bytes(),
+        ]
+        .concat()
+        .into(),
+    };
+    let most = match argv.len() {
+        count if count > SLOW_ARGUMENTS => SLOW_ARGUMENTS - 1,
+        count => count,
+    };
+    let mut short: Vec<Bytes> = argv[..most].iter().map(shorten).collect();
+    if argv.len() > most {
+        short.push(format!("... ({} more arguments)", argv.len() - most).into());
+    }
+    short
 }
 
 /// What became of the calls of one command.
@@ -144,6 +189,15 @@ impl Notes {
         }
     }
 
+    /// A command that took long; of too many the first are dropped.
+    pub(super) fn slow(&mut self, call: usize, argv: &[Bytes], took: Duration) {
+        if self.slow.len() >= SLOW {
+            self.slow.pop_front();
+        }
+        let argv = shortened(argv);
+        self.slow.push_back(Slow { call, argv, took });
+    }
+
     /// Its bytes between nodes: those of a group whose commands are its parts. Nothing for nothing.
     pub(crate) fn to_bytes(&self) -> Bytes {
         if self.is_empty() {
@@ -174,6 +228,11 @@ impl Notes {
             let mut argv = vec![word(b"shown"), number(*call as u64)];
             argv.extend(command.argv.iter().cloned());
             parts.push(Command { db: command.db, argv });
+        }
+        for Slow { call, argv, took } in &self.slow {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            let head = [word(b"slow"), number(*call as u64), number(nanos)];
+            parts.push(Command::new(0, head.into_iter().chain(argv.iter().cloned())));
         }
         entry::encode(Origin::default(), &parts)
     }
@@ -222,6 +281,11 @@ impl Notes {
                 let call = usize::try_from(number(call)?).ok()?;
                 self.shown.push((call, Command { db, argv }));
             }
+            (b"slow", [call, nanos, argv @ ..]) => self.slow.push_back(Slow {
+                call: usize::try_from(number(call)?).ok()?,
+                argv: argv.to_vec(),
+                took: Duration::from_nanos(number(nanos)?),
+            }),
             _ => {}
         }
         Some(())
@@ -253,6 +317,7 @@ mod tests {
         notes.denied(Denied::Key(1), set, &words("SET k v"));
         notes.denied(Denied::Command, set, &words("SET k v"));
         notes.show(3, 2, &words("GET k"));
+        notes.slow(3, &words("GET k"), Duration::from_nanos(7));
         let told = Notes::from_bytes(&notes.to_bytes());
         let counts: Vec<_> = told
             .calls
@@ -274,6 +339,7 @@ mod tests {
             (&told.denials[0].object[..], &told.denials[1].object[..]),
             (&b"k"[..], &b"set"[..])
         );
+        assert_eq!(told.slow, notes.slow);
         let (call, command) = &told.shown[0];
         assert_eq!((*call, command.db, &command.argv), (3, 2, &words("GET k")));
         assert!(told.has_counted("ERR no script: abc, on @user_script:1."));
@@ -287,8 +353,24 @@ mod tests {
             notes.rejected(None, &CommandError::Other(format!("E{number} text").into()));
             notes.denied(Denied::Command, table::by_name("GET").expect("a command"), &[]);
             notes.show(0, 0, &words("GET k"));
+            notes.slow(number, &words(&"x".repeat(1_000)), Duration::ZERO);
         }
         assert_eq!(notes.errors.len(), ERRORS + ERROR_KINDS);
         assert_eq!((notes.denials.len(), notes.shown.len()), (DENIALS, SHOWN));
+        assert_eq!((notes.slow.len(), notes.slow[0].call), (SLOW, 10_000 - SLOW));
+        assert!(notes.slow[0].argv[0].len() < 160);
+    }
+
+    #[test]
+    fn long_commands_are_shortened() {
+        let many: Vec<Bytes> = (0..34).map(|nth| Bytes::from(format!("{nth}"))).collect();
+        let short = shortened(&many);
+        assert_eq!(
+            (short.len(), short[31].as_ref()),
+            (32, &b"... (3 more arguments)"[..])
+        );
+        let long = shortened(&[Bytes::from(vec![b'A'; 129])]);
+        assert!(long[0].ends_with(b"A... (1 more bytes)"));
+        assert_eq!(shortened(&[Bytes::from(vec![b'A'; 128])])[0].len(), 128);
     }
 }

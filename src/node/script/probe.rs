@@ -1,21 +1,25 @@
 //! Scripts without a node, for `fuzz/`: run on a machine that is given, each `redis.call` on a scratch machine, as on a leader. Knows neither
 //! users nor what a connection has. No part of the public face.
 
-use super::engine::{self, Engine, Host, Limits, Run};
+use super::engine::{self, Engine, Host, Limits, Run, Signals};
 use crate::config::REDIS_VERSION;
 use crate::machine::Machine;
 use crate::machine::effects::{self, Effects};
 use crate::machine::entry::{Command, Millis};
 use crate::machine::event::Waiter;
-use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay};
+use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay, Refused};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table;
 use bytes::Bytes;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Functions of a library that are called, at most.
 const FUNCTIONS: usize = 8;
+
+/// What a script may take of an entry of the log.
+const LOG_BYTES: usize = 1 << 20;
 
 /// Where the chance of what scripts call comes from.
 const SEED: u64 = 1;
@@ -43,26 +47,26 @@ impl ScriptProbe {
         };
         Ok(Self {
             engine: Engine::new(limits)?,
-            overlay: Overlay::default(),
+            overlay: Overlay::new(LOG_BYTES),
             ends_after,
         })
     }
 
-    /// What a script comes to, or each function of a library, as the command for the log; none where its time was over first.
+    /// What a script comes to, or each function of a library, as the command for the log; none where its time was over first, or it wrote too much.
     pub fn evaluate(&mut self, machine: &Machine, at: Millis, text: &[u8]) -> Option<Command> {
         self.overlay.reset(machine.store().settings());
         let mut revision = None;
         let mut replies = self.run(machine, at, text);
-        if replies.is_none() {
+        if replies == Err(Refused::NeedsAll) {
             revision = Some(machine.store().revision());
-            self.overlay = Overlay::over(machine.freeze());
+            self.overlay = Overlay::over(machine.freeze(), LOG_BYTES);
             replies = self.run(machine, at, text);
         }
         let outcome = self.overlay.finish();
         if revision.is_some() {
-            self.overlay = Overlay::default();
+            self.overlay = Overlay::new(LOG_BYTES);
         }
-        let replies = replies?;
+        let replies = replies.ok()?;
         if replies.iter().any(is_out_of_time) {
             return None;
         }
@@ -82,14 +86,15 @@ impl ScriptProbe {
         }]))
     }
 
-    /// The answers; none if one looks at more than the keys it names and this is no copy of the whole state.
-    fn run(&mut self, machine: &Machine, at: Millis, text: &[u8]) -> Option<Vec<Reply>> {
+    /// The answers, or why one could not go on.
+    fn run(&mut self, machine: &Machine, at: Millis, text: &[u8]) -> Result<Vec<Reply>, Refused> {
         let words = |words: [&'static [u8]; 2]| words.map(Bytes::from_static);
         let (keys, args) = (words([b"k1", b"k2"]), words([b"a1", b"2"]));
+        let signals = Arc::<Signals>::default();
         let run = Run {
             keys: &keys,
             args: &args,
-            signals: Arc::default(),
+            signals: signals.clone(),
             busy_after: Duration::MAX,
             ends_after: self.ends_after,
         };
@@ -98,7 +103,8 @@ impl ScriptProbe {
             overlay: &mut self.overlay,
             machine,
             at,
-            needs_all: false,
+            signals,
+            refused: None,
         };
         let engine = &mut self.engine;
         let replies = match engine.load_library(text) {
@@ -110,7 +116,7 @@ impl ScriptProbe {
                 .collect(),
             Err(_) => vec![engine.run(text, &run, &mut desk)],
         };
-        (!desk.needs_all).then_some(replies)
+        desk.refused.map_or(Ok(replies), Err)
     }
 }
 
@@ -123,11 +129,16 @@ struct Desk<'a> {
     overlay: &'a mut Overlay,
     machine: &'a Machine,
     at: Millis,
-    needs_all: bool,
+    signals: Arc<Signals>,
+    /// Then nothing more is run.
+    refused: Option<Refused>,
 }
 
 impl Host for Desk<'_> {
     fn call(&mut self, argv: &[Bytes]) -> Reply {
+        if self.refused.is_some() {
+            return Reply::Error(NOT_FROM_SCRIPT);
+        }
         let spec = match table::lookup(argv) {
             Ok(spec) if spec.flags.split(' ').any(|flag| flag == "noscript") => {
                 return Reply::Error(NOT_FROM_SCRIPT);
@@ -141,8 +152,9 @@ impl Host for Desk<'_> {
             db: 0,
             argv: argv.to_vec(),
         };
-        self.overlay.run(spec, command, &fetch).unwrap_or_else(|_| {
-            self.needs_all = true;
+        self.overlay.run(spec, command, &fetch).unwrap_or_else(|refused| {
+            self.refused = Some(refused);
+            self.signals.kill.store(true, Ordering::Relaxed);
             Reply::Error(NOT_FROM_SCRIPT)
         })
     }

@@ -4,6 +4,7 @@ use crate::machine::entry::{self, Command, Origin};
 use crate::machine::event::Waiter;
 use crate::machine::internal::Watch;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// What to evaluate, as one unit.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,8 +19,21 @@ pub struct Request {
     pub transaction: bool,
     /// Whether somebody looks on where it was asked for: the commands that its scripts run are to be shown there.
     pub shows: bool,
+    /// Its scripts' commands that take so long are to be told; none: not one.
+    pub slow_after: Option<Duration>,
     /// What goes into the log before what it writes, and after; nothing where it writes nothing.
     pub around: Option<(Command, Command)>,
+}
+
+/// What a leader must know of a request beside what is to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sender {
+    /// Who waits for the answer.
+    pub(super) caller: Waiter,
+    /// The caller's node asks for no request before this number any more.
+    pub(super) finished: u64,
+    /// The index that the caller's node had applied: whoever asks there may have seen all up to it, and so must the script.
+    pub(super) seen: u64,
 }
 
 /// One thing to run.
@@ -129,19 +143,21 @@ impl Request {
     }
 
     /// Its bytes: those of a group whose commands are its parts.
-    pub(super) fn to_bytes(&self, caller: Waiter, finished: u64) -> Bytes {
-        let origin = Origin {
-            node: caller.node,
-            start: caller.start,
-            number: caller.number,
-        };
+    pub(super) fn to_bytes(&self, sender: Sender) -> Bytes {
+        let Waiter { node, start, number } = sender.caller;
+        let origin = Origin { node, start, number };
         let word = Bytes::from_static;
         let mut parts = vec![
-            Command::new(0, [word(b"finished"), finished.to_string().into()]),
+            Command::new(0, [word(b"finished"), sender.finished.to_string().into()]),
+            Command::new(0, [word(b"seen"), sender.seen.to_string().into()]),
             Command::new(0, [word(b"user"), self.user.clone()]),
         ];
         if self.shows {
             parts.push(Command::new(0, [word(b"shows")]));
+        }
+        if let Some(slow_after) = self.slow_after {
+            let micros = u64::try_from(slow_after.as_micros()).unwrap_or(u64::MAX);
+            parts.push(Command::new(0, [word(b"slow"), micros.to_string().into()]));
         }
         if self.transaction {
             parts.push(Command::new(0, [word(b"transaction")]));
@@ -196,17 +212,19 @@ impl Request {
     }
 
     /// What [`Request::to_bytes`] wrote; none where it is anything else.
-    pub(super) fn from_bytes(bytes: &Bytes) -> Option<(Waiter, u64, Self)> {
+    pub(super) fn from_bytes(bytes: &Bytes) -> Option<(Sender, Self)> {
         let entry = entry::decode(bytes).ok()?;
         let number = |bytes: &Bytes| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
-        let (mut request, mut finished) = (Self::default(), 0);
+        let (mut request, mut finished, mut seen) = (Self::default(), 0, 0);
         let mut around = (None, None);
         for Command { db, argv } in entry.commands {
             let (kind, rest) = argv.split_first()?;
             match (&kind[..], rest) {
                 (b"finished", [count]) => finished = number(count)?,
+                (b"seen", [index]) => seen = number(index)?,
                 (b"user", [user]) => request.user = user.clone(),
                 (b"shows", []) => request.shows = true,
+                (b"slow", [micros]) => request.slow_after = Some(Duration::from_micros(number(micros)?)),
                 (b"transaction", []) => request.transaction = true,
                 (b"before", [_, ..]) => around.0 = Some(Command::new(db, rest.to_vec())),
                 (b"after", [_, ..]) => around.1 = Some(Command::new(db, rest.to_vec())),
@@ -248,7 +266,12 @@ impl Request {
         }
         request.around = around.0.zip(around.1);
         let Origin { node, start, number } = entry.origin;
-        Some((Waiter { node, start, number }, finished, request))
+        let sender = Sender {
+            caller: Waiter { node, start, number },
+            finished,
+            seen,
+        };
+        Some((sender, request))
     }
 }
 
@@ -292,6 +315,7 @@ mod tests {
             calls: vec![(0, script), (1, function), (2, Call::Command(words("SET k v")))],
             transaction: true,
             shows: true,
+            slow_after: Some(Duration::from_millis(10)),
             around: Some((
                 Command::new(0, words("PUBLISH c 1")),
                 Command::new(0, words("PUBLISH c 0")),
@@ -301,13 +325,17 @@ mod tests {
         assert_eq!(request.surround(set.clone()).len(), 3);
         assert_eq!(request.surround(Vec::new()), Vec::new());
         assert_eq!(Request::default().surround(set.clone()), set);
-        let caller = Waiter {
-            node: 1,
-            start: 2,
-            number: 3,
+        let sender = Sender {
+            caller: Waiter {
+                node: 1,
+                start: 2,
+                number: 3,
+            },
+            finished: 2,
+            seen: 7,
         };
-        let bytes = request.to_bytes(caller, 2);
-        assert_eq!(Request::from_bytes(&bytes), Some((caller, 2, request.clone())));
+        let bytes = request.to_bytes(sender);
+        assert_eq!(Request::from_bytes(&bytes), Some((sender, request.clone())));
         let keys: Vec<Bytes> = request.keys().into_iter().map(|(_, key)| key).collect();
         assert_eq!(keys, words("w a b k"));
         assert_eq!(Request::from_bytes(&bytes.slice(..bytes.len() - 1)), None);

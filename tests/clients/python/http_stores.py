@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.parse
 
-from lives import Cut, Program, Resp, Store, same, until
+from lives import Program, Resp, Store, same, until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -52,10 +52,10 @@ class Copy:
         finally:
             connection.close()
 
-
     def serves(self):
+        """Whether it can save a session."""
         try:
-            return self.ask("GET", "/session", {"sessionid": "none"})[0] == 200
+            return self.ask("PUT", "/session", {}, {"user": "nobody"})[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
@@ -69,8 +69,6 @@ class HttpStore(Store):
 
     def __init__(self, addresses):
         super().__init__(addresses)
-        # Sessions that were left as they are: cookies and items.
-        self.kept = []
         self.copies = []
         for address in addresses:
             self.copies.append(Copy(address, *self.command(address)))
@@ -83,13 +81,13 @@ class HttpStore(Store):
         for number in range(4):
             user.saves(number)
         user.sees_everywhere()
-        user.renews()
+        if not user.renews():
+            return
         user.sees_everywhere()
         user.saves("after the login")
-        if self.doomed and random.random() < 0.5:
-            with self.lock:
-                self.kept.append(user)
-            return
+        # Every second session is left as it is.
+        if self.lives % 2:
+            return self.keep(user)
         user.expires()
         user = User(self)
         user.saves("to be ended")
@@ -99,6 +97,7 @@ class HttpStore(Store):
         for copy in self.copies:
             until(f"the copy at {copy.address} serves again", copy.serves)
             copy.out = False
+        super().came_back()
 
     def verify(self):
         for user in self.kept:
@@ -122,19 +121,13 @@ class User:
         return [copy for copy in self.store.copies if not copy.out]
 
     def request(self, copy, method, path, body=None):
-        """The answer; None where it failed and may be asked for again. `Cut` where it may not."""
+        """The answer; None where it failed because the copy's node is gone."""
         try:
             status, answer, fresh = copy.ask(method, path, self.cookies, body)
-        except TimeoutError as error:
-            # It may still be carried out, whenever its application gets through to the node.
-            self.failed(copy, repr(error))
-            raise Cut from error
         except (OSError, http.client.HTTPException) as error:
-            self.failed(copy, repr(error))
-            return None
+            return self.failed(copy, repr(error))
         if status != 200:
-            self.failed(copy, answer.get("error", str(answer)))
-            return None
+            return self.failed(copy, answer.get("error", str(answer)))
         if method != "GET":
             for name, morsel in fresh.items():
                 if morsel.value and morsel["max-age"] != "0":
@@ -144,9 +137,8 @@ class User:
         return answer
 
     def failed(self, copy, words):
-        self.store.trouble(copy.address, words)
-        if copy.address == self.store.doomed:
-            copy.out = True
+        self.store.fails(copy.address, words)
+        copy.out = True
 
     def somewhere(self, method, path, body=None):
         """The answer of whatever copy gives one first."""
@@ -167,15 +159,14 @@ class User:
     def saves(self, value):
         # Everything at once: saved twice is as saved once.
         items = {"user": self.name, "value": value, "text": "déjà vu \u2603 \x01", "list": [1, None, {"a": True}]}
-        troubled = len(self.store.troubles)
         if self.cookies:
             # No copy is asked to save before it has seen what it adds to.
             self.sees_everywhere()
+        failed = self.store.failed
         before = self.somewhere("PUT", "/session", items)["items"]
-        if len(self.store.troubles) == troubled:
+        # A copy that could not answer any more may have saved it all the same. Nothing else may be there, nor nothing.
+        if self.store.failed == failed or before != items:
             same(before, self.items, f"{self.store.name}: what the session held")
-        elif before:
-            same(before["user"], self.name, f"{self.store.name}: whose session it is")
         self.items = items
 
     def sees(self, copy, items):
@@ -200,23 +191,25 @@ class User:
             self.sees(copy, self.items)
 
     def renews(self):
+        """Whether the session has another id; the application takes more than one step to that, and may have been cut off between them."""
         before = dict(self.cookies)
         began = time.time()
         copy = random.choice(self.copies())
         if self.request(copy, "POST", "/renew") is None:
-            raise Cut
+            return False
         if copy.address != self.store.doomed:
             self.store.wrote(began)
         assert self.cookies != before, f"{self.store.name}: the same id after a login"
         old = User(self.store)
         old.cookies = before
         old.sees_everywhere()
+        return True
 
     def expires(self):
         # Asked for at the nodes, because in some applications a session lives on that is looked at.
         sid = urllib.parse.unquote(next(iter(self.cookies.values()))).removeprefix("s:").split(".")[0]
         store = self.store
-        nodes = [Resp(address, store.database) for address in store.addresses if address != store.doomed]
+        nodes = [Resp(address, store.database) for address in store.survivors()]
 
         def everywhere(there):
             for node in nodes:
@@ -233,6 +226,8 @@ class User:
         self.sees_everywhere()
 
     def ends(self):
+        # No copy can end what it has not seen.
+        self.sees_everywhere()
         cookies = dict(self.cookies)
         self.somewhere("DELETE", "/session")
         self.cookies, self.items = cookies, {}

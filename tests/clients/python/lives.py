@@ -1,4 +1,4 @@
-"""What all stores have in common: whole lives of sessions, locks and jobs, which `stores.py` leads; also while a node is killed (`doomed`)."""
+"""What all stores have in common: whole lives of sessions, locks and jobs. `stores.py` leads them, and `failover.py` while a leader is killed."""
 
 import socket
 import subprocess
@@ -8,28 +8,8 @@ import time
 # A condition that does not come within this time is a failure, in seconds.
 PATIENCE = 30
 
-# What a client may be told while there is no leader, or when the node that it spoke to dies. Anything else is wrong.
-TRANSIENT = (
-    "LOADING",
-    "TRYAGAIN",
-    "UNKNOWN",
-    # As redis-py and node-redis name the first two without the prefix.
-    "BusyLoadingError",
-    "no leader for",
-    "not fresh enough",
-    "TryAgainError",
-    "Connection",
-    "ECONNRE",
-    "Socket closed",
-    "SocketClosed",
-    "timed out",
-    "TimeoutError",
-    "RemoteDisconnected",
-)
-
-
-class Cut(Exception):
-    """A life ends here: whether its last step was taken is open, and it cannot be taken again. Told by nodes that are killed."""
+# How a client says that its own node is gone, or not ready yet. Anything else is wrong, there too.
+GONE = ("ConnectionError", "ClientOffline", "SocketClosed", "ECONNRE", "RemoteDisconnected", "LOADING", "BusyLoadingError")
 
 
 def same(got, wanted, what=""):
@@ -60,24 +40,33 @@ class Store:
 
     def __init__(self, addresses):
         self.addresses = addresses
-        # The address of a node that is or will be killed. Only what speaks to it may be told of trouble.
+        # The address of a node that will be killed or is gone. What fails elsewhere is wrong.
         self.doomed = None
         self.lock = threading.Lock()
-        # When writes that were acknowledged began and ended.
+        # When writes that were acknowledged by nodes that live began and ended.
         self.writes = []
-        # What was told instead of an acknowledgement: the node, and the words.
-        self.troubles = []
+        # How often something failed at the node that was killed.
+        self.failed = 0
+        # What lives have left behind to be looked at in the end.
+        self.kept = []
         self.lives = 0
-        self.cuts = 0
 
     def life(self):
         raise NotImplementedError
 
+    def beat(self):
+        """Writes once, where lives wait for more than their writes, such as for a worker: asked for again and again beside them."""
+
     def verify(self):
-        """Looks, after everything, at what must have stayed."""
+        """Looks, after everything, at what was kept."""
+        raise NotImplementedError
+
+    def survivors(self):
+        return [address for address in self.addresses if address != self.doomed]
 
     def came_back(self):
-        """Waits until what speaks to the node that was killed and started again serves."""
+        """The node that was killed serves again: from now on nothing may fail there either."""
+        self.doomed = None
 
     def close(self):
         pass
@@ -86,12 +75,22 @@ class Store:
         with self.lock:
             self.writes.append((began, time.time()))
 
-    def trouble(self, address, words):
-        """Notes it where it may be, and fails where it must not."""
+    def written(self, write, *arguments, **options):
+        """What a call of a client gives that writes."""
+        began = time.time()
+        given = write(*arguments, **options)
+        self.wrote(began)
+        return given
+
+    def keep(self, what):
         with self.lock:
-            self.troubles.append((address, words))
-        assert self.doomed is not None, f"{self.name} at {address}: {words}"
-        assert any(kind in words for kind in TRANSIENT), f"{self.name} at {address}: not transient: {words}"
+            self.kept.append(what)
+
+    def fails(self, address, words):
+        """Counts it where it may be."""
+        assert address == self.doomed and any(kind in words for kind in GONE), f"{self.name} at {address}: {words}"
+        with self.lock:
+            self.failed += 1
 
 
 class Program:

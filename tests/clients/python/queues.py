@@ -18,6 +18,10 @@ from lives import PATIENCE, Program, Store, same, split, until
 RUN = (sys.executable, "-W", "ignore", "-c")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.abspath(__file__))}
 
+# How long a life's count stays, in seconds.
+KEPT_SECONDS = 3600
+
+
 class Lock(Store):
     """A counter that is read and written in two steps: without mutual exclusion an increment would be lost."""
 
@@ -27,7 +31,7 @@ class Lock(Store):
 
     def life(self):
         key = f"lock:{random.getrandbits(64):016x}"
-        nodes = [address for address in self.addresses if address != self.doomed]
+        nodes = self.survivors()
         clients = [self.client(nodes[which % len(nodes)]) for which in range(self.holders)]
         clients[0].set(f"{key}:count", 0)
         failures, seen = [], []
@@ -72,9 +76,16 @@ class Lock(Store):
         same(mine.lock(f"{key}:lock", timeout=0.2).acquire(blocking=False), True, "a lock of a moment")
         same(other.acquire(blocking_timeout=PATIENCE), True, "after its time")
         other.release()
-        mine.delete(f"{key}:count")
+        mine.expire(f"{key}:count", KEPT_SECONDS)
+        self.keep(f"{key}:count")
         for client in clients:
             client.close()
+
+    def verify(self):
+        for address in self.addresses:
+            with self.client(address) as client:
+                for key in self.kept:
+                    until(f"{key} at {address}", lambda: client.get(key) == b"%d" % (self.holders * self.increments))
 
     def client(self, address):
         host, port = split(address)
@@ -96,26 +107,33 @@ class Celery(Store):
         same(self.program.line(), "ready", "Celery's worker")
 
     def life(self):
-        began = time.time()
-        one = workers.add.delay(1, 1)
-        self.wrote(began)
-        later = workers.add.apply_async((2, 2), countdown=0.3)
-        again = workers.fails_twice.delay("third time")
-        broken = workers.breaks.delay("déjà vu")
-        both = celery.chord([workers.add.s(number, number) for number in range(5)], workers.total.s())()
-        chained = celery.chain(workers.add.s(1, 2), workers.add.s(3))()
+        one = self.written(workers.add.delay, 1, 1)
+        later = self.written(workers.add.apply_async, (2, 2), countdown=0.3)
+        again = self.written(workers.fails_twice.delay, "third time")
+        broken = self.written(workers.breaks.delay, "déjà vu")
+        both = self.written(celery.chord([workers.add.s(number, number) for number in range(5)], workers.total.s()))
+        chained = self.written(celery.chain(workers.add.s(1, 2), workers.add.s(3)))
         wanted = [(one, 2), (later, 4), (again, "third time"), (both, 20), (chained, 6)]
         for result, value in wanted:
             same(result.get(timeout=PATIENCE), value, "Celery's result")
+            same((result.state, result.ready()), ("SUCCESS", True), "Celery's state")
+            if result is both:
+                self.keep(result.id)
+            else:
+                self.written(result.forget)
         try:
             broken.get(timeout=PATIENCE)
         except ValueError as error:
             same(str(error), "déjà vu", "Celery's failure")
         else:
             raise AssertionError("a task that breaks has a result")
-        for result, _ in wanted:
-            same((result.state, result.ready()), ("SUCCESS", True), "Celery's state")
-            result.forget()
+
+    def beat(self):
+        self.written(workers.app.backend.store_result, f"beat-{os.getpid()}", None, "STARTED")
+
+    def verify(self):
+        for task in self.kept:
+            same(workers.app.AsyncResult(task).get(timeout=PATIENCE), 20, "Celery's result, later")
 
     def close(self):
         self.program.close()
@@ -137,19 +155,31 @@ class Rq(Store):
         self.queue = rq.Queue("default", connection=self.redis)
 
     def life(self):
-        began = time.time()
-        first = self.queue.enqueue("workers.total", [1, 2, 3])
-        self.wrote(began)
-        after = self.queue.enqueue("workers.total", [4, 5], depends_on=first)
-        again = self.queue.enqueue("workers.fails_once", self.worker_url, f"runs:{first.id}", retry=rq.Retry(max=1))
-        broken = self.queue.enqueue("workers.breaks", "déjà vu")
+        enqueue = self.queue.enqueue
+        first = self.written(enqueue, "workers.total", [1, 2, 3], result_ttl=KEPT_SECONDS)
+        after = self.written(enqueue, "workers.total", [4, 5], depends_on=first)
+        again = self.written(enqueue, "workers.fails_once", self.worker_url, f"runs:{first.id}", retry=rq.Retry(max=1))
+        broken = self.written(enqueue, "workers.breaks", "déjà vu")
         for job, value in ((first, 6), (after, 9), (again, "the second time")):
             until(f"RQ's job {job.get_status()}", lambda: job.get_status(refresh=True) == "finished")
             same(job.latest_result().return_value, value, "RQ's result")
-            job.delete()
+            if job is first:
+                self.keep(job.id)
+            else:
+                self.written(job.delete)
         until("RQ's job fails", lambda: broken.get_status(refresh=True) == "failed")
         assert "déjà vu" in broken.latest_result().exc_string
-        broken.delete()
+        self.written(broken.delete)
+
+    def beat(self):
+        job = self.queue.create_job("workers.total", [])
+        self.written(job.save)
+        self.written(job.delete)
+
+    def verify(self):
+        for job in self.kept:
+            job = rq.job.Job.fetch(job, connection=self.redis)
+            same((job.get_status(), job.latest_result().return_value), ("finished", 6), "RQ's result, later")
 
     def close(self):
         self.program.close()
@@ -169,9 +199,17 @@ class BullMq(Store):
     def life(self):
         self.program.tell("life")
         while (line := self.program.line()) != "ok":
-            word, began = line.split(" ", 1)
-            same(word, "wrote", f"BullMQ: {line}")
-            self.wrote(float(began))
+            word, what = line.split(" ", 1)
+            if word == "keeps":
+                self.keep(what)
+            else:
+                same(word, "wrote", f"BullMQ: {line}")
+                self.wrote(float(what))
+
+    def verify(self):
+        for job in self.kept:
+            self.program.tell(f"look {job}")
+            same(self.program.line(), "completed 6", f"BullMQ's job {job}, later")
 
     def close(self):
         self.program.close()

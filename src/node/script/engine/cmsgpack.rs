@@ -1,5 +1,6 @@
 //! `cmsgpack`: Lua values as MessagePack and back, as lua-cmsgpack 0.4 has them.
 
+use super::RESULTS;
 use super::meter::Meter;
 use super::number::truncate;
 use super::raise::{Args, bare, error};
@@ -8,9 +9,6 @@ use mlua::{IntoLua, Lua, LuaString, MultiValue, Table, Value};
 
 /// How deep tables are packed; what is deeper becomes nil.
 const NESTING: usize = 16;
-
-/// Results of one call. Lua's stack ends a little above.
-const RESULTS: usize = 7_900;
 
 /// How deep packed values are unpacked. In Redis the end of Lua's stack is the bound, at about four times this depth.
 const UNPACK_NESTING: usize = 1_000;

@@ -54,6 +54,9 @@ use std::time::Duration;
 /// The stack of the thread an engine runs on: Lua's own nesting is bounded (200 C calls, 16 coroutines), this is room for all of it.
 pub(crate) const STACK_BYTES: usize = 32 * 1024 * 1024;
 
+/// Results of one call of ours. Lua's stack ends a little above.
+const RESULTS: usize = 7_900;
+
 /// What a running script may ask of the world. One `redis.call` is one `call`.
 pub(crate) trait Host {
     /// Runs a command; a refusal is `Reply::Error` with Redis' text. Whatever must be checked (unknown command, `noscript`, ACL, writes in

@@ -1,5 +1,6 @@
 //! `struct`: Lua values as C structures and back, as Roberto Ierusalimschy's library has them.
 
+use super::RESULTS;
 use super::meter::Meter;
 use super::number::{of, truncate};
 use super::raise::{Args, error};
@@ -11,9 +12,6 @@ const INTEGER_MAX: usize = 32;
 
 /// What `!` alone aligns to.
 const ALIGN_MAX: usize = 8;
-
-/// Results of one call. Lua's stack ends a little above.
-const RESULTS: usize = 7_900;
 
 /// The table `struct`.
 pub(super) fn table(lua: &Lua, shared: &Shared) -> mlua::Result<Table> {

@@ -1,12 +1,10 @@
-//! Random commands on streams and their groups, answered by a machine and by a real Redis: every answer must be the same, down to which
-//! nodes trimming with `~` takes away, also after a stream was dumped on one side and restored on both.
+//! Streams that grow long, and their groups: every answer must be that of Redis, down to which nodes trimming with `~` takes away, also after a
+//! stream was dumped on one side and restored on both.
 //!
-//! Runs where `PLENARY_REDIS_SERVER` names the server. `PLENARY_SEED` repeats a sequence that failed. Ids are never given by the clock, and
-//! times in answers are left out: the two have different clocks.
+//! `PLENARY_SEED` repeats a sequence that failed. Ids are never given by the clock, and times in answers are left out: the two have different clocks.
 
-mod oracle;
-
-use oracle::{Answer, Server, quote};
+use super::setting;
+use crate::oracle::{self, Answer, Server, quote};
 use plenary::machine::Machine;
 use plenary::machine::keyspace::Chance;
 
@@ -256,10 +254,7 @@ fn random_commands_on_streams_are_answered_as_redis_answers_them() {
     let Some(mut redis) = Server::from_environment() else {
         return;
     };
-    let named = std::env::var("PLENARY_SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("PLENARY_SEED is a number"));
-    let seeds = named.map_or(1..=2, |seed: u64| seed..=seed);
+    let seeds = setting("PLENARY_SEED").map_or(1..=2, |seed| seed..=seed);
     for seed in seeds {
         for commands in SEQUENCES {
             if let Err(difference) = compare(&mut redis, seed, commands) {

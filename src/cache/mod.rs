@@ -3,19 +3,41 @@
 //!
 //! A handle adds to the node what a caller wants to forget about: the database, how fresh reads are, and the token of what this handle
 //! has seen. It decides nothing about commands: those are rows of `machine/commands`, and [`Cache::execute`] runs any of them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `entry.rs` | values with a life, a time for which they are fresh, and tags |
+//! | `load.rs` | [`Cache::get_or_load`]: one load at a time in the whole cluster |
+//! | `swap.rs` | compare and set |
+//! | `lock.rs` | locks with fencing |
+//! | `topic.rs` | topics |
+
+mod entry;
+mod load;
+mod lock;
+mod swap;
+mod topic;
 
 use crate::error::{Error, Result};
+use crate::machine::cached;
 use crate::machine::entry::Command;
+use crate::machine::internal::Watch;
 use crate::machine::keyspace::{DATABASES, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Run};
 use crate::node::{Freshness, Node, Token};
 use bytes::Bytes;
+pub use entry::EntryOptions;
+use load::Loads;
+pub use lock::Lock;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+pub use swap::{Expected, Version};
+use topic::Hub;
+pub use topic::{Heard, Subscription, Topic};
 
 /// A handle to one database of the cache. Clones are cheap, and share the token of what was seen.
 ///
@@ -41,6 +63,10 @@ pub struct Cache {
     freshness: Freshness,
     /// The greatest token this handle and its clones have seen.
     seen: Arc<AtomicU64>,
+    /// Loads under way on this node.
+    loads: Arc<Loads>,
+    /// Who listens to topics on this node.
+    topics: Arc<Hub>,
 }
 
 /// How long a key still lives.
@@ -55,13 +81,16 @@ pub enum Ttl {
 }
 
 impl Cache {
-    /// A handle to database 0 of a node, reading what the node has applied.
+    /// A handle to database 0 of a node, reading what the node has applied. Make one for each node and clone it: clones know of each other's loads
+    /// and share what listens to topics.
     pub fn new(node: Node) -> Self {
         Self {
             node,
             db: 0,
             freshness: Freshness::Local,
             seen: Arc::default(),
+            loads: Arc::default(),
+            topics: Arc::default(),
         }
     }
 
@@ -126,31 +155,52 @@ impl Cache {
         &self.node
     }
 
-    /// The value under a key. Redis: `GET`.
+    /// The value under a key: a string, or an entry of [`Cache::set_with`] or [`Cache::get_or_load`], also when it is stale. The bytes are those
+    /// that the node holds, not a copy. Redis: `CACHE.GET`.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it is no string; [`Error::NotFresh`].
+    /// [`Error::Refused`] if it is something else; [`Error::NotFresh`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        let string = self.view(|view| Ok(view.string(key.as_ref())?.map(|string| string.bytes().clone())));
-        string.await
+        self.view(|view| Ok(value(view, key.as_ref())?.cloned())).await
     }
 
-    /// The values under several keys, all as of one moment; a key that holds no string counts as absent. Redis: `MGET`.
+    /// What `read` makes of the value under a key, none where there is none; it is given the bytes that the node holds. Applying waits
+    /// meanwhile: be quick.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> plenary::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let plenary = plenary::Plenary::builder().data(folder.path()).start().await?;
+    /// # let cache = plenary.cache();
+    /// cache.set("numbers", [3, 1, 2]).await?;
+    /// let greatest = cache.get_with("numbers", |bytes| bytes.iter().max().copied()).await?;
+    /// assert_eq!(greatest, Some(Some(3)));
+    /// # plenary.stop().await }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Cache::get`].
+    pub async fn get_with<R>(
+        &self,
+        key: impl AsRef<[u8]>,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>> {
+        self.view(|view| Ok(value(view, key.as_ref())?.map(|bytes| read(bytes))))
+            .await
+    }
+
+    /// The values under several keys, all as of one moment; a key that holds something else counts as absent. Redis: `MGET`, which knows no
+    /// entries.
     ///
     /// # Errors
     /// [`Error::NotFresh`].
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
-        let string = |view: View<'_>, key: &K| {
-            view.string(key.as_ref())
-                .ok()
-                .flatten()
-                .map(|found| found.bytes().clone())
-        };
-        self.view(|view| Ok(keys.iter().map(|key| string(view, key)).collect()))
+        let one = |view: View<'_>, key: &K| value(view, key.as_ref()).ok().flatten().cloned();
+        self.view(|view| Ok(keys.iter().map(|key| one(view, key)).collect()))
             .await
     }
 
-    /// Puts a value; whatever the key held and its deadline are gone. Redis: `SET`.
+    /// Puts a value; whatever the key held and its deadline are gone, a load under way included. Redis: `SET`.
     ///
     /// # Errors
     /// Those of [`Node::write`].
@@ -189,12 +239,17 @@ impl Cache {
         Ok(integer(self.run(&[b"DEL", key.as_ref()]).await?)? == 1)
     }
 
-    /// Whether a key is there. Redis: `EXISTS`.
+    /// Whether a key is there, and is no entry without a value. Redis: `EXISTS`, to which an entry that is being loaded is there.
     ///
     /// # Errors
     /// [`Error::NotFresh`].
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.view(|view| Ok(view.slot(key.as_ref()).is_some())).await
+        let there = |view: View<'_>| match cached::find(&view, key.as_ref()) {
+            Ok(entry) => entry.is_some_and(|entry| entry.value.is_some()),
+            // Of another type.
+            Err(_) => true,
+        };
+        self.view(|view| Ok(there(view))).await
     }
 
     /// Lets a key live this long from now (rounded up to a millisecond; zero ends it). Whether it was there. Redis: `PEXPIRE`.
@@ -231,12 +286,29 @@ impl Cache {
         )
     }
 
+    /// The same for a count that begins anew: a key that has no deadline is given this life, one that has keeps it. For limits of so many
+    /// requests per minute. Redis: `INCRBY` and `PEXPIRE … NX` in one transaction.
+    ///
+    /// # Errors
+    /// Those of [`Cache::increment`].
+    pub async fn increment_for(&self, key: impl AsRef<[u8]>, by: i64, life: Duration) -> Result<i64> {
+        let by = by.to_string();
+        let commands = vec![
+            self.command(&[b"INCRBY", key.as_ref(), by.as_bytes()]),
+            self.command(&[b"PEXPIRE", key.as_ref(), &millis(life), b"NX"]),
+        ];
+        let written = self.node.transact(&[], commands).await?;
+        self.saw(written.token);
+        let sum = swap::first_of(written.replies)?;
+        integer(sum.unwrap_or(Reply::NilArray))
+    }
+
     /// The value under a key, read as JSON.
     ///
     /// # Errors
     /// [`Error::Value`] if it is not JSON of this type; those of [`Cache::get`].
     pub async fn get_as<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
-        self.get(key).await?.map(|json| from_json(&json)).transpose()
+        self.get_with(key, |json| from_json(json)).await?.transpose()
     }
 
     /// Puts a value as JSON, which other languages read as well.
@@ -297,7 +369,19 @@ impl Cache {
         let mut written = self.node.write(vec![Command { db: self.db, argv }]).await?;
         self.saw(written.token);
         let reply = match written.waits.pop() {
-            Some(mut wait) => Some(wait.answer().await),
+            Some(mut wait) => {
+                let answer = tokio::select! {
+                    biased;
+                    answer = wait.answer() => answer,
+                    why = self.node.stopped() => {
+                        let why = why.unwrap_or_else(|| "it was asked to".to_owned());
+                        return Err(Error::Stopped { why });
+                    }
+                };
+                // It was given by a later entry of the log.
+                self.saw_what_is_applied().await?;
+                Some(answer)
+            }
             None => written.replies.pop(),
         };
         match reply {
@@ -306,6 +390,26 @@ impl Cache {
             None => Err(Error::Value(
                 "a write without a reply: please report this".to_owned(),
             )),
+        }
+    }
+
+    /// The write door for several commands that are applied together, if every watched key still has its version (0: it is absent). Their
+    /// replies; none if something watched has changed, and then nothing was applied.
+    pub(crate) async fn transact(
+        &self,
+        watched: impl IntoIterator<Item = (Bytes, u64)>,
+        commands: Vec<Vec<Bytes>>,
+    ) -> Result<Option<Vec<Reply>>> {
+        let db = self.db;
+        let watch = |(key, version)| Watch { db, key, version };
+        let watches: Vec<Watch> = watched.into_iter().map(watch).collect();
+        let commands = commands.into_iter().map(|argv| Command { db, argv }).collect();
+        let written = self.node.transact(&watches, commands).await?;
+        self.saw(written.token);
+        match written.replies.into_iter().next() {
+            Some(Reply::Array(replies)) => Ok(Some(replies)),
+            Some(Reply::Error(refused)) => Err(refused.into()),
+            _ => Ok(None),
         }
     }
 
@@ -332,12 +436,14 @@ impl Cache {
     }
 
     async fn run(&self, argv: &[&[u8]]) -> Result<Reply> {
-        self.write(
-            argv.iter()
-                .map(|argument| Bytes::copy_from_slice(argument))
-                .collect(),
+        self.write(self.command(argv).argv).await
+    }
+
+    fn command(&self, argv: &[&[u8]]) -> Command {
+        Command::new(
+            self.db,
+            argv.iter().map(|argument| Bytes::copy_from_slice(argument)),
         )
-        .await
     }
 
     /// How fresh the next read must be: as chosen, and never behind what was seen.
@@ -359,6 +465,11 @@ impl Cache {
     fn saw(&self, token: Token) {
         self.seen.fetch_max(token.0, Ordering::AcqRel);
     }
+}
+
+/// The value under a key, be it a string or an entry.
+fn value<'a>(view: View<'a>, key: &[u8]) -> Result<Option<&'a Bytes>> {
+    Ok(cached::find(&view, key)?.and_then(|entry| entry.value))
 }
 
 /// Reads JSON.

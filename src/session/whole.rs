@@ -1,0 +1,396 @@
+//! Sessions that are handed over whole: for frameworks that give all items at once, and leave it to the store whether that creates a session or
+//! changes one.
+//!
+//! What this node has loaded is remembered by its hashes, so that a save changes what its request changed and nothing else: two requests that changed
+//! different items both win, of the same item the last one, and a page that was only looked at undoes nothing. Where it is not remembered
+//! any more, the last one wins whole. What has ended stays ended: who saves a session that this node has loaded changes it or is told
+//! that it is gone.
+
+use super::{Merge, NewSession, Session, SessionError, SessionId, Sessions, word};
+use crate::error::Result;
+use crate::machine::entry::Millis;
+use crate::machine::value;
+use crate::node::Freshness;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many items are remembered of what was loaded, a session counting as one more: 16 bytes for each item and about 100 for each session.
+const LOADED_MAX: usize = 1 << 18;
+
+/// How many states of one session are remembered: as many of its requests may be under way at once that loaded different ones.
+const STATES_MAX: usize = 8;
+
+/// How often a save is tried because others saved the same session meanwhile; each time one of them is through.
+const ATTEMPTS: usize = 256;
+
+/// Sessions ended by one command.
+const END_BATCH: usize = 512;
+
+/// Items by name.
+pub type Items = BTreeMap<Bytes, Bytes>;
+
+impl Sessions {
+    /// Lets a session live so long without use (zero: without end) from now on.
+    ///
+    /// # Errors
+    /// [`SessionError::Gone`] if it has ended.
+    pub async fn live_on(&self, id: &SessionId, life: Duration) -> Result<(), SessionError> {
+        let Some(mut session) = self.peek(id).await? else {
+            return Err(SessionError::Gone);
+        };
+        session.live(life);
+        if session.is_changed() {
+            self.save_merged(&mut session, Merge::Last).await
+        } else {
+            self.used(id).await
+        }
+    }
+
+    async fn used(&self, id: &SessionId) -> Result<(), SessionError> {
+        if self.touch(id).await? {
+            Ok(())
+        } else {
+            Err(SessionError::Gone)
+        }
+    }
+
+    /// How many sessions of the database are such.
+    ///
+    /// # Errors
+    /// [`SessionError::Failed`].
+    pub async fn count(&self, such: impl Fn(&value::Session) -> bool) -> Result<usize, SessionError> {
+        Ok(self.keys_of(such).await?.len())
+    }
+
+    /// Ends the sessions of the database that are such now; how many there were.
+    ///
+    /// # Errors
+    /// [`SessionError::Failed`]; some may have been ended then.
+    pub async fn end_all(&self, such: impl Fn(&value::Session) -> bool) -> Result<usize, SessionError> {
+        let keys = self.keys_of(such).await?;
+        for batch in keys.chunks(END_BATCH) {
+            let argv = [word("SESSION.END")].into_iter().chain(batch.iter().cloned());
+            self.write(argv.collect()).await?;
+        }
+        Ok(keys.len())
+    }
+
+    async fn keys_of(&self, such: impl Fn(&value::Session) -> bool) -> Result<Vec<Bytes>, SessionError> {
+        let keys = self.cache.view(|view| {
+            let sessions = view.keys().filter(|(_, slot)| {
+                // A copy under an id that it had before is no session of its own.
+                let session = slot.value.as_session().ok();
+                session.is_some_and(|session| !session.is_retired() && such(session))
+            });
+            Ok(sessions.map(|(key, _)| key.clone()).collect())
+        });
+        Ok(keys.await?)
+    }
+}
+
+impl Session {
+    /// Changes what differs from these items and this life, and nothing else: of the items, what differs from `loaded` where that is known.
+    fn become_like(&mut self, items: &Items, loaded: Option<(&State, &RandomState)>, life: Duration) {
+        let was_there = |name: &Bytes| {
+            loaded.is_none_or(|(state, hasher)| state.value_of(hasher.hash_one(name)).is_some())
+        };
+        let removed: Vec<_> = self
+            .items
+            .keys()
+            .filter(|name| !items.contains_key(*name) && was_there(name))
+            .cloned()
+            .collect();
+        for name in removed {
+            self.remove(name);
+        }
+        for (name, value) in items {
+            let is_changed = loaded.is_none_or(|(state, hasher)| {
+                state.value_of(hasher.hash_one(name)) != Some(hasher.hash_one(value))
+            });
+            if is_changed {
+                self.set(name, value);
+            }
+        }
+        self.live(life);
+    }
+
+    /// It lives so long from its last use, and has no other end.
+    fn live(&mut self, life: Duration) {
+        if self.idle_timeout() != life {
+            self.set_idle_timeout(life);
+        }
+        if self.absolute_deadline != 0 {
+            self.set_absolute_deadline(0);
+        }
+    }
+}
+
+/// A store for a framework that says neither whether a session is new nor which one it loaded. Clones share what was loaded.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    sessions: Sessions,
+    /// Held for a look or a note, never across an await.
+    loaded: Arc<Mutex<Loaded>>,
+    /// What names and values are remembered by.
+    hasher: RandomState,
+    /// Whether the framework gives the id of a session that has ended to another one.
+    reuses_ids: bool,
+}
+
+impl Whole {
+    /// A store of these sessions.
+    pub fn new(sessions: Sessions) -> Self {
+        Self {
+            sessions,
+            loaded: Arc::default(),
+            hasher: RandomState::new(),
+            reuses_ids: false,
+        }
+    }
+
+    /// The same for a framework that gives the id of a session that has ended to another one: a save is then only for the session that was loaded.
+    pub fn reusing_ids(self) -> Self {
+        Self {
+            reuses_ids: true,
+            ..self
+        }
+    }
+
+    /// The same with loads this fresh.
+    pub fn with_freshness(&self, freshness: Freshness) -> Self {
+        Self {
+            sessions: self.sessions.with_freshness(freshness),
+            ..self.clone()
+        }
+    }
+
+    /// The sessions behind it.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// A session, and what was loaded is remembered. Its life is not renewed: when that is to be, the framework says.
+    ///
+    /// # Errors
+    /// As [`Sessions::peek`].
+    pub async fn load(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
+        let found = self.sessions.peek(id).await?;
+        let state = found.as_ref().map(|session| State::of(session, &self.hasher));
+        let mut loaded = self.loaded.lock();
+        match state {
+            Some(state) => loaded.note(id, state),
+            None => loaded.forget(id),
+        }
+        drop(loaded);
+        Ok(found)
+    }
+
+    /// Gives a session these items and this life without use (zero: without end). One that was not loaded here is created.
+    ///
+    /// # Errors
+    /// [`SessionError::Gone`] if it was loaded here and has ended since.
+    pub async fn put(&self, id: &SessionId, items: &Items, life: Duration) -> Result<(), SessionError> {
+        if self.loaded.lock().get(id).is_some() {
+            return self.change(id, items, life).await;
+        }
+        let new = NewSession {
+            items: items.clone(),
+            ..NewSession::new().idle_timeout(life)
+        };
+        if self.sessions.create_as(id, &new).await? {
+            self.load(id).await.map(drop)
+        } else {
+            // Two requests that begin the same session, or one that was loaded very long ago.
+            self.change(id, items, life).await
+        }
+    }
+
+    /// The same for a session that must be there.
+    ///
+    /// # Errors
+    /// [`SessionError::Gone`] if it has ended.
+    pub async fn change(&self, id: &SessionId, items: &Items, life: Duration) -> Result<(), SessionError> {
+        let state = self
+            .loaded
+            .lock()
+            .get(id)
+            .and_then(|states| nearest(states, items, &self.hasher));
+        let created_at = state.as_ref().map(|state| state.created_at);
+        let created_at = created_at.filter(|_| self.reuses_ids);
+        let mut sessions = self.sessions.clone();
+        let mut stale = SessionError::Gone;
+        for _ in 0..ATTEMPTS {
+            let found = sessions.peek(id).await?;
+            let found = found.filter(|session| created_at.is_none_or(|at| session.created_at == at));
+            let Some(mut session) = found else {
+                return Err(SessionError::Gone);
+            };
+            session.become_like(items, state.as_ref().map(|state| (state, &self.hasher)), life);
+            if !session.is_changed() {
+                return sessions.used(id).await;
+            }
+            if created_at.is_none() {
+                return sessions.save_merged(&mut session, Merge::Last).await;
+            }
+            match sessions.save(&mut session).await {
+                Err(other @ SessionError::Stale { .. }) => stale = other,
+                saved => return saved,
+            }
+            // What this node has applied may be behind what it lost against.
+            sessions = self.sessions.with_freshness(Freshness::Linearizable);
+        }
+        Err(stale)
+    }
+
+    /// Ends a session; one that has ended already is no error.
+    ///
+    /// # Errors
+    /// [`SessionError::Failed`].
+    pub async fn end(&self, id: &SessionId) -> Result<(), SessionError> {
+        self.sessions.end(id).await.map(drop)
+    }
+}
+
+/// What was loaded of a session.
+#[derive(Clone, Debug)]
+struct State {
+    created_at: Millis,
+    /// Hashes of names and values, in the order of the names'.
+    items: Arc<[(u64, u64)]>,
+}
+
+impl State {
+    fn of(session: &Session, hasher: &RandomState) -> Self {
+        let items = session.items();
+        let mut items: Vec<_> = items
+            .map(|(name, value)| (hasher.hash_one(name), hasher.hash_one(value)))
+            .collect();
+        items.sort_unstable();
+        Self {
+            created_at: session.created_at,
+            items: items.into(),
+        }
+    }
+
+    fn value_of(&self, name: u64) -> Option<u64> {
+        let at = self.items.binary_search_by_key(&name, |(name, _)| *name).ok()?;
+        Some(self.items[at].1)
+    }
+
+    /// How many items differ.
+    fn distance(&self, items: &[(u64, u64)]) -> usize {
+        let same = items
+            .iter()
+            .filter(|(name, value)| self.value_of(*name) == Some(*value))
+            .count();
+        let named = items
+            .iter()
+            .filter(|(name, _)| self.value_of(*name).is_some())
+            .count();
+        (items.len() - same) + (self.items.len() - named)
+    }
+}
+
+/// The state that a request most likely had before it: frameworks do not tell.
+fn nearest(states: &[State], items: &Items, hasher: &RandomState) -> Option<State> {
+    let hashed = |(name, value): (&Bytes, &Bytes)| (hasher.hash_one(name), hasher.hash_one(value));
+    let items: Vec<_> = items.iter().map(hashed).collect();
+    // The last one of those that are equally near.
+    let last_first = states.iter().rev();
+    last_first.min_by_key(|state| state.distance(&items)).cloned()
+}
+
+/// What was loaded here lately; at least half of [`LOADED_MAX`].
+#[derive(Debug, Default)]
+struct Loaded {
+    young: HashMap<SessionId, Vec<State>>,
+    old: HashMap<SessionId, Vec<State>>,
+    /// What is counted in `young`.
+    weight: usize,
+}
+
+impl Loaded {
+    fn get(&self, id: &SessionId) -> Option<&[State]> {
+        let states = self.young.get(id).or_else(|| self.old.get(id))?;
+        Some(states)
+    }
+
+    fn note(&mut self, id: &SessionId, state: State) {
+        let mut states = self
+            .young
+            .remove(id)
+            .inspect(|states| self.weight -= weight(states))
+            .or_else(|| self.old.remove(id))
+            .unwrap_or_default();
+        states.retain(|known| known.items != state.items || known.created_at != state.created_at);
+        if states.len() == STATES_MAX {
+            states.remove(0);
+        }
+        states.push(state);
+        if self.weight + weight(&states) > LOADED_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.weight = 0;
+        }
+        self.weight += weight(&states);
+        self.young.insert(id.clone(), states);
+    }
+
+    fn forget(&mut self, id: &SessionId) {
+        let forgotten = self.young.remove(id);
+        self.weight -= forgotten.map_or(0, |states| weight(&states));
+        self.old.remove(id);
+    }
+}
+
+fn weight(states: &[State]) -> usize {
+    states.iter().map(|state| 1 + state.items.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> SessionId {
+        SessionId(format!("{number}"))
+    }
+
+    fn state(created_at: Millis, items: usize) -> State {
+        let items = (0..items as u64).map(|number| (number, created_at));
+        State {
+            created_at,
+            items: items.collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_loaded_lately_is_remembered_and_no_more_than_the_bound() {
+        let mut loaded = Loaded::default();
+        let all = |loaded: &Loaded| {
+            let maps = [&loaded.young, &loaded.old];
+            let weights = maps.map(|map| map.values().map(|states| weight(states)).sum::<usize>());
+            assert_eq!(weights[0], loaded.weight);
+            weights[0] + weights[1]
+        };
+        let last = LOADED_MAX / 2;
+        for number in 0..=last {
+            loaded.note(&id(number), state(number as Millis, 3));
+        }
+        assert!(all(&loaded) <= LOADED_MAX);
+        for number in last - LOADED_MAX / 8 + 1..=last {
+            assert!(loaded.get(&id(number)).is_some(), "{number}");
+        }
+        assert!(loaded.get(&id(0)).is_none());
+        loaded.forget(&id(last));
+        assert!(loaded.get(&id(last)).is_none());
+        for number in 0..2 * STATES_MAX {
+            loaded.note(&id(0), state(number as Millis, 3));
+            loaded.note(&id(0), state(number as Millis, 3));
+        }
+        assert_eq!(loaded.get(&id(0)).map(<[_]>::len), Some(STATES_MAX));
+        assert!(all(&loaded) <= LOADED_MAX);
+    }
+}

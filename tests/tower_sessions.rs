@@ -212,10 +212,13 @@ async fn an_item_that_another_program_set_to_no_json_is_an_error_and_not_an_empt
     let Fixture { store, plenary, .. } = fixture().await;
     let mut created = record(HOUR);
     store.create(&mut created).await.unwrap();
-    let key = format!("session:{}", created.id);
+    let key = plenary
+        .sessions()
+        .key_of(&created.id.to_string().parse().unwrap());
+    let key = std::str::from_utf8(&key).unwrap();
     plenary
         .cache()
-        .execute(["SESSION.SAVE", &key, "*", "SET", "1", "user", "{"].map(str::to_owned))
+        .execute(["SESSION.SAVE", key, "*", "SET", "1", "user", "{"].map(str::to_owned))
         .await
         .unwrap();
     assert!(matches!(

@@ -461,7 +461,10 @@ proptest! {
                 leader.read(at, command.db, &command.argv);
             }
             let chosen = leader.store().candidates(8, at, &mut chance, &mut Walk::default());
-            prop_assert_eq!(chosen.is_empty() && leader.store().is_full(), leader.store().is_out_of_memory());
+            // What has ended and was not removed yet is no candidate, and frees memory by itself.
+            if leader.store().next_deadline().is_none_or(|deadline| deadline > at) {
+                prop_assert_eq!(chosen.is_empty() && leader.store().is_full(), leader.store().is_out_of_memory());
+            }
             let evict = alone(entry.at, vec![internal::evict(&chosen)]);
             let full = leader.store().is_full();
             let gone = one.apply(&evict);

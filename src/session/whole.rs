@@ -355,7 +355,7 @@ mod tests {
     use super::*;
 
     fn id(number: usize) -> SessionId {
-        SessionId(format!("{number}"))
+        number.to_string().parse().unwrap()
     }
 
     fn state(created_at: Millis, items: usize) -> State {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use plenary::config::Config;
 use plenary::machine::entry::Command;
 use plenary::node::Node;
-use plenary::session::{Locking, NewSession, SessionId};
+use plenary::session::{Locking, NewSession, SessionError, SessionId};
 use plenary::{Cache, Sessions};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -124,37 +124,33 @@ async fn hand_overs() -> Result<()> {
         "fsync",
     );
     let id = handles[0].create(NewSession::new()).await?.id().clone();
-    // Each notes when it gave the lock up; the next one how long that was ago.
-    let (given_up, mut taken) = tokio::sync::mpsc::unbounded_channel::<(Instant, Instant)>();
+    // Each gives the lock up as soon as it has it: what passes until the next one has it is the hand-over.
+    let (got, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let mut waiting = Vec::new();
     for request in 0..WAITING {
-        let (sessions, id, given_up) = (handles[request % 3].clone(), id.clone(), given_up.clone());
+        let (sessions, id, got) = (handles[request % 3].clone(), id.clone(), got.clone());
         waiting.push(tokio::spawn(async move {
             for _ in 0..HAND_OVERS / WAITING {
-                let Ok(lock) = sessions.lock(&id, Locking::exclusive()).await else {
-                    return;
-                };
-                let got = Instant::now();
-                let _ = lock.unlock().await;
-                let _ = given_up.send((got, Instant::now()));
+                let lock = sessions.lock(&id, Locking::exclusive()).await?;
+                let _ = got.send(Instant::now());
+                lock.unlock().await?;
             }
+            Ok::<(), SessionError>(())
         }));
     }
-    drop(given_up);
-    let mut held = Vec::new();
-    while let Some(times) = taken.recv().await {
-        held.push(times);
+    drop(got);
+    let mut times = Vec::new();
+    while let Some(time) = taken.recv().await {
+        times.push(time);
     }
     for request in waiting {
-        request.await?;
+        request.await??;
     }
-    held.sort_unstable();
-    let gaps = held
-        .windows(2)
-        .map(|pair| pair[1].0.saturating_duration_since(pair[0].1));
+    times.sort_unstable();
+    let hand_overs = times.windows(2).map(|pair| pair[1].duration_since(pair[0]));
     let median = row(
-        &format!("from one holder's unlock to the next one's lock, {WAITING} waiting on three nodes"),
-        gaps.collect(),
+        &format!("a hand-over, {WAITING} requests on three nodes in the queue"),
+        hand_overs.collect(),
         "goal: under twice the write",
     );
     println!(

@@ -1659,7 +1659,7 @@ async fn whoever_is_answered_a_write_finds_memory_below_its_limit() {
     for key in ["a", "b", "c", "d", "e", "f"] {
         assert_eq!(client.text(&["SET", key, &value]).await, "OK");
         let used: u64 = server.field("used_memory").await.parse().unwrap();
-        assert!(used <= limit.parse().unwrap(), "{key}: {used} of {limit}");
+        assert!(used <= limit.parse::<u64>().unwrap(), "{key}: {used} of {limit}");
     }
     assert_eq!(client.text(&["DBSIZE"]).await, "3");
     assert_eq!(server.field("evicted_keys").await, "3");

@@ -17,8 +17,11 @@ const TOO_LARGE: usize = 2 << 20;
 /// Requests of one user at once.
 const AT_ONCE: usize = 24;
 
+/// What a case is called, and what it asks of a site.
+type Case = (&'static str, fn(&mut Site));
+
 /// What is asked of every store, in this order; the last one leaves two instances.
-const CASES: &[(&str, fn(&mut Site))] = &[
+const CASES: &[Case] = &[
     ("a login is seen on every instance at once", login_is_seen_at_once),
     ("what one instance saves the others have", saves_are_seen),
     (

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// What a write is answered while too few members are heard from.
+#[cfg_attr(
+    not(feature = "lua"),
+    allow(dead_code, reason = "scripts and the Redis endpoint use it")
+)]
 pub(crate) const NO_REPLICAS: CommandError =
     CommandError::text("NOREPLICAS Not enough good replicas to write.");
 

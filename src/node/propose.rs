@@ -331,6 +331,7 @@ pub(super) struct Outbound {
     /// What this node has applied: how full memory is.
     pub(super) state: State,
     /// The other members, as far as this node hears from them.
+    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fellows: Arc<Fellows>,
 }
 

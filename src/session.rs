@@ -324,7 +324,7 @@ impl Sessions {
 
     /// A session as this handle's freshness has it; none if it has ended or never was.
     ///
-    /// To load is to use: the session lives on for its idle timeout from now, which costs a write in 40 loads or fewer ([`NewSession::slack`]).
+    /// To load is to use: the session lives on for its idle timeout from now, which costs a write once in half its slack at most ([`NewSession::slack`]).
     /// [`Sessions::peek`] looks without using.
     ///
     /// One that is absent here is looked for again as of now, so a login made on another instance a moment ago is found. That costs a

@@ -348,7 +348,7 @@ impl Store {
             what,
         });
         self.events.push(Event::Session);
-        for db in 0u8..16 {
+        for db in (0u8..).take(DATABASES) {
             let waited = (db, Bytes::from_static(SESSION_EVENTS_KEY));
             if self.waiting.is_for(waited.0, &waited.1) && !self.ready.contains(&waited) {
                 self.ready.push_back(waited);
@@ -629,7 +629,9 @@ impl Store {
         // Who holds a lock has a deadline.
         let mut held = Vec::new();
         for (_, db, key) in &self.field_deadlines {
-            if let Some(Value::Session(session)) = self.slot(*db, key).map(|slot| &slot.value) {
+            // What has ended goes by itself.
+            let living = self.view(*db, self.clock).find(key);
+            if let Some(Value::Session(session)) = living.map(|slot| &slot.value) {
                 let mut released = session.as_ref().clone();
                 if released.lock.release_bound(node, before_start) {
                     held.push((*db, key.clone(), released));

@@ -228,7 +228,17 @@ impl Sessions {
         }
         let token = count_of(&reply)?;
         // Applied here, so this node has the session as it was locked, or what came after.
-        let session = self.look(&self.cache, &id).await?.ok_or(SessionError::Gone)?;
+        let found = self.look(&self.cache, &id).await;
+        let session = match found.and_then(|found| found.ok_or(SessionError::Gone)) {
+            Ok(session) => session,
+            Err(error) => {
+                // Nobody gets the lock, so nobody may have to wait for its end.
+                if let Err(error) = self.unlock(&self.key_of(&id), token).await {
+                    tracing::debug!(%error, "a session's lock was not given up: it ends with its lease");
+                }
+                return Err(error);
+            }
+        };
         Ok(LockedSession {
             sessions: self.clone(),
             session,

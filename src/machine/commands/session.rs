@@ -508,10 +508,10 @@ pub(super) fn integer(number: u64) -> Reply {
 
 /// The options that were read: each may be said once.
 #[derive(Default)]
-pub(super) struct Seen(Vec<&'static str>);
+struct Seen(Vec<&'static str>);
 
 impl Seen {
-    pub(super) fn once(&mut self, option: &'static str) -> Result<(), CommandError> {
+    fn once(&mut self, option: &'static str) -> Result<(), CommandError> {
         if self.0.contains(&option) {
             return Err(CommandError::Syntax);
         }
@@ -554,7 +554,7 @@ fn absolute_deadline(
     Ok(None)
 }
 
-pub(super) fn owner(args: &mut Args<'_>) -> Result<Bytes, CommandError> {
+fn owner(args: &mut Args<'_>) -> Result<Bytes, CommandError> {
     let owner = args.bytes()?;
     if owner.len() > OWNER_BYTES_MAX {
         return Err(over("the owner is", OWNER_BYTES_MAX, "bytes"));

@@ -551,6 +551,8 @@ impl<J: Journal> Writer<J> {
         let result = self.close();
         drop(self);
         drop(alarm);
+        // Before the answer: whoever has it finds the store stopped, never a queue that nobody reads.
+        drop(queue);
         if let Some(Waiter(done)) = stop {
             // Nobody may wait any more: then nobody needs the answer.
             let _ = done.send(result);

@@ -18,6 +18,7 @@ pub mod keyspace;
 mod listpack;
 pub mod once;
 pub mod overlay;
+mod partial_sort;
 pub mod rdb;
 pub mod recency;
 pub mod reply;

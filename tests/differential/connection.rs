@@ -4,7 +4,7 @@ use super::grammar::{Kind, Pool};
 
 pub const KIND: Kind = Kind {
     name: "connection",
-    // Of its own: a key that was set to a time that is over is a change to whoever watches it in Redis, and none here.
+    // Of its own: that one is there before it is watched, `sequence` sees to.
     keys: &["w1", "w2"],
     shapes: &[
         "PING [ value ]",

@@ -202,6 +202,16 @@ pub fn sequence(generators: &[Generator], subject: &Subject, seed: u64, length: 
             steps.push(transaction(generator, db, &mut chance));
         } else {
             let (judged, argv) = generator.command(&mut chance);
+            if argv[0] == b"WATCH" {
+                // Only what is there: one that is not, and comes and goes before EXEC, is a change to a Redis and none here. And long: a short one
+                // that becomes `raw`, while no bit of it changes, is a change here and none to a Redis.
+                let there = |key: &Vec<u8>| vec![b"SETNX".to_vec(), key.clone(), vec![b'w'; 64]];
+                steps.extend(
+                    argv[1..]
+                        .iter()
+                        .map(|key| Step::one(db, Judged::Whole, there(key))),
+                );
+            }
             steps.push(Step::one(db, judged, argv));
         }
     }

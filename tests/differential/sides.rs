@@ -195,7 +195,7 @@ fn comparable(judged: Judged, commands: &[Argv], answer: Answer, leaves: Leaves)
             .any(|argv| argv[0].eq_ignore_ascii_case(name.as_bytes()))
     };
     if leaves.equal_texts && (is("SORT") || is("SORT_RO")) {
-        return answer.form();
+        return answer.form().sorted();
     }
     let answer = match leaves.other_encodings && is("OBJECT") {
         true => sort::without_encodings(answer),

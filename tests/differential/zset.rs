@@ -73,7 +73,7 @@ pub const KIND: Kind = Kind {
 fn words(word: &str) -> Option<Pool> {
     let (usual, odd): (&[&str], &[&str]) = match word {
         // Of one score: what a range of members is where scores differ, nobody says.
-        "lexical" => (&["y1", "y2"], &["nokey"]),
+        "lexical" => (&["y1", "y2"], &["ynone"]),
         // Sets take part in what several sorted sets come to.
         "any" => (&["z1", "z2", "z3", "t1", "t2"], &["s1", "l1", "nokey"]),
         "score" => (

@@ -58,7 +58,10 @@ impl Answer {
     pub fn sorted(self) -> Self {
         let Self::Array(answers) = self else { return self };
         let mut answers: Vec<Answer> = answers.into_iter().map(Self::sorted).collect();
-        if answers.iter().all(|answer| matches!(answer, Self::Bulk(_))) {
+        if answers
+            .iter()
+            .all(|answer| matches!(answer, Self::Bulk(_) | Self::Nil))
+        {
             answers.sort_by_key(Self::render);
         }
         Self::Array(answers)

@@ -251,6 +251,9 @@ fn select(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
 /// The database that `SELECT` means.
 pub(super) fn database(index: &[u8]) -> Result<u8, CommandError> {
     let index = integer(index).ok_or(CommandError::NotAnInteger)?;
+    let index = i32::try_from(index).map_err(|_| {
+        CommandError::text("ERR value is out of range, value must between -2147483648 and 2147483647")
+    })?;
     let known = u8::try_from(index)
         .ok()
         .filter(|index| usize::from(*index) < DATABASES);

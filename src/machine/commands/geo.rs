@@ -7,6 +7,7 @@ use crate::machine::args::Args;
 use crate::machine::float;
 use crate::machine::geohash::{Area, Position, Shape};
 use crate::machine::keyspace::{Keyspace, View};
+use crate::machine::partial_sort::partial_sort;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
 use crate::machine::value::Zset;
@@ -465,11 +466,18 @@ impl Search {
             Sort::None if self.count > 0 && !self.any => Sort::Ascending,
             sort => sort,
         };
-        let distance = |one: &Place, other: &Place| one.distance_m.total_cmp(&other.distance_m);
-        match sort {
-            Sort::None => {}
-            Sort::Ascending => self.found.sort_by(distance),
-            Sort::Descending => self.found.sort_by(|one, other| distance(other, one)),
+        let compare = |one: &Place, other: &Place| {
+            let order = one.distance_m.total_cmp(&other.distance_m);
+            if sort == Sort::Descending {
+                order.reverse()
+            } else {
+                order
+            }
+        };
+        if sort != Sort::None && limit < self.found.len() {
+            partial_sort(&mut self.found, &(0..limit), &compare);
+        } else if sort != Sort::None {
+            self.found.sort_by(compare);
         }
         self.found.truncate(limit);
     }

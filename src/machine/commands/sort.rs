@@ -5,6 +5,7 @@
 use crate::machine::args::Args;
 use crate::machine::event::Classes;
 use crate::machine::keyspace::{Keyspace, View};
+use crate::machine::partial_sort::partial_sort;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
 use crate::machine::value::{Kind, List, Value};
@@ -181,35 +182,24 @@ fn turned(order: Ordering, options: &Options<'_>) -> Ordering {
     }
 }
 
-fn sort_by_text(view: &View<'_>, elements: &mut [Bytes], options: &Options<'_>) {
-    match options.by {
-        // What has no weight comes first.
-        Some(pattern) => elements.sort_by_cached_key(|element| Turned {
-            key: pointed_at(view, pattern, element),
-            descending: options.descending,
-        }),
-        None => elements.sort_by(|one, other| turned(one.cmp(other), options)),
+fn sort_by_text(view: &View<'_>, elements: &mut Vec<Bytes>, options: &Options<'_>) {
+    let Some(pattern) = options.by else {
+        return elements.sort_by(|one, other| turned(one.cmp(other), options));
+    };
+    let mut weighed: Vec<_> = elements
+        .drain(..)
+        .map(|element| (pointed_at(view, pattern, &element), element))
+        .collect();
+    // What has no weight comes first.
+    let order =
+        |one: &(Option<Bytes>, Bytes), other: &(Option<Bytes>, Bytes)| turned(one.0.cmp(&other.0), options);
+    let chosen = options.chosen(weighed.len());
+    if chosen == (0..weighed.len()) {
+        weighed.sort_by(order);
+    } else {
+        partial_sort(&mut weighed, &chosen, &order);
     }
-}
-
-/// A key to sort by, in the order asked for.
-#[derive(PartialEq, Eq)]
-struct Turned {
-    key: Option<Bytes>,
-    descending: bool,
-}
-
-impl Ord for Turned {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let order = self.key.cmp(&other.key);
-        if self.descending { order.reverse() } else { order }
-    }
-}
-
-impl PartialOrd for Turned {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+    elements.extend(weighed.into_iter().map(|(_, element)| element));
 }
 
 fn sort_by_number(

@@ -61,7 +61,8 @@ async fn a_hundred_requests_with_the_session_to_themselves_lose_no_update() {
     for request in requests.collect::<Vec<_>>() {
         request.await.unwrap();
     }
-    let session = handles[1].load(&id).await.unwrap().unwrap();
+    let now = handles[1].with_freshness(plenary::Freshness::Linearizable);
+    let session = now.load(&id).await.unwrap().unwrap();
     assert_eq!(text(&session, "count"), "100");
     let tokens: Vec<u64> = (0..100)
         .map(|count| text(&session, &format!("at {count:03}")).parse().unwrap())

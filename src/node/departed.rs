@@ -1,47 +1,40 @@
-//! On the leader: asks the members whether they are there, and lets the log take back what is held for one that is not: commands that wait for it in a
-//! queue, and locks that are bound to it. So nobody waits behind a node that is gone.
+//! On the leader: lets the log take back what is held for a member that is silent: commands that wait for it in a queue, and locks that are bound to
+//! it. So nobody waits behind a node that is gone.
 
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
 use crate::machine::internal;
 use crate::raft::replica::Role;
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-/// How often members are asked.
-const ASK: Duration = Duration::from_secs(1);
-
-/// How long one may take to answer.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How often it is looked who is silent.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long one must have been silent to count as gone. It may only hang: then its callers are told that their time is over.
 const SILENT: Duration = Duration::from_secs(5);
 
 /// Watches as long as the node runs.
 pub(super) async fn watch(outbound: Outbound) {
-    // When a member that is silent was heard of last, or whether the log knows that it is gone.
-    let mut silent: BTreeMap<u64, Option<Instant>> = BTreeMap::new();
+    // Of whom the log knows that they are gone.
+    let mut told = BTreeSet::new();
     loop {
-        tokio::time::sleep(ASK).await;
+        tokio::time::sleep(LOOK).await;
         let state = outbound.replica.state();
         if state.role != Role::Leader {
-            silent.clear();
+            told.clear();
             continue;
         }
-        silent.retain(|id, _| state.members.contains_key(id));
-        let others = state.members.iter().filter(|(id, _)| **id != outbound.node);
-        let asked = others.map(async |(id, (member, _))| {
-            let answer = tokio::time::timeout(ANSWER, outbound.peers.status(*id, &member.raft_addr)).await;
-            (*id, matches!(answer, Ok(Ok(_))))
-        });
-        for (id, answers) in futures::future::join_all(asked).await {
-            if answers {
-                silent.remove(&id);
-                continue;
-            }
-            let since = silent.entry(id).or_insert_with(|| Some(Instant::now()));
-            if since.is_some_and(|since| since.elapsed() >= SILENT) && tell_gone(&outbound, id).await {
-                *since = None;
+        let silent = |id: &u64| {
+            outbound
+                .fellows
+                .silent_for(*id)
+                .is_some_and(|silent| silent >= SILENT)
+        };
+        told.retain(silent);
+        for id in state.members.into_keys().filter(silent) {
+            if !told.contains(&id) && tell_gone(&outbound, id).await {
+                told.insert(id);
             }
         }
     }

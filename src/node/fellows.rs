@@ -1,6 +1,13 @@
-//! How many other members this node hears from, for `min-replicas-to-write`: a majority has every acknowledged write in any case, and who wants
-//! more can have writes refused. While nobody wants to know, nobody is asked.
+//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by three.
+//!
+//! | who | what for |
+//! |---|---|
+//! | `clock` | the members' common time, by which a leader stamps |
+//! | `departed` | who is silent, so that nobody waits behind a node that is gone |
+//! | `min-replicas-to-write` | how many are near: a majority has every acknowledged write in any case, and who wants more can have writes refused |
 
+use super::clock::{self, Clock};
+use crate::machine::entry::Millis;
 use crate::machine::reply::CommandError;
 use crate::raft::client::Peers;
 use crate::raft::replica::Replica;
@@ -19,10 +26,19 @@ use tokio::sync::Notify;
 pub(crate) const NO_REPLICAS: CommandError =
     CommandError::text("NOREPLICAS Not enough good replicas to write.");
 
-/// How long the others are left alone between two questions, and how long one may take to answer: together less than the least lag there is, so
-/// that who answers is never missed because another does not.
+/// How long the others are left alone between two questions, and how long one may take to answer.
 const PAUSE: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_millis(400);
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// How long one may take until the clocks agree, and while a write needs some near: with the pause less than the least lag there is, so that who answers is
+/// never missed because another does not.
+pub(super) const ANSWER_WHILE_HURRIED: Duration = Duration::from_millis(400);
+
+/// The pause until the clocks agree, for which a leader's first write waits.
+const PAUSE_AT_FIRST: Duration = Duration::from_millis(20);
+
+/// How long a majority waits for the clocks of the others, at first: the more are known, the less one that is wrong can do.
+const ALL_AGREE_WITHIN: Duration = Duration::from_millis(500);
 
 /// Seconds after which a member that was not heard from does not count, at first. Redis: `min-replicas-max-lag`.
 const MAX_LAG_S: u64 = 10;
@@ -33,9 +49,18 @@ pub(crate) struct Fellows {
     wanted: AtomicUsize,
     /// 0: whoever was ever heard from counts, and as in Redis nothing is refused.
     max_lag_s: AtomicU64,
-    /// When each answered last. Held to look or to note it.
-    heard: Mutex<BTreeMap<u64, Instant>>,
+    /// What is known of each. Held to look or to note it.
+    known: Mutex<BTreeMap<u64, Fellow>>,
     changed: Notify,
+}
+
+/// One other member.
+#[derive(Clone, Copy, Debug)]
+struct Fellow {
+    /// Since when it is asked.
+    asked: Instant,
+    /// When it answered last, and what its clock said; 0: it does not tell.
+    heard: Option<(Instant, Millis)>,
 }
 
 impl Default for Fellows {
@@ -43,7 +68,7 @@ impl Default for Fellows {
         Self {
             wanted: AtomicUsize::new(0),
             max_lag_s: AtomicU64::new(MAX_LAG_S),
-            heard: Mutex::default(),
+            known: Mutex::default(),
             changed: Notify::new(),
         }
     }
@@ -74,8 +99,17 @@ impl Fellows {
     /// How many others were heard from lately.
     pub(super) fn near(&self) -> usize {
         let most = Duration::from_secs(self.max_lag_s());
-        let heard = self.heard.lock();
-        heard.values().filter(|at| at.elapsed() <= most).count()
+        let known = self.known.lock();
+        let heard = known.values().filter_map(|fellow| fellow.heard);
+        heard.filter(|(at, _)| at.elapsed() <= most).count()
+    }
+
+    /// For how long a member has not been heard from; none where it is not asked.
+    pub(super) fn silent_for(&self, id: u64) -> Option<Duration> {
+        let known = self.known.lock();
+        let fellow = known.get(&id)?;
+        let since = fellow.heard.map_or(fellow.asked, |(at, _)| at);
+        Some(since.elapsed())
     }
 
     /// Whether fewer are than a write needs.
@@ -84,32 +118,75 @@ impl Fellows {
         wanted > 0 && self.max_lag_s() > 0 && self.near() < wanted
     }
 
-    /// Asks all others once.
-    pub(super) async fn ask(&self, me: u64, replica: &Replica, peers: &Peers) {
+    /// Asks all others once. Each is noted when it answers: none has to wait for one that does not.
+    pub(super) async fn ask(&self, me: u64, replica: &Replica, peers: &Peers, patience: Duration) {
         let members = replica.state().members;
-        let asked = members
-            .iter()
-            .filter(|(id, _)| **id != me)
-            .map(|(id, (member, _))| async {
-                let answer = tokio::time::timeout(ANSWER, peers.status(*id, &member.raft_addr)).await;
-                matches!(answer, Ok(Ok(_))).then_some(*id)
-            });
-        let answered = futures::future::join_all(asked).await;
-        let mut heard = self.heard.lock();
-        heard.retain(|id, _| members.contains_key(id));
-        heard.extend(answered.into_iter().flatten().map(|id| (id, Instant::now())));
+        let others = || members.iter().filter(|(id, _)| **id != me);
+        {
+            let mut known = self.known.lock();
+            known.retain(|id, _| members.contains_key(id));
+            for (id, _) in others() {
+                let (asked, heard) = (Instant::now(), None);
+                known.entry(*id).or_insert(Fellow { asked, heard });
+            }
+        }
+        let asked = others().map(|(id, (member, _))| async {
+            let answer = tokio::time::timeout(patience, peers.status(*id, &member.raft_addr)).await;
+            if let Ok(Ok(answer)) = answer
+                && let Some(fellow) = self.known.lock().get_mut(id)
+            {
+                fellow.heard = Some((Instant::now(), answer.wall_ms));
+            }
+        });
+        futures::future::join_all(asked).await;
+    }
+
+    /// The common time of those of these voters that were ever heard from, this node's own clock among them; none while no majority is known, or not all
+    /// are and there is time left to wait for them.
+    fn common_time(&self, me: u64, voters: &[u64], waited: Duration) -> Option<Millis> {
+        let known = self.known.lock();
+        let others = voters.iter().filter_map(|id| known.get(id)?.heard);
+        let told = others.filter(|(_, wall)| *wall > 0);
+        let mut clocks: Vec<Millis> = told
+            .map(|(at, wall)| wall.saturating_add(clock::since(at)))
+            .collect();
+        if voters.contains(&me) {
+            clocks.push(clock::wall());
+        }
+        let enough = clocks.len() > voters.len() / 2;
+        let all = clocks.len() == voters.len();
+        (all || enough && waited >= ALL_AGREE_WITHIN).then(|| clock::common(&mut clocks))
     }
 }
 
-/// Asks the others while somebody wants some, as long as the node runs.
-pub(super) async fn ask(me: u64, replica: Arc<Replica>, peers: Arc<Peers>, fellows: Arc<Fellows>) {
+/// Asks the others and compares the clocks, as long as the node runs.
+pub(super) async fn ask(
+    me: u64,
+    replica: Arc<Replica>,
+    peers: Arc<Peers>,
+    fellows: Arc<Fellows>,
+    clock: Arc<Clock>,
+) {
+    // Since when a majority could have been asked.
+    let mut belongs: Option<Instant> = None;
     loop {
-        if fellows.wanted() == 0 {
-            fellows.changed.notified().await;
-        } else {
-            fellows.ask(me, &replica, &peers).await;
-            tokio::time::sleep(PAUSE).await;
+        let members = replica.state().members;
+        let votes = |(id, (_, votes)): (&u64, &(_, bool))| votes.then_some(*id);
+        let voters: Vec<u64> = members.iter().filter_map(votes).collect();
+        if !voters.is_empty() {
+            belongs.get_or_insert_with(Instant::now);
         }
+        let hurried = fellows.wanted() > 0 || !clock.has_agreed();
+        let patience = if hurried { ANSWER_WHILE_HURRIED } else { ANSWER };
+        fellows.ask(me, &replica, &peers, patience).await;
+        if let Some(belongs) = belongs
+            && let Some(common) = fellows.common_time(me, &voters, belongs.elapsed())
+        {
+            clock.agree(common);
+        }
+        let pause = if clock.has_agreed() { PAUSE } else { PAUSE_AT_FIRST };
+        // Whoever wants some near wants to know at once.
+        let _ = tokio::time::timeout(pause, fellows.changed.notified()).await;
     }
 }
 
@@ -126,7 +203,12 @@ mod tests {
         let long_ago = Instant::now()
             .checked_sub(Duration::from_secs(MAX_LAG_S + 1))
             .unwrap();
-        fellows.heard.lock().extend([(1, Instant::now()), (2, long_ago)]);
+        let heard = |at| Fellow {
+            asked: long_ago,
+            heard: Some((at, 0)),
+        };
+        let known = [(1, heard(Instant::now())), (2, heard(long_ago))];
+        fellows.known.lock().extend(known);
         assert!(fellows.lack() && fellows.near() == 1);
         fellows.set_max_lag_s(MAX_LAG_S * 2);
         assert!(!fellows.lack() && fellows.near() == 2);
@@ -134,5 +216,27 @@ mod tests {
         assert!(fellows.lack());
         fellows.set_max_lag_s(0);
         assert!(!fellows.lack(), "as in Redis");
+    }
+
+    #[test]
+    fn clocks_are_common_once_all_or_after_a_while_a_majority_is_known() {
+        let (fellows, now) = (Fellows::default(), clock::wall());
+        let told = |wall| Fellow {
+            asked: Instant::now(),
+            heard: Some((Instant::now(), wall)),
+        };
+        let common = |waited| fellows.common_time(1, &[1, 2, 3], waited);
+        assert_eq!(common(ALL_AGREE_WITHIN), None, "its own is no majority");
+        fellows.known.lock().insert(2, told(0));
+        assert_eq!(common(ALL_AGREE_WITHIN), None, "it does not tell");
+        fellows.known.lock().insert(2, told(5));
+        assert_eq!(common(Duration::ZERO), None, "the third may yet answer");
+        assert!(common(ALL_AGREE_WITHIN).is_some_and(|common| common < 1_000));
+        fellows.known.lock().insert(3, told(now + 3_600_000));
+        let common = common(Duration::ZERO).unwrap();
+        assert!(
+            (now..now + 60_000).contains(&common),
+            "the middle one: this node's"
+        );
     }
 }

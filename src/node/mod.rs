@@ -9,6 +9,7 @@
 //! | rounds (`query`) | linearizable reads | `stop` |
 //! | discovery | the peers' hellos | `stop` |
 //! | promoter (`members`) | learners that asked for a vote | `stop` |
+//! | asking the others (`fellows`) | the members' answers | `stop` |
 //! | comparer (`audit`) | the members' audits | `stop` |
 //! | taking back what waits for nobody | `hearing` | `stop` |
 //! | evictor (`evict`) | memory that is full | `stop` |
@@ -478,7 +479,10 @@ impl Node {
     /// Asks the others now.
     pub async fn ask_fellows(&self) {
         let inner = &self.inner;
-        inner.fellows.ask(inner.id, &inner.replica, &inner.peers).await;
+        let (fellows, patience) = (&inner.fellows, fellows::ANSWER_WHILE_HURRIED);
+        fellows
+            .ask(inner.id, &inner.replica, &inner.peers, patience)
+            .await;
     }
 
     /// Objects that wait to be freed beside the log, and that were freed there since the start. Redis: `lazyfreed_objects`.
@@ -1004,6 +1008,7 @@ impl Opened {
             inner.replica.clone(),
             inner.peers.clone(),
             inner.fellows.clone(),
+            outbound.clock.clone(),
         ));
         tasks.spawn(evict::evict(outbound.clone()));
         tasks.spawn(departed::watch(outbound.clone()));
@@ -1201,6 +1206,10 @@ impl Inbound for Doorway {
         keys.iter()
             .map(|(db, key)| machine.view(now, *db).last_use(key))
             .collect()
+    }
+
+    fn wall_ms(&self) -> Millis {
+        clock::wall()
     }
 
     #[cfg(feature = "lua")]

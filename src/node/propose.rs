@@ -331,7 +331,6 @@ pub(super) struct Outbound {
     /// What this node has applied: how full memory is.
     pub(super) state: State,
     /// The other members, as far as this node hears from them.
-    #[cfg_attr(not(feature = "lua"), allow(dead_code, reason = "scripts use it"))]
     pub(super) fellows: Arc<Fellows>,
 }
 
@@ -341,6 +340,7 @@ impl Outbound {
         let came = Instant::now();
         let turn = self.turn.lock().await;
         self.pass(came).await;
+        self.clock.agreed().await;
         let _open = self.gate.read().await;
         drop(turn);
         self.hand_over(group).await
@@ -348,6 +348,7 @@ impl Outbound {
 
     /// The same for what frees memory: it is never held back.
     pub(super) async fn propose_at_once(&self, group: Bytes) -> Option<String> {
+        self.clock.agreed().await;
         let _open = self.gate.read().await;
         self.hand_over(group).await
     }

@@ -329,6 +329,9 @@ pub struct StatusResponse {
     pub audit_index: u64,
     #[prost(bytes = "bytes", tag = "6")]
     pub audit_digest: ::prost::bytes::Bytes,
+    /// Its machine's clock, in milliseconds since the Unix epoch.
+    #[prost(uint64, tag = "7")]
+    pub wall_ms: u64,
 }
 /// Generated client implementations.
 pub mod peer_client {

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::replica::Replica;
 use super::{Member, pb, wire};
-use crate::machine::entry;
+use crate::machine::entry::{self, Millis};
 use crate::machine::recency::Use;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -47,6 +47,8 @@ pub(crate) trait Inbound: Send + Sync + 'static {
     fn evaluate(&self, from: u64, script: &Bytes) -> impl Future<Output = Evaluated> + Send;
     /// When keys were last used here, in their order; none where there is no such key.
     fn last_use(&self, keys: &[(u8, Bytes)]) -> Vec<Option<Use>>;
+    /// This machine's clock, in milliseconds since the Unix epoch.
+    fn wall_ms(&self) -> Millis;
     /// Which script runs here; it is ended if it is of this kind and has run for too long.
     fn running(&self, kill: Option<Kind>) -> Option<Running>;
     /// Proposes a follower's group. `Some`: why not.
@@ -409,6 +411,7 @@ impl<I: Inbound> Peer for Service<I> {
             audit_digest: audit.map_or(Bytes::new(), |audit| {
                 Bytes::copy_from_slice(&audit.digest.to_le_bytes())
             }),
+            wall_ms: self.inbound.wall_ms(),
         }))
     }
 }

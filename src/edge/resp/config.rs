@@ -181,7 +181,7 @@ impl Changes {
             .into_iter()
             .for_each(|(name, value)| shared.kept.set(name, value));
         if shared.node.lacks_fellows() {
-            // Nobody was asked as long as nobody wanted to know.
+            // They are asked less often as long as nobody wants to know.
             shared.node.ask_fellows().await;
         }
         Ok(())

@@ -498,7 +498,7 @@ impl Thread {
         }
         let settings = self.state.machine().read().store().settings().clone();
         self.overlay.reset(&settings);
-        let at = self.outbound.clock.now();
+        let at = self.now();
         let (mut batch, mut effects, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut keys = BTreeSet::new();
         while let Some(mut job) = jobs.pop_front() {
@@ -647,7 +647,7 @@ impl Thread {
             (machine.freeze(), machine.store().revision())
         };
         let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen, self.command_bytes));
-        let (at, seed) = (self.outbound.clock.now(), self.outbound.clock.chance());
+        let (at, seed) = (self.now(), self.outbound.clock.chance());
         let evaluation = self.evaluate(&mut job, at, seed, ALONE_ENDS_AFTER, true);
         self.overlay = scratch;
         let (reply, outcome) = match evaluation {
@@ -680,6 +680,12 @@ impl Thread {
             tracing::debug!(why, "the effects of a script were refused");
         }
         true
+    }
+
+    /// The time that scripts see and that their effects are reckoned from: one that may be a stamp.
+    fn now(&self) -> Millis {
+        self.runtime.block_on(self.outbound.clock.agreed());
+        self.outbound.clock.now()
     }
 
     /// Runs what may only read, on what this node has applied: at one index, if need be on a copy of everything.

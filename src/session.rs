@@ -544,7 +544,7 @@ impl Sessions {
             Ok(Some(Session::read(
                 id.clone(),
                 session,
-                slot.deadline,
+                slot.deadline(),
                 view.now(),
             )))
         };

@@ -536,7 +536,7 @@ proptest! {
         let mut machine = machine_of(&entries);
         let clock = machine.store().clock();
         let slots: Vec<(u8, Bytes, Option<Millis>)> =
-            machine.store().slots().map(|(db, key, slot)| (db, key.clone(), slot.deadline)).collect();
+            machine.store().slots().map(|(db, key, slot)| (db, key.clone(), slot.deadline())).collect();
         let of_keys = slots.iter().filter_map(|(_, _, deadline)| *deadline);
         let of_fields = machine.store().slots().filter_map(|(_, _, slot)| slot.value.first_deadline());
         let of_waiting = machine.store().waiting().next_deadline();
@@ -553,7 +553,7 @@ proptest! {
         }
         while let Some(deadline) = machine.next_deadline() {
             machine.apply(&alone(deadline, Vec::new()));
-            prop_assert!(machine.store().slots().all(|(_, _, slot)| slot.deadline.is_none_or(|at| at > deadline)));
+            prop_assert!(machine.store().slots().all(|(_, _, slot)| slot.deadline().is_none_or(|at| at > deadline)));
         }
     }
 

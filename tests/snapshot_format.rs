@@ -1,6 +1,7 @@
-//! Snapshots of format 2 are read for ever: `golden/snapshot-v2.hex` holds everything that a machine can hold, as format 2 was first written.
+//! Snapshots of formats 2 and 3 are read for ever: `golden/snapshot-v2.hex` and `golden/snapshot-v3.hex` hold everything that a machine could hold, as those
+//! formats were first written.
 //!
-//! The same is held to what is written today, so that a change of the writer is seen here: whoever changes what is written gives it the next
+//! The same, in the format of today, is held to what is written today, so that a change of the writer is seen here: whoever changes what is written gives it the next
 //! number, reads both, and adds a fixture beside this one (`PLENARY_GOLDEN=record cargo test --test snapshot_format` writes one where there is
 //! none). Settings alone may grow: they are kept by name and count, so that those a fixture does not have are at their defaults.
 
@@ -77,6 +78,7 @@ const COMMANDS: &[(u8, &str)] = &[
         "ACL SETUSER ann on #9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 ~a:* %R~b:* resetchannels &news +@read -get \"(+set ~c:*)\"",
     ),
     (0, "ACL SETUSER off off nopass"),
+    (0, "SET lively v EX 1200"),
 ];
 
 /// What the machine answers that was read.
@@ -118,6 +120,9 @@ const ASKED_OF_3: &[(u8, &str)] = &[
     (15, "SESSION.EVENTS 0"),
 ];
 
+/// The same of what came with format 4.
+const ASKED_OF_4: &[(u8, &str)] = &[(0, "PTTL lively"), (0, "GET lively")];
+
 /// Commands that wait, of node 7.
 const WAITING: &[&str] = &[
     "BLPOP queue 0",
@@ -144,6 +149,8 @@ fn furnished() -> Machine {
         ("zset-max-listpack-entries", "3"),
         ("stream-node-max-entries", "2"),
         ("session-events", "content"),
+        ("expire-slack-percent", "5"),
+        ("expire-slack-keys", "lively"),
     ];
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     oracle::run_internal(&mut machine, AT, internal::set(&pairs));
@@ -233,7 +240,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// The layout written today.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 static FIXTURE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let path = path(&format!("snapshot-v{FORMAT}.hex"));
@@ -339,7 +346,12 @@ fn answers(machine: &Machine, format: u8, asked: &[(u8, &str)]) {
 #[test]
 fn what_was_read_answers_as_it_did() {
     let machine = read(&FIXTURE);
-    answers(&machine, FORMAT, &[ASKED, ASKED_OF_3].concat());
+    answers(&machine, FORMAT, &[ASKED, ASKED_OF_3, ASKED_OF_4].concat());
+    let lively = machine.store().slots().find(|(_, key, _)| &key[..] == b"lively");
+    let (end, set_at) = (lively.map(|(_, _, slot)| slot.end), AT + COMMANDS.len() as u64 - 1);
+    assert_eq!(end.map(|end| end.life()), Some(1_200_000));
+    assert_eq!(end.and_then(|end| end.deadline()), Some(set_at + 1_260_000));
+    answers(&read(&fixture(3)), 3, &[ASKED, ASKED_OF_3].concat());
     let machine = read(&fixture(2));
     answers(&machine, 2, ASKED);
     let access = machine.store().access();

@@ -254,10 +254,19 @@ impl Cache {
 
     /// Lets a key live this long from now (rounded up to a millisecond; zero ends it). Whether it was there. Redis: `PEXPIRE`.
     ///
+    /// With `expire-slack-percent` one that asks for the life that the key has is answered without a write most times, and the key ends late by its
+    /// slack at most.
+    ///
     /// # Errors
     /// Those of [`Node::write`].
     pub async fn expire(&self, key: impl AsRef<[u8]>, life: Duration) -> Result<bool> {
-        Ok(integer(self.run(&[b"PEXPIRE", key.as_ref(), &millis(life)]).await?)? == 1)
+        let argv = self.command(&[b"PEXPIRE", key.as_ref(), &millis(life)]).argv;
+        let renewed = self.node.renew(self.asked(), self.db, &argv).await;
+        let Some(reply) = renewed else {
+            return Ok(integer(self.write(argv).await?)? == 1);
+        };
+        self.saw_what_is_applied().await?;
+        Ok(integer(reply)? == 1)
     }
 
     /// How long a key still lives. Redis: `PTTL`.
@@ -265,7 +274,7 @@ impl Cache {
     /// # Errors
     /// [`Error::NotFresh`].
     pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Ttl> {
-        let left = |view: View<'_>| match view.slot(key.as_ref()).map(|slot| slot.deadline) {
+        let left = |view: View<'_>| match view.slot(key.as_ref()).map(|slot| slot.end.shown(view.now())) {
             None => Ttl::Absent,
             Some(None) => Ttl::Unlimited,
             Some(Some(deadline)) => Ttl::Left(Duration::from_millis(deadline.saturating_sub(view.now()))),

@@ -9,6 +9,7 @@
 //! | `.set` | changes settings that all nodes share |
 //! | `.gone` | a start of a node is gone: its commands that wait are taken back, and the locks that are bound to it |
 //! | `.end` | removes keys that somebody found to have ended, where no tick does |
+//! | `.renew` | writes down uses of keys, each with the life that was asked for again: see [`super::keyspace::Keyspace::renew`] |
 //! | `.unwait` | takes a command back that waits |
 //! | `.evict` | evicts keys that the leader has chosen, while memory is to be freed: [`super::keyspace::Store::to_free`] |
 
@@ -16,8 +17,8 @@ use super::access::{Hash, Which};
 use super::args::{Args, integer};
 use super::effects;
 use super::entry::Command;
-use super::event::Event;
-use super::keyspace::{Call, Candidate};
+use super::event::{Classes, Event};
+use super::keyspace::{Call, Candidate, Due};
 use super::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use super::waiting::Otherwise;
 use super::{Machine, needs_memory, settings::Settings};
@@ -75,6 +76,20 @@ pub fn set(values: &[(String, String)]) -> Command {
 pub fn end(db: u8, keys: Vec<Bytes>) -> Command {
     let head = [Bytes::from_static(b".end"), decimal(db.into())];
     Command::new(0, head.into_iter().chain(keys))
+}
+
+/// Uses of keys that ask for the life they have again, as one command of the log. Replies how many of them now end later.
+pub fn renew<'a>(uses: impl IntoIterator<Item = &'a Due>) -> Command {
+    let name = Bytes::from_static(b".renew");
+    let uses = uses.into_iter().flat_map(|due| {
+        [
+            decimal(due.db.into()),
+            due.key.clone(),
+            decimal(due.life),
+            decimal(due.used_at),
+        ]
+    });
+    Command::new(0, std::iter::once(name).chain(uses))
 }
 
 /// The end of a wait as a command of the log. Replies whether it still waited.
@@ -166,6 +181,7 @@ impl Machine {
             b".flush-libraries" => self.store.scripts_mut().flush_libraries(),
             b".set" => self.set(&mut args),
             b".end" => self.end(&mut args),
+            b".renew" => self.renew(&mut args),
             b".gone" => self.gone(&mut args),
             b".unwait" => self.unwait(&mut args),
             b".evict" => self.evict(&mut args),
@@ -268,6 +284,23 @@ impl Machine {
             }
         }
         Ok(Reply::OK)
+    }
+
+    fn renew(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {
+        let mut uses = Vec::new();
+        while !args.is_empty() {
+            let db = super::known_database(database(args)?)?;
+            uses.push((db, args.key()?, number(args)?, number(args)?));
+        }
+        let mut renewed = 0;
+        for (db, key, life, used_at) in uses {
+            let mut keys = self.store.call(db, Call::default());
+            if keys.renew(key, life, used_at) {
+                keys.notify(Classes::GENERIC, "expire", key);
+                renewed += 1;
+            }
+        }
+        Ok(Reply::count(renewed))
     }
 
     fn gone(&mut self, args: &mut Args<'_>) -> Result<Reply, CommandError> {

@@ -7,6 +7,7 @@
 //! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
 //! choice) follows from the log and never from a hasher.
 
+mod end;
 mod freed;
 mod memory;
 
@@ -21,6 +22,7 @@ use super::settings::Settings;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
+pub use end::{Due, End};
 pub use freed::Freed;
 use freed::Freeing;
 use indexmap::IndexMap;
@@ -102,11 +104,18 @@ pub struct Slot {
     /// What it holds.
     pub value: Value,
     /// When it ends, by the log's clock.
-    pub deadline: Option<Millis>,
+    pub end: End,
     /// The store's revision at its last change; never the same for two states of one key.
     pub version: u64,
     /// When it was last used, and how often; not state.
     pub recency: Recency,
+}
+
+impl Slot {
+    /// When it is gone, by the log's clock.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.end.deadline()
+    }
 }
 
 type Shard = IndexMap<Bytes, Slot, ShardHasher>;
@@ -141,7 +150,7 @@ impl Database {
 
     /// Counts a key that came, but for its bytes.
     fn add(&mut self, slot: &Slot) {
-        let (session, deadline) = (slot.value.is_session(), slot.deadline.is_some());
+        let (session, deadline) = (slot.value.is_session(), slot.deadline().is_some());
         self.keys += 1;
         self.with_deadline += usize::from(deadline);
         self.sessions += usize::from(session);
@@ -150,7 +159,7 @@ impl Database {
 
     /// Counts a key that went.
     fn subtract(&mut self, slot: &Slot) {
-        let (session, deadline) = (slot.value.is_session(), slot.deadline.is_some());
+        let (session, deadline) = (slot.value.is_session(), slot.deadline().is_some());
         self.keys -= 1;
         self.with_deadline -= usize::from(deadline);
         self.sessions -= usize::from(session);
@@ -361,7 +370,7 @@ impl Store {
         let Value::Session(session) = &slot.value else {
             return;
         };
-        let reason = match slot.deadline {
+        let reason = match slot.deadline() {
             Some(deadline) if deadline > self.clock => reason,
             None => reason,
             Some(deadline) if deadline == session.absolute_deadline => Reason::Absolute,
@@ -639,8 +648,8 @@ impl Store {
             }
         }
         for (db, key, session) in held {
-            let deadline = self.slot(db, &key).and_then(|slot| slot.deadline);
-            self.insert_untold(db, &key, session.into_value(), deadline);
+            let end = self.slot(db, &key).map_or(End::NEVER, |slot| slot.end);
+            self.insert_untold(db, &key, session.into_value(), end);
             self.notify(db, Classes::MODULE, "session.unlock", &key);
         }
     }
@@ -701,7 +710,7 @@ impl Store {
         database.subtract(&slot);
         database.bytes -= key.len() + slot.value.bytes() + OVERHEAD_BYTES;
         self.revision += 1;
-        self.move_deadline(db, &key, slot.deadline, None);
+        self.move_deadline(db, &key, slot.deadline(), None);
         self.move_field_deadline(db, &key, slot.value.first_deadline(), None);
         self.index_owner(db, &key, Some(&slot), None);
         self.changed(db, &key);
@@ -716,19 +725,19 @@ impl Store {
     }
 
     /// Puts a slot whole, replacing what was there. Copies the name of a new key.
-    fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) {
+    fn insert_slot(&mut self, db: u8, key: &[u8], value: Value, end: End) {
         let created = if let Value::Session(session) = &value {
             Some(session.clone())
         } else {
             None
         };
-        let old = self.insert_untold(db, key, value, deadline);
+        let old = self.insert_untold(db, key, value, end);
         old.inspect(|old| self.tell_session_end(db, key, old, Reason::Replaced));
         created.inspect(|session| self.tell_session(db, key, session, What::Created));
     }
 
     /// The same without a word of what it means to sessions. What was there.
-    fn insert_untold(&mut self, db: u8, key: &[u8], value: Value, deadline: Option<Millis>) -> Option<Slot> {
+    fn insert_untold(&mut self, db: u8, key: &[u8], value: Value, end: End) -> Option<Slot> {
         self.revision += 1;
         let mut value = value;
         value.settle(&self.settings);
@@ -741,7 +750,7 @@ impl Store {
         }
         let slot = Slot {
             value,
-            deadline,
+            end,
             version: self.revision,
             recency,
         };
@@ -750,7 +759,7 @@ impl Store {
         // What it replaces may have ended already, found by nobody so far.
         let ended = old
             .as_ref()
-            .and_then(|old| old.deadline)
+            .and_then(|old| old.deadline())
             .is_some_and(|deadline| deadline <= self.clock);
         if ended {
             self.note_expired(db, key);
@@ -782,7 +791,7 @@ impl Store {
         let new = slot.value.is_session().then(|| slot.clone());
         let shard = Arc::make_mut(&mut database.shards[index]);
         let (added, deadline, field_deadline) =
-            (slot.value.bytes(), slot.deadline, slot.value.first_deadline());
+            (slot.value.bytes(), slot.deadline(), slot.value.first_deadline());
         let old = match shard.get_full_mut(key) {
             Some((_, _, place)) => Some(std::mem::replace(place, slot)),
             None => {
@@ -792,7 +801,7 @@ impl Store {
             }
         };
         database.bytes += added;
-        let old_deadline = old.as_ref().and_then(|old| old.deadline);
+        let old_deadline = old.as_ref().and_then(Slot::deadline);
         if let Some(old) = &old {
             database.subtract(old);
             database.bytes -= old.value.bytes();
@@ -955,7 +964,7 @@ impl<'a> View<'a> {
     }
 
     fn lives(&self, slot: &Slot) -> bool {
-        slot.deadline.is_none_or(|deadline| deadline > self.now)
+        slot.deadline().is_none_or(|deadline| deadline > self.now)
     }
 
     /// A key's value.
@@ -1250,22 +1259,46 @@ impl Keyspace<'_> {
 
     /// Puts a value; a deadline the key had is gone.
     pub fn put(&mut self, key: &[u8], value: Value) {
-        self.store.insert_slot(self.db, key, value, None);
+        self.store.insert_slot(self.db, key, value, End::NEVER);
     }
 
     /// Puts a value with a deadline. One that has passed removes the key instead.
-    pub fn put_until(&mut self, key: &[u8], value: Value, deadline: Option<Millis>) {
-        if deadline.is_some_and(|deadline| deadline <= self.now()) {
+    pub fn put_until(&mut self, key: &[u8], value: Value, end: impl Into<End>) {
+        let end = end.into();
+        if end.deadline().is_some_and(|deadline| deadline <= self.now()) {
             self.remove(key);
         } else {
-            self.store.insert_slot(self.db, key, value, deadline);
+            self.store.insert_slot(self.db, key, value, end);
         }
+    }
+
+    /// The end of a key that is given this life, in milliseconds, now: with the slack that the settings leave it. Sessions have a slack of their own.
+    pub fn end_after(&self, key: &[u8], life: Millis) -> End {
+        let slack = self.settings().expire_slack_ms(key, life);
+        let is_session = |slot: &Slot| slot.value.is_session();
+        match slack {
+            1.. if self.view().find(key).is_some_and(is_session) => End::after(life, self.now(), 0),
+            slack => End::after(life, self.now(), slack),
+        }
+    }
+
+    /// Writes down that a key was used at this time, if it still has this life: it then ends so long after that, and its slack. Whether it did not
+    /// end as late before.
+    pub fn renew(&mut self, key: &[u8], life: Millis, used_at: Millis) -> bool {
+        let slack = self.settings().expire_slack_ms(key, life);
+        let renewed = End::after(life, used_at.min(self.now()), slack);
+        let is_later = |slot: &Slot| {
+            slack > 0
+                && slot.end.life() == life
+                && slot.deadline().is_some_and(|at| Some(at) < renewed.deadline())
+        };
+        self.view().find(key).is_some_and(is_later) && self.set_deadline(key, renewed)
     }
 
     /// Puts a value; the deadline stays.
     pub fn put_keeping_deadline(&mut self, key: &[u8], value: Value) {
-        let deadline = self.view().slot(key).and_then(|slot| slot.deadline);
-        self.store.insert_slot(self.db, key, value, deadline);
+        let end = self.view().slot(key).map_or(End::NEVER, |slot| slot.end);
+        self.store.insert_slot(self.db, key, value, end);
     }
 
     /// Removes a key. Its slot, if it was there.
@@ -1303,7 +1336,7 @@ impl Keyspace<'_> {
             self.remove_for(key, Reason::Absolute);
         } else {
             self.store
-                .insert_untold(self.db, key, session.into_value(), deadline);
+                .insert_untold(self.db, key, session.into_value(), deadline.into());
         }
         self.store.revision
     }
@@ -1320,7 +1353,7 @@ impl Keyspace<'_> {
         };
         if let Some((copy, deadline)) = old {
             self.store
-                .insert_untold(self.db, from, copy.into_value(), deadline);
+                .insert_untold(self.db, from, copy.into_value(), deadline.into());
         }
         self.put_renamed(from, to, slot);
     }
@@ -1329,7 +1362,7 @@ impl Keyspace<'_> {
     fn put_renamed(&mut self, from: &[u8], to: &[u8], slot: Slot) {
         let replaced = self
             .store
-            .insert_untold(self.db, to, slot.value.clone(), slot.deadline);
+            .insert_untold(self.db, to, slot.value.clone(), slot.end);
         replaced.inspect(|old| self.store.tell_session_end(self.db, to, old, Reason::Replaced));
         if let Value::Session(session) = &slot.value {
             let what = What::Renamed(Bytes::copy_from_slice(from));
@@ -1352,8 +1385,9 @@ impl Keyspace<'_> {
     }
 
     /// Sets or takes away a living key's deadline; one that has passed removes the key. Whether the key was there.
-    pub fn set_deadline(&mut self, key: &[u8], deadline: Option<Millis>) -> bool {
-        let Some(old) = self.view().slot(key).map(|slot| slot.deadline) else {
+    pub fn set_deadline(&mut self, key: &[u8], end: impl Into<End>) -> bool {
+        let end = end.into();
+        let (Some(old), deadline) = (self.view().slot(key).map(Slot::deadline), end.deadline()) else {
             return false;
         };
         if deadline.is_some_and(|deadline| deadline <= self.now()) {
@@ -1363,7 +1397,7 @@ impl Keyspace<'_> {
         self.store.revision += 1;
         let revision = self.store.revision;
         let slot = self.store.slot_mut(self.db, key).expect("seen just above");
-        (slot.deadline, slot.version) = (deadline, revision);
+        (slot.end, slot.version) = (end, revision);
         let session = slot.value.is_session();
         let database = &mut self.store.databases[usize::from(self.db)];
         for (count, counts) in [
@@ -1642,9 +1676,9 @@ mod tests {
                     owned.insert((db, session.owner.clone(), session.created_at, key.clone()));
                 }
                 *sessions.entry(db).or_insert(0) += 1;
-                *sessions_with_deadline.entry(db).or_insert(0) += usize::from(slot.deadline.is_some());
+                *sessions_with_deadline.entry(db).or_insert(0) += usize::from(slot.deadline().is_some());
             }
-            if let Some(deadline) = slot.deadline {
+            if let Some(deadline) = slot.deadline() {
                 *with_deadline.entry(db).or_insert(0) += 1;
                 deadlines.insert((deadline, db, key.clone()));
             }

@@ -8,9 +8,10 @@
 //! they take no more than what is stored.
 
 use super::Machine;
+use super::args::Args;
 use super::effects::{self, Expected};
 use super::entry::{Command, Millis};
-use super::keyspace::{Call, Slot};
+use super::keyspace::{Call, Due, Slot};
 use super::reply::{CommandError, Reply};
 use super::settings::Settings;
 use super::table::{Run, Spec};
@@ -23,6 +24,9 @@ const FIRST_REVISION: u64 = 1 << 60;
 /// How many times as much as an entry of the log holds what a script writes may take in memory: the name of a key of a few bytes takes some
 /// hundred there. The write that reaches this is the last one, for a few words may say as much as a whole entry (`SETRANGE`, `COPY`).
 pub const GROWTH: usize = 8;
+
+/// Uses of keys that one script can have written down later. A use beyond that is not noted; the next one of that key will be.
+const DUE_MAX: usize = 1_000;
 
 /// Where a key's slot is read from.
 pub type Fetch<'a> = &'a dyn Fn(u8, &[u8]) -> Option<Slot>;
@@ -42,6 +46,8 @@ pub struct Overlay {
     call: Call,
     touched: BTreeSet<(u8, Bytes)>,
     written: Vec<Command>,
+    /// Lives that were renewed without a write, and are to be written down in time.
+    due: BTreeMap<(u8, Bytes), Due>,
     /// Bytes of the log that the touched keys take.
     touched_bytes: usize,
     /// The same of what is written.
@@ -66,6 +72,8 @@ pub struct Outcome {
     pub relied_on: Vec<(u8, Bytes, Expected)>,
     /// The commands that changed something, in order.
     pub commands: Vec<Command>,
+    /// Lives that it renewed without a write, and that are to be written down in time.
+    pub due: Vec<Due>,
 }
 
 /// Why a command cannot run here, or why nothing can become of what the script has written.
@@ -95,6 +103,7 @@ impl Overlay {
             call: Call::default(),
             touched: BTreeSet::new(),
             written: Vec::new(),
+            due: BTreeMap::new(),
             touched_bytes: 0,
             written_bytes: 0,
             grown: 0,
@@ -126,6 +135,7 @@ impl Overlay {
         };
         self.touched.clear();
         self.written.clear();
+        self.due.clear();
         (self.touched_bytes, self.written_bytes, self.grown) = (0, 0, 0);
     }
 
@@ -172,6 +182,9 @@ impl Overlay {
             self.scratch.store.take_events();
             return Ok(reply.unwrap_or_else(Reply::Error));
         }
+        if let Some(reply) = self.renew(spec, &command) {
+            return Ok(reply);
+        }
         if usize::try_from(self.grown).is_ok_and(|grown| grown > self.memory_bytes()) {
             return Err(Refused::TooMuch);
         }
@@ -191,6 +204,18 @@ impl Overlay {
             self.call.seed = self.call.seed.wrapping_sub(1 << 32);
         }
         Ok(reply.unwrap_or_else(Reply::Error))
+    }
+
+    /// What a command answers that only renews a key's life, where that needs no write: so a script that does no more is in no log.
+    fn renew(&mut self, spec: &Spec, command: &Command) -> Option<Reply> {
+        let view = self.scratch.view(self.call.now?, command.db);
+        let renewed = (spec.renews?)(&view, &mut Args::new(&command.argv, 1))?;
+        if let Some(due) = renewed.due
+            && self.due.len() < DUE_MAX
+        {
+            self.due.insert((due.db, due.key.clone()), due);
+        }
+        Some(renewed.reply)
     }
 
     /// Whether what the script has written and touched fits into an entry of the log. One that saw all keys need not name them there: it is
@@ -248,6 +273,7 @@ impl Overlay {
         Outcome {
             relied_on,
             commands: std::mem::take(&mut self.written),
+            due: std::mem::take(&mut self.due).into_values().collect(),
         }
     }
 }

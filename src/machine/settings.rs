@@ -2,10 +2,20 @@
 //!
 //! What concerns one node's endpoint (`timeout`, `maxclients` …) is that endpoint's.
 
+use super::entry::Millis;
 use super::event::Classes;
+use super::glob;
 use super::session_events::Telling;
 use super::snapshot::{Source, invalid, write_bytes, write_length};
 use std::io;
+use std::sync::Arc;
+
+/// The least slack that a life is given, in milliseconds: what lives so shortly that its slack would be less is a lock or a limit, not a session, and ends
+/// to the millisecond.
+pub const EXPIRE_SLACK_MS_MIN: Millis = 1_000;
+
+/// The greatest part of a life, in percent, by which it may end late.
+pub const EXPIRE_SLACK_PERCENT_MAX: u64 = 50;
 
 /// The settings, by the names of Redis' parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +58,11 @@ pub struct Settings {
     pub lfu_decay_time: u64,
     /// `session-events`: what is kept of what happens to sessions.
     pub session_events: Telling,
+    /// `expire-slack-percent`: by how much of the life that was asked for a key may end late; 0: not at all, as at a Redis. One that asks for the same
+    /// life again then costs a write only once its slack is used up.
+    pub expire_slack_percent: u64,
+    /// `expire-slack-keys`: the keys that this is for, as a pattern.
+    pub expire_slack_keys: Arc<str>,
     /// `DEBUG SET-ACTIVE-EXPIRE`: whether keys end by themselves, or only when somebody finds that they have ended.
     pub active_expire: bool,
 }
@@ -136,6 +151,8 @@ impl Default for Settings {
             lfu_log_factor: 10,
             lfu_decay_time: 1,
             session_events: Telling::default(),
+            expire_slack_percent: 0,
+            expire_slack_keys: "*".into(),
             active_expire: true,
         }
     }
@@ -205,6 +222,27 @@ const PARAMETERS: &[Parameter] = &[
                 .is_some()
         },
     },
+    Parameter {
+        names: &["expire-slack-percent"],
+        get: |settings| settings.expire_slack_percent.to_string(),
+        set: |settings, text| {
+            let percent = text
+                .parse()
+                .ok()
+                .filter(|percent| *percent <= EXPIRE_SLACK_PERCENT_MAX);
+            percent
+                .map(|percent| settings.expire_slack_percent = percent)
+                .is_some()
+        },
+    },
+    Parameter {
+        names: &["expire-slack-keys"],
+        get: |settings| settings.expire_slack_keys.to_string(),
+        set: |settings, text| {
+            settings.expire_slack_keys = text.into();
+            true
+        },
+    },
 ];
 
 const NUMBERS: &[Parameter] = numbers! {
@@ -259,6 +297,17 @@ impl Settings {
         named(name).map(|parameter| (parameter.get)(self))
     }
 
+    /// How late a key may end that is given this life, both in milliseconds; 0: not at all.
+    pub fn expire_slack_ms(&self, key: &[u8], life: Millis) -> Millis {
+        let slack = life.saturating_mul(self.expire_slack_percent) / 100;
+        let is_meant = || glob::matches(self.expire_slack_keys.as_bytes(), key);
+        if slack >= EXPIRE_SLACK_MS_MIN && is_meant() {
+            slack
+        } else {
+            0
+        }
+    }
+
     /// Sets a parameter. Whether there is such a parameter and such a value; if not, nothing has changed.
     pub fn set(&mut self, name: &str, value: &str) -> bool {
         named(name).is_some_and(|parameter| (parameter.set)(self, value))
@@ -305,5 +354,17 @@ mod tests {
         assert_eq!(settings, Settings::default());
         assert!(settings.set("zset-max-ziplist-entries", "7") && settings.zset_max_listpack_entries == 7);
         assert!(!settings.set("zset-max-ziplist-entries", "x") && !settings.set("nonsense", "1"));
+        assert!(!settings.set("expire-slack-percent", "51") && !settings.set("expire-slack-percent", "-1"));
+    }
+
+    #[test]
+    fn slack_is_for_the_keys_that_are_named_and_for_lives_that_are_long_enough() {
+        let mut settings = Settings::default();
+        assert_eq!(settings.expire_slack_ms(b"sess:1", 1_200_000), 0);
+        assert!(settings.set("expire-slack-percent", "5") && settings.set("expire-slack-keys", "sess:*"));
+        assert_eq!(settings.expire_slack_ms(b"sess:1", 1_200_000), 60_000);
+        assert_eq!(settings.expire_slack_ms(b"lock:1", 1_200_000), 0);
+        assert_eq!(settings.expire_slack_ms(b"sess:1", 20_000), 1_000);
+        assert_eq!(settings.expire_slack_ms(b"sess:1", 19_999), 0);
     }
 }

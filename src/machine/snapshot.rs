@@ -15,20 +15,20 @@
 //!           count u32, count × (node u64, start u64, number u64), settings, waiting, access, scripts known, scripts applied,
 //!           events of sessions, slot …
 //! settings = count u32, count × (name, value)
-//! slot    = database u8, key, deadline? u8, deadline u64, version u64, value
+//! slot    = database u8, key, end u8 (0 never, 1 deadline, 2 deadline and life), deadline u64, life u64 if any, version u64, value
 //! value   = kind u8 (1 string, 2 hash, 3 session of format 2, 4 list, 5 set, 6 sorted set, 7 stream, 8 session), then what the type's file in `value/` writes
 //! key, name, owner, bytes = length u32, that many bytes
 //! ```
 //!
 //! All integers are little-endian. The digest is taken over the same content, so what a snapshot forgot would be missing from both:
-//! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex`, `-v2.hex` and `-v3.hex` pin the bytes:
+//! `tests/laws.rs` therefore compares behaviour as well. `tests/golden/snapshot-v1.hex`, `-v2.hex`, `-v3.hex` and `-v4.hex` pin the bytes:
 //! `tests/snapshot_format.rs` turns red where other bytes are written, new settings aside.
 
 use super::Machine;
 use super::access::Access;
 use super::effects::Applied;
 use super::entry::Millis;
-use super::keyspace::{DATABASES, Slot, Store};
+use super::keyspace::{DATABASES, End, Slot, Store};
 use super::once::Once;
 use super::recency::Recency;
 use super::scripts::Scripts;
@@ -44,8 +44,8 @@ use std::io::{self, Read, Write};
 /// What every snapshot begins with. The last byte stops a terminal that is shown one by mistake.
 const MAGIC: [u8; 8] = *b"PLENARY\x1a";
 
-/// The layout written today. Formats 1, which had no settings and fewer types, and 2, without events of sessions, are read as well.
-const VERSION: u32 = 3;
+/// The layout written today. Formats 1, which had no settings and fewer types, 2, without events of sessions, and 3, without lives, are read as well.
+const VERSION: u32 = 4;
 
 /// The most content bytes of a frame: what a reader allocates before it has verified anything.
 const FRAME_BYTES: usize = 64 << 10;
@@ -240,8 +240,12 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
     for (db, key, slot) in store.slots() {
         out.write_all(&[db])?;
         write_bytes(out, key)?;
-        out.write_all(&[u8::from(slot.deadline.is_some())])?;
-        out.write_all(&slot.deadline.unwrap_or(0).to_le_bytes())?;
+        let (deadline, life) = (slot.deadline(), slot.end.life());
+        out.write_all(&[u8::from(deadline.is_some()) + u8::from(life > 0)])?;
+        out.write_all(&deadline.unwrap_or(0).to_le_bytes())?;
+        if life > 0 {
+            out.write_all(&life.to_le_bytes())?;
+        }
         out.write_all(&slot.version.to_le_bytes())?;
         slot.value.write(out)?;
         slots += 1;
@@ -480,14 +484,27 @@ fn read_slot<R: Read>(
         return Err(invalid(format!("database {db}, of {DATABASES}")));
     }
     let key = from.bytes()?;
-    let (has_deadline, deadline, version) = (from.flag()?, from.u64()?, from.u64()?);
+    let (kind, deadline) = (from.u8()?, from.u64()?);
+    let life = match kind {
+        0 | 1 => 0,
+        2 => from.u64()?,
+        other => {
+            return Err(invalid(format!(
+                "an end of kind {other}, which a later version may know"
+            )));
+        }
+    };
+    let version = from.u64()?;
     if version > revision {
         return Err(invalid(format!(
             "a key of version {version}, after revision {revision}"
         )));
     }
-    if !has_deadline && deadline != 0 {
+    if kind == 0 && deadline != 0 {
         return Err(invalid("a deadline where none is".to_owned()));
+    }
+    if kind == 2 && life == 0 {
+        return Err(invalid("a life of nothing".to_owned()));
     }
     let value = Value::read(from)?;
     Ok((
@@ -495,7 +512,7 @@ fn read_slot<R: Read>(
         key,
         Slot {
             value,
-            deadline: has_deadline.then_some(deadline),
+            end: End::restored((kind > 0).then_some(deadline), life),
             version,
             recency: Recency::new(clock),
         },
@@ -657,7 +674,7 @@ mod tests {
     fn a_later_format_is_refused_by_name() {
         let mut bytes = bytes_of(&sample());
         bytes[MAGIC.len()] = 9;
-        assert!(error_of(&bytes).contains("in format 9: this program reads format 3; run a newer one"));
+        assert!(error_of(&bytes).contains("in format 9: this program reads format 4; run a newer one"));
         assert!(error_of(b"PLENARY?    ").contains("do not begin as a snapshot"));
     }
 

@@ -2,7 +2,7 @@
 
 use super::args::{self, Args};
 use super::commands;
-use super::keyspace::{Keyspace, View};
+use super::keyspace::{Due, Keyspace, View};
 use super::reply::{CommandError, Reply};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -47,6 +47,20 @@ pub struct Spec {
     /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
     /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
     pub waits: Option<Waits>,
+    /// What a row that changes answers where it would only renew a key's life, and what is stored covers that: it need not be in the log then.
+    pub renews: Option<Renews>,
+}
+
+/// Answers a command that would only renew a key's life without a write, if what is stored covers that.
+pub type Renews = fn(&View<'_>, &mut Args<'_>) -> Option<Renewed>;
+
+/// What a command is answered that renewed a key's life without a write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Renewed {
+    /// Its answer.
+    pub reply: Reply,
+    /// What is to be written in time all the same.
+    pub due: Option<Due>,
 }
 
 /// What a row that reads runs inside the log when it can wait.
@@ -80,6 +94,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         id: 0,
         keyless: false,
         waits: None,
+        renews: None,
     }
 }
 
@@ -142,6 +157,14 @@ impl Spec {
     pub const fn waits(self, waits: Waits) -> Self {
         Self {
             waits: Some(waits),
+            ..self
+        }
+    }
+
+    /// Where it would only renew a key's life it is answered by this without a write.
+    pub const fn renews(self, renews: Renews) -> Self {
+        Self {
+            renews: Some(renews),
             ..self
         }
     }

@@ -14,6 +14,7 @@
 //! | taking back what waits for nobody | `hearing` | `stop` |
 //! | evictor (`evict`) | memory that is full | `stop` |
 //! | watch over members (`departed`) | members that do not answer | `stop` |
+//! | writing down renewals (`renew`) | keys whose life was asked for again | `stop` |
 //! | ticker, snapshots (`ticker`) | deadlines, the size of the log | `stop` |
 //! | watch over faults | Raft, the log | `stop` |
 
@@ -27,6 +28,7 @@ mod hearing;
 mod members;
 mod propose;
 mod query;
+mod renew;
 #[cfg(feature = "lua")]
 pub(crate) mod script;
 pub mod status;
@@ -35,6 +37,7 @@ mod ticker;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::machine::access::{Access, Hash, Which};
+use crate::machine::args::Args;
 use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::{self, Unwait, Watch};
 use crate::machine::keyspace::View;
@@ -45,6 +48,7 @@ use crate::machine::reply::Reply;
 #[cfg(feature = "lua")]
 use crate::machine::scripts;
 use crate::machine::settings::Settings;
+use crate::machine::table;
 use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 #[cfg(not(feature = "lua"))]
 use crate::raft::client::{Kind, Running};
@@ -65,6 +69,7 @@ use members::Members;
 use parking_lot::Mutex;
 use propose::{Courier, Flights, Outbound, Proposer};
 use query::Query;
+use renew::Renewals;
 #[cfg(feature = "lua")]
 pub use script::{Call, Called, Denial, Kind, Notes, Request, Running, Slow, shortened};
 #[cfg(feature = "lua")]
@@ -151,6 +156,7 @@ struct Inner {
     fault: Fault,
     differences: Arc<audit::Differences>,
     fellows: Arc<Fellows>,
+    renewals: Arc<Renewals>,
     /// How long after this start no vote is granted and none is asked for.
     silent: Duration,
     /// What this node had committed when it started was applied.
@@ -216,6 +222,29 @@ impl Node {
             return Err(Error::Stopped { why });
         }
         self.inner.proposer.write(commands).await
+    }
+
+    /// The answer of a command that would only renew a key's life, where what this node has applied (as fresh as asked) covers that already: without a
+    /// write. None where it is to be written.
+    pub async fn renew(&self, freshness: Freshness, db: u8, argv: &[Bytes]) -> Option<Reply> {
+        let renews = table::lookup(argv).ok()?.renews?;
+        let covered = || {
+            let now = self.inner.renewals.now();
+            let machine = self.inner.state.machine().read();
+            renews(&machine.view(now, db), &mut Args::new(argv, 1))
+        };
+        let mut renewed = covered()?;
+        if self.inner.fault.get().is_some() {
+            return None;
+        }
+        if freshness != Freshness::Local {
+            self.fresh(freshness).await.ok()?;
+            renewed = covered()?;
+        }
+        if let Some(due) = renewed.due {
+            self.inner.renewals.soon(due);
+        }
+        Some(renewed.reply)
     }
 
     /// Applies the commands together if every key watched still has its version. One reply: an array of theirs, or no array.
@@ -862,6 +891,7 @@ impl Opened {
         let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
         let (query, rounds) = Query::new(state.applied(), config.timing.write_deadline);
         let fellows = Arc::<Fellows>::default();
+        let renewals = Arc::new(Renewals::new(clock.clone()));
         let outbound = Outbound {
             node: id,
             replica: replica.clone(),
@@ -871,6 +901,8 @@ impl Opened {
             turn: Arc::default(),
             state: state.clone(),
             fellows: fellows.clone(),
+            #[cfg(feature = "lua")]
+            renewals: renewals.clone(),
         };
         #[cfg(feature = "lua")]
         let scripts = Arc::new(script::Scripts::start(
@@ -920,6 +952,7 @@ impl Opened {
             fault,
             differences: Arc::default(),
             fellows,
+            renewals,
             silent,
             recovered: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
@@ -1020,6 +1053,7 @@ impl Opened {
         ));
         tasks.spawn(begin(inner.clone(), checked));
         tasks.spawn(take_back(node.clone()));
+        tasks.spawn(renew::write_down(node.clone()));
         *inner.tasks.lock() = tasks;
         // Outside the set: it ends the node, and with it the set.
         tokio::spawn(stop_on_fault(node.clone()));

@@ -8,6 +8,8 @@
 use super::clock::Clock;
 use super::fellows::Fellows;
 use super::hearing::Hearing;
+#[cfg(feature = "lua")]
+use super::renew::Renewals;
 use super::{Token, Written};
 use crate::config::{Limits, Timing};
 use crate::error::{Error, Result};
@@ -332,6 +334,9 @@ pub(super) struct Outbound {
     pub(super) state: State,
     /// The other members, as far as this node hears from them.
     pub(super) fellows: Arc<Fellows>,
+    /// Lives that scripts renewed without a write.
+    #[cfg(feature = "lua")]
+    pub(super) renewals: Arc<Renewals>,
 }
 
 impl Outbound {

@@ -84,7 +84,7 @@ impl Sessions {
                 Some(OwnedSession {
                     key: key.clone(),
                     created_at: session.created_at,
-                    deadline: slot.deadline,
+                    deadline: slot.deadline(),
                     items: items
                         .map(|item| (item.name.clone(), item.value.clone()))
                         .collect(),

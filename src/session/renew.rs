@@ -96,7 +96,7 @@ mod tests {
         fn view(&mut self, renewals: &Renewals, key: &Bytes, now: Millis) {
             let view = self.machine.view(now, 0);
             let session = view.session(key).expect("a session").expect("it lives");
-            let deadline = view.slot(key).and_then(|slot| slot.deadline);
+            let deadline = view.slot(key).and_then(|slot| slot.deadline());
             match session.renewal(deadline, now) {
                 Renewal::No => {}
                 Renewal::Soon => drop(renewals.add(key.clone())),
@@ -143,7 +143,7 @@ mod tests {
         for session in 0..SESSIONS {
             let idle = at(VIEWS - SESSIONS + session) + IDLE_MS;
             let slot = node.machine.view(at(VIEWS), 0).slot(&key(session)).cloned();
-            let deadline = slot.and_then(|slot| slot.deadline).expect("it lives, and ends");
+            let deadline = slot.and_then(|slot| slot.deadline()).expect("it lives, and ends");
             assert!(
                 (idle..=idle + IDLE_MS / 20).contains(&deadline),
                 "{deadline} for {idle}"

@@ -80,7 +80,7 @@ impl Sessions {
             Ok(view.slot(key).and_then(|slot| match &slot.value {
                 Value::String(string) => Some(Foreign {
                     string: string.bytes().clone(),
-                    deadline: slot.deadline,
+                    deadline: slot.deadline(),
                     version: slot.version,
                 }),
                 _ => None,

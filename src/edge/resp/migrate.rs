@@ -160,7 +160,7 @@ fn parcel<'a>(node: &Node, db: u8, key: &'a Bytes, replace: bool, sent: u32) -> 
         view.slot(key).map(|slot| Parcel {
             key,
             value: slot.value.clone(),
-            deadline: slot.deadline,
+            deadline: slot.end.shown(view.now()),
             version: slot.version,
             replace,
             sent,

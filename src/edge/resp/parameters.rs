@@ -11,6 +11,7 @@ use super::Shared;
 use crate::config::TlsConfig;
 use crate::machine::args::integer;
 use crate::machine::keyspace::DATABASES;
+use crate::machine::settings::EXPIRE_SLACK_PERCENT_MAX;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -373,6 +374,8 @@ const PARAMETERS: &[Parameter] = &[
     common(&["stream-node-max-entries"], Integer(0, I64_MAX)),
     common(&["zset-max-listpack-entries", "zset-max-ziplist-entries"], Integer(0, I64_MAX)),
     common(&["zset-max-listpack-value", "zset-max-ziplist-value"], Memory(0, I64_MAX)),
+    common(&["expire-slack-percent"], Integer(0, EXPIRE_SLACK_PERCENT_MAX as i64)),
+    common(&["expire-slack-keys"], Text),
     common(&["session-events"], Choice(&["no", "yes", "content"])),
     row(&["requirepass"], Kind::Password),
     row(&["tls-cert-file"], Kind::Tls(|tls| tls.cert_file.display().to_string())),

@@ -238,7 +238,7 @@ fn holder(keys: &Keyspace<'_>, key: &[u8]) -> Result<Option<u64>, CommandError> 
 
 /// Enters a lease into the entry of a key. An entry that would end before it is kept until then, without its value.
 fn hold(keys: &mut Keyspace<'_>, key: &[u8], token: u64, until: Millis) {
-    let deadline = keys.view().find(key).and_then(|slot| slot.deadline);
+    let deadline = keys.view().find(key).and_then(|slot| slot.deadline());
     let ends = deadline.filter(|ends| *ends <= until);
     let enter = |entry: &mut Hash| {
         entry.set(LEASE, token.to_string().as_bytes());
@@ -280,7 +280,7 @@ fn join(keys: &mut Keyspace<'_>, tag: &[u8], until: Millis) -> Bytes {
     if let Some(slot) = keys.view().slot(tag)
         && let Value::String(number) = &slot.value
     {
-        let (number, ends) = (number.bytes().clone(), slot.deadline);
+        let (number, ends) = (number.bytes().clone(), slot.deadline());
         if ends.is_some_and(|ends| ends < until) {
             keys.set_deadline(tag, later);
         }

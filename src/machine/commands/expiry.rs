@@ -3,8 +3,11 @@
 use crate::machine::args::Args;
 use crate::machine::entry::Millis;
 use crate::machine::event::Classes;
-use crate::machine::keyspace::Keyspace;
-use crate::machine::reply::CommandError;
+use crate::machine::keyspace::{Due, End, Keyspace, View};
+use crate::machine::reply::{CommandError, Reply};
+use crate::machine::table::Renewed;
+use crate::machine::value::session::Renewal;
+use bytes::Bytes;
 
 /// The unit and the beginning of a time that a command names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +71,62 @@ impl Time {
             .and_then(|deadline| Millis::try_from(deadline).ok())
             .ok_or(CommandError::InvalidExpire(command))
     }
+
+    /// The end of a key that is to be at this deadline, which was counted so: with the slack that the settings leave a life from now on.
+    pub(super) fn end(self, keys: &Keyspace<'_>, key: &[u8], deadline: Millis) -> End {
+        match (self, deadline.checked_sub(keys.now())) {
+            (Self::InSeconds | Self::InMillis, Some(life)) => keys.end_after(key, life),
+            _ => End::at(deadline),
+        }
+    }
 }
 
-/// Lets a key that is there end at `deadline`, and tells of it: one that has passed removes the key.
-pub(super) fn end_at(keys: &mut Keyspace<'_>, key: &[u8], deadline: Millis) {
-    let event = if deadline <= keys.now() { "del" } else { "expire" };
-    if keys.set_deadline(key, Some(deadline)) {
+/// What a command answers that asks for a key's life (from now on, in this unit) again, if that needs no write.
+pub(super) fn renewed(
+    view: &View<'_>,
+    key: &Bytes,
+    time: Time,
+    amount: &[u8],
+    reply: impl FnOnce() -> Option<Reply>,
+) -> Option<Renewed> {
+    let now = view.now();
+    let life = match time {
+        Time::InSeconds | Time::InMillis => time.positive_deadline(amount, now, "").ok()? - now,
+        Time::AtSeconds | Time::AtMillis => return None,
+    };
+    let slack = view.settings().expire_slack_ms(key, life);
+    let due = match view.find(key)?.end.renewal(life, slack, now) {
+        Renewal::Now => return None,
+        Renewal::No => None,
+        Renewal::Soon => Some(Due {
+            db: view.db(),
+            key: key.clone(),
+            life,
+            slack,
+            used_at: now,
+        }),
+    };
+    let reply = reply()?;
+    Some(Renewed { reply, due })
+}
+
+/// Lets a key that is there end so, and tells of it: a deadline that has passed removes the key.
+pub(super) fn end_at(keys: &mut Keyspace<'_>, key: &[u8], end: End) {
+    let has_passed = end.deadline().is_some_and(|deadline| deadline <= keys.now());
+    let event = if has_passed { "del" } else { "expire" };
+    if keys.set_deadline(key, end) {
         keys.notify(Classes::GENERIC, event, key);
     }
 }
 
 /// Takes away a key's deadline, and tells of it. Whether it had one.
 pub(super) fn persist(keys: &mut Keyspace<'_>, key: &[u8]) -> bool {
-    let ends = keys.view().slot(key).is_some_and(|slot| slot.deadline.is_some());
+    let ends = keys
+        .view()
+        .slot(key)
+        .is_some_and(|slot| slot.deadline().is_some());
     if ends {
-        keys.set_deadline(key, None);
+        keys.set_deadline(key, End::NEVER);
         keys.notify(Classes::GENERIC, "persist", key);
     }
     ends

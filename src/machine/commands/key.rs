@@ -9,7 +9,7 @@ use crate::machine::keyspace::{DATABASES, Keyspace, Slot, View};
 use crate::machine::recency::Use;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::session_events::Reason;
-use crate::machine::table::{Spec, local, read, write};
+use crate::machine::table::{Renewed, Spec, local, read, write};
 use crate::machine::value::{Encoding, Value};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -25,6 +25,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .summary("How many of the keys are there; one named twice counts twice."),
     write("EXPIRE", "key seconds [NX | XX | GT | LT]", expire)
         .flags("fast")
+        .renews(renew_seconds)
         .summary("Lets a key end after so many seconds, on a condition if one is named."),
     write("EXPIREAT", "key unix-time-seconds [NX | XX | GT | LT]", expireat)
         .since("1.2.0")
@@ -66,6 +67,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     write("PEXPIRE", "key milliseconds [NX | XX | GT | LT]", pexpire)
         .since("2.6.0")
         .flags("fast")
+        .renews(renew_millis)
         .summary("Lets a key end after so many milliseconds, on a condition if one is named."),
     write(
         "PEXPIREAT",
@@ -188,14 +190,36 @@ fn end_at(
         .deadline(amount, keys.now())
         .ok_or(CommandError::InvalidExpire(command))?;
     let deadline = Millis::try_from(deadline).unwrap_or(0);
-    let Some(old) = keys.view().slot(key).map(|slot| slot.deadline) else {
+    let now = keys.now();
+    let Some(old) = keys.view().slot(key).map(|slot| slot.end.shown(now)) else {
         return Ok(Reply::Integer(0));
     };
     let admitted = conditions.admit(old, deadline);
     if admitted {
-        expiry::end_at(keys, key, deadline);
+        let end = time.end(keys, key, deadline);
+        expiry::end_at(keys, key, end);
     }
     Ok(Reply::flag(admitted))
+}
+
+fn renew_seconds(view: &View<'_>, args: &mut Args<'_>) -> Option<Renewed> {
+    renew(view, args, Time::InSeconds)
+}
+
+fn renew_millis(view: &View<'_>, args: &mut Args<'_>) -> Option<Renewed> {
+    renew(view, args, Time::InMillis)
+}
+
+/// What `EXPIRE` and `PEXPIRE` answer where the key has that life already. It has a deadline then, so that of the conditions `XX` alone is met.
+fn renew(view: &View<'_>, args: &mut Args<'_>, time: Time) -> Option<Renewed> {
+    let (key, amount) = (args.key().ok()?, args.bytes().ok()?);
+    let conditions = Conditions::parse(args).ok()?;
+    if conditions.without || conditions.later || conditions.earlier {
+        return None;
+    }
+    expiry::renewed(view, key, time, amount, || {
+        view.slot(key).map(|_| Reply::Integer(1))
+    })
 }
 
 /// `NX XX GT LT` of the four `EXPIRE`s.
@@ -278,13 +302,11 @@ fn life(
     args: &mut Args<'_>,
     shown: impl Fn(Millis) -> Millis,
 ) -> Result<Reply, CommandError> {
-    Ok(Reply::Integer(match view.glance(args.key()?) {
+    let end = view.glance(args.key()?).map(|slot| slot.end.shown(view.now()));
+    Ok(Reply::Integer(match end {
         None => -2,
-        Some(Slot { deadline: None, .. }) => -1,
-        Some(Slot {
-            deadline: Some(deadline),
-            ..
-        }) => i64::try_from(shown(*deadline)).unwrap_or(i64::MAX),
+        Some(None) => -1,
+        Some(Some(deadline)) => i64::try_from(shown(deadline)).unwrap_or(i64::MAX),
     }))
 }
 
@@ -367,14 +389,14 @@ fn place(
         ));
     }
     let view = keys.view();
-    let Some(Slot { value, deadline, .. }) = view.slot(from).cloned() else {
+    let Some(Slot { value, end, .. }) = view.slot(from).cloned() else {
         return Ok(false);
     };
     if !replace && view.of(db).slot(to).is_some() {
         return Ok(false);
     }
     done(keys);
-    keys.of(db).put_until(to, value, deadline);
+    keys.of(db).put_until(to, value, end);
     Ok(true)
 }
 

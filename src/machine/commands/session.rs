@@ -352,7 +352,7 @@ fn touch(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
             continue;
         };
         there += 1;
-        let deadline = keys.view().slot(key).and_then(|slot| slot.deadline);
+        let deadline = keys.view().slot(key).and_then(|slot| slot.deadline());
         if session.renewal(deadline, now) != Renewal::No {
             keys.set_deadline(key, session.deadline_after_use(now));
             keys.notify(Classes::MODULE, "session.touch", key);
@@ -415,7 +415,7 @@ fn rename(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         return Ok(Reply::Integer(0));
     }
     let old = (grace_ms > 0).then(|| {
-        let deadline = keys.view().slot(from).and_then(|slot| slot.deadline);
+        let deadline = keys.view().slot(from).and_then(|slot| slot.deadline());
         let ends = deadline.unwrap_or(Millis::MAX).min(now.saturating_add(grace_ms));
         let copy = Session {
             successor: Bytes::copy_from_slice(to),
@@ -445,7 +445,7 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let Some(session) = view.session(key)? else {
         return Ok(Reply::NilArray);
     };
-    let deadline = view.slot(key).and_then(|slot| slot.deadline).unwrap_or(0);
+    let deadline = view.slot(key).and_then(|slot| slot.deadline()).unwrap_or(0);
     let now = view.now();
     let ends = session.items.living(now).filter_map(|item| {
         let deadline = item.deadline?;
@@ -488,7 +488,7 @@ fn ttl(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     if view.session(key)?.is_none() {
         return Ok(Reply::Integer(-2));
     }
-    let deadline = view.slot(key).and_then(|slot| slot.deadline);
+    let deadline = view.slot(key).and_then(|slot| slot.deadline());
     Ok(deadline.map_or(Reply::Integer(-1), |deadline| {
         integer(deadline.saturating_sub(view.now()))
     }))

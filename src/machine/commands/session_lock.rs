@@ -127,7 +127,7 @@ fn change_lock(
     if !change(&mut session) {
         return Ok(Reply::Integer(0));
     }
-    let deadline = keys.view().slot(key).and_then(|slot| slot.deadline);
+    let deadline = keys.view().slot(key).and_then(|slot| slot.deadline());
     keys.change_session(key, session, deadline);
     keys.notify(Classes::MODULE, event, key);
     Ok(Reply::Integer(1))

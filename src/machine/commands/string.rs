@@ -6,9 +6,9 @@ use super::expiry::{self, Time};
 use crate::machine::args::{self, Args};
 use crate::machine::event::Classes;
 use crate::machine::float::Float;
-use crate::machine::keyspace::{Keyspace, View};
+use crate::machine::keyspace::{End, Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::table::{Spec, read, write};
+use crate::machine::table::{Renewed, Spec, read, write};
 use crate::machine::value::{Str, Value};
 use bytes::Bytes;
 
@@ -26,6 +26,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     write("GETEX", "key [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | PERSIST]", getex)
         .since("6.2.0")
         .flags("fast")
+        .renews(renew)
         .summary("The string under a key, whose deadline is then set or taken away."),
     read("GETRANGE", "key start end", getrange).since("2.4.0").summary("A part of a string, both ends included; negative positions count from its end."),
     write("GETSET", "key value", getset)
@@ -134,11 +135,18 @@ enum Life<'a> {
 }
 
 impl Life<'_> {
-    fn deadline(self, keys: &Keyspace<'_>, command: &'static str) -> Result<Option<u64>, CommandError> {
+    /// When the key is to end, if that was said.
+    fn end(
+        self,
+        keys: &Keyspace<'_>,
+        key: &[u8],
+        command: &'static str,
+    ) -> Result<Option<End>, CommandError> {
         let Life::Until(time, amount) = self else {
             return Ok(None);
         };
-        time.positive_deadline(amount, keys.now(), command).map(Some)
+        let deadline = time.positive_deadline(amount, keys.now(), command)?;
+        Ok(Some(time.end(keys, key, deadline)))
     }
 }
 
@@ -194,7 +202,7 @@ fn until<'a>(args: &mut Args<'a>, before: Life<'a>) -> Result<Life<'a>, CommandE
 fn set(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, value) = (args.key()?, args.bytes()?);
     let options = SetOptions::parse(args)?;
-    let deadline = options.life.deadline(keys, "set")?;
+    let end = options.life.end(keys, key, "set")?;
     let old = if options.get {
         Some(content(&keys.view(), key)?)
     } else {
@@ -210,9 +218,9 @@ fn set(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
     }
     match options.life {
         Life::Keep => keys.put_keeping_deadline(key, Value::string(value)),
-        _ => keys.put_until(key, Value::string(value), deadline),
+        _ => keys.put_until(key, Value::string(value), end.unwrap_or(End::NEVER)),
     }
-    tell_set(keys, key, deadline.is_some());
+    tell_set(keys, key, end.is_some());
     Ok(old.unwrap_or(Reply::OK))
 }
 
@@ -240,7 +248,7 @@ fn set_for(
 ) -> Result<Reply, CommandError> {
     let (key, amount, value) = (args.key()?, args.bytes()?, args.bytes()?);
     let deadline = time.positive_deadline(amount, keys.now(), command)?;
-    keys.put_until(key, Value::string(value), Some(deadline));
+    keys.put_until(key, Value::string(value), time.end(keys, key, deadline));
     tell_set(keys, key, true);
     Ok(Reply::OK)
 }
@@ -273,7 +281,32 @@ fn getdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
 }
 
 fn getex(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let key = args.key()?;
+    let (key, life) = (args.key()?, getex_life(args)?);
+    let content = content(&keys.view(), key)?;
+    // Redis looks at the number only when there is a key whose life it could be.
+    if content == Reply::Nil {
+        return Ok(content);
+    }
+    match life.end(keys, key, "getex")? {
+        Some(end) => expiry::end_at(keys, key, end),
+        None if life == Life::Persist => {
+            expiry::persist(keys, key);
+        }
+        None => {}
+    }
+    Ok(content)
+}
+
+/// What `GETEX` answers where the key has the life that is asked for already.
+fn renew(view: &View<'_>, args: &mut Args<'_>) -> Option<Renewed> {
+    let key = args.key().ok()?;
+    let Life::Until(time, amount) = getex_life(args).ok()? else {
+        return None;
+    };
+    expiry::renewed(view, key, time, amount, || content(view, key).ok())
+}
+
+fn getex_life<'a>(args: &mut Args<'a>) -> Result<Life<'a>, CommandError> {
     let mut life = Life::Unsaid;
     while !args.is_empty() {
         life = if matches!(life, Life::Unsaid | Life::Persist) && args.keyword("PERSIST") {
@@ -282,19 +315,7 @@ fn getex(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
             until(args, life)?
         };
     }
-    let content = content(&keys.view(), key)?;
-    // Redis looks at the number only when there is a key whose life it could be.
-    if content == Reply::Nil {
-        return Ok(content);
-    }
-    match life.deadline(keys, "getex")? {
-        Some(deadline) => expiry::end_at(keys, key, deadline),
-        None if life == Life::Persist => {
-            expiry::persist(keys, key);
-        }
-        None => {}
-    }
-    Ok(content)
+    Ok(life)
 }
 
 fn mset(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {

@@ -274,7 +274,7 @@ impl Found<'_> {
             key: key.clone(),
             version: slot.version,
             bytes: key.len() + slot.value.bytes() + super::OVERHEAD_BYTES,
-            deadline: slot.deadline,
+            deadline: slot.deadline(),
             used: slot.recency.at(self.now, &self.store.settings),
         });
     }
@@ -283,6 +283,6 @@ impl Found<'_> {
 impl Policy {
     /// Whether this key may go, as far as its deadline says.
     fn allows(self, slot: &Slot) -> bool {
-        self.takes_all() || slot.deadline.is_some()
+        self.takes_all() || slot.deadline().is_some()
     }
 }

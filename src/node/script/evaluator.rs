@@ -516,6 +516,11 @@ impl Thread {
                         jobs.push_front(job);
                         break;
                     }
+                    outcome
+                        .due
+                        .iter()
+                        .cloned()
+                        .for_each(|due| self.outbound.renewals.soon(due));
                     if let Some(index) = self.read_only_at(&outcome, at) {
                         job.answer_directly(reply, index);
                         if self.overlay.is_full() {
@@ -661,6 +666,11 @@ impl Thread {
                 return true;
             }
         };
+        outcome
+            .due
+            .iter()
+            .cloned()
+            .for_each(|due| self.outbound.renewals.soon(due));
         if outcome.commands.is_empty() {
             let index = *self.state.applied().borrow();
             job.answer_directly(reply, index);

@@ -348,7 +348,10 @@ fn what_was_read_answers_as_it_did() {
     let machine = read(&FIXTURE);
     answers(&machine, FORMAT, &[ASKED, ASKED_OF_3, ASKED_OF_4].concat());
     let lively = machine.store().slots().find(|(_, key, _)| &key[..] == b"lively");
-    let (end, set_at) = (lively.map(|(_, _, slot)| slot.end), AT + COMMANDS.len() as u64 - 1);
+    let (end, set_at) = (
+        lively.map(|(_, _, slot)| slot.end),
+        AT + COMMANDS.len() as u64 - 1,
+    );
     assert_eq!(end.map(|end| end.life()), Some(1_200_000));
     assert_eq!(end.and_then(|end| end.deadline()), Some(set_at + 1_260_000));
     answers(&read(&fixture(3)), 3, &[ASKED, ASKED_OF_3].concat());

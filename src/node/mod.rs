@@ -142,6 +142,7 @@ struct Inner {
     durability: Durability,
     started: Instant,
     state: State,
+    clock: Arc<Clock>,
     hearing: Arc<Hearing>,
     #[cfg(feature = "lua")]
     scripts: Arc<script::Scripts>,
@@ -229,7 +230,9 @@ impl Node {
     pub async fn renew(&self, freshness: Freshness, db: u8, argv: &[Bytes]) -> Option<Reply> {
         let renews = table::lookup(argv).ok()?.renews?;
         let covered = || {
-            let now = self.inner.renewals.now();
+            // Not the log's clock as this node estimates it: that is behind where the node has only just caught up, and the key would end early.
+            // A machine's clock that is ahead costs writes and does no harm.
+            let now = self.inner.clock.now();
             let machine = self.inner.state.machine().read();
             renews(&machine.view(now, db), &mut Args::new(argv, 1))
         };
@@ -891,12 +894,12 @@ impl Opened {
         let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
         let (query, rounds) = Query::new(state.applied(), config.timing.write_deadline);
         let fellows = Arc::<Fellows>::default();
-        let renewals = Arc::new(Renewals::new(clock.clone()));
+        let renewals = Arc::<Renewals>::default();
         let outbound = Outbound {
             node: id,
             replica: replica.clone(),
             peers: peers.clone(),
-            clock,
+            clock: clock.clone(),
             gate: Arc::default(),
             turn: Arc::default(),
             state: state.clone(),
@@ -938,6 +941,7 @@ impl Opened {
             durability,
             started: Instant::now(),
             state,
+            clock,
             hearing: flights.hearing().clone(),
             #[cfg(feature = "lua")]
             scripts,

@@ -4,14 +4,12 @@
 //! What is gathered here may be lost with the node: the answers hold without it, and the next use of a key makes good for it.
 
 use super::Node;
-use super::clock::Clock;
-use crate::machine::entry::{Command, Millis};
+use crate::machine::entry::Command;
 use crate::machine::internal;
 use crate::machine::keyspace::Due;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -32,9 +30,8 @@ const KEY_BYTES_MAX: usize = 256;
 const GATHERED_MAX: usize = 100_000;
 
 /// Uses of keys to be written down, gathered on this node.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Renewals {
-    clock: Arc<Clock>,
     /// By database and key. Held to add one or to take all; never across an await.
     gathered: Mutex<BTreeMap<(u8, Bytes), Due>>,
     /// The first was added.
@@ -42,20 +39,6 @@ pub(super) struct Renewals {
 }
 
 impl Renewals {
-    pub(super) fn new(clock: Arc<Clock>) -> Self {
-        Self {
-            clock,
-            gathered: Mutex::default(),
-            begun: Notify::new(),
-        }
-    }
-
-    /// Now, for whoever is answered from what is stored here. Not the log's clock as this node estimates it: that is behind where the node has only just
-    /// caught up, and the key would end early. A clock that is ahead costs writes and does no harm.
-    pub(super) fn now(&self) -> Millis {
-        self.clock.now()
-    }
-
     /// A use is to be written down in time. Of several of one key the last counts.
     pub(super) fn soon(&self, due: Due) {
         let mut gathered = self.gathered.lock();
@@ -99,6 +82,239 @@ pub(super) async fn write_down(node: Node) {
         for command in renewals.take() {
             if let Err(error) = node.write(vec![command]).await {
                 tracing::debug!(%error, "uses of keys were not written down");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::args::Args;
+    use crate::machine::entry::{Entry, Millis, Origin};
+    use crate::machine::reply::Reply;
+    use crate::machine::{Machine, table};
+    use proptest::prelude::*;
+
+    const LIFE_MS: u64 = 20 * 60 * 1_000;
+    const SLACK_MS: u64 = LIFE_MS / 20;
+
+    /// A node of simulated time: what it applied, how many entries that took, and what it gathers.
+    #[derive(Default)]
+    struct Simulated {
+        machine: Machine,
+        entries: usize,
+        renewals: Renewals,
+        /// When what is gathered is written down.
+        flush_at: Option<Millis>,
+    }
+
+    impl Simulated {
+        fn new() -> Self {
+            let mut node = Self::default();
+            let slack = [("expire-slack-percent".to_owned(), "5".to_owned())];
+            node.apply(1, vec![internal::set(&slack)]);
+            node
+        }
+
+        fn apply(&mut self, at: Millis, commands: Vec<Command>) {
+            self.machine.apply(&Entry {
+                at,
+                seed: 1,
+                origin: Origin::default(),
+                commands,
+            });
+            self.entries += 1;
+        }
+
+        /// Runs a command that came at `now`, when this node's clock says `here`.
+        fn run(&mut self, command: Command, now: Millis, here: Millis) {
+            let spec = table::lookup(&command.argv).expect("a command");
+            let renewed = spec.renews.and_then(|renews| {
+                let view = self.machine.view(here, command.db);
+                renews(&view, &mut Args::new(&command.argv, 1))
+            });
+            let Some(renewed) = renewed else {
+                return self.apply(now, vec![command]);
+            };
+            assert_ne!(renewed.reply, Reply::Nil);
+            if let Some(due) = renewed.due {
+                self.renewals.soon(due);
+                let gathers_for = u64::try_from(self.renewals.gathers_for().as_millis()).expect("short");
+                self.flush_at.get_or_insert(now + gathers_for);
+            }
+        }
+
+        /// Writes down what is gathered, if it is time.
+        fn flush(&mut self, now: Millis) {
+            if self.flush_at.is_some_and(|at| at <= now) {
+                self.flush_at = None;
+                for command in self.renewals.take() {
+                    self.apply(now, vec![command]);
+                }
+            }
+        }
+
+        fn deadline(&self, key: &str) -> Option<Millis> {
+            let view = self.machine.view(0, 0);
+            view.find(key.as_bytes()).and_then(|slot| slot.deadline())
+        }
+    }
+
+    fn command(text: &str) -> Command {
+        Command::new(0, text.split(' ').map(str::to_owned))
+    }
+
+    /// How many entries so many views of 500 sessions take, each of which is viewed every 2 s, the views of all spread over that time.
+    fn entries_for(views: u64, view: impl Fn(u64) -> String) -> usize {
+        const SESSIONS: u64 = 500;
+        let mut node = Simulated::new();
+        for session in 0..SESSIONS {
+            node.run(command(&format!("SET sess:{session} v EX 1200")), 1, 1);
+        }
+        node.entries = 0;
+        let at = |view: u64| 1 + view * 2_000 / SESSIONS;
+        for number in 0..views {
+            node.run(command(&view(number % SESSIONS)), at(number), at(number));
+            node.flush(at(number));
+        }
+        for session in 0..SESSIONS {
+            let used_at = at(views - SESSIONS + session);
+            let deadline = node
+                .deadline(&format!("sess:{session}"))
+                .expect("it lives, and ends");
+            assert!(
+                (used_at + LIFE_MS..=used_at + LIFE_MS + SLACK_MS).contains(&deadline),
+                "{deadline} for {used_at}"
+            );
+        }
+        node.entries
+    }
+
+    #[test]
+    fn ten_thousand_views_take_less_than_a_hundred_entries() {
+        let expire = entries_for(10_000, |session| format!("EXPIRE sess:{session} 1200"));
+        let getex = entries_for(10_000, |session| format!("GETEX sess:{session} EX 1200"));
+        assert!((1..=100).contains(&expire), "{expire} entries");
+        assert_eq!(getex, expire, "half of the slack, 30 s, was used up");
+        // Also where it goes on: all of these renew every session a dozen times.
+        let longer = entries_for(100_000, |session| format!("EXPIRE sess:{session} 1200"));
+        assert!(longer <= 100, "{longer} entries");
+    }
+
+    #[test]
+    fn what_is_gathered_is_bounded_and_the_last_use_counts() {
+        let renewals = Renewals::default();
+        let due = |key: String, used_at| Due {
+            db: 0,
+            key: key.into(),
+            life: LIFE_MS,
+            slack: SLACK_MS,
+            used_at,
+        };
+        renewals.soon(due("x".repeat(KEY_BYTES_MAX + 1), 1));
+        assert!(renewals.take().is_empty());
+        for number in 0..GATHERED_MAX + 10 {
+            renewals.soon(due(format!("k{number}"), 1));
+        }
+        renewals.soon(due("k0".to_owned(), 7));
+        let commands = renewals.take();
+        assert_eq!(commands.len(), GATHERED_MAX / RENEWED_MAX);
+        assert_eq!(
+            commands[0].argv[..5],
+            [".renew", "0", "k0", "1200000", "7"].map(Bytes::from)
+        );
+        assert!(renewals.take().is_empty());
+    }
+
+    /// What happens to one of three keys.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set(u8, u64),
+        Use(u8, u64),
+        UseAndGet(u8, u64),
+        Persist(u8),
+        Remove(u8),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let (key, life) = (
+            || 0u8..3,
+            || prop_oneof![Just(5u64), Just(20), Just(30), Just(60)],
+        );
+        prop_oneof![
+            2 => (key(), life()).prop_map(|(key, life)| Step::Set(key, life)),
+            6 => (key(), life()).prop_map(|(key, life)| Step::Use(key, life)),
+            4 => (key(), life()).prop_map(|(key, life)| Step::UseAndGet(key, life)),
+            1 => key().prop_map(Step::Persist),
+            1 => key().prop_map(Step::Remove),
+            9 => (0u64..4_000).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Neither bound is left while the clock of the node that answers is at most 250 ms (a quarter of the least slack) behind that of the log.
+        #[test]
+        fn no_key_ends_early_and_none_later_than_its_slack(
+            steps in prop::collection::vec(step(), 1..120),
+            behind in 0u64..=250,
+        ) {
+            let mut node = Simulated::new();
+            let mut now = 10_000;
+            // When each key may end at the earliest, and when it must have at the latest.
+            let mut bounds: BTreeMap<u8, Option<(Millis, Millis)>> = BTreeMap::new();
+            for step in steps {
+                let asked = |life: u64| {
+                    let slack = if life < 20 { 0 } else { life * 50 };
+                    Some((now + life * 1_000, now + life * 1_000 + slack))
+                };
+                let text = match step {
+                    Step::Set(key, life) => {
+                        bounds.insert(key, asked(life));
+                        format!("SET {key} v EX {life}")
+                    }
+                    Step::Use(key, life) | Step::UseAndGet(key, life) => {
+                        bounds.entry(key).and_modify(|bounds| *bounds = asked(life));
+                        match step {
+                            Step::Use(..) => format!("EXPIRE {key} {life}"),
+                            _ => format!("GETEX {key} EX {life}"),
+                        }
+                    }
+                    Step::Persist(key) => {
+                        bounds.entry(key).and_modify(|bounds| *bounds = None);
+                        format!("PERSIST {key}")
+                    }
+                    Step::Remove(key) => {
+                        bounds.remove(&key);
+                        format!("DEL {key}")
+                    }
+                    Step::Wait(_) => String::new(),
+                };
+                if let Step::Wait(millis) = step {
+                    now += millis;
+                    node.flush(now);
+                    // A tick, as the leader proposes it.
+                    node.apply(now, Vec::new());
+                } else {
+                    node.run(command(&text), now, now - behind);
+                }
+                for key in 0..3 {
+                    let is_there = node.machine.view(now, 0).find(key.to_string().as_bytes()).is_some();
+                    match bounds.get(&key) {
+                        None => prop_assert!(!is_there),
+                        Some(Some((earliest, _))) if now < *earliest => prop_assert!(is_there, "{key} ended early"),
+                        Some(Some((_, latest))) if now >= *latest => prop_assert!(!is_there, "{key} did not end"),
+                        Some(None) => prop_assert!(is_there, "{key} is to live"),
+                        Some(Some(_)) => {}
+                    }
+                    // What has ended is nobody's to renew.
+                    if !is_there {
+                        bounds.remove(&key);
+                    }
+                }
             }
         }
     }

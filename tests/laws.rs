@@ -477,9 +477,16 @@ proptest! {
     }
 
     #[test]
-    fn a_snapshot_and_the_rest_make_the_whole(entries in log(40), cut in any::<prop::sample::Index>()) {
+    fn a_snapshot_and_the_rest_make_the_whole(
+        entries in log(40),
+        cut in any::<prop::sample::Index>(),
+        slack in prop::sample::select(vec!["0", "50"]),
+    ) {
         let cut = cut.index(entries.len() + 1);
-        let mut whole = machine_of(&entries[..cut]);
+        let mut whole = Machine::default();
+        let slack = internal::set(&[("expire-slack-percent".to_owned(), slack.to_owned())]);
+        prop_assert_eq!(reply_of(&mut whole, 1, slack), Reply::OK);
+        apply_all(&mut whole, &entries[..cut]);
         let (frozen, bytes) = (whole.freeze(), bytes_of(&whole));
         let mut restored = snapshot::read(&mut &bytes[..]).unwrap();
         assert_same(&whole, &restored);

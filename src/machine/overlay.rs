@@ -301,6 +301,7 @@ mod tests {
     use crate::machine::effects::{Effects, encode};
     use crate::machine::entry::{Entry, Origin};
     use crate::machine::event::{Event, Waiter};
+    use crate::machine::internal;
     use crate::machine::table;
 
     /// Room for some thousand writes.
@@ -400,6 +401,46 @@ mod tests {
             (get(&machine, "a"), get(&machine, "gone")),
             (Reply::bulk("3"), Reply::bulk("5"))
         );
+    }
+
+    #[test]
+    fn a_script_that_only_renews_writes_nothing() {
+        let mut machine = Machine::default();
+        let slack = [("expire-slack-percent".to_owned(), "5".to_owned())];
+        apply(&mut machine, internal::set(&slack));
+        apply(&mut machine, words("SET a 1 EX 1200"));
+        let mut overlay = Overlay::new(LOG_BYTES);
+        overlay.reset(machine.store().settings());
+        let commands = ["GET a", "EXPIRE a 1200", "GETEX a EX 1200", "TTL a"];
+        let (replies, effects) = script(&mut overlay, &machine, 1, &commands);
+        let one = Reply::Integer(1);
+        assert_eq!(
+            replies,
+            [
+                Reply::bulk("1"),
+                one.clone(),
+                Reply::bulk("1"),
+                Reply::Integer(1_200)
+            ]
+        );
+        assert_eq!((effects.commands.len(), effects.relied_on.len()), (0, 1));
+        // Another life is written, and so is what was set in the script before.
+        let commands = ["EXPIRE a 1300", "EXPIRE a 1300", "SET a 2", "EXPIRE a 1300"];
+        let (replies, effects) = script(&mut overlay, &machine, 2, &commands);
+        assert_eq!(replies, [one.clone(), one.clone(), Reply::OK, one]);
+        assert_eq!(effects.commands.len(), 3);
+        // Where half of the slack is used up it is told, once for each key.
+        overlay.reset(machine.store().settings());
+        overlay.begin(1_000 + 40_000, 3);
+        let fetch = |db: u8, key: &[u8]| machine.view(1_000, db).find(key).cloned();
+        for text in ["EXPIRE a 1200", "EXPIRE a 1200"] {
+            let command = words(text);
+            let spec = table::lookup(&command.argv).unwrap();
+            assert_eq!(overlay.run(spec, command, &fetch), Ok(Reply::Integer(1)));
+        }
+        let outcome = overlay.finish();
+        assert_eq!((outcome.commands.len(), outcome.due.len()), (0, 1));
+        assert_eq!((outcome.due[0].life, outcome.due[0].used_at), (1_200_000, 41_000));
     }
 
     #[test]

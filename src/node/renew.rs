@@ -6,7 +6,8 @@
 use super::Node;
 use crate::machine::entry::Command;
 use crate::machine::internal;
-use crate::machine::keyspace::Due;
+use crate::machine::keyspace::{Due, View};
+use crate::machine::value::session::Renewal;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -59,11 +60,21 @@ impl Renewals {
         Duration::from_millis(slack / GATHER_PART).min(GATHER_MAX)
     }
 
-    /// What was gathered, as commands.
-    fn take(&self) -> Vec<Command> {
-        let gathered: Vec<Due> = std::mem::take(&mut *self.gathered.lock()).into_values().collect();
-        gathered.chunks(RENEWED_MAX).map(internal::renew).collect()
+    /// What was gathered.
+    fn take(&self) -> impl Iterator<Item = Due> {
+        std::mem::take(&mut *self.gathered.lock()).into_values()
     }
+}
+
+/// Whether a use is still to be written down: another node may have written one of that key meanwhile.
+fn is_due(view: &View<'_>, due: &Due) -> bool {
+    view.find(&due.key)
+        .is_some_and(|slot| slot.end.renewal(due.life, due.slack, due.used_at) != Renewal::No)
+}
+
+/// Uses as commands.
+fn commands(uses: &[Due]) -> impl Iterator<Item = Command> {
+    uses.chunks(RENEWED_MAX).map(internal::renew)
 }
 
 /// Writes down what is gathered.
@@ -79,7 +90,9 @@ pub(super) async fn write_down(node: Node) {
             () = gathered() => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
         }
-        for command in renewals.take() {
+        let is_due = |due: &Due| node.view(due.db, |view| is_due(&view, due));
+        let uses: Vec<Due> = renewals.take().filter(is_due).collect();
+        for command in commands(&uses) {
             if let Err(error) = node.write(vec![command]).await {
                 tracing::debug!(%error, "uses of keys were not written down");
             }
@@ -148,9 +161,9 @@ mod tests {
         /// Writes down what is gathered, if it is time.
         fn flush(&mut self, now: Millis) {
             if let Some(at) = self.flush_at.take_if(|at| *at <= now) {
-                for command in self.renewals.take() {
-                    self.apply(at, vec![command]);
-                }
+                let is_due = |due: &Due| is_due(&self.machine.view(at, due.db), due);
+                let uses: Vec<Due> = self.renewals.take().filter(is_due).collect();
+                commands(&uses).for_each(|command| self.apply(at, vec![command]));
             }
         }
 
@@ -202,6 +215,27 @@ mod tests {
     }
 
     #[test]
+    fn what_another_node_has_written_down_is_not_written_again() {
+        let mut node = Simulated::new();
+        node.run(command("SET k v EX 1200"), 1, 1);
+        node.run(command("EXPIRE k 1200"), 40_000, 40_000);
+        let uses: Vec<Due> = node.renewals.take().collect();
+        assert_eq!(uses.len(), 1);
+        assert!(is_due(&node.machine.view(41_000, 0), &uses[0]));
+        node.apply(41_000, commands(&uses).collect());
+        assert!(!is_due(&node.machine.view(42_000, 0), &uses[0]));
+        // Nor is what has another life by then, or none.
+        let deadline = node.deadline("k");
+        for text in ["PERSIST k", "EXPIRE k 600", "DEL k"] {
+            node.apply(43_000, vec![command(text)]);
+            let before = node.deadline("k");
+            node.apply(44_000, commands(&uses).collect());
+            assert_eq!(node.deadline("k"), before, "{text}");
+            assert_ne!(before, deadline);
+        }
+    }
+
+    #[test]
     fn what_is_gathered_is_bounded_and_the_last_use_counts() {
         let renewals = Renewals::default();
         let due = |key: String, used_at| Due {
@@ -212,18 +246,19 @@ mod tests {
             used_at,
         };
         renewals.soon(due("x".repeat(KEY_BYTES_MAX + 1), 1));
-        assert!(renewals.take().is_empty());
+        assert_eq!(renewals.take().count(), 0);
         for number in 0..GATHERED_MAX + 10 {
             renewals.soon(due(format!("k{number}"), 1));
         }
         renewals.soon(due("k0".to_owned(), 7));
-        let commands = renewals.take();
+        let uses: Vec<Due> = renewals.take().collect();
+        let commands: Vec<Command> = commands(&uses).collect();
         assert_eq!(commands.len(), GATHERED_MAX / RENEWED_MAX);
         assert_eq!(
             commands[0].argv[..5],
             [".renew", "0", "k0", "1200000", "7"].map(Bytes::from)
         );
-        assert!(renewals.take().is_empty());
+        assert_eq!(renewals.take().count(), 0);
     }
 
     /// What happens to one of two keys.

@@ -95,6 +95,9 @@ pub(super) fn renewed(
         Time::AtSeconds | Time::AtMillis => return None,
     };
     let slack = view.settings().expire_slack_ms(key, life);
+    if slack == 0 {
+        return None;
+    }
     let due = match view.find(key)?.end.renewal(life, slack, now) {
         Renewal::Now => return None,
         Renewal::No => None,

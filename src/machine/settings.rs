@@ -61,7 +61,7 @@ pub struct Settings {
     /// `expire-slack-percent`: by how much of the life that was asked for a key may end late; 0: not at all, as at a Redis. One that asks for the same
     /// life again then costs a write only once its slack is used up.
     pub expire_slack_percent: u64,
-    /// `expire-slack-keys`: the keys that this is for, as a pattern.
+    /// `expire-slack-keys`: the keys that this is for, as patterns between which spaces stand.
     pub expire_slack_keys: Arc<str>,
     /// `DEBUG SET-ACTIVE-EXPIRE`: whether keys end by themselves, or only when somebody finds that they have ended.
     pub active_expire: bool,
@@ -300,7 +300,10 @@ impl Settings {
     /// How late a key may end that is given this life, both in milliseconds; 0: not at all.
     pub fn expire_slack_ms(&self, key: &[u8], life: Millis) -> Millis {
         let slack = life.saturating_mul(self.expire_slack_percent) / 100;
-        let is_meant = || glob::matches(self.expire_slack_keys.as_bytes(), key);
+        let is_meant = || {
+            let mut patterns = self.expire_slack_keys.split(' ');
+            patterns.any(|pattern| !pattern.is_empty() && glob::matches(pattern.as_bytes(), key))
+        };
         if slack >= EXPIRE_SLACK_MS_MIN && is_meant() {
             slack
         } else {
@@ -361,9 +364,14 @@ mod tests {
     fn slack_is_for_the_keys_that_are_named_and_for_lives_that_are_long_enough() {
         let mut settings = Settings::default();
         assert_eq!(settings.expire_slack_ms(b"sess:1", 1_200_000), 0);
-        assert!(settings.set("expire-slack-percent", "5") && settings.set("expire-slack-keys", "sess:*"));
+        assert!(
+            settings.set("expire-slack-percent", "5") && settings.set("expire-slack-keys", "sess:*  {app_*")
+        );
         assert_eq!(settings.expire_slack_ms(b"sess:1", 1_200_000), 60_000);
-        assert_eq!(settings.expire_slack_ms(b"lock:1", 1_200_000), 0);
+        assert_eq!(settings.expire_slack_ms(b"{app_1}_Session", 1_200_000), 60_000);
+        for other in [&b"lock:1"[..], b""] {
+            assert_eq!(settings.expire_slack_ms(other, 1_200_000), 0);
+        }
         assert_eq!(settings.expire_slack_ms(b"sess:1", 20_000), 1_000);
         assert_eq!(settings.expire_slack_ms(b"sess:1", 19_999), 0);
     }

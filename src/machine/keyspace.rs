@@ -1115,8 +1115,6 @@ pub(super) struct Call {
     pub(super) caller: Option<(u64, u64)>,
     /// It waited, and this key was changed.
     pub(super) ready: Option<Bytes>,
-    /// Another that came before it still waits for that key.
-    pub(super) behind: bool,
     /// The time to count as now, where it is not the log's clock: when a script was evaluated.
     pub(super) now: Option<Millis>,
 }
@@ -1376,12 +1374,9 @@ impl Keyspace<'_> {
         self.call.caller
     }
 
-    /// Whether a command of this name waits for a key before the one at hand.
+    /// Whether a command of this name, which waits in a line, waits for a key before the one at hand: nobody does before one that is run again.
     pub fn others_wait(&self, key: &Bytes, name: &[u8]) -> bool {
-        if self.waited() {
-            return self.call.behind;
-        }
-        self.store.waiting.any(self.db, key, name)
+        !self.waited() && self.store.waiting.any(self.db, key, name)
     }
 
     /// Sets or takes away a living key's deadline; one that has passed removes the key. Whether the key was there.

@@ -159,11 +159,12 @@ impl Machine {
         }
     }
 
-    /// Runs the commands again that wait for a key which was changed, first come first served. Ends, as each that is served waits no more.
-    fn serve(&mut self, call: &Call) {
-        let mut call = call.clone();
+    /// Runs the commands again that wait for a key which was changed, first come first served; how many it ran. Ends, as each that is served waits no
+    /// more.
+    fn serve(&mut self, call: &Call) -> usize {
+        let (mut call, mut ran) = (call.clone(), 0);
         while let Some((db, key)) = self.store.next_ready() {
-            (call.ready, call.behind) = (Some(key.clone()), false);
+            call.ready = Some(key.clone());
             let mut after = 0;
             while let Some(number) = self.store.waiting().next_for(db, &key, after) {
                 after = number;
@@ -179,13 +180,12 @@ impl Machine {
                 let argv = wait.argv.clone();
                 call.caller = Some(wait.caller);
                 call.seed = call.seed.wrapping_add(1);
+                ran += 1;
                 let reply = match self.run(db, &argv, &call) {
                     // What was put there is nothing for it.
                     Err(CommandError::WrongType) => continue,
-                    Ok(Reply::Waiting(_)) => {
-                        call.behind = true;
-                        continue;
-                    }
+                    Ok(Reply::Waiting(_)) if table::lookup(&argv).is_ok_and(|spec| spec.in_line) => break,
+                    Ok(Reply::Waiting(_)) => continue,
                     reply => reply.into(),
                 };
                 self.store.tell_emptied();
@@ -194,6 +194,7 @@ impl Machine {
                 }
             }
         }
+        ran
     }
 
     /// Answers a command that only reads, as of `now` on the log's clock (an earlier `now` counts as the clock). `Waiting` where it is to
@@ -280,5 +281,53 @@ fn known_database(db: u8) -> Result<u8, CommandError> {
         Ok(db)
     } else {
         Err(CommandError::text("ERR DB index is out of range"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use entry::{Command, Origin};
+
+    /// What a line of a thousand costs when it moves on: not the thousand.
+    #[test]
+    fn only_the_first_in_a_line_are_run_again() {
+        const WAITING: usize = 1_000;
+        let words = |text: &str| Command::new(0, text.split(' ').map(str::to_owned));
+        for (begin, wait, hand_over) in [
+            (
+                ["SESSION.CREATE k 60000", "SESSION.LOCK k EXCLUSIVE first 1000"],
+                "SESSION.LOCK k EXCLUSIVE other 1000 WAIT 9000",
+                "SESSION.UNLOCK k 2",
+            ),
+            (
+                ["DEL k", "CACHE.LEASE k 1000"],
+                "CACHE.LEASE k 1000 WAIT 9000",
+                "CACHE.RELEASE k 1",
+            ),
+        ] {
+            let mut machine = Machine::default();
+            let line = std::iter::repeat_n(wait, WAITING).map(words);
+            let commands = begin.into_iter().map(words).chain(line).collect();
+            let origin = Origin {
+                node: 1,
+                start: 1,
+                number: 1,
+            };
+            let (at, seed) = (1, 1);
+            machine.apply(&Entry {
+                at,
+                seed,
+                origin,
+                commands,
+            });
+            assert_eq!(machine.store.waiting().len(), WAITING);
+            let call = Call::default();
+            let released = machine.run(0, &words(hand_over).argv, &call);
+            assert_eq!(released, Ok(Reply::Integer(1)), "{hand_over}");
+            // Who is first has it; the next one finds that out, and once more because the key was changed again.
+            assert_eq!(machine.serve(&call), 3, "{hand_over}");
+            assert_eq!(machine.store.waiting().len(), WAITING - 1);
+        }
     }
 }

@@ -47,6 +47,8 @@ pub struct Spec {
     /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
     /// [`Reply::Waiting`] when there is nothing yet: the same command is for the log then.
     pub waits: Option<Waits>,
+    /// Whether those who wait for a key by it stand in a line: while the first of them finds nothing, none behind it can, and none is run again.
+    pub in_line: bool,
     /// What a row that changes answers where it would only renew a key's life, and what is stored covers that: it need not be in the log then.
     pub renews: Option<Renews>,
 }
@@ -94,6 +96,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         id: 0,
         keyless: false,
         waits: None,
+        in_line: false,
         renews: None,
     }
 }
@@ -157,6 +160,14 @@ impl Spec {
     pub const fn waits(self, waits: Waits) -> Self {
         Self {
             waits: Some(waits),
+            ..self
+        }
+    }
+
+    /// Who waits by it stands in a line.
+    pub const fn in_line(self) -> Self {
+        Self {
+            in_line: true,
             ..self
         }
     }

@@ -46,6 +46,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .since(SINCE)
         .flags("noscript blocking movablekeys")
         .finder(tagged_keys)
+        .in_line()
         .summary(
             "Value, whether it is fresh, and a token if the caller is to make the next value; waits while another does and there is none.",
         ),

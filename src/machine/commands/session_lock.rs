@@ -34,6 +34,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     )
     .since(SINCE)
     .flags("noscript blocking")
+    .in_line()
     .summary("Locks a session, waiting for it in a queue; the lock's token, or nil if the wait was in vain."),
     read("SESSION.LOCKS", "key", locks)
         .since(SINCE)

@@ -144,6 +144,7 @@ async fn without_the_setting_and_for_other_keys_each_is_written() {
 }
 
 /// What the provider for ASP.NET runs for a page that only reads its session (`TryCheckWriteLockAndGetData`).
+#[cfg(feature = "lua")]
 const GET_SESSION: &str = "
     local retArray = {}
     local lockValue = redis.call('GET', KEYS[1])
@@ -336,7 +337,7 @@ async fn what_changes_a_life_is_written_and_shown_as_it_was_asked_for() {
     ];
     let sent: Vec<u8> = pipeline
         .iter()
-        .flat_map(|line| request(&line.split(' ').collect::<Vec<_>>()))
+        .flat_map(|line| request(line.split(' ').collect::<Vec<_>>()))
         .collect();
     client.send(&sent).await;
     let mut answers = Vec::new();

@@ -144,7 +144,6 @@ async fn without_the_setting_and_for_other_keys_each_is_written() {
 }
 
 /// What the provider for ASP.NET runs for a page that only reads its session (`TryCheckWriteLockAndGetData`).
-#[cfg(feature = "lua")]
 const GET_SESSION: &str = "
     local retArray = {}
     local lockValue = redis.call('GET', KEYS[1])
@@ -158,7 +157,6 @@ const GET_SESSION: &str = "
     end
     return retArray";
 
-#[cfg(feature = "lua")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn scripts_that_only_renew_cost_next_to_no_entries() {
     let mut cluster = Cluster::start("5", Reads::Local).await;

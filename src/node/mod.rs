@@ -230,9 +230,9 @@ impl Node {
     pub async fn renew(&self, freshness: Freshness, db: u8, argv: &[Bytes]) -> Option<Reply> {
         let renews = table::lookup(argv).ok()?.renews?;
         let covered = || {
-            // Not the log's clock as this node estimates it: that is behind where the node has only just caught up, and the key would end early.
-            // A machine's clock that is ahead costs writes and does no harm.
-            let now = self.inner.clock.now();
+            // Whichever is later: what this node knows of the log's time and of the members' is behind where it has only just caught up, or rested with its
+            // machine, and the key would end early. A machine's clock that is ahead costs writes and does no harm.
+            let now = self.inner.clock.now().max(clock::wall());
             let machine = self.inner.state.machine().read();
             renews(&machine.view(now, db), &mut Args::new(argv, 1))
         };

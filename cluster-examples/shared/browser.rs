@@ -37,6 +37,7 @@ impl Browser {
     }
 
     /// A cookie that it has.
+    #[allow(dead_code, reason = "the shop's visitors know only pages")]
     pub(crate) fn cookie(&self, name: &str) -> Option<String> {
         let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
         cookies.get(name).cloned()

@@ -181,7 +181,11 @@ impl Cluster {
             std::fs::create_dir_all(&copy.data)?;
             let data = copy.data.to_str().ok_or("--data must be UTF-8")?;
             let join = copy.join.join(",");
-            arguments.push([data, &copy.http, &copy.peer, &copy.resp, &join].map(str::to_owned).to_vec());
+            arguments.push(
+                [data, &copy.http, &copy.peer, &copy.resp, &join]
+                    .map(str::to_owned)
+                    .to_vec(),
+            );
         }
         let children = Children::start(arguments)?;
         Ok(Self { copies, children })

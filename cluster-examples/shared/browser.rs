@@ -36,13 +36,6 @@ impl Browser {
         }
     }
 
-    /// A cookie that it has.
-    #[allow(dead_code, reason = "the shop's visitors know only pages")]
-    pub(crate) fn cookie(&self, name: &str) -> Option<String> {
-        let cookies = self.cookies.lock().unwrap_or_else(PoisonError::into_inner);
-        cookies.get(name).cloned()
-    }
-
     /// One request, with a form if there is one. Redirects are the caller's. Status, the `location` of a redirect, and the body.
     pub(crate) async fn ask(
         &self,

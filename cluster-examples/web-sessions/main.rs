@@ -245,7 +245,7 @@ async fn show(options: &Options, cluster: &mut Cluster, proxy: &Proxy, address: 
     let by_redis = read_everywhere(cluster, &mut users, &seen).await?;
     let good = table(proxy, &seen, slowest, started.elapsed(), by_redis, &users);
     if let Some(user) = users.first() {
-        what_to_type(cluster, address, user);
+        what_to_type(cluster, address, &user.key().await?);
     }
     if !options.check {
         println!("\nCtrl-C stops all.");
@@ -313,7 +313,7 @@ async fn read_everywhere(cluster: &Cluster, users: &mut [User], seen: &Seen) -> 
 async fn redis_agrees(resp: &str, user: &User) -> Result<bool> {
     let mut stream = tokio::net::TcpStream::connect(resp).await?;
     stream
-        .write_all(format!("SESSION.GET session:{} count\r\n", user.session_id()).as_bytes())
+        .write_all(format!("SESSION.GET {} count\r\n", user.key().await?).as_bytes())
         .await?;
     let count = user.counted.to_string();
     let wanted = format!("*1\r\n${}\r\n{count}\r\n", count.len());
@@ -380,11 +380,11 @@ fn table(
     good
 }
 
-fn what_to_type(cluster: &Cluster, address: &str, user: &User) {
+fn what_to_type(cluster: &Cluster, address: &str, key: &str) {
     println!("\nThe same session from any copy:");
     for copy in &cluster.copies {
         let port = copy.resp.rsplit(':').next().unwrap_or_default();
-        println!("  redis-cli -p {port} SESSION.LOAD session:{}", user.session_id());
+        println!("  redis-cli -p {port} SESSION.LOAD {key}");
     }
     println!("A login of your own:");
     println!("  curl -c jar -b jar -d user=me http://{address}/login");

@@ -56,9 +56,12 @@ impl User {
         }
     }
 
-    /// The session's id: what stands in the cookie.
-    pub(crate) fn session_id(&self) -> String {
-        self.browser.cookie("id").unwrap_or_default()
+    /// The key under which the session stands.
+    pub(crate) async fn key(&self) -> Result<String, String> {
+        match self.ask("GET", "/key", "0", String::new()).await? {
+            (StatusCode::OK, key) => Ok(key),
+            (status, _) => Err(format!("the session's key: {status}")),
+        }
     }
 
     pub(crate) async fn login(&mut self) -> Result<(), String> {

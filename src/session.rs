@@ -436,7 +436,7 @@ impl Sessions {
 
     /// [`Sessions::rename`], after which the old id can still be read for a while, so that requests of the same user that are under way are not logged
     /// out. What they read is what the session was at the renaming, so somebody who planted the old id sees nothing of what comes; what they save
-    /// is refused as [`SessionError::Retired`].
+    /// is refused as [`SessionError::Retired`]. Once the session has ended nothing is left to be read, whatever is left of the grace.
     ///
     /// # Errors
     /// As [`Sessions::rename`].
@@ -537,10 +537,9 @@ impl Sessions {
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {
         let key = self.key_of(id);
         let read = |view: View<'_>| {
-            let Some(slot) = view.slot(&key) else {
+            let (Some(session), Some(slot)) = (view.session(&key)?, view.slot(&key)) else {
                 return Ok(None);
             };
-            let session = slot.value.as_session()?;
             Ok(Some(Session::read(
                 id.clone(),
                 session,

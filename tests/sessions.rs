@@ -420,6 +420,14 @@ async fn requests_under_way_survive_a_login_and_see_nothing_of_what_comes() {
     // Who signs out with the old id is signed out.
     assert!(handles[1].end(&old).await.unwrap());
     assert!(fresh.load(session.id()).await.unwrap().is_none());
+    // And who signs out everywhere leaves nothing under an old id, either.
+    let mut session = handles[0].create(NewSession::new().owner("ann")).await.unwrap();
+    let old = session.id().clone();
+    let grace = Duration::from_secs(60);
+    handles[0].rename_with_grace(&mut session, grace).await.unwrap();
+    assert!(fresh.load(&old).await.unwrap().is_some());
+    handles[0].end_owned("ann", None).await.unwrap();
+    assert!(fresh.load(&old).await.unwrap().is_none());
     stop(&nodes).await;
 }
 

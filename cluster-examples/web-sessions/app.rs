@@ -1,6 +1,7 @@
 //! One copy of the web application: axum, tower-sessions, and a Plenary node in the same process.
 //!
-//! `POST /login user=NAME`, `POST /count` with an `Idempotency-Key`, `GET /`, `POST /logout`, `GET /status`.
+//! `POST /login user=NAME`, `POST /count` with an `Idempotency-Key`, `GET /`, `POST /logout`, `GET /status`;
+//! `GET /key` says under which key the session stands, for who looks with a Redis client.
 
 use axum::Router;
 use axum::extract::{Form, Request, State};
@@ -72,6 +73,7 @@ pub(crate) async fn serve(copy: Copy) -> Result<(), Box<dyn std::error::Error>> 
         .route("/login", post(login))
         .route("/count", post(count))
         .route("/logout", post(logout))
+        .route("/key", get(key))
         .layer(sessions)
         .layer(middleware::from_fn(read_your_writes))
         .route("/status", get(status))
@@ -164,6 +166,13 @@ async fn count(State(app): State<App>, session: Session, headers: HeaderMap) -> 
 
 async fn logout(session: Session) -> Result<(), StatusCode> {
     session.flush().await.map_err(unavailable)
+}
+
+/// A hash of the id: the id itself, which opens the session, is stored nowhere.
+async fn key(State(app): State<App>, session: Session) -> Result<Vec<u8>, StatusCode> {
+    let id = session.id().ok_or(StatusCode::UNAUTHORIZED)?;
+    let id = id.to_string().parse().map_err(unavailable)?;
+    Ok(app.plenary.sessions().key_of(&id).to_vec())
 }
 
 async fn status(State(app): State<App>) -> Result<String, StatusCode> {

@@ -5,15 +5,21 @@
 //! and counts; the copies are this same program (`app.rs`).
 
 mod app;
+#[path = "../shared/browser.rs"]
+mod browser;
+#[path = "../shared/children.rs"]
+mod children;
+#[path = "../shared/proxy.rs"]
 mod proxy;
 mod users;
 
 use app::{Copy, CopyStatus};
+use children::{Children, LOOK, PATIENCE, Result, get};
 use proxy::Proxy;
 use std::error::Error;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -23,10 +29,6 @@ use users::{Seen, User};
 const COPIES: usize = 3;
 /// Counts that must be acknowledged before each kill and after it: the cluster is at work both times.
 const COUNTS_BETWEEN: u64 = 100;
-/// How long any condition may take to come true.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at a condition.
-const LOOK: Duration = Duration::from_millis(10);
 
 const HELP: &str = "\
 Usage: web-sessions [--check] [--kills N] [--users N] [--base-port P] [--data DIR]
@@ -37,8 +39,6 @@ Usage: web-sessions [--check] [--kills N] [--users N] [--base-port P] [--data DI
   --base-port P  proxy on P, copies on P+1.., Redis on P+11.., peers on P+21.. (free ports)
   --data DIR     keep the state there (a temporary folder)
 ";
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[derive(Debug)]
 struct Options {
@@ -131,34 +131,27 @@ async fn parent(words: &[String]) -> Result<bool> {
     let address = listener.local_addr()?.to_string();
     listener.set_nonblocking(true)?;
     let mut cluster = Cluster::start(copies)?;
-    let proxy = Proxy::new(cluster.copies.iter().map(|copy| copy.http.clone()).collect());
+    let proxy = Proxy::new(
+        cluster.copies.iter().map(|copy| copy.http.clone()).collect(),
+        proxy::harmless,
+    );
     tokio::spawn(proxy.clone().serve(tokio::net::TcpListener::from_std(listener)?));
     tokio::select! {
         done = show(&options, &mut cluster, &proxy, &address) => {
-            cluster.stop().await;
+            cluster.children.stop().await;
             done
         }
         _ = tokio::signal::ctrl_c() => {
-            cluster.stop().await;
+            cluster.children.stop().await;
             Ok(false)
         }
     }
 }
 
-/// The proxy's listener, and where each copy will stand. Free ports are all held at once, so that they differ.
+/// The proxy's listener, and where each copy will stand.
 fn places(options: &Options, data: &Path) -> Result<(TcpListener, Vec<Copy>)> {
-    let bind = |offset: u16| {
-        let port = options.base_port.map_or(0, |base| base + offset);
-        TcpListener::bind(("127.0.0.1", port))
-            .map_err(|error| format!("port {port}: {error}; try another --base-port"))
-    };
-    let listener = bind(0)?;
-    let mut held = Vec::new();
-    for offset in [1, 11, 21] {
-        for copy in 0..3 {
-            held.push(bind(offset + copy)?);
-        }
-    }
+    let mut held = children::listeners(options.base_port, &[0, 1, 2, 3, 11, 12, 13, 21, 22, 23])?;
+    let listener = held.remove(0);
     let addresses = held
         .iter()
         .map(|held| Ok(held.local_addr()?.to_string()))
@@ -175,62 +168,27 @@ fn places(options: &Options, data: &Path) -> Result<(TcpListener, Vec<Copy>)> {
     Ok((listener, copies.collect()))
 }
 
-/// The copies that run, as children of this process.
+/// The copies that run.
 struct Cluster {
     copies: Vec<Copy>,
-    children: Vec<Child>,
-    secret: String,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            // Nothing is left to do for one that has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+    children: Children,
 }
 
 impl Cluster {
     fn start(copies: Vec<Copy>) -> Result<Self> {
-        let secret = plenary::session::SessionId::random()?.as_str().to_owned();
-        let mut cluster = Self {
-            copies,
-            children: Vec::new(),
-            secret,
-        };
-        for index in 0..COPIES {
-            let child = cluster.spawn(index)?;
-            cluster.children.push(child);
+        let mut arguments = Vec::new();
+        for copy in &copies {
+            std::fs::create_dir_all(&copy.data)?;
+            let data = copy.data.to_str().ok_or("--data must be UTF-8")?;
+            let join = copy.join.join(",");
+            arguments.push(
+                [data, &copy.http, &copy.peer, &copy.resp, &join]
+                    .map(str::to_owned)
+                    .to_vec(),
+            );
         }
-        Ok(cluster)
-    }
-
-    fn spawn(&self, index: usize) -> Result<Child> {
-        let copy = &self.copies[index];
-        std::fs::create_dir_all(&copy.data)?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg("copy")
-            .arg(&copy.data)
-            .args([&copy.http, &copy.peer, &copy.resp, &copy.join.join(",")]);
-        Ok(command
-            .env("PLENARY_SECRET", &self.secret)
-            .stdin(Stdio::piped())
-            .spawn()?)
-    }
-
-    /// kill -9: the child gets no chance to do anything.
-    fn kill(&mut self, index: usize) -> Result<()> {
-        self.children[index].kill()?;
-        self.children[index].wait()?;
-        Ok(())
-    }
-
-    fn restart(&mut self, index: usize) -> Result<()> {
-        self.children[index] = self.spawn(index)?;
-        Ok(())
+        let children = Children::start(arguments)?;
+        Ok(Self { copies, children })
     }
 
     async fn status(&self, index: usize) -> Option<CopyStatus> {
@@ -242,12 +200,10 @@ impl Cluster {
     async fn ready(&mut self) -> Result<usize> {
         let started = Instant::now();
         loop {
+            self.children.all_run()?;
             let mut leader = None;
             let mut ready = 0;
             for index in 0..COPIES {
-                if let Some(ended) = self.children[index].try_wait()? {
-                    return Err(format!("copy {} ended by itself: {ended}", index + 1).into());
-                }
                 let Some(status) = self.status(index).await else {
                     continue;
                 };
@@ -261,24 +217,6 @@ impl Cluster {
                 }
                 _ => tokio::time::sleep(LOOK).await,
             }
-        }
-    }
-
-    /// Lets every copy stop by itself (its standard input ends), and kills one that does not.
-    async fn stop(&mut self) {
-        for child in &mut self.children {
-            drop(child.stdin.take());
-        }
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(10) {
-            if self
-                .children
-                .iter_mut()
-                .all(|child| !matches!(child.try_wait(), Ok(None)))
-            {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
         }
     }
 }
@@ -307,7 +245,7 @@ async fn show(options: &Options, cluster: &mut Cluster, proxy: &Proxy, address: 
     let by_redis = read_everywhere(cluster, &mut users, &seen).await?;
     let good = table(proxy, &seen, slowest, started.elapsed(), by_redis, &users);
     if let Some(user) = users.first() {
-        what_to_type(cluster, address, user);
+        what_to_type(cluster, address, &user.key().await?);
     }
     if !options.check {
         println!("\nCtrl-C stops all.");
@@ -328,13 +266,13 @@ async fn kills(kills: usize, cluster: &mut Cluster, seen: &Seen) -> Result<Durat
         } else {
             (leader + 1 + kill / 2 % 2) % COPIES
         };
-        cluster.kill(victim)?;
+        cluster.children.kill(victim)?;
         let killed = Instant::now();
         // One that was acknowledged just before the kill may still be on its way to its user: the second one is not.
         counted(seen, 2).await?;
         let pause = killed.elapsed();
         counted(seen, COUNTS_BETWEEN).await?;
-        cluster.restart(victim)?;
+        cluster.children.restart(victim)?;
         let role = if victim == leader { "leader" } else { "follower" };
         println!(
             " {kill:>4}  copy {}    {role:<8}  {}",
@@ -375,7 +313,7 @@ async fn read_everywhere(cluster: &Cluster, users: &mut [User], seen: &Seen) -> 
 async fn redis_agrees(resp: &str, user: &User) -> Result<bool> {
     let mut stream = tokio::net::TcpStream::connect(resp).await?;
     stream
-        .write_all(format!("SESSION.GET session:{} count\r\n", user.session_id()).as_bytes())
+        .write_all(format!("SESSION.GET {} count\r\n", user.key().await?).as_bytes())
         .await?;
     let count = user.counted.to_string();
     let wanted = format!("*1\r\n${}\r\n{count}\r\n", count.len());
@@ -442,29 +380,14 @@ fn table(
     good
 }
 
-fn what_to_type(cluster: &Cluster, address: &str, user: &User) {
+fn what_to_type(cluster: &Cluster, address: &str, key: &str) {
     println!("\nThe same session from any copy:");
     for copy in &cluster.copies {
         let port = copy.resp.rsplit(':').next().unwrap_or_default();
-        println!("  redis-cli -p {port} SESSION.LOAD session:{}", user.session_id());
+        println!("  redis-cli -p {port} SESSION.LOAD {key}");
     }
     println!("A login of your own:");
     println!("  curl -c jar -b jar -d user=me http://{address}/login");
     println!("  curl -c jar -b jar -X POST -H 'idempotency-key: 1' http://{address}/count");
     println!("  curl -c jar -b jar http://{address}/");
-}
-
-/// A plain GET on one copy; none if it does not answer soon.
-async fn get(address: &str, path: &str) -> Option<(u16, Vec<u8>)> {
-    let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = Vec::new();
-        stream.take(1 << 16).read_to_end(&mut answer).await.ok()?;
-        let end = answer.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let status = std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()?;
-        Some((status, answer[end..].to_vec()))
-    };
-    tokio::time::timeout(Duration::from_secs(1), ask).await.ok()?
 }

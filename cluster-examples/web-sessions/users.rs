@@ -1,11 +1,7 @@
 //! Users who log in once, count, look at the page after each count, and notice everything that is wrong.
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode, header};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use std::collections::BTreeMap;
+use super::browser::Browser;
+use axum::http::StatusCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Answers a user may get in vain for one request before giving up: each took the proxy its whole patience.
@@ -43,32 +39,29 @@ impl Seen {
     }
 }
 
-/// A browser: cookies, and one address.
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) name: String,
-    address: String,
-    client: Client<HttpConnector, Body>,
-    cookies: BTreeMap<String, String>,
+    browser: Browser,
     /// The last count that was acknowledged; the number of the request, too.
     pub(crate) counted: u64,
 }
 
 impl User {
     pub(crate) fn new(name: String, address: &str) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
         Self {
             name,
-            address: address.to_owned(),
-            client,
-            cookies: BTreeMap::new(),
+            browser: Browser::new(address),
             counted: 0,
         }
     }
 
-    /// The session's id: what stands in the cookie.
-    pub(crate) fn session_id(&self) -> &str {
-        self.cookies.get("id").map_or("", String::as_str)
+    /// The key under which the session stands.
+    pub(crate) async fn key(&self) -> Result<String, String> {
+        match self.ask("GET", "/key", "0", String::new()).await? {
+            (StatusCode::OK, key) => Ok(key),
+            (status, _) => Err(format!("the session's key: {status}")),
+        }
     }
 
     pub(crate) async fn login(&mut self) -> Result<(), String> {
@@ -133,51 +126,19 @@ impl User {
 
     /// The same user at another address.
     pub(crate) fn at(&mut self, address: &str) -> &mut Self {
-        self.address = address.to_owned();
+        self.browser = self.browser.at(address);
         self
     }
 
     async fn ask(
-        &mut self,
+        &self,
         method: &str,
         path: &str,
         key: &str,
         form: String,
     ) -> Result<(StatusCode, String), String> {
-        let cookies: Vec<_> = self
-            .cookies
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("http://{}{path}", self.address))
-            .header(header::COOKIE, cookies.join("; "))
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header("idempotency-key", key)
-            .body(Body::from(form))
-            .map_err(|error| error.to_string())?;
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        for set in response.headers().get_all(header::SET_COOKIE) {
-            let pair = set
-                .to_str()
-                .unwrap_or_default()
-                .split(';')
-                .next()
-                .unwrap_or_default();
-            if let Some((name, value)) = pair.split_once('=') {
-                self.cookies.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        let status = response.status();
-        let body = axum::body::to_bytes(Body::new(response.into_body()), 1 << 16).await;
-        Ok((
-            status,
-            String::from_utf8_lossy(&body.map_err(|error| error.to_string())?).into_owned(),
-        ))
+        let headers = [("idempotency-key", key)];
+        let (status, _, body) = self.browser.ask(method, path, &headers, form).await?;
+        Ok((status, body))
     }
 }

@@ -43,6 +43,9 @@ pub const SHARDS: usize = 1024;
 /// Keys that one entry removes for their deadline before its own commands run. The rest are absent all the same and go with later ticks.
 pub const EXPIRED_PER_ENTRY: usize = 1_000;
 
+/// Ids that are followed to the one a session has now, where it had many within their grace times.
+const RENAMED_MAX: usize = 1_000;
+
 /// Bytes a key costs beside its name and content: map slots, slot, deadline index. As they decide what is refused for memory, every version of
 /// this program must count alike.
 const OVERHEAD_BYTES: usize = 128;
@@ -1010,9 +1013,25 @@ impl<'a> View<'a> {
         Ok(hash.map(|hash| hash.at_time(self.now)))
     }
 
-    /// The session under a key; `WrongType`.
+    /// The session under a key; `WrongType`. What stays under an id that it had before is there as long as the session itself.
     pub fn session(&self, key: &[u8]) -> Result<Option<&'a Session>, CommandError> {
-        self.kind(key)
+        let session: Option<&Session> = self.kind(key)?;
+        let goes_on = |session: &&Session| {
+            self.renamed(session)
+                .last()
+                .is_some_and(|last| !last.is_retired())
+        };
+        Ok(session.filter(goes_on))
+    }
+
+    /// What is under a key of a session, and under those it had after that, up to the one it has now.
+    pub fn renamed(&self, session: &'a Session) -> impl Iterator<Item = &'a Session> {
+        let view = *self;
+        let next = move |session: &&'a Session| {
+            let successor = session.is_retired().then(|| view.kind(&session.successor));
+            successor?.ok()?
+        };
+        std::iter::successors(Some(session), next).take(RENAMED_MAX)
     }
 
     /// The keys of the sessions of an owner, oldest first.

@@ -167,8 +167,10 @@ struct Inner {
     stopped: watch::Sender<bool>,
     /// Ends the peer service.
     stop_service: watch::Sender<bool>,
-    /// The tasks that this layer started. Taken out once, by `stop`; never held across an await.
+    /// The tasks that this layer started and that end by themselves when the node stops. Taken out once, by `stop`; never held across an await.
     tasks: Mutex<JoinSet<()>>,
+    /// The same for those that go on for ever, and leave nothing half done.
+    endless: Mutex<JoinSet<()>>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -822,7 +824,11 @@ impl Node {
         inner.scripts.stop();
         inner.replica.shutdown().await;
         inner.stop_service.send_replace(true);
-        let mut tasks = std::mem::take(&mut *inner.tasks.lock());
+        let (mut tasks, mut endless) = {
+            let (mut tasks, mut endless) = (inner.tasks.lock(), inner.endless.lock());
+            (std::mem::take(&mut *tasks), std::mem::take(&mut *endless))
+        };
+        endless.shutdown().await;
         // The courier ends by itself, as Raft has, and answers who still waits.
         let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
@@ -963,6 +969,7 @@ impl Opened {
             stopped: watch::Sender::new(false),
             stop_service: watch::Sender::new(false),
             tasks: Mutex::default(),
+            endless: Mutex::default(),
         };
         Ok(Self {
             inner,
@@ -988,7 +995,7 @@ impl Opened {
         } = self;
         let inner = Arc::new(inner);
         let node = Node { inner: inner.clone() };
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut endless) = (JoinSet::new(), JoinSet::new());
         let stop = inner.stop_service.subscribe();
         let fault = inner.fault.clone();
         tasks.spawn(async move {
@@ -1006,7 +1013,7 @@ impl Opened {
             outbound.clone(),
         );
         tasks.spawn(courier.run());
-        tasks.spawn(query::serve_rounds(
+        endless.spawn(query::serve_rounds(
             rounds,
             inner.replica.clone(),
             inner.peers.clone(),
@@ -1029,36 +1036,37 @@ impl Opened {
             fault: inner.fault.clone(),
         };
         let (may_vote, checked) = oneshot::channel();
-        tasks.spawn(async move {
+        endless.spawn(async move {
             if let Err(why) = discovery.run(may_vote).await {
                 tracing::debug!(why, "looking for a cluster has ended");
             }
         });
-        tasks.spawn(inner.members.clone().promote_joining());
-        tasks.spawn(audit::compare(
+        endless.spawn(inner.members.clone().promote_joining());
+        endless.spawn(audit::compare(
             inner.replica.clone(),
             inner.peers.clone(),
             inner.differences.clone(),
         ));
-        tasks.spawn(fellows::ask(
+        endless.spawn(fellows::ask(
             inner.id,
             inner.replica.clone(),
             inner.peers.clone(),
             inner.fellows.clone(),
             outbound.clock.clone(),
         ));
-        tasks.spawn(evict::evict(outbound.clone()));
-        tasks.spawn(departed::watch(outbound.clone()));
-        tasks.spawn(ticker::tick(inner.state.clone(), outbound));
-        tasks.spawn(ticker::snapshot(
+        endless.spawn(evict::evict(outbound.clone()));
+        endless.spawn(departed::watch(outbound.clone()));
+        endless.spawn(ticker::tick(inner.state.clone(), outbound));
+        endless.spawn(ticker::snapshot(
             inner.replica.clone(),
             reader,
             config.limits.snapshot_log_bytes,
         ));
-        tasks.spawn(begin(inner.clone(), checked));
+        endless.spawn(begin(inner.clone(), checked));
         tasks.spawn(take_back(node.clone()));
         tasks.spawn(renew::write_down(node.clone()));
         *inner.tasks.lock() = tasks;
+        *inner.endless.lock() = endless;
         // Outside the set: it ends the node, and with it the set.
         tokio::spawn(stop_on_fault(node.clone()));
         node

@@ -361,7 +361,8 @@ fn touch(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
     Ok(Reply::Integer(there))
 }
 
-/// Looks at every key before it removes one: where one holds another type, nothing has changed. An old id ends the session that had it.
+/// Looks at every key before it removes one: where one holds another type, nothing has changed. An old id ends the session that had it, whatever ids it had
+/// after that.
 fn end(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let named = args.rest();
     for key in named {
@@ -369,19 +370,16 @@ fn end(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
     }
     let mut ended = 0;
     for key in named {
-        let Some(session) = keys.view().session(key)? else {
+        let view = keys.view();
+        let Some(session) = view.session(key)? else {
             continue;
         };
-        let successor = session.successor.clone();
         ended += 1;
+        let later = view.renamed(session).filter(|session| session.is_retired());
+        let later: Vec<Bytes> = later.map(|session| session.successor.clone()).collect();
         remove(keys, key, Reason::Abandoned);
-        if !successor.is_empty()
-            && keys
-                .view()
-                .session(&successor)
-                .is_ok_and(|session| session.is_some())
-        {
-            remove(keys, &successor, Reason::Abandoned);
+        for key in &later {
+            remove(keys, key, Reason::Abandoned);
         }
     }
     Ok(Reply::count(ended))

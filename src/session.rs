@@ -219,7 +219,7 @@ impl Sessions {
     /// HMAC-SHA-256 over the id with the key of [`Sessions::with_id_key`] (without one, `plenary session id`). So the id, which opens the session, is
     /// stored nowhere.
     pub fn key_of(&self, id: &SessionId) -> Bytes {
-        self.ids.key_of(id)
+        Bytes::copy_from_slice(&self.ids.key_of(id))
     }
 
     /// Creates a session under a fresh random id.
@@ -462,12 +462,12 @@ impl Sessions {
     }
 
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {
-        let key = self.key_of(id);
+        let key = self.ids.key_of(id);
         let read = |view: View<'_>| {
             let Some(slot) = view.slot(&key) else {
                 return Ok(None);
             };
-            let session = slot.value.as_session()?;
+            let session = slot.value.as_shared_session()?;
             Ok(Some(Session::read(
                 id.clone(),
                 session,

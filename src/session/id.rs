@@ -31,12 +31,12 @@ impl SessionId {
     /// # Errors
     /// [`Error::Io`] if the system has no randomness to give.
     pub fn random() -> Result<Self> {
-        let mut bits = [0; 16];
+        let mut bits = [0; HASH_BYTES];
         getrandom::fill(&mut bits).map_err(|source| Error::Io {
             doing: "drawing a session id".to_owned(),
             source: std::io::Error::other(source),
         })?;
-        Ok(Self(hex(&bits).map(char::from).collect()))
+        Ok(Self(hex(bits).map(char::from).iter().collect()))
     }
 
     /// The text, for the cookie.
@@ -82,12 +82,11 @@ impl IdKey {
         let mut hash = self.0.clone();
         hash.update(id.0.as_bytes());
         let hash = hash.finalize().into_bytes();
+        let half = std::array::from_fn(|at| hash[at]);
         let mut key = [0; KEY_BYTES];
         let (prefix, digits) = key.split_at_mut(PREFIX.len());
         prefix.copy_from_slice(PREFIX.as_bytes());
-        for (place, digit) in digits.iter_mut().zip(hex(&hash[..HASH_BYTES])) {
-            *place = digit;
-        }
+        digits.copy_from_slice(&hex(half));
         key
     }
 }
@@ -104,12 +103,13 @@ impl fmt::Debug for IdKey {
     }
 }
 
-/// The hexadecimal digits of bytes. For each load of a session: the formatter would take longer than the hash.
-fn hex(bytes: &[u8]) -> impl Iterator<Item = u8> {
-    let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
-    bytes
-        .iter()
-        .flat_map(move |byte| [digit(byte >> 4), digit(byte & 0xf)])
+/// 128 bits in hexadecimal digits. For each load of a session: a formatter would take longer than the hash does.
+fn hex(bits: [u8; HASH_BYTES]) -> [u8; 2 * HASH_BYTES] {
+    std::array::from_fn(|at| {
+        let byte = bits[at / 2];
+        let half = if at % 2 == 0 { byte >> 4 } else { byte & 0xf };
+        b"0123456789abcdef"[usize::from(half)]
+    })
 }
 
 #[cfg(test)]

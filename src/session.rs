@@ -1,10 +1,12 @@
 //! Web sessions as Rust sees them: created, loaded, saved by what changed, renewed and ended.
 //!
-//! What a session is and what its operations mean is a data type of the machine (`machine/commands/session*.rs`, `SESSION.*`); here are
-//! the handle, the ids and the bookkeeping of changes.
+//! What a session is and what its operations mean is a data type of the machine (`machine/commands/session*.rs`, `SESSION.*`); here is
+//! the handle.
 //!
 //! | file | what is there |
 //! |---|---|
+//! | `new.rs` | how a session begins |
+//! | `loaded.rs` | a session that was loaded, and the bookkeeping of changes |
 //! | `id.rs` | ids, and what of them is stored |
 //! | `lock.rs` | the classic model: one request at a time has a session |
 //! | `merge.rs` | the modern one: requests run side by side, and what they changed is brought together |
@@ -18,8 +20,10 @@
 
 mod events;
 mod id;
+mod loaded;
 mod lock;
 mod merge;
+mod new;
 mod owner;
 mod renew;
 #[cfg(feature = "encryption")]
@@ -32,8 +36,10 @@ pub mod whole;
 pub use crate::machine::session_events::{Reason, SessionEvent, What};
 pub use events::{Position, Subscription};
 pub use id::{ID_BYTES_MAX, SessionId};
+pub use loaded::Session;
 pub use lock::{LEASE, LockMode, LockedSession, Locking, WAIT};
 pub use merge::{Clash, MERGE_ATTEMPTS, Merge};
+pub use new::NewSession;
 pub use owner::{AtMost, OwnedSession};
 #[cfg(feature = "encryption")]
 pub use seal::{KEY_BYTES, KEYS_MAX, KeyRing, OVERHEAD_BYTES};
@@ -45,20 +51,15 @@ use crate::error::{Error, Result};
 use crate::machine::entry::Millis;
 use crate::machine::keyspace::View;
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::value;
 use crate::machine::value::session::Renewal;
 use crate::node::{Freshness, Node, Token};
 use bytes::Bytes;
 use id::IdKey;
 use merge::MERGE;
 use renew::Renewals;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use stored::{Seal, Seals};
+use stored::Seal;
 
 /// The idle timeout of a session that asks for no other: 20 minutes, as ASP.NET has it.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20 * 60);
@@ -150,80 +151,6 @@ pub enum SessionError {
     Failed(#[from] Error),
 }
 
-/// How a session begins.
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    idle_timeout: Duration,
-    slack: Option<Duration>,
-    absolute_deadline: Option<Millis>,
-    owner: Bytes,
-    at_most: Option<AtMost>,
-    items: BTreeMap<Bytes, Bytes>,
-}
-
-impl Default for NewSession {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl NewSession {
-    /// Nobody's, without items, ending after [`IDLE_TIMEOUT`] without use.
-    pub fn new() -> Self {
-        Self {
-            idle_timeout: IDLE_TIMEOUT,
-            slack: None,
-            absolute_deadline: None,
-            owner: Bytes::new(),
-            at_most: None,
-            items: BTreeMap::new(),
-        }
-    }
-
-    /// It ends when it was not used for this long (rounded up to a millisecond); zero: never for that reason.
-    pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
-        Self { idle_timeout, ..self }
-    }
-
-    /// By how much it may end later than its idle timeout says (rounded up to a millisecond): uses that come within half of it after one that was
-    /// written down are not. 5 % of the idle timeout, one second at least, if nothing is said.
-    pub fn slack(self, slack: Duration) -> Self {
-        let slack = Some(slack);
-        Self { slack, ..self }
-    }
-
-    /// It ends then at the latest, in milliseconds since the Unix epoch by the log's clock ([`Node::now`]).
-    pub fn absolute_deadline(self, at: Millis) -> Self {
-        Self {
-            absolute_deadline: Some(at),
-            ..self
-        }
-    }
-
-    /// The user it belongs to.
-    pub fn owner(self, owner: impl AsRef<[u8]>) -> Self {
-        Self {
-            owner: Bytes::copy_from_slice(owner.as_ref()),
-            ..self
-        }
-    }
-
-    /// How many sessions its owner may have, this one among them.
-    pub fn owner_at_most(self, at_most: AtMost) -> Self {
-        let at_most = Some(at_most);
-        Self { at_most, ..self }
-    }
-
-    /// One item it begins with.
-    pub fn item(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
-        self.items.insert(
-            Bytes::copy_from_slice(name.as_ref()),
-            Bytes::copy_from_slice(value.as_ref()),
-        );
-        self
-    }
-}
-
 impl Sessions {
     /// The sessions in the cache's database; reads are as fresh as the cache's.
     pub fn new(cache: Cache) -> Self {
@@ -292,7 +219,7 @@ impl Sessions {
     /// HMAC-SHA-256 over the id with the key of [`Sessions::with_id_key`] (without one, `plenary session id`). So the id, which opens the session, is
     /// stored nowhere.
     pub fn key_of(&self, id: &SessionId) -> Bytes {
-        self.ids.key_of(id)
+        Bytes::copy_from_slice(&self.ids.key_of(id))
     }
 
     /// Creates a session under a fresh random id.
@@ -535,11 +462,15 @@ impl Sessions {
     }
 
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {
-        let key = self.key_of(id);
+        let key = self.ids.key_of(id);
         let read = |view: View<'_>| {
-            let (Some(session), Some(slot)) = (view.session(&key)?, view.slot(&key)) else {
+            let Some(slot) = view.slot(&key) else {
                 return Ok(None);
             };
+            let session = slot.value.as_shared_session()?;
+            if !view.goes_on(session) {
+                return Ok(None);
+            }
             Ok(Some(Session::read(
                 id.clone(),
                 session,
@@ -549,226 +480,6 @@ impl Sessions {
         };
         let found = cache.view(read).await?;
         found.map(|session| self.opened(&key, session)).transpose()
-    }
-}
-
-/// A session as it was loaded, and what was changed since. It is written by [`Sessions::save`] only; dropping it loses the changes.
-#[derive(Clone)]
-pub struct Session {
-    id: SessionId,
-    version: u64,
-    created_at: Millis,
-    idle_timeout_ms: u64,
-    absolute_deadline: Millis,
-    deadline: Option<Millis>,
-    owner: Bytes,
-    items: BTreeMap<Bytes, Bytes>,
-    /// What a save must say: each name once, with its new value, or none where it was removed.
-    changes: BTreeMap<Bytes, Option<Bytes>>,
-    /// What each of these was when it was loaded.
-    bases: BTreeMap<Bytes, Option<Bytes>>,
-    /// Whether this use of it is to be written down.
-    renewal: Renewal,
-    /// Whether this node could not say that it is as fresh as was asked.
-    stale: bool,
-    retired: bool,
-    /// Which of the settings a save must say.
-    settings: Settings,
-    seals: Seals,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Settings {
-    idle_timeout: bool,
-    absolute_deadline: bool,
-    owner: bool,
-}
-
-impl fmt::Debug for Session {
-    /// Shows nothing that a log should not have: neither the id nor any value.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Session");
-        shown
-            .field("id", &self.id)
-            .field("version", &self.version)
-            .field("items", &self.items.len());
-        shown
-            .field("changes", &self.changes.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Session {
-    fn read(id: SessionId, session: &value::Session, deadline: Option<Millis>, now: Millis) -> Self {
-        Self {
-            renewal: session.renewal(deadline, now),
-            stale: false,
-            retired: session.is_retired(),
-            bases: BTreeMap::new(),
-            id,
-            version: session.version,
-            created_at: session.created_at,
-            idle_timeout_ms: session.idle_timeout_ms,
-            absolute_deadline: session.absolute_deadline,
-            deadline,
-            owner: session.owner.clone(),
-            items: session
-                .items
-                .living(now)
-                .map(|item| (item.name.clone(), item.value.clone()))
-                .collect(),
-            changes: BTreeMap::new(),
-            settings: Settings::default(),
-            seals: Seals::of(&session.items, now),
-        }
-    }
-
-    /// Its id: what a cookie carries.
-    pub fn id(&self) -> &SessionId {
-        &self.id
-    }
-
-    /// The version that was loaded, or came of the last save.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// When it was created, in milliseconds since the Unix epoch by the log's clock.
-    pub fn created_at(&self) -> Millis {
-        self.created_at
-    }
-
-    /// It ends when it was not used for this long; zero: never for that reason.
-    pub fn idle_timeout(&self) -> Duration {
-        Duration::from_millis(self.idle_timeout_ms)
-    }
-
-    /// When it was to end, as of the load, by the log's clock; none: never.
-    pub fn deadline(&self) -> Option<Millis> {
-        self.deadline
-    }
-
-    /// Whether the cluster could not be asked, and this is what this node had: [`Trouble::ServeLocal`].
-    pub fn is_stale(&self) -> bool {
-        self.stale
-    }
-
-    /// Whether it goes on under another id, and this is what it was: [`Sessions::rename_with_grace`]. It can only be read.
-    pub fn is_retired(&self) -> bool {
-        self.retired
-    }
-
-    /// The user it belongs to; empty: nobody.
-    pub fn owner(&self) -> &Bytes {
-        &self.owner
-    }
-
-    /// Its items in the order of their names, unsaved changes among them.
-    pub fn items(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.items.iter()
-    }
-
-    /// One item.
-    pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&Bytes> {
-        self.items.get(name.as_ref())
-    }
-
-    /// One item, read as JSON.
-    ///
-    /// # Errors
-    /// [`Error::Value`].
-    pub fn get_as<T: DeserializeOwned>(&self, name: impl AsRef<[u8]>) -> Result<Option<T>> {
-        self.get(name).map(|json| cache::from_json(json)).transpose()
-    }
-
-    /// Sets an item. The same value again is no change.
-    pub fn set(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        let (name, value) = (name.as_ref(), value.as_ref());
-        if self.items.get(name).is_some_and(|old| old == value) {
-            return;
-        }
-        let (name, value) = (Bytes::copy_from_slice(name), Bytes::copy_from_slice(value));
-        let old = self.items.insert(name.clone(), value.clone());
-        self.change(name, old, Some(value));
-    }
-
-    fn change(&mut self, name: Bytes, from: Option<Bytes>, to: Option<Bytes>) {
-        self.bases.entry(name.clone()).or_insert(from);
-        self.changes.insert(name, to);
-    }
-
-    /// Sets an item as JSON.
-    ///
-    /// # Errors
-    /// [`Error::Value`].
-    pub fn set_as<T: Serialize>(&mut self, name: impl AsRef<[u8]>, value: &T) -> Result<()> {
-        self.set(name, cache::to_json(value)?);
-        Ok(())
-    }
-
-    /// Removes an item. Its value, if it was there.
-    pub fn remove(&mut self, name: impl AsRef<[u8]>) -> Option<Bytes> {
-        let (name, value) = self.items.remove_entry(name.as_ref())?;
-        self.change(name, Some(value.clone()), None);
-        Some(value)
-    }
-
-    /// Gives it to a user.
-    pub fn set_owner(&mut self, owner: impl AsRef<[u8]>) {
-        self.owner = Bytes::copy_from_slice(owner.as_ref());
-        self.settings.owner = true;
-    }
-
-    /// It ends when it was not used for this long (rounded up to a millisecond) from the save on; zero: never for that reason.
-    pub fn set_idle_timeout(&mut self, idle_timeout: Duration) {
-        self.idle_timeout_ms = u64::try_from(idle_timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        self.settings.idle_timeout = true;
-    }
-
-    /// It ends then at the latest, in milliseconds since the Unix epoch by the log's clock; 0: never for that reason.
-    pub fn set_absolute_deadline(&mut self, at: Millis) {
-        self.absolute_deadline = at;
-        self.settings.absolute_deadline = true;
-    }
-
-    /// Whether a save would write something.
-    pub fn is_changed(&self) -> bool {
-        let Settings {
-            idle_timeout,
-            absolute_deadline,
-            owner,
-        } = self.settings;
-        !self.changes.is_empty() || idle_timeout || absolute_deadline || owner || self.seals.are_wanted()
-    }
-
-    /// What a save says of them, but for the items that it sets.
-    fn say_changes(&self, argv: &mut Vec<Bytes>) {
-        if self.settings.idle_timeout {
-            argv.extend([word("IDLE"), number(self.idle_timeout_ms)]);
-        }
-        if self.settings.absolute_deadline {
-            argv.extend([word("UNTIL"), number(self.absolute_deadline)]);
-        }
-        if self.settings.owner {
-            argv.extend([word("OWNER"), self.owner.clone()]);
-        }
-        let removed = self.changes.values().filter(|value| value.is_none()).count();
-        if removed > 0 {
-            argv.extend([word("DEL"), count(removed)]);
-            argv.extend(
-                self.changes
-                    .iter()
-                    .filter(|(_, value)| value.is_none())
-                    .map(|(name, _)| name.clone()),
-            );
-        }
-    }
-
-    fn saved(&mut self) {
-        self.changes.clear();
-        self.bases.clear();
-        self.seals.saved();
-        self.settings = Settings::default();
     }
 }
 

@@ -1016,18 +1016,25 @@ impl<'a> View<'a> {
     /// The session under a key; `WrongType`. What stays under an id that it had before is there as long as the session itself.
     pub fn session(&self, key: &[u8]) -> Result<Option<&'a Session>, CommandError> {
         let session: Option<&Session> = self.kind(key)?;
-        let goes_on = |session: &&Session| {
-            self.renamed(session)
+        Ok(session.filter(|session| self.goes_on(session)))
+    }
+
+    /// Whether a session is there, or goes on under the id it has now.
+    pub fn goes_on(&self, session: &Session) -> bool {
+        !session.is_retired()
+            || self
+                .renamed(session)
                 .last()
                 .is_some_and(|last| !last.is_retired())
-        };
-        Ok(session.filter(goes_on))
     }
 
     /// What is under a key of a session, and under those it had after that, up to the one it has now.
-    pub fn renamed(&self, session: &'a Session) -> impl Iterator<Item = &'a Session> {
+    pub fn renamed<'s>(&self, session: &'s Session) -> impl Iterator<Item = &'s Session> + use<'s, 'a>
+    where
+        'a: 's,
+    {
         let view = *self;
-        let next = move |session: &&'a Session| {
+        let next = move |session: &&'s Session| {
             let successor = session.is_retired().then(|| view.kind(&session.successor));
             successor?.ok()?
         };

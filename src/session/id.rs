@@ -1,11 +1,9 @@
 //! What stands for a session in a cookie, and what of it is stored: a keyed hash, so that who reads a dump, a snapshot or an event opens no session.
 
 use crate::error::{Error, Result};
-use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 /// The longest id that is read from outside, in bytes.
@@ -16,6 +14,9 @@ pub(super) const PREFIX: &str = "session:";
 
 /// Bytes of the hash that are stored: 128 bits.
 const HASH_BYTES: usize = 16;
+
+/// Bytes of the key under which a session stands.
+const KEY_BYTES: usize = PREFIX.len() + 2 * HASH_BYTES;
 
 /// What the hash is keyed with where the application gives no key: it tells ours from other hashes, and keeps no secret.
 const DEFAULT_KEY: &[u8] = b"plenary session id";
@@ -30,12 +31,12 @@ impl SessionId {
     /// # Errors
     /// [`Error::Io`] if the system has no randomness to give.
     pub fn random() -> Result<Self> {
-        let mut bits = [0; 16];
+        let mut bits = [0; HASH_BYTES];
         getrandom::fill(&mut bits).map_err(|source| Error::Io {
             doing: "drawing a session id".to_owned(),
             source: std::io::Error::other(source),
         })?;
-        Ok(Self(hex(&bits)))
+        Ok(Self(hex(bits).map(char::from).iter().collect()))
     }
 
     /// The text, for the cookie.
@@ -76,11 +77,17 @@ impl IdKey {
     }
 
     /// The key under which the session of this id stands: `session:`, and half of HMAC-SHA-256 as 32 hexadecimal digits.
-    pub(super) fn key_of(&self, id: &SessionId) -> Bytes {
+    pub(super) fn key_of(&self, id: &SessionId) -> [u8; KEY_BYTES] {
+        // What HMAC makes of the key alone was computed when that was given.
         let mut hash = self.0.clone();
         hash.update(id.0.as_bytes());
         let hash = hash.finalize().into_bytes();
-        Bytes::from([PREFIX, &hex(&hash[..HASH_BYTES])].concat())
+        let half = std::array::from_fn(|at| hash[at]);
+        let mut key = [0; KEY_BYTES];
+        let (prefix, digits) = key.split_at_mut(PREFIX.len());
+        prefix.copy_from_slice(PREFIX.as_bytes());
+        digits.copy_from_slice(&hex(half));
+        key
     }
 }
 
@@ -96,12 +103,13 @@ impl fmt::Debug for IdKey {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes everything");
-    }
-    text
+/// 128 bits in hexadecimal digits. For each load of a session: a formatter would take longer than the hash does.
+fn hex(bits: [u8; HASH_BYTES]) -> [u8; 2 * HASH_BYTES] {
+    std::array::from_fn(|at| {
+        let byte = bits[at / 2];
+        let half = if at % 2 == 0 { byte >> 4 } else { byte & 0xf };
+        b"0123456789abcdef"[usize::from(half)]
+    })
 }
 
 #[cfg(test)]
@@ -115,11 +123,11 @@ mod tests {
         let stored = |key: IdKey| key.key_of(&id);
         assert_eq!(
             stored(IdKey::default()),
-            "session:36a9fde4ba7ea07b92bc3751ee975951"
+            *b"session:36a9fde4ba7ea07b92bc3751ee975951"
         );
         assert_eq!(
             stored(IdKey::new(b"another")),
-            "session:2af1a2bb0afa2a810cc1d3337d90c6bd"
+            *b"session:2af1a2bb0afa2a810cc1d3337d90c6bd"
         );
     }
 }

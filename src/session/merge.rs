@@ -95,10 +95,7 @@ impl Session {
     fn settle(&mut self, theirs: Session, settle: &(dyn Fn(Clash<'_>) -> Option<Bytes> + Sync)) {
         let mut settled = theirs.clone();
         for (name, mine) in &self.changes {
-            let (base, there) = (
-                self.bases.get(name).and_then(Option::as_ref),
-                theirs.items.get(name),
-            );
+            let (base, there) = (self.held.get(name), theirs.get(name));
             let value = if base == there {
                 mine.clone()
             } else {

@@ -5,6 +5,7 @@
 //! under which the session stands. So a value opens in no other item and no other session, nor a whole session under another key; and a session
 //! is renamed by sealing one small item anew, in the same step of the log, whatever others save meanwhile.
 
+use super::loaded::Held;
 use super::{
     Session, SessionError, SessionEvent, SessionId, Sessions, What, count, count_of, told_apart, word,
 };
@@ -65,8 +66,6 @@ pub(super) struct Seals {
     pub(super) place: Option<Place>,
     /// Items that the next save is to seal anew.
     old: BTreeSet<Bytes>,
-    /// Items that end by themselves: to seal them anew would let them live on.
-    ending: BTreeSet<Bytes>,
     /// Whether that is a reason to save.
     wanted: bool,
 }
@@ -91,14 +90,6 @@ impl Place {
 }
 
 impl Seals {
-    pub(super) fn of(items: &Items, now: Millis) -> Self {
-        let ending = items.living(now).filter(|item| item.deadline.is_some());
-        Self {
-            ending: ending.map(|item| item.name.clone()).collect(),
-            ..Self::default()
-        }
-    }
-
     /// The place as a save stores it; one that merges leaves it as it is stored.
     pub(super) fn place_to_save(&self, merges: bool) -> Option<Place> {
         self.place.map(|place| Place {
@@ -159,40 +150,11 @@ impl Sessions {
 
     /// A session as it stood under this key, with its values as the application knows them.
     pub(super) fn opened(&self, key: &[u8], mut session: Session) -> Result<Session, SessionError> {
-        self.open(key, &mut session.items, &mut session.seals)?;
+        if let (Some(seal), Held::Shared(stored, now)) = (&self.seal, &session.held) {
+            let (items, seals) = open(&**seal, key, &stored.items, *now)?;
+            (session.held, session.seals) = (Held::Own(items), seals);
+        }
         Ok(session)
-    }
-
-    fn open(
-        &self,
-        key: &[u8],
-        items: &mut BTreeMap<Bytes, Bytes>,
-        seals: &mut Seals,
-    ) -> Result<(), SessionError> {
-        let Some(seal) = &self.seal else {
-            return Ok(());
-        };
-        let open = |context: &[u8], name: &[u8], stored: &[u8]| {
-            seal.open(context, name, stored)
-                .map_err(|why| unopened(name, why))
-        };
-        if let Some(stored) = items.remove(PLACE.as_bytes()) {
-            let Opened { value, anew } = open(key, PLACE.as_bytes(), &stored)?;
-            let bytes = <[u8; PLACE_BYTES]>::try_from(value);
-            let bytes = bytes.map_err(|_| unopened(PLACE.as_bytes(), SealError::Tampered))?;
-            seals.place = Some(Place { bytes, anew });
-        }
-        // Nothing was ever sealed for no place.
-        let place = seals.place.map(|place| place.bytes);
-        let place = place.as_ref().map_or(&[][..], |bytes| bytes);
-        for (name, value) in items {
-            let opened = open(place, name, value)?;
-            *value = opened.value.into();
-            if opened.anew && !seals.ending.contains(name) {
-                seals.old.insert(name.clone());
-            }
-        }
-        Ok(())
     }
 
     /// What an ended session held, with its values as the application knows them; none where the event does not say. Events carry what is
@@ -204,12 +166,16 @@ impl Sessions {
         let What::Ended(_, Some(content)) = &event.what else {
             return Ok(None);
         };
+        if let Some(seal) = &self.seal {
+            let (items, _) = open(&**seal, &event.key, &content.items, event.at)?;
+            return Ok(Some(items));
+        }
         let items = content.items.living(event.at);
-        let mut items = items
-            .map(|item| (item.name.clone(), item.value.clone()))
-            .collect();
-        self.open(&event.key, &mut items, &mut Seals::default())?;
-        Ok(Some(items))
+        Ok(Some(
+            items
+                .map(|item| (item.name.clone(), item.value.clone()))
+                .collect(),
+        ))
     }
 
     /// The place of a session, to be stored anew; none where nothing is sealed. A session that has none is given one by a save that says this as
@@ -307,13 +273,45 @@ impl Session {
     /// The items that a save must send: those that were set, and with them, unless it merges, those that are to be sealed anew.
     pub(super) fn to_set(&self, merges: bool) -> BTreeMap<&Bytes, &Bytes> {
         let old = self.seals.old.iter().filter(|_| !merges);
-        let anew = old.filter_map(|name| self.items.get_key_value(name));
+        let anew = old.filter_map(|name| Some((name, self.get(name)?)));
         let set = self
             .changes
             .iter()
             .filter_map(|(name, value)| Some((name, value.as_ref()?)));
         anew.chain(set).collect()
     }
+}
+
+/// The values that were sealed under this key and have not ended, and what is to be known of their seals.
+fn open(
+    seal: &dyn Seal,
+    key: &[u8],
+    stored: &Items,
+    now: Millis,
+) -> Result<(BTreeMap<Bytes, Bytes>, Seals), SessionError> {
+    let open = |context: &[u8], name: &[u8], stored: &[u8]| {
+        seal.open(context, name, stored)
+            .map_err(|why| unopened(name, why))
+    };
+    let (mut items, mut seals) = (BTreeMap::new(), Seals::default());
+    if let Some(stored) = stored.get(PLACE.as_bytes(), now) {
+        let Opened { value, anew } = open(key, PLACE.as_bytes(), &stored.value)?;
+        let bytes = <[u8; PLACE_BYTES]>::try_from(value);
+        let bytes = bytes.map_err(|_| unopened(PLACE.as_bytes(), SealError::Tampered))?;
+        seals.place = Some(Place { bytes, anew });
+    }
+    // Nothing was ever sealed for no place.
+    let place = seals.place.map(|place| place.bytes);
+    let place = place.as_ref().map_or(&[][..], |bytes| bytes);
+    for item in stored.living(now).filter(|item| item.name != PLACE) {
+        let opened = open(place, &item.name, &item.value)?;
+        // One that ends by itself is left as it is: to seal it anew would let it live on.
+        if opened.anew && item.deadline.is_none() {
+            seals.old.insert(item.name.clone());
+        }
+        items.insert(item.name.clone(), opened.value.into());
+    }
+    Ok((items, seals))
 }
 
 fn unopened(item: &[u8], why: SealError) -> SessionError {

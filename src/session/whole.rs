@@ -99,8 +99,8 @@ impl Session {
             loaded.is_none_or(|(state, hasher)| state.value_of(hasher.hash_one(name)).is_some())
         };
         let removed: Vec<_> = self
-            .items
-            .keys()
+            .items()
+            .map(|(name, _)| name)
             .filter(|name| !items.contains_key(*name) && was_there(name))
             .cloned()
             .collect();

@@ -210,6 +210,18 @@ impl Value {
         self.as_kind()
     }
 
+    /// The session here, to be kept without copying it: who changes it later copies it first.
+    ///
+    /// # Errors
+    /// `WrongType`.
+    pub fn as_shared_session(&self) -> Result<&Arc<Session>, CommandError> {
+        if let Self::Session(session) = self {
+            Ok(session)
+        } else {
+            Err(CommandError::WrongType)
+        }
+    }
+
     /// Its bytes in a snapshot: a byte for the type, then what the type's file says.
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let kind: u8 = match self {

@@ -58,6 +58,12 @@ pub enum Error {
         /// By request, or the fault that stopped it.
         why: String,
     },
+    /// The cluster does not let this process in: it has no or another secret. **Nothing was done**.
+    #[error("not let in: {0}")]
+    Stranger(String),
+    /// This needs a node in this process: it is not done over the network. **Nothing was done**.
+    #[error("{0} needs a node in this process: a remote handle does not do that")]
+    NodeNeeded(&'static str),
     /// Settings that cannot work, all of them at once.
     #[error("these settings cannot work:\n  {}", .0.join("\n  "))]
     Config(Vec<String>),

@@ -29,25 +29,30 @@
 //! | [`machine`] | what the cache means: pure and deterministic; the command table |
 //! | `raft` | how the machine is replicated: log, votes, snapshots, the wire between nodes |
 //! | [`node`] | a member of a cluster: the one door for writes, the one door for reads |
+//! | `remote` | a client of members in other processes, and the door that makes handles the same for both |
 //! | [`cache`], [`session`] | the public handles |
 //! | `edge` | other people's protocols: Redis, HTTP, session stores of web frameworks |
 //! | [`Plenary`] | a node with its edges, in one handle |
+//! | [`connect`] | a cluster from a process that embeds no node |
 //! | [`config`], [`error`] | every setting; every way to fail, and what to do then |
 
 pub mod cache;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod edge;
 pub mod error;
 pub mod machine;
 pub mod node;
 mod plenary;
 mod raft;
+mod remote;
 pub mod session;
 
 pub use cache::{Cache, EntryOptions, Ttl};
 pub use config::{Config, Durability, RespConfig};
+pub use connect::{Connector, Remote};
 pub use error::{Error, Result};
 pub use machine::reply::{CommandError, Reply};
 pub use node::{Freshness, Node, Token};

@@ -5,6 +5,7 @@
 
 use crate::cache::Cache;
 use crate::config::{Config, Durability, Limits, RespConfig, Secret, Timing};
+use crate::connect::Connector;
 #[cfg(not(all(feature = "resp", feature = "http")))]
 use crate::error::Error;
 use crate::error::Result;
@@ -48,6 +49,30 @@ impl Plenary {
         Builder {
             config: Config::new("plenary-data"),
         }
+    }
+
+    /// The way to a cluster from a process that embeds no node, by the peer addresses of its members (some of them are enough), to the same handles.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let node = plenary::Plenary::builder().data(folder.path()).listen("127.0.0.1:0").secret("of the cluster").start().await?;
+    /// # node.node().ready(std::time::Duration::from_secs(20)).await?;
+    /// # let members = [node.node().raft_addr().to_owned()];
+    /// use plenary::{Plenary, session::NewSession};
+    ///
+    /// // let members = ["10.0.0.1:7001", "10.0.0.2:7001", "10.0.0.3:7001"];
+    /// let plenary = Plenary::connect(members).secret("of the cluster").open().await?;
+    /// let sessions = plenary.sessions();
+    /// let id = sessions.create(NewSession::new().owner("ada")).await?.id().clone();
+    /// let mut session = sessions.load(&id).await?.expect("just created");
+    /// session.set("theme", "dark");
+    /// sessions.save(&mut session).await?;
+    /// # node.stop().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn connect<A: Into<String>>(members: impl IntoIterator<Item = A>) -> Connector {
+        Connector::new(members.into_iter().map(Into::into).collect())
     }
 
     /// Starts a node with these settings, and the edges they name. [`Node::ready`] waits until it serves.

@@ -205,9 +205,23 @@ impl Sessions {
         self.cache.token()
     }
 
-    /// The node behind it.
-    pub fn node(&self) -> &Node {
+    /// The node behind it; none where that is in another process.
+    pub fn node(&self) -> Option<&Node> {
         self.cache.node()
+    }
+
+    /// Now, by the log's clock as it is estimated here.
+    pub fn now(&self) -> Millis {
+        self.cache.door().now()
+    }
+
+    /// How far the log is known to be here.
+    #[cfg_attr(
+        not(feature = "tower-sessions"),
+        allow(dead_code, reason = "tower-sessions uses it")
+    )]
+    pub(crate) fn reached(&self) -> Token {
+        self.cache.door().reached()
     }
 
     /// The database they are in.
@@ -478,7 +492,7 @@ impl Sessions {
                 view.now(),
             )))
         };
-        let found = cache.view(read).await?;
+        let found = cache.look(&[&key], read).await?;
         found.map(|session| self.opened(&key, session)).transpose()
     }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{PATIENCE, assert_same_state, eventually, three};
+use common::{PATIENCE, Reach, assert_same_state, caches, eventually, however_reached, three};
 use futures::StreamExt;
 use futures::future::join_all;
 use plenary::cache::{Expected, Heard};
@@ -26,11 +26,11 @@ struct Cluster {
     _folder: tempfile::TempDir,
 }
 
-async fn cluster() -> Cluster {
+async fn cluster(reach: Reach) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let nodes = three(folder.path()).await;
     Cluster {
-        caches: nodes.iter().cloned().map(Cache::new).collect(),
+        caches: caches(&nodes, reach).await,
         nodes,
         _folder: folder,
     }
@@ -50,14 +50,27 @@ async fn one() -> (Plenary, Cache, tempfile::TempDir) {
 }
 
 /// How many commands wait in the log, as this node has it.
-fn waiting(cache: &Cache) -> usize {
-    cache.node().view(0, |view| view.store().waiting().len())
+fn waiting(node: &Node) -> usize {
+    node.view(0, |view| view.store().waiting().len())
 }
 
-async fn until_waiting(cache: &Cache, count: usize) {
+async fn until_waiting(node: &Node, count: usize) {
     let what = format!("{count} wait in the log");
-    eventually(&what, async || waiting(cache) == count).await;
+    eventually(&what, async || waiting(node) == count).await;
 }
+
+however_reached!(
+    three_hundred_callers_on_three_nodes_make_one_load,
+    a_load_that_fails_or_panics_lets_the_next_try_at_once,
+    a_stale_value_is_given_at_once_and_refreshed_once,
+    nothing_loaded_before_an_invalidation_is_given_after_it,
+    a_tag_ends_its_entries_on_every_node_by_one_entry_of_the_log,
+    nobody_undoes_what_another_put,
+    a_value_is_put_only_where_it_is_as_expected,
+    a_lock_is_handed_over_in_the_order_of_the_log,
+    a_holder_that_was_too_slow_can_write_nothing,
+    who_goes_while_it_waits_or_holds_is_in_nobodys_way,
+);
 
 /// A source of values: counts how often it was asked, and answers when it may.
 #[derive(Clone)]
@@ -104,9 +117,8 @@ impl Source {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_hundred_callers_on_three_nodes_make_one_load() {
-    let cluster = cluster().await;
+async fn three_hundred_callers_on_three_nodes_make_one_load(reach: Reach) {
+    let cluster = cluster(reach).await;
     let (source, options) = (Source::shut(), EntryOptions::new(LONG));
     let callers = (0..300).map(|caller| {
         let (source, cache, options) = (
@@ -118,7 +130,7 @@ async fn three_hundred_callers_on_three_nodes_make_one_load() {
     });
     let callers: Vec<_> = callers.collect();
     // One has it, and one of each other node waits for all of that node.
-    until_waiting(&cluster.caches[0], 2).await;
+    until_waiting(&cluster.nodes[0], 2).await;
     eventually("the load has begun", async || source.asked() == 1).await;
     source.let_answer();
     for caller in callers {
@@ -132,9 +144,8 @@ async fn three_hundred_callers_on_three_nodes_make_one_load() {
     cluster.stop().await;
 }
 
-#[tokio::test]
-async fn a_load_that_fails_or_panics_lets_the_next_try_at_once() {
-    let cluster = cluster().await;
+async fn a_load_that_fails_or_panics_lets_the_next_try_at_once(reach: Reach) {
+    let cluster = cluster(reach).await;
     // The lease would outlast the test.
     let options = EntryOptions::new(LONG).lease(NEVER).wait(NEVER);
     let go = Arc::new(Semaphore::new(0));
@@ -152,16 +163,16 @@ async fn a_load_that_fails_or_panics_lets_the_next_try_at_once() {
     };
     let first = load(0, false);
     eventually("the first loads", async || {
-        cluster.caches[1].exists("page").await.is_ok() && leased(&cluster.caches[1])
+        cluster.caches[1].exists("page").await.is_ok() && leased(&cluster.nodes[1])
     })
     .await;
     let second = load(1, true);
-    until_waiting(&cluster.caches[0], 1).await;
+    until_waiting(&cluster.nodes[0], 1).await;
     let third = tokio::spawn({
         let (source, cache, options) = (Source::open(), cluster.caches[2].clone(), options.clone());
         async move { source.get(&cache, "page", &options).await }
     });
-    until_waiting(&cluster.caches[0], 2).await;
+    until_waiting(&cluster.nodes[0], 2).await;
     go.add_permits(2);
     let failed = first.await.unwrap().unwrap_err();
     assert!(
@@ -179,8 +190,8 @@ async fn a_load_that_fails_or_panics_lets_the_next_try_at_once() {
 }
 
 /// Whether somebody loads `page`, as this node has it.
-fn leased(cache: &Cache) -> bool {
-    cache.node().view(0, |view| {
+fn leased(node: &Node) -> bool {
+    node.view(0, |view| {
         let entry = plenary::machine::cached::find(&view, b"page").unwrap();
         entry.is_some_and(|entry| entry.lease.is_some())
     })
@@ -223,7 +234,7 @@ async fn a_load_whose_caller_has_gone_is_put_all_the_same() {
 
 #[tokio::test]
 async fn when_the_loaders_node_stops_another_loads_at_the_leases_deadline() {
-    let cluster = cluster().await;
+    let cluster = cluster(Reach::Nodes).await;
     let options = EntryOptions::new(LONG).lease(Duration::from_millis(1_500));
     let hung = Source::shut();
     let loser = tokio::spawn({
@@ -238,7 +249,7 @@ async fn when_the_loaders_node_stops_another_loads_at_the_leases_deadline() {
         tokio::spawn(async move { source.get(&cache, "page", &options).await })
     });
     let winners: Vec<_> = winners.collect();
-    until_waiting(&cluster.caches[1], 2).await;
+    until_waiting(&cluster.nodes[1], 2).await;
     cluster.nodes[0].stop().await.unwrap();
     for winner in winners {
         assert_eq!(winner.await.unwrap().unwrap(), "answer 1");
@@ -293,9 +304,8 @@ async fn who_waited_long_enough_for_a_load_is_told_so() {
     plenary.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stale_value_is_given_at_once_and_refreshed_once() {
-    let cluster = cluster().await;
+async fn a_stale_value_is_given_at_once_and_refreshed_once(reach: Reach) {
+    let cluster = cluster(reach).await;
     let options = EntryOptions::new(LONG).fresh_for(Duration::from_millis(1));
     let source = Source::shut();
     source.let_answer();
@@ -303,9 +313,9 @@ async fn a_stale_value_is_given_at_once_and_refreshed_once() {
         source.get(&cluster.caches[0], "page", &options).await.unwrap(),
         "answer 1"
     );
-    for cache in &cluster.caches {
+    for node in &cluster.nodes {
         eventually("all have it, stale", async || {
-            cache.node().view(0, |view| {
+            node.view(0, |view| {
                 let entry = plenary::machine::cached::find(&view, b"page").unwrap();
                 entry.is_some_and(|entry| entry.value.is_some() && !entry.fresh)
             })
@@ -344,7 +354,7 @@ async fn a_refresh_that_fails_is_an_error_or_the_stale_value_as_chosen() {
     let stale = EntryOptions::new(LONG).fresh_for(Duration::from_millis(1));
     cache.set_with("page", "old", &stale).await.unwrap();
     let is_stale = |cache: &Cache| {
-        cache.node().view(0, |view| {
+        cache.node().unwrap().view(0, |view| {
             let entry = plenary::machine::cached::find(&view, b"page").unwrap().unwrap();
             !entry.fresh
         })
@@ -390,7 +400,7 @@ async fn options_that_make_no_sense_are_refused_before_anything_is_loaded() {
 
 #[tokio::test]
 async fn an_outage_of_the_cluster_is_none_of_what_it_caches() {
-    let cluster = cluster().await;
+    let cluster = cluster(Reach::Nodes).await;
     let options = EntryOptions::new(LONG);
     let source = Source::open();
     // One of three that is alone can neither write nor learn who leads.
@@ -408,10 +418,9 @@ async fn an_outage_of_the_cluster_is_none_of_what_it_caches() {
 
 /// A writer changes the source, then invalidates the tag; from then on no reader that knows of it, on whatever node, may be given what the source had
 /// before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_loaded_before_an_invalidation_is_given_after_it() {
+async fn nothing_loaded_before_an_invalidation_is_given_after_it(reach: Reach) {
     const ROUNDS: u64 = 60;
-    let cluster = cluster().await;
+    let cluster = cluster(reach).await;
     let options = EntryOptions::new(LONG).fresh_for(LONG).tag("numbers");
     // What the source holds; what it held at least when the tag was last invalidated, and the token of that.
     let (source, floor) = (
@@ -463,9 +472,8 @@ async fn nothing_loaded_before_an_invalidation_is_given_after_it() {
     cluster.stop().await;
 }
 
-#[tokio::test]
-async fn a_tag_ends_its_entries_on_every_node_by_one_entry_of_the_log() {
-    let cluster = cluster().await;
+async fn a_tag_ends_its_entries_on_every_node_by_one_entry_of_the_log(reach: Reach) {
+    let cluster = cluster(reach).await;
     let [here, there, _] = &cluster.caches[..] else {
         panic!("three")
     };
@@ -527,9 +535,8 @@ async fn typed_values_are_loaded_once_and_shared() {
     plenary.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_undoes_what_another_put() {
-    let cluster = cluster().await;
+async fn nobody_undoes_what_another_put(reach: Reach) {
+    let cluster = cluster(reach).await;
     let adders = (0..6).map(|adder| {
         let cache = cluster.caches[adder % 3].clone();
         tokio::spawn(async move {
@@ -550,9 +557,8 @@ async fn nobody_undoes_what_another_put() {
     cluster.stop().await;
 }
 
-#[tokio::test]
-async fn a_value_is_put_only_where_it_is_as_expected() {
-    let cluster = cluster().await;
+async fn a_value_is_put_only_where_it_is_as_expected(reach: Reach) {
+    let cluster = cluster(reach).await;
     let [here, there, _] = &cluster.caches[..] else {
         panic!("three")
     };
@@ -632,9 +638,8 @@ async fn a_count_begins_anew_with_its_life() {
     plenary.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock_is_handed_over_in_the_order_of_the_log() {
-    let cluster = cluster().await;
+async fn a_lock_is_handed_over_in_the_order_of_the_log(reach: Reach) {
+    let cluster = cluster(reach).await;
     let first = cluster.caches[0].lock("door", NEVER, NEVER).await.unwrap();
     assert!(cluster.caches[1].try_lock("door", NEVER).await.unwrap().is_none());
     let order = Arc::new(parking_lot::Mutex::new(vec![(0, first.token())]));
@@ -648,7 +653,7 @@ async fn a_lock_is_handed_over_in_the_order_of_the_log() {
             assert!(lock.release().await.unwrap());
         }));
         // The next comes when this one waits.
-        until_waiting(&cluster.caches[0], number).await;
+        until_waiting(&cluster.nodes[0], number).await;
     }
     assert!(first.release().await.unwrap());
     for contender in contenders {
@@ -668,9 +673,8 @@ async fn a_lock_is_handed_over_in_the_order_of_the_log() {
     cluster.stop().await;
 }
 
-#[tokio::test]
-async fn a_holder_that_was_too_slow_can_write_nothing() {
-    let cluster = cluster().await;
+async fn a_holder_that_was_too_slow_can_write_nothing(reach: Reach) {
+    let cluster = cluster(reach).await;
     let [here, there, _] = &cluster.caches[..] else {
         panic!("three")
     };
@@ -705,9 +709,8 @@ async fn a_holder_that_was_too_slow_can_write_nothing() {
     cluster.stop().await;
 }
 
-#[tokio::test]
-async fn who_goes_while_it_waits_or_holds_is_in_nobodys_way() {
-    let cluster = cluster().await;
+async fn who_goes_while_it_waits_or_holds_is_in_nobodys_way(reach: Reach) {
+    let cluster = cluster(reach).await;
     let [here, there, other] = &cluster.caches[..] else {
         panic!("three")
     };
@@ -723,7 +726,7 @@ async fn who_goes_while_it_waits_or_holds_is_in_nobodys_way() {
         let other = other.clone();
         async move { other.lock("door", NEVER, NEVER).await }
     });
-    until_waiting(here, 2).await;
+    until_waiting(&cluster.nodes[0], 2).await;
     // Dropped, it goes to the one whose caller has gone, and on at once.
     drop(first);
     let last = last.await.unwrap().unwrap();
@@ -743,7 +746,7 @@ async fn who_goes_while_it_waits_or_holds_is_in_nobodys_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_is_heard_in_one_order_on_all_nodes() {
-    let cluster = cluster().await;
+    let cluster = cluster(Reach::Nodes).await;
     let mut heard: Vec<_> = cluster
         .caches
         .iter()

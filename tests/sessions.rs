@@ -5,8 +5,9 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PATIENCE, assert_same_state, eventually, three};
+use common::{PATIENCE, Reach, assert_same_state, caches, eventually, however_reached, three};
 use futures::StreamExt;
+use plenary::Sessions;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::Node;
@@ -14,15 +15,17 @@ use plenary::session::{
     AtMost, Clash, Locking, Merge, NewSession, Position, Reason, SessionError, SessionEvent, SessionId,
     Trouble, What,
 };
-use plenary::{Cache, Sessions};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A handle on each node.
-fn sessions(nodes: &[Node]) -> Vec<Sessions> {
-    let of = |node: &Node| Sessions::new(Cache::new(node.clone()));
-    nodes.iter().map(of).collect()
+/// A handle through each node.
+async fn sessions(nodes: &[Node], reach: Reach) -> Vec<Sessions> {
+    caches(nodes, reach)
+        .await
+        .into_iter()
+        .map(Sessions::new)
+        .collect()
 }
 
 async fn stop(nodes: &[Node]) {
@@ -39,11 +42,25 @@ fn text(session: &plenary::Session, name: &str) -> String {
     String::from_utf8(session.get(name).map(|value| value.to_vec()).unwrap_or_default()).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_requests_with_the_session_to_themselves_lose_no_update() {
+however_reached!(
+    a_hundred_requests_with_the_session_to_themselves_lose_no_update,
+    waiters_are_served_in_the_order_in_which_they_came_and_a_writer_is_not_overtaken,
+    requests_that_change_different_items_all_win,
+    the_same_item_is_settled_as_the_application_chose,
+    a_lock_that_nobody_gives_up_ends_at_its_deadline_and_its_holder_cannot_write,
+    who_has_gone_while_waiting_blocks_nobody,
+    every_node_tells_the_same_of_sessions_and_each_end_once,
+    what_a_session_held_is_told_if_asked_for_and_a_function_hears_it,
+    a_user_signs_out_everywhere_and_has_as_many_sessions_as_allowed,
+    requests_under_way_survive_a_login_and_see_nothing_of_what_comes,
+    a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down,
+    only_a_hash_of_the_id_is_stored_and_it_is_keyed,
+);
+
+async fn a_hundred_requests_with_the_session_to_themselves_lose_no_update(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let id = create(&handles[0], NewSession::new().item("count", "0")).await;
     let requests = (0..100).map(|request| {
         let (sessions, id) = (handles[request % 3].clone(), id.clone());
@@ -72,11 +89,10 @@ async fn a_hundred_requests_with_the_session_to_themselves_lose_no_update() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn waiters_are_served_in_the_order_in_which_they_came_and_a_writer_is_not_overtaken() {
+async fn waiters_are_served_in_the_order_in_which_they_came_and_a_writer_is_not_overtaken(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let id = create(&handles[0], NewSession::new()).await;
     let first = handles[0].lock(&id, Locking::shared()).await.unwrap();
     let (served, mut order) = tokio::sync::mpsc::unbounded_channel();
@@ -103,11 +119,10 @@ async fn waiters_are_served_in_the_order_in_which_they_came_and_a_writer_is_not_
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_that_change_different_items_all_win() {
+async fn requests_that_change_different_items_all_win(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let id = create(&handles[0], NewSession::new()).await;
     let requests = (0..60).map(|request| {
         let (sessions, id) = (handles[request % 3].clone(), id.clone());
@@ -130,11 +145,10 @@ async fn requests_that_change_different_items_all_win() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_same_item_is_settled_as_the_application_chose() {
+async fn the_same_item_is_settled_as_the_application_chose(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let id = create(
         &handles[0],
         NewSession::new().item("count", "0").item("other", "x"),
@@ -193,11 +207,10 @@ async fn the_same_item_is_settled_as_the_application_chose() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lock_that_nobody_gives_up_ends_at_its_deadline_and_its_holder_cannot_write() {
+async fn a_lock_that_nobody_gives_up_ends_at_its_deadline_and_its_holder_cannot_write(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let id = create(&handles[0], NewSession::new()).await;
     let lease = Duration::from_millis(300);
     let mut slow = handles[0]
@@ -224,11 +237,10 @@ async fn a_lock_that_nobody_gives_up_ends_at_its_deadline_and_its_holder_cannot_
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_has_gone_while_waiting_blocks_nobody() {
+async fn who_has_gone_while_waiting_blocks_nobody(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let id = create(&handles[0], NewSession::new()).await;
     let first = handles[0].lock(&id, Locking::exclusive()).await.unwrap();
     let (sessions, of) = (handles[1].clone(), id.clone());
@@ -253,7 +265,7 @@ async fn a_node_that_is_gone_holds_no_lock_and_no_place_in_the_queue() {
         .position(|node| node.status().leader_id == Some(node.id()));
     let lost = (leader.unwrap() + 1) % 3;
     let others: Vec<usize> = (0..3).filter(|which| *which != lost).collect();
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, Reach::Nodes).await;
     let one = create(&handles[others[0]], NewSession::new()).await;
     let two = create(&handles[others[0]], NewSession::new()).await;
     let held = handles[lost].lock(&one, Locking::exclusive()).await.unwrap();
@@ -286,11 +298,10 @@ async fn a_node_that_is_gone_holds_no_lock_and_no_place_in_the_queue() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_node_tells_the_same_of_sessions_and_each_end_once() {
+async fn every_node_tells_the_same_of_sessions_and_each_end_once(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let (idle, slack) = (Duration::from_millis(2_000), Duration::from_millis(50));
     let new = || NewSession::new().idle_timeout(idle).slack(slack).owner("ann");
     let began = nodes[0].now();
@@ -339,15 +350,14 @@ async fn every_node_tells_the_same_of_sessions_and_each_end_once() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_session_held_is_told_if_asked_for_and_a_function_hears_it() {
+async fn what_a_session_held_is_told_if_asked_for_and_a_function_hears_it(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let content = [("session-events".to_owned(), "content".to_owned())];
     nodes[0].set_settings(&content).await.unwrap();
     let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
-    let subscription = handles[1].on_event(handles[1].position(), move |event| {
+    let subscription = handles[1].on_event(handles[1].position().await.unwrap(), move |event| {
         let _ = heard.send(event.unwrap());
     });
     let id = create(&handles[0], NewSession::new().item("basket", "book")).await;
@@ -362,11 +372,10 @@ async fn what_a_session_held_is_told_if_asked_for_and_a_function_hears_it() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_user_signs_out_everywhere_and_has_as_many_sessions_as_allowed() {
+async fn a_user_signs_out_everywhere_and_has_as_many_sessions_as_allowed(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let new = || NewSession::new().owner("ann").item("from", "somewhere");
     let mine = handles[0].create(new()).await.unwrap();
     for which in 0..4 {
@@ -389,11 +398,10 @@ async fn a_user_signs_out_everywhere_and_has_as_many_sessions_as_allowed() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_under_way_survive_a_login_and_see_nothing_of_what_comes() {
+async fn requests_under_way_survive_a_login_and_see_nothing_of_what_comes(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let mut session = handles[0]
         .create(NewSession::new().item("user", "nobody"))
         .await
@@ -431,11 +439,10 @@ async fn requests_under_way_survive_a_login_and_see_nothing_of_what_comes() {
     stop(&nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down() {
+async fn a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let handles = sessions(&nodes);
+    let handles = sessions(&nodes, reach).await;
     let new = NewSession::new().idle_timeout(Duration::from_millis(1_500));
     let id = create(&handles[0], new).await;
     let (began, mut loads) = (Instant::now(), 0u64);
@@ -464,7 +471,7 @@ async fn while_the_cluster_cannot_answer_a_handle_does_what_was_chosen() {
     let data = tempfile::tempdir().unwrap();
     let mut nodes = three(data.path()).await;
     let addresses: Vec<String> = nodes.iter().map(|node| node.raft_addr().to_owned()).collect();
-    let handle = sessions(&nodes).remove(2);
+    let handle = sessions(&nodes, Reach::Nodes).await.remove(2);
     let id = create(&handle, NewSession::new().item("a", "1")).await;
     let last = nodes.pop().unwrap();
     stop(&nodes).await;
@@ -488,11 +495,10 @@ async fn while_the_cluster_cannot_answer_a_handle_does_what_was_chosen() {
     last.stop().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_a_hash_of_the_id_is_stored_and_it_is_keyed() {
+async fn only_a_hash_of_the_id_is_stored_and_it_is_keyed(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
-    let sessions = sessions(&nodes).remove(0);
+    let sessions = sessions(&nodes, reach).await.remove(0);
     let id = create(&sessions, NewSession::new().owner("ann")).await;
     sessions
         .lock(&id, Locking::exclusive())

@@ -12,7 +12,10 @@ const LAYERS: &[&[&str]] = &[
     &["machine"],
     &["raft"],
     &["node"],
+    &["remote"],
     &["session", "cache"],
+    // A cluster of other processes, in one handle.
+    &["connect"],
     // The builder that starts a node and its edges, and hands out the handles.
     &["edge", "plenary"],
     // The program: its file, and the commands that stand in the library so that tests reach them.

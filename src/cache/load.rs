@@ -231,7 +231,7 @@ impl Cache {
     }
 
     async fn find(&self, key: &[u8]) -> Result<Found> {
-        self.view(|view| {
+        self.look(&[key], |view| {
             let Some(entry) = cached::find(&view, key)? else {
                 return Ok(Found::Nothing);
             };

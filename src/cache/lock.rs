@@ -158,7 +158,7 @@ impl Lock {
     /// The version of its key while it lasts.
     async fn held_at(&self) -> Result<Option<Version>> {
         self.cache
-            .view(|view| {
+            .look(&[&self.key], |view| {
                 let lease = cached::find(&view, &self.key)?.and_then(|entry| entry.lease);
                 let held = lease == Some(self.token);
                 Ok(held.then(|| Version(view.version(&self.key))))

@@ -26,6 +26,7 @@ use crate::machine::keyspace::{DATABASES, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{self, Run};
 use crate::node::{Freshness, Node, Token};
+use crate::remote::{Door, Sight};
 use bytes::Bytes;
 pub use entry::EntryOptions;
 use load::Loads;
@@ -36,7 +37,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 pub use swap::{Expected, Version};
-use topic::Hub;
 pub use topic::{Heard, Subscription, Topic};
 
 /// A handle to one database of the cache. Clones are cheap, and share the token of what was seen.
@@ -58,15 +58,13 @@ pub use topic::{Heard, Subscription, Topic};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Cache {
-    node: Node,
+    door: Door,
     db: u8,
     freshness: Freshness,
     /// The greatest token this handle and its clones have seen.
     seen: Arc<AtomicU64>,
     /// Loads under way on this node.
     loads: Arc<Loads>,
-    /// Who listens to topics on this node.
-    topics: Arc<Hub>,
 }
 
 /// How long a key still lives.
@@ -81,16 +79,19 @@ pub enum Ttl {
 }
 
 impl Cache {
-    /// A handle to database 0 of a node, reading what the node has applied. Make one for each node and clone it: clones know of each other's loads
-    /// and share what listens to topics.
+    /// A handle to database 0 of a node, reading what the node has applied. Make one for each node and clone it: clones know of each other's loads.
     pub fn new(node: Node) -> Self {
+        Self::behind(Door::Node(node))
+    }
+
+    /// A handle to database 0 of the cluster behind a door.
+    pub(crate) fn behind(door: Door) -> Self {
         Self {
-            node,
+            door,
             db: 0,
             freshness: Freshness::Local,
             seen: Arc::default(),
             loads: Arc::default(),
-            topics: Arc::default(),
         }
     }
 
@@ -150,9 +151,14 @@ impl Cache {
         self.db
     }
 
-    /// The node behind it.
-    pub fn node(&self) -> &Node {
-        &self.node
+    /// The node behind it; none where that is in another process.
+    pub fn node(&self) -> Option<&Node> {
+        self.door.node()
+    }
+
+    /// The way to the cluster.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
     }
 
     /// The value under a key: a string, or an entry of [`Cache::set_with`] or [`Cache::get_or_load`], also when it is stale. The bytes are those
@@ -161,7 +167,8 @@ impl Cache {
     /// # Errors
     /// [`Error::Refused`] if it is something else; [`Error::NotFresh`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.view(|view| Ok(value(view, key.as_ref())?.cloned())).await
+        let key = key.as_ref();
+        self.look(&[key], |view| Ok(value(view, key)?.cloned())).await
     }
 
     /// What `read` makes of the value under a key, none where there is none; it is given the bytes that the node holds. Applying waits
@@ -185,7 +192,8 @@ impl Cache {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
-        self.view(|view| Ok(value(view, key.as_ref())?.map(|bytes| read(bytes))))
+        let key = key.as_ref();
+        self.look(&[key], |view| Ok(value(view, key)?.map(|bytes| read(bytes))))
             .await
     }
 
@@ -195,8 +203,9 @@ impl Cache {
     /// # Errors
     /// [`Error::NotFresh`].
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
-        let one = |view: View<'_>, key: &K| value(view, key.as_ref()).ok().flatten().cloned();
-        self.view(|view| Ok(keys.iter().map(|key| one(view, key)).collect()))
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        let one = |view: View<'_>, key: &[u8]| value(view, key).ok().flatten().cloned();
+        self.look(&keys, |view| Ok(keys.iter().map(|key| one(view, key)).collect()))
             .await
     }
 
@@ -244,12 +253,13 @@ impl Cache {
     /// # Errors
     /// [`Error::NotFresh`].
     pub async fn exists(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let there = |view: View<'_>| match cached::find(&view, key.as_ref()) {
+        let key = key.as_ref();
+        let there = |view: View<'_>| match cached::find(&view, key) {
             Ok(entry) => entry.is_some_and(|entry| entry.value.is_some()),
             // Of another type.
             Err(_) => true,
         };
-        self.view(|view| Ok(there(view))).await
+        self.look(&[key], |view| Ok(there(view))).await
     }
 
     /// Lets a key live this long from now (rounded up to a millisecond; zero ends it). Whether it was there. Redis: `PEXPIRE`.
@@ -261,11 +271,13 @@ impl Cache {
     /// Those of [`Node::write`].
     pub async fn expire(&self, key: impl AsRef<[u8]>, life: Duration) -> Result<bool> {
         let argv = self.command(&[b"PEXPIRE", key.as_ref(), &millis(life)]).argv;
-        let renewed = self.node.renew(self.asked(), self.db, &argv).await;
-        let Some(reply) = renewed else {
-            return Ok(integer(self.write(argv).await?)? == 1);
+        let reply = match self.door.renew(self.asked(), self.db, &argv).await {
+            Some((reply, token)) => {
+                self.saw(token);
+                reply
+            }
+            None => self.write(argv).await?,
         };
-        self.saw_what_is_applied().await?;
         Ok(integer(reply)? == 1)
     }
 
@@ -274,12 +286,13 @@ impl Cache {
     /// # Errors
     /// [`Error::NotFresh`].
     pub async fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Ttl> {
-        let left = |view: View<'_>| match view.slot(key.as_ref()).map(|slot| slot.end.shown(view.now())) {
+        let key = key.as_ref();
+        let left = |view: View<'_>| match view.slot(key).map(|slot| slot.end.shown(view.now())) {
             None => Ttl::Absent,
             Some(None) => Ttl::Unlimited,
             Some(Some(deadline)) => Ttl::Left(Duration::from_millis(deadline.saturating_sub(view.now()))),
         };
-        self.view(|view| Ok(left(view))).await
+        self.look(&[key], |view| Ok(left(view))).await
     }
 
     /// Adds to the integer under a key (absent counts as 0) and gives the sum. The deadline stays. Redis: `INCRBY`.
@@ -306,9 +319,9 @@ impl Cache {
             self.command(&[b"INCRBY", key.as_ref(), by.as_bytes()]),
             self.command(&[b"PEXPIRE", key.as_ref(), &millis(life), b"NX"]),
         ];
-        let written = self.node.transact(&[], commands).await?;
-        self.saw(written.token);
-        let sum = swap::first_of(written.replies)?;
+        let (replies, token) = self.door.transact(Vec::new(), commands).await?;
+        self.saw(token);
+        let sum = swap::first_of(replies)?;
         integer(sum.unwrap_or(Reply::NilArray))
     }
 
@@ -375,30 +388,11 @@ impl Cache {
 
     /// The write door: one command, answered when it is applied here.
     pub(crate) async fn write(&self, argv: Vec<Bytes>) -> Result<Reply> {
-        let mut written = self.node.write(vec![Command { db: self.db, argv }]).await?;
-        self.saw(written.token);
-        let reply = match written.waits.pop() {
-            Some(mut wait) => {
-                let answer = tokio::select! {
-                    biased;
-                    answer = wait.answer() => answer,
-                    why = self.node.stopped() => {
-                        let why = why.unwrap_or_else(|| "it was asked to".to_owned());
-                        return Err(Error::Stopped { why });
-                    }
-                };
-                // It was given by a later entry of the log.
-                self.saw_what_is_applied().await?;
-                Some(answer)
-            }
-            None => written.replies.pop(),
-        };
+        let (reply, token) = self.door.write(Command { db: self.db, argv }).await?;
+        self.saw(token);
         match reply {
-            Some(Reply::Error(refused)) => Err(refused.into()),
-            Some(reply) => Ok(reply),
-            None => Err(Error::Value(
-                "a write without a reply: please report this".to_owned(),
-            )),
+            Reply::Error(refused) => Err(refused.into()),
+            reply => Ok(reply),
         }
     }
 
@@ -411,32 +405,44 @@ impl Cache {
     ) -> Result<Option<Vec<Reply>>> {
         let db = self.db;
         let watch = |(key, version)| Watch { db, key, version };
-        let watches: Vec<Watch> = watched.into_iter().map(watch).collect();
+        let watches = watched.into_iter().map(watch).collect();
         let commands = commands.into_iter().map(|argv| Command { db, argv }).collect();
-        let written = self.node.transact(&watches, commands).await?;
-        self.saw(written.token);
-        match written.replies.into_iter().next() {
+        let (replies, token) = self.door.transact(watches, commands).await?;
+        self.saw(token);
+        match replies.into_iter().next() {
             Some(Reply::Array(replies)) => Ok(Some(replies)),
             Some(Reply::Error(refused)) => Err(refused.into()),
             _ => Ok(None),
         }
     }
 
-    /// Reads this database directly, as fresh as this handle asks.
-    pub(crate) async fn view<R>(&self, read: impl FnOnce(View<'_>) -> Result<R>) -> Result<R> {
-        self.node.fresh(self.asked()).await?;
-        let result = self.node.view(self.db, read)?;
-        self.saw_what_is_applied().await?;
+    /// Reads these keys directly, as fresh as this handle asks.
+    pub(crate) async fn look<R>(
+        &self,
+        keys: &[&[u8]],
+        read: impl FnOnce(View<'_>) -> Result<R>,
+    ) -> Result<R> {
+        self.view(Sight::Keys(keys), read).await
+    }
+
+    /// Reads what is in sight of this database directly, as fresh as this handle asks.
+    pub(crate) async fn view<R>(
+        &self,
+        sight: Sight<'_>,
+        read: impl FnOnce(View<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let (result, token) = self.door.look(self.asked(), self.db, sight, read).await?;
+        self.saw(token);
         Ok(result)
     }
 
     async fn read(&self, argv: &[Bytes]) -> Result<Reply> {
-        let reply = self.node.read(self.asked(), self.db, argv).await?;
+        let (reply, token) = self.door.read(self.asked(), self.db, argv).await?;
         if matches!(reply, Reply::Waiting(_)) {
             // It found nothing and is to wait: only the log can make it do so.
             return self.write(argv.to_vec()).await;
         }
-        self.saw_what_is_applied().await?;
+        self.saw(token);
         if let Reply::Error(refused) = reply {
             Err(refused.into())
         } else {
@@ -463,12 +469,6 @@ impl Cache {
             (Freshness::Local, seen) => Freshness::AtLeast(seen),
             (Freshness::AtLeast(token), seen) => Freshness::AtLeast(token.max(seen)),
         }
-    }
-
-    /// Asked after a read, so that the token covers it: more may have been applied meanwhile, never less.
-    async fn saw_what_is_applied(&self) -> Result<()> {
-        self.saw(self.node.fresh(Freshness::Local).await?);
-        Ok(())
     }
 
     fn saw(&self, token: Token) {

@@ -124,8 +124,10 @@ impl Cache {
     }
 
     async fn look_at(&self, key: &[u8]) -> Result<(Option<Bytes>, Version)> {
-        self.view(|view| Ok((value(view, key)?.cloned(), Version(view.version(key)))))
-            .await
+        self.look(&[key], |view| {
+            Ok((value(view, key)?.cloned(), Version(view.version(key))))
+        })
+        .await
     }
 
     /// Puts a value if the key has this version. Where it has not, this handle has seen that.
@@ -160,9 +162,9 @@ impl Cache {
             version: version.0,
         };
         let command = Command { db: self.db, argv };
-        let written = self.node.transact(&[watch], vec![command]).await?;
-        self.saw(written.token);
-        first_of(written.replies)
+        let (replies, token) = self.door.transact(vec![watch], vec![command]).await?;
+        self.saw(token);
+        first_of(replies)
     }
 }
 

@@ -1,104 +1,14 @@
 //! Topics: messages to everybody who listens, on every node the same and in the same order, that of the log. Topics are the channels of Redis: `PUBLISH` and
 //! `SUBSCRIBE` reach them, keyspace notifications come on them.
 //!
-//! What is heard is kept for nobody: who subscribes hears what comes after. Each topic with subscribers has a buffer of [`BUFFER`] messages
-//! on a node; a subscriber that falls behind it misses messages and is told how many.
+//! What is heard is kept for nobody: who subscribes hears what comes after. How much waits for a subscriber: `node/topics.rs`.
 
 use super::Cache;
-use crate::error::Result;
-use crate::machine::event::Event;
-use crate::node::{Listener, Node};
+use crate::error::{Error, Result};
+pub use crate::node::Heard;
+use crate::remote::Hearing;
 use bytes::Bytes;
 use futures::Stream;
-use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
-use tokio::sync::broadcast::{self, error::RecvError};
-
-/// Messages of a topic that a node keeps for subscribers who have not taken them yet.
-const BUFFER: usize = 1_024;
-
-/// What is told to the subscribers of one topic.
-#[derive(Clone, Debug)]
-enum Told {
-    Message(Bytes),
-    /// A snapshot has replaced the state of this node: what was published meanwhile is not known.
-    Gap,
-}
-
-/// The topics that somebody on this node listens to.
-#[derive(Debug)]
-pub(super) struct Hub {
-    /// The node is asked to tell once somebody listens.
-    listening: Once,
-    /// Whether there are topics: what is asked for every event, without the lock.
-    any: AtomicBool,
-    /// Held to find a topic, and to put a message into its buffer; never across an await.
-    topics: Mutex<HashMap<Bytes, broadcast::Sender<Told>>>,
-}
-
-impl Default for Hub {
-    fn default() -> Self {
-        Self {
-            listening: Once::new(),
-            any: AtomicBool::new(false),
-            topics: Mutex::default(),
-        }
-    }
-}
-
-impl Hub {
-    fn subscribe(self: &Arc<Self>, node: &Node, topic: &Bytes) -> broadcast::Receiver<Told> {
-        self.listening.call_once(|| node.listen(self.clone()));
-        let mut topics = self.topics.lock();
-        topics.retain(|_, sender| sender.receiver_count() > 0);
-        let receiver = match topics.get(topic) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                let (sender, receiver) = broadcast::channel(BUFFER);
-                topics.insert(topic.clone(), sender);
-                receiver
-            }
-        };
-        self.any.store(true, Ordering::Release);
-        receiver
-    }
-}
-
-impl Listener for Hub {
-    fn event(&self, event: &Event) {
-        let Event::Message {
-            channel,
-            message,
-            sharded: false,
-        } = event
-        else {
-            return;
-        };
-        if !self.any.load(Ordering::Acquire) {
-            return;
-        }
-        let mut topics = self.topics.lock();
-        // Copied, so that what waits in the buffer does not pin the groups it came in.
-        if let Some(sender) = topics.get(channel)
-            && sender
-                .send(Told::Message(Bytes::copy_from_slice(message)))
-                .is_err()
-        {
-            // Nobody listens any more.
-            topics.remove(channel);
-            self.any.store(!topics.is_empty(), Ordering::Release);
-        }
-    }
-
-    fn replaced(&self) {
-        for sender in self.topics.lock().values() {
-            // Where nobody listens any more, nobody needs to know.
-            let _ = sender.send(Told::Gap);
-        }
-    }
-}
 
 /// A topic of the whole cluster.
 #[derive(Clone, Debug)]
@@ -107,22 +17,9 @@ pub struct Topic {
     name: Bytes,
 }
 
-/// What a subscriber is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// A message.
-    Message(Bytes),
-    /// So many messages are missing here, because they were not taken in time; none: it is not known how many, because this node was so far
-    /// behind that it was given a snapshot.
-    Missed(Option<u64>),
-}
-
 /// The messages of a topic on one node, from the moment of the subscription on. Dropping it ends the subscription.
 #[derive(Debug)]
-pub struct Subscription {
-    node: Node,
-    receiver: broadcast::Receiver<Told>,
-}
+pub struct Subscription(Hearing);
 
 impl Cache {
     /// A topic by its name: the channel of that name, of all databases.
@@ -154,35 +51,32 @@ impl Topic {
     /// Tells everybody who listens, on all nodes; once it has returned, those on this node have the message before them. Redis: `PUBLISH`.
     ///
     /// # Errors
-    /// Those of [`Node::write`].
+    /// Those of [`Node::write`](crate::node::Node::write).
     pub async fn publish(&self, message: impl AsRef<[u8]>) -> Result<()> {
         let argv = [b"PUBLISH", &self.name[..], message.as_ref()];
         self.cache.run(&argv).await.map(drop)
     }
 
-    /// Listens to what comes from now on, on this node.
+    /// Listens to what comes from now on, on this node. On a remote handle, from when a member has been reached: [`Subscription::ready`] waits for that.
     pub fn subscribe(&self) -> Subscription {
-        Subscription {
-            node: self.cache.node.clone(),
-            receiver: self.cache.topics.subscribe(&self.cache.node, &self.name),
-        }
+        Subscription(self.cache.door().listen(&self.name))
     }
 }
 
 impl Subscription {
-    /// What comes next; none when the node has stopped. Cancel-safe.
+    /// Waits until what is published is heard: at once on a node.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the subscription has ended before.
+    pub async fn ready(&mut self) -> Result<()> {
+        let why = || "the subscription has ended".to_owned();
+        let listens = self.0.listens().await;
+        listens.then_some(()).ok_or_else(|| Error::Stopped { why: why() })
+    }
+
+    /// What comes next; none when the node has stopped, or the remote handle was closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Heard> {
-        let heard = tokio::select! {
-            biased;
-            heard = self.receiver.recv() => heard,
-            _ = self.node.stopped() => return None,
-        };
-        match heard {
-            Ok(Told::Message(message)) => Some(Heard::Message(message)),
-            Ok(Told::Gap) => Some(Heard::Missed(None)),
-            Err(RecvError::Lagged(missed)) => Some(Heard::Missed(Some(missed))),
-            Err(RecvError::Closed) => None,
-        }
+        self.0.next().await
     }
 
     /// The same as a stream, which ends when the node has stopped.

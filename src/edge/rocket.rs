@@ -96,7 +96,7 @@ where
         let session = self.find(id, ttl).await?;
         let data = data_of(&session).map_err(|error| Refusal::Parsing(error.into()))?;
         let left = session.deadline().map_or(u64::MAX, |deadline| {
-            deadline.saturating_sub(self.sessions().node().now())
+            deadline.saturating_sub(self.sessions().now())
         });
         let left = u32::try_from(left.div_ceil(1_000)).unwrap_or(u32::MAX);
         Ok((data, ttl.unwrap_or(left)))

@@ -82,7 +82,7 @@ impl SessionStore for Store {
         // It has no constructor for an id, but it can be read.
         let mut session: Session = serde_json::from_value(json!({ "id": id, "expiry": null, "data": data }))?;
         if let Some(deadline) = found.deadline() {
-            let left = deadline.saturating_sub(self.sessions().node().now());
+            let left = deadline.saturating_sub(self.sessions().now());
             session.expire_in(Duration::from_millis(left));
         }
         Ok(Some(session))

@@ -129,7 +129,7 @@ impl Store {
     /// # Errors
     /// [`SessionError::Failed`].
     pub async fn load_versioned(&self, id: &Id) -> Result<Option<(Record, u64)>, SessionError> {
-        let sessions = self.for_this_request().await?;
+        let sessions = self.for_this_request();
         let mut found = sessions.load(&id_of(id)?).await?;
         if found.is_none() && self.fetch(&sessions, id).await? {
             found = sessions.load(&id_of(id)?).await?;
@@ -153,7 +153,7 @@ impl Store {
     /// # Errors
     /// [`SessionError::Failed`].
     pub async fn touch(&self, id: &Id, expiry_date: OffsetDateTime) -> Result<bool, SessionError> {
-        let sessions = self.for_this_request().await?;
+        let sessions = self.for_this_request();
         let (key, at) = (id_of(id)?, millis_of(expiry_date));
         let mut moved = sessions.set_absolute_deadline(&key, at).await;
         if matches!(moved, Err(SessionError::Gone)) && self.fetch(&sessions, id).await? {
@@ -168,7 +168,7 @@ impl Store {
     }
 
     async fn replace(&self, record: &Record, version: Option<u64>) -> Result<u64, SessionError> {
-        let sessions = self.for_this_request().await?;
+        let sessions = self.for_this_request();
         let (id, new) = (id_of(&record.id)?, new_session(record)?);
         let mut replaced = sessions.replace(&id, version, &new).await;
         if matches!(replaced, Err(SessionError::Gone)) && self.fetch(&sessions, &record.id).await? {
@@ -193,18 +193,16 @@ impl Store {
     /// The handle for this request: it must not read behind the request's token.
     ///
     /// A token that this node has not reached yet is not waited for: it came from outside. Reading as of now covers every genuine one.
-    async fn for_this_request(&self) -> Result<Sessions, SessionError> {
+    fn for_this_request(&self) -> Sessions {
         let token = seen();
         if token == Token::default() {
-            return Ok(self.sessions.clone());
+            return self.sessions.clone();
         }
-        if self.sessions.node().fresh(Freshness::Local).await? >= token {
-            Ok(self.sessions.at_least(token))
+        if self.sessions.reached() >= token {
+            self.sessions.at_least(token)
         } else {
-            Ok(self
-                .sessions
-                .at_least(Token::default())
-                .with_freshness(Freshness::Linearizable))
+            let fresh = self.sessions.at_least(Token::default());
+            fresh.with_freshness(Freshness::Linearizable)
         }
     }
 }
@@ -219,7 +217,7 @@ fn note(sessions: &Sessions) {
 impl SessionStore for Store {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         let new = new_session(record).map_err(|error| encode(error.into()))?;
-        let sessions = self.for_this_request().await.map_err(backend)?;
+        let sessions = self.for_this_request();
         for _ in 0..ID_ATTEMPTS {
             let created = sessions
                 .create_as(&id_of(&record.id).map_err(backend)?, &new)
@@ -247,7 +245,7 @@ impl SessionStore for Store {
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        let sessions = self.for_this_request().await.map_err(backend)?;
+        let sessions = self.for_this_request();
         if self.reads_redis {
             // First: once it is gone there, nothing can bring it here again.
             let place = id.to_string();

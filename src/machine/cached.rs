@@ -5,9 +5,9 @@
 //! So ending all entries of a tag is the removal of one key, and whatever else takes a tag away (`DEL`, `FLUSHDB`, eviction) ends them too: an entry whose
 //! tag is not there, or has another number, is none. A string is an entry that is always fresh, so that `SET` and the cache go together.
 
-use super::keyspace::View;
+use super::keyspace::{Slot, View};
 use super::reply::CommandError;
-use super::value::{Living, Value};
+use super::value::{Hash, Living, Value};
 use bytes::Bytes;
 
 /// The field that holds the value. Where a lease makes the key outlive it, it ends by a deadline of its own.
@@ -48,13 +48,7 @@ pub fn find<'a>(view: &View<'a>, key: &[u8]) -> Result<Option<Entry<'a>>, Comman
             }));
         }
         // Also by fields that have ended and were not removed yet: it is an entry without them.
-        Some(Value::Hash(hash))
-            if [VALUE, LEASE, FRESH]
-                .iter()
-                .any(|field| hash.get(field).is_some()) =>
-        {
-            hash.at_time(view.now())
-        }
+        Some(Value::Hash(hash)) if is_entry(hash) => hash.at_time(view.now()),
         Some(_) => return Err(CommandError::WrongType),
     };
     let lease = hash.get(LEASE).and_then(|token| number(token));
@@ -64,6 +58,22 @@ pub fn find<'a>(view: &View<'a>, key: &[u8]) -> Result<Option<Entry<'a>>, Comman
         fresh: fresh_until.is_none_or(|until| number(until).is_some_and(|until| until > view.now())),
         lease,
     }))
+}
+
+/// Whether a hash is an entry.
+pub(super) fn is_entry(hash: &Hash) -> bool {
+    let fields = [VALUE, LEASE, FRESH];
+    fields.iter().any(|field| hash.get(field).is_some())
+}
+
+/// The keys of the tags of what a slot holds, where that is an entry.
+pub(super) fn tags(slot: &Slot) -> impl Iterator<Item = &[u8]> {
+    let hash = match &slot.value {
+        Value::Hash(hash) if is_entry(hash) => Some(hash),
+        _ => None,
+    };
+    let fields = hash.into_iter().flat_map(|hash| hash.iter());
+    fields.filter_map(|(field, _)| field.strip_prefix(TAG))
 }
 
 /// Whether every tag has the number that it had for this entry.

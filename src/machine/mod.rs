@@ -9,6 +9,7 @@ mod commands;
 pub mod effects;
 pub mod entry;
 pub mod event;
+pub mod excerpt;
 mod float;
 mod geohash;
 pub mod glob;

@@ -146,7 +146,7 @@ impl Reply {
             1 => Self::Simple(Cow::Owned(text())),
             2 => Self::Bulk(content),
             3 => Self::Verbatim(content),
-            4 => Self::Error(CommandError::Other(Cow::Owned(text()))),
+            4 => Self::Error(CommandError::from_text(text())),
             5 => Self::Integer(number()?.cast_signed()),
             6 => Self::Double(f64::from_bits(number()?)),
             7 => Self::Boolean(content == [1][..]),
@@ -302,6 +302,20 @@ impl CommandError {
     pub const fn text(text: &'static str) -> Self {
         Self::Other(Cow::Borrowed(text))
     }
+
+    /// The refusal that has this text: what went over a wire or through the log is told apart as before.
+    pub fn from_text(text: String) -> Self {
+        let plain = [
+            Self::WrongType,
+            Self::NotAnInteger,
+            Self::NotAFloat,
+            Self::IntegerOverflow,
+            Self::Syntax,
+            Self::NoSuchKey,
+        ];
+        let known = plain.into_iter().find(|plain| plain.to_string() == text);
+        known.unwrap_or(Self::Other(Cow::Owned(text)))
+    }
 }
 
 impl fmt::Display for CommandError {
@@ -352,6 +366,7 @@ mod tests {
             Reply::Coordinate(-0.5),
             Reply::Verbatim(Bytes::from_static(b"text")),
             Reply::Error(CommandError::text("ERR no")),
+            Reply::Error(CommandError::WrongType),
             Reply::Array(Vec::new()),
         ]);
         let bytes = all.to_bytes();

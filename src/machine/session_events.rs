@@ -4,6 +4,7 @@
 //! the setting `session-events` asks for it, [`BYTES_MAX`] bytes of them at most; `maxmemory` does not count them.
 
 use super::entry::Millis;
+use super::excerpt::Plain;
 use super::keyspace::DATABASES;
 use super::snapshot::{Source, invalid, write_bytes, write_length};
 use super::value::Session;
@@ -158,6 +159,42 @@ impl SessionEvents {
         self.kept.range(passed.min(self.kept.len())..)
     }
 
+    /// Some of the events after a position, as if those were all there are: `last` of it is up to where it tells, `lost` what is not kept any more.
+    pub fn part(&self, after: u64, most: usize) -> Self {
+        if after < self.lost() {
+            return Self {
+                last: self.lost(),
+                ..Self::default()
+            };
+        }
+        let mut part = Self {
+            last: self.last,
+            ..Self::default()
+        };
+        for event in self.after(after).take(most) {
+            part.last = event.position;
+            part.bytes += event.bytes();
+            part.kept.push_back(event.clone());
+        }
+        part
+    }
+
+    /// As bytes, for a process that holds no machine: as in a snapshot.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.write(&mut out)
+            .expect("a Vec takes everything, and no event has 4 GiB");
+        out.into()
+    }
+
+    /// What [`SessionEvents::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// `InvalidData`.
+    pub fn from_bytes(bytes: Bytes) -> io::Result<Self> {
+        Self::read(&mut Plain(bytes))
+    }
+
     /// Adds an event, whose position is given here. Old ones go.
     pub(super) fn add(&mut self, event: SessionEvent) {
         self.last += 1;
@@ -270,5 +307,16 @@ mod tests {
         );
         assert!(positions(EVENTS_MAX as u64 + 5).is_empty());
         assert!(positions(u64::MAX).is_empty());
+        let told = |after, most| {
+            let part = events.part(after, most);
+            let part = SessionEvents::from_bytes(part.to_bytes()).unwrap();
+            let positions: Vec<u64> = part.after(after).map(|event| event.position).collect();
+            (part.lost(), part.last(), positions)
+        };
+        let last = EVENTS_MAX as u64 + 5;
+        assert_eq!(told(2, 3), (5, 5, vec![]), "lost");
+        assert_eq!(told(7, 3), (7, 10, vec![8, 9, 10]));
+        assert_eq!(told(last, 3), (last, last, vec![]));
+        assert_eq!(told(u64::MAX, 3), (last, last, vec![]), "not there yet");
     }
 }

@@ -45,7 +45,7 @@ use std::io::{self, Read, Write};
 const MAGIC: [u8; 8] = *b"PLENARY\x1a";
 
 /// The layout written today. Formats 1, which had no settings and fewer types, 2, without events of sessions, and 3, without lives, are read as well.
-const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 4;
 
 /// The most content bytes of a frame: what a reader allocates before it has verified anything.
 const FRAME_BYTES: usize = 64 << 10;
@@ -238,19 +238,24 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
     store.session_events().write(out)?;
     let mut slots = 0;
     for (db, key, slot) in store.slots() {
-        out.write_all(&[db])?;
-        write_bytes(out, key)?;
-        let (deadline, life) = (slot.deadline(), slot.end.life());
-        out.write_all(&[u8::from(deadline.is_some()) + u8::from(life > 0)])?;
-        out.write_all(&deadline.unwrap_or(0).to_le_bytes())?;
-        if life > 0 {
-            out.write_all(&life.to_le_bytes())?;
-        }
-        out.write_all(&slot.version.to_le_bytes())?;
-        slot.value.write(out)?;
+        write_slot(out, db, key, slot)?;
         slots += 1;
     }
     Ok(slots)
+}
+
+/// One key and what it holds.
+pub(super) fn write_slot(out: &mut impl Write, db: u8, key: &[u8], slot: &Slot) -> io::Result<()> {
+    out.write_all(&[db])?;
+    write_bytes(out, key)?;
+    let (deadline, life) = (slot.deadline(), slot.end.life());
+    out.write_all(&[u8::from(deadline.is_some()) + u8::from(life > 0)])?;
+    out.write_all(&deadline.unwrap_or(0).to_le_bytes())?;
+    if life > 0 {
+        out.write_all(&life.to_le_bytes())?;
+    }
+    out.write_all(&slot.version.to_le_bytes())?;
+    slot.value.write(out)
 }
 
 /// A length and that many bytes.
@@ -474,12 +479,12 @@ fn read_once<R: Read>(from: &mut FrameReader<'_, R>) -> io::Result<Once> {
 }
 
 /// Nothing is kept of when a key was last used: as of the snapshot, all were just now.
-fn read_slot<R: Read>(
-    from: &mut FrameReader<'_, R>,
+pub(super) fn read_slot(
+    from: &mut dyn Source,
     revision: u64,
     clock: Millis,
 ) -> io::Result<(u8, Bytes, Slot)> {
-    let [db] = from.take()?;
+    let db = from.u8()?;
     if usize::from(db) >= DATABASES {
         return Err(invalid(format!("database {db}, of {DATABASES}")));
     }

@@ -25,6 +25,7 @@ mod discovery;
 mod evict;
 pub(crate) mod fellows;
 mod hearing;
+mod host;
 mod members;
 mod propose;
 mod query;
@@ -33,6 +34,7 @@ mod renew;
 pub(crate) mod script;
 pub mod status;
 mod ticker;
+pub(crate) mod topics;
 
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
@@ -54,6 +56,7 @@ use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 use crate::raft::client::{Kind, Running};
 use crate::raft::fault::Fault;
 use crate::raft::meta::{self, Meta};
+pub use crate::raft::remote::Heard;
 use crate::raft::replica::{self, Replica};
 use crate::raft::server::{Inbound, Service};
 use crate::raft::snapshot_store::SnapshotStore;
@@ -158,6 +161,8 @@ struct Inner {
     differences: Arc<audit::Differences>,
     fellows: Arc<Fellows>,
     renewals: Arc<Renewals>,
+    /// Who listens to topics here.
+    topics: Arc<topics::Hub>,
     /// How long after this start no vote is granted and none is asked for.
     silent: Duration,
     /// What this node had committed when it started was applied.
@@ -963,6 +968,7 @@ impl Opened {
             differences: Arc::default(),
             fellows,
             renewals,
+            topics: Arc::default(),
             silent,
             recovered: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
@@ -998,8 +1004,9 @@ impl Opened {
         let (mut tasks, mut endless) = (JoinSet::new(), JoinSet::new());
         let stop = inner.stop_service.subscribe();
         let fault = inner.fault.clone();
+        let remote = (node.clone(), config.secret.clone());
         tasks.spawn(async move {
-            if let Err(error) = service.serve(listener, stop).await {
+            if let Err(error) = service.serve(remote, listener, stop).await {
                 fault.raise(format!("peers can no longer be served: {error}"));
             }
         });

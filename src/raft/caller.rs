@@ -1,4 +1,4 @@
-//! Who calls whom, and the proof that they belong together. Travels as metadata of every call between nodes.
+//! Who calls whom, and the proof that they belong together. Travels as metadata of every call; processes that embed no node show a proof alone.
 //!
 //! The proof is an HMAC of the cluster's secret, so the secret itself is never sent. It keeps strangers out; it does not hide the traffic
 //! from who can read the network (TLS between nodes is a later step, see ARCHITECTURE.md).
@@ -15,15 +15,27 @@ const CLUSTER: &str = "plenary-cluster";
 const FROM: &str = "plenary-from";
 const TO: &str = "plenary-to";
 
-/// What a node shows with each call.
+/// Who shows a proof: each has its own, and neither opens what is for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A node of the cluster, or one that wants to be.
+    Peer,
+    /// A process that embeds no node.
+    Remote,
+}
+
+/// What is shown with each call.
 #[derive(Clone, Debug)]
 pub(super) struct Proof(MetadataValue<Ascii>);
 
 impl Proof {
-    pub(super) fn new(secret: Option<&Secret>) -> Self {
+    pub(super) fn new(secret: Option<&Secret>, role: Role) -> Self {
         let key = secret.map_or("", Secret::expose);
         let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).expect("HMAC takes a key of any length");
-        mac.update(b"plenary peer v1");
+        mac.update(match role {
+            Role::Peer => &b"plenary peer v1"[..],
+            Role::Remote => &b"plenary remote v1"[..],
+        });
         let hex: String = mac
             .finalize()
             .into_bytes()
@@ -31,6 +43,13 @@ impl Proof {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         Self(hex.parse().expect("hex is ASCII"))
+    }
+
+    /// A request that shows it.
+    pub(super) fn mark<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(PROOF, self.0.clone());
+        request
     }
 
     /// Whether a call shows the same; takes the same time wherever it differs.
@@ -60,9 +79,8 @@ pub(super) struct Caller {
 impl Caller {
     /// Marks a request.
     pub(super) fn mark<T>(self, proof: &Proof, message: T) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = proof.mark(message);
         let metadata = request.metadata_mut();
-        metadata.insert(PROOF, proof.0.clone());
         for (name, value) in [(CLUSTER, self.cluster), (FROM, self.from), (TO, self.to)] {
             metadata.insert(name, MetadataValue::from(value));
         }
@@ -100,5 +118,29 @@ impl Caller {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_opens_what_it_is_for_and_nothing_else() {
+        let (secret, other) = (Secret::new("of the cluster"), Secret::new("of another"));
+        for role in [Role::Peer, Role::Remote] {
+            let proof = Proof::new(Some(&secret), role);
+            let admits = |shown: &Proof| proof.admits(shown.mark(()).metadata()).is_ok();
+            assert!(admits(&proof));
+            let another = if role == Role::Peer {
+                Role::Remote
+            } else {
+                Role::Peer
+            };
+            assert!(!admits(&Proof::new(Some(&secret), another)));
+            assert!(!admits(&Proof::new(Some(&other), role)));
+            assert!(!admits(&Proof::new(None, role)));
+            assert!(proof.admits(&MetadataMap::new()).is_err());
+        }
     }
 }

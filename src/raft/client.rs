@@ -1,6 +1,6 @@
 //! Outbound calls. `Peers` keeps the channels; `Link` is Raft's network to one member; the rest are calls of node/.
 
-use super::caller::{Caller, Proof};
+use super::caller::{Caller, Proof, Role};
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
 use super::{Member, Types, pb, wire};
@@ -126,7 +126,7 @@ impl Peers {
         Arc::new(Self {
             channels: Mutex::default(),
             addresses: Mutex::default(),
-            proof: Proof::new(secret),
+            proof: Proof::new(secret, Role::Peer),
             node,
             cluster: AtomicU64::new(cluster),
         })

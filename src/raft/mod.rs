@@ -3,7 +3,7 @@
 //! In reading order: `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
 //! `state_store` (applies entries, answers waiting callers), `fullness` (of memory, as applied), `freeing` (of what
 //! entries took away), `wire` (protobuf to our types and back), `client` and
-//! `server` (outbound and inbound calls; `connection` ends the latter), `replica` (all of it as one, for node/).
+//! `server` (outbound and inbound calls; `connection` ends the latter), `remote` (calls of processes that embed no node), `replica` (all of it as one, for node/).
 
 pub(crate) mod answers;
 mod caller;
@@ -20,6 +20,7 @@ pub(crate) mod meta;
 #[rustfmt::skip]
 mod pb;
 pub(crate) mod probe;
+pub(crate) mod remote;
 pub(crate) mod replica;
 pub(crate) mod server;
 pub(crate) mod snapshot_store;

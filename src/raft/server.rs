@@ -6,8 +6,10 @@ use super::client::{
 };
 use super::connection::Connection;
 use super::pb::peer_server::{Peer, PeerServer};
+use super::remote::{self, Host};
 use super::replica::Replica;
 use super::{Member, pb, wire};
+use crate::config::Secret;
 use crate::machine::entry::{self, Millis};
 use crate::machine::recency::Use;
 use bytes::Bytes;
@@ -34,6 +36,9 @@ pub(crate) const LAST_USE_KEYS: usize = 4_096;
 
 /// HTTP/2 streams of one connection at once: a peer opens a handful, a stranger must not open a million.
 const STREAMS_PER_CONNECTION: u32 = 256;
+
+/// How long connections last after the service was told to stop: until who calls has heard that it takes no more, and has its answers.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What node/ answers other nodes.
 pub(crate) trait Inbound: Send + Sync + 'static {
@@ -83,18 +88,26 @@ impl<I: Inbound> Service<I> {
         }
     }
 
-    /// Serves until it is told to stop; connections end then, whatever goes on in them.
+    /// Serves peers, and processes that embed no node, until it is told to stop; connections end then, whatever goes on in them.
     pub(crate) async fn serve(
         self,
+        remote: (impl Host, Option<Secret>),
         listener: TcpListener,
         stop: watch::Receiver<bool>,
     ) -> Result<(), tonic::transport::Error> {
+        let (host, secret) = remote;
         let service = PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
         let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
         let ended = stop.clone();
-        let connections = connections.map_ok(move |stream| Connection::new(stream, told(ended.clone())));
+        let connections = connections.map_ok(move |stream| {
+            let told = told(ended.clone());
+            Connection::new(stream, async {
+                told.await;
+                tokio::time::sleep(LAST_WORDS).await;
+            })
+        });
         tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -102,6 +115,7 @@ impl<I: Inbound> Service<I> {
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .add_service(service)
+            .add_service(remote::service(host, secret.as_ref()))
             .serve_with_incoming_shutdown(connections, told(stop))
             .await
     }

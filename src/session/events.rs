@@ -2,12 +2,11 @@
 
 use super::id::PREFIX;
 use super::{SessionError, Sessions};
-use crate::error::Error;
 use crate::machine::session_events::SessionEvent;
+use crate::remote::Moved;
 use futures::{Stream, StreamExt, stream};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// Events that are read from the machine at a time.
@@ -30,10 +29,10 @@ impl Drop for Subscription {
 
 /// Reads events and waits for more.
 struct Reader {
-    sessions: Sessions,
+    db: u8,
     position: Position,
     read: VecDeque<Arc<SessionEvent>>,
-    moved: watch::Receiver<u64>,
+    moved: Moved,
 }
 
 impl Reader {
@@ -43,45 +42,26 @@ impl Reader {
             if let Some(event) = self.read.pop_front() {
                 return Ok(event);
             }
-            // Marked before the look, so that nothing which comes after it is missed.
-            self.moved.borrow_and_update();
-            let (looked_to, read) = self.look()?;
-            self.read = read;
-            if self.position < looked_to {
-                self.position = looked_to;
-            } else if self.moved.changed().await.is_err() {
-                return Err(SessionError::Failed(Error::Stopped {
-                    why: "it tells of no more sessions".to_owned(),
-                }));
-            }
-        }
-    }
-
-    /// The next events of this database's sessions, and up to where all were looked at.
-    fn look(&self) -> Result<(Position, VecDeque<Arc<SessionEvent>>), SessionError> {
-        let (node, db) = (self.sessions.node(), self.sessions.database());
-        node.view(db, |view| {
-            let events = view.store().session_events();
-            if self.position.0 < events.lost() {
-                let position = Position(events.lost());
+            let part = self.moved.after(self.position.0, READ_MAX).await?;
+            if self.position.0 < part.lost() {
+                let position = Position(part.lost());
                 return Err(SessionError::EventsLost { position });
             }
             let ours =
-                |event: &&Arc<SessionEvent>| event.db == db && event.key.starts_with(PREFIX.as_bytes());
-            let next = || events.after(self.position.0).take(READ_MAX);
-            let looked_to = next()
-                .last()
-                .map_or(self.position, |event| Position(event.position));
-            Ok((looked_to, next().filter(ours).cloned().collect()))
-        })
+                |event: &&Arc<SessionEvent>| event.db == self.db && event.key.starts_with(PREFIX.as_bytes());
+            self.read = part.after(self.position.0).filter(ours).cloned().collect();
+            self.position = Position(part.last());
+        }
     }
 }
 
 impl Sessions {
     /// The position of the last event that this node knows of: where to begin for one who wants only what comes.
-    pub fn position(&self) -> Position {
-        let last = |view: crate::machine::keyspace::View<'_>| view.store().session_events().last();
-        Position(self.node().view(self.database(), last))
+    ///
+    /// # Errors
+    /// [`SessionError::Failed`], on a remote handle that reaches no member.
+    pub async fn position(&self) -> Result<Position, SessionError> {
+        Ok(Position(self.cache.door().last_session_event().await?))
     }
 
     /// What happened to sessions after a position, in order, and what comes: each end once cluster-wide, on whatever node this is asked. After a
@@ -113,10 +93,10 @@ impl Sessions {
         after: Position,
     ) -> impl Stream<Item = Result<Arc<SessionEvent>, SessionError>> + Send + use<> {
         let reader = Reader {
-            sessions: self.clone(),
+            db: self.database(),
             position: after,
             read: VecDeque::new(),
-            moved: self.node().session_events(),
+            moved: self.cache.door().session_events(),
         };
         stream::unfold(Some(reader), |reader| async {
             let mut reader = reader?;

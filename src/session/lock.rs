@@ -50,7 +50,8 @@ impl Locking {
         Self { holder, ..self }
     }
 
-    /// The lock ends after this long, so that a holder who is gone blocks nobody for ever; with its node it ends within seconds. 1 ms to a day, [`LEASE`] if nothing is said.
+    /// The lock ends after this long, so that a holder who is gone blocks nobody for ever; with its node it ends within seconds,
+    /// while that of a remote handle is bound to no member and ends by its lease alone. 1 ms to a day, [`LEASE`] if nothing is said.
     pub fn lease(self, lease: Duration) -> Self {
         Self { lease, ..self }
     }
@@ -206,7 +207,10 @@ impl Sessions {
         if !locking.wait.is_zero() {
             argv.extend([word("WAIT"), Bytes::from(cache::millis(locking.wait))]);
         }
-        argv.push(word("BOUND"));
+        // A member that answers a remote handle is not who has the lock: its end tells nothing of the holder's.
+        if self.node().is_some() {
+            argv.push(word("BOUND"));
+        }
         // In a task of its own: where the caller is gone before the lock comes, the lock comes all the same, and is given up at once.
         let (sessions, id, mode) = (self.clone(), id.clone(), locking.mode);
         let locked = tokio::spawn(async move { sessions.locked(argv, id, mode).await });

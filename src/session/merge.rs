@@ -69,7 +69,7 @@ impl Sessions {
         for _ in 1..MERGE_ATTEMPTS {
             match (self.save_saying(session, &says, false).await, merge) {
                 (Err(SessionError::Conflict { .. }), Merge::With(settle)) => {
-                    let theirs = self.now(session).await?;
+                    let theirs = self.as_of_now(session).await?;
                     session.settle(theirs, settle);
                 }
                 (Ok(()), _) => break,
@@ -84,7 +84,7 @@ impl Sessions {
         Ok(())
     }
 
-    async fn now(&self, session: &Session) -> Result<Session, SessionError> {
+    async fn as_of_now(&self, session: &Session) -> Result<Session, SessionError> {
         let now = self.cache.with_freshness(Freshness::Linearizable);
         self.look(&now, &session.id).await?.ok_or(SessionError::Gone)
     }

@@ -3,6 +3,7 @@
 use super::{Session, SessionError, Sessions, count_of, number, word};
 use crate::machine::entry::Millis;
 use crate::machine::reply::Reply;
+use crate::remote::Sight;
 use bytes::Bytes;
 use std::fmt;
 
@@ -77,7 +78,7 @@ impl Sessions {
     /// [`SessionError::Failed`].
     pub async fn owned(&self, owner: impl AsRef<[u8]>) -> Result<Vec<OwnedSession>, SessionError> {
         let owner = Bytes::copy_from_slice(owner.as_ref());
-        let owned = self.cache.view(|view| {
+        let owned = self.cache.view(Sight::Owned(&owner), |view| {
             let owned = view.sessions_of(&owner).filter_map(|key| {
                 let (session, slot) = (view.session(key).ok()??, view.slot(key)?);
                 let items = session.items.living(view.now());

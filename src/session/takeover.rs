@@ -73,7 +73,8 @@ impl Sessions {
     /// The string under `key` as of now, unless there is something under `own`.
     async fn foreign(&self, key: &[u8], own: Option<&Bytes>) -> Result<Option<Foreign>, SessionError> {
         let now = self.cache.with_freshness(Freshness::Linearizable);
-        let found = now.view(|view| {
+        let keys: Vec<&[u8]> = std::iter::once(key).chain(own.map(|own| &own[..])).collect();
+        let found = now.look(&keys, |view| {
             if own.is_some_and(|own| view.slot(own).is_some()) {
                 return Ok(None);
             }

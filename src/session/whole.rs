@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::machine::entry::Millis;
 use crate::machine::value;
 use crate::node::Freshness;
+use crate::remote::Sight;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -58,7 +59,7 @@ impl Sessions {
         }
     }
 
-    /// How many sessions of the database are such.
+    /// How many sessions of the database are such. Not on a remote handle.
     ///
     /// # Errors
     /// [`SessionError::Failed`].
@@ -66,7 +67,7 @@ impl Sessions {
         Ok(self.keys_of(such).await?.len())
     }
 
-    /// Ends the sessions of the database that are such now; how many there were.
+    /// Ends the sessions of the database that are such now; how many there were. Not on a remote handle.
     ///
     /// # Errors
     /// [`SessionError::Failed`]; some may have been ended then.
@@ -80,7 +81,7 @@ impl Sessions {
     }
 
     async fn keys_of(&self, such: impl Fn(&value::Session) -> bool) -> Result<Vec<Bytes>, SessionError> {
-        let keys = self.cache.view(|view| {
+        let keys = self.cache.view(Sight::All, |view| {
             let sessions = view.keys().filter(|(_, slot)| {
                 // A copy under an id that it had before is no session of its own.
                 let session = slot.value.as_session().ok();

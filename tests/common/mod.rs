@@ -15,6 +15,7 @@ use plenary::config::Config;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::Node;
+use plenary::{Cache, Plenary};
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -82,6 +83,47 @@ pub async fn three_at(data: &Path, addresses: &[String]) -> Vec<Node> {
     }
     nodes
 }
+
+/// How handles reach a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Through nodes of this process.
+    Nodes,
+    /// Over the network, as from a process that embeds none: each through the one member.
+    Remote,
+}
+
+/// A handle through each node.
+pub async fn caches(nodes: &[Node], reach: Reach) -> Vec<Cache> {
+    let mut caches = Vec::new();
+    for node in nodes {
+        caches.push(match reach {
+            Reach::Nodes => Cache::new(node.clone()),
+            Reach::Remote => {
+                let remote = Plenary::connect([node.raft_addr()]).open().await;
+                remote.expect("a member lets it in").cache()
+            }
+        });
+    }
+    caches
+}
+
+/// Tests that must hold for handles however they reach the cluster.
+#[allow(unused_macros, reason = "each test file uses a part")]
+macro_rules! however_reached {
+    ($($name:ident),* $(,)?) => {
+        mod through_nodes {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(super::common::Reach::Nodes).await })*
+        }
+        mod remote {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(super::common::Reach::Remote).await })*
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test file uses a part")]
+pub(crate) use however_reached;
 
 /// Stops nodes one after the other.
 pub async fn stop(nodes: &[Node]) {

@@ -1,7 +1,7 @@
 //! A few keys as they stand, as bytes for a process that holds no machine, and read there by the code that reads a machine.
 //!
-//! So a handle has one way to read a session, an entry or a version, wherever the machine is. An excerpt holds what was asked for, and of an entry
-//! its tags as well, without which nobody can tell whether it has a value:
+//! So a handle has one way to read a session, an entry or a version, wherever the machine is. An excerpt holds what was asked for, of an entry its tags as
+//! well, and of a session that was renamed what it goes on as: without them nobody can tell whether they are there:
 //!
 //! ```text
 //! excerpt = layout u32, now u64, count u32, count × slot        slots, integers and `now` as in a snapshot (`snapshot.rs`)
@@ -43,6 +43,7 @@ pub fn write(view: &View<'_>, wanted: &Wanted) -> Result<Bytes, usize> {
     for key in keys {
         let Some(slot) = view.slot(key) else { continue };
         slots.push((key, slot));
+        slots.extend(later_ids(view, slot));
         let tags = cached::tags(slot).filter_map(|tag| Some((tag, view.find(tag)?)));
         slots.extend(tags);
     }
@@ -80,6 +81,16 @@ fn write_all(view: &View<'_>, slots: &[(&[u8], &Slot)], out: &mut Vec<u8>) -> io
         write_slot(out, view.db(), key, &slot)?;
     }
     Ok(())
+}
+
+/// What is under the keys that a session had after this one, up to that it has now: without them nobody can tell whether it goes on.
+fn later_ids<'a>(view: &View<'a>, slot: &'a Slot) -> Vec<(&'a [u8], &'a Slot)> {
+    let Ok(session) = slot.value.as_session() else {
+        return Vec::new();
+    };
+    let later = view.renamed(session).filter(|session| session.is_retired());
+    let found = later.filter_map(|session| Some((&session.successor[..], view.find(&session.successor)?)));
+    found.collect()
 }
 
 /// Whether a value stands in an excerpt as it is.
@@ -225,17 +236,21 @@ mod tests {
             "SESSION.CREATE session:3 1000 OWNER bob",
             "CACHE.SET entry value PX 900 TAGS 1 tag:t",
             "RPUSH list a b c",
+            "SESSION.CREATE old 1000",
+            "SESSION.RENAME old between GRACE 900",
+            "SESSION.RENAME between new GRACE 900",
         ]);
         let view = machine.view(1_200, 0);
         let mut scratch = Scratch::default();
-        let names = ["text", "session:1", "entry", "list", "absent"];
+        let names = ["text", "session:1", "entry", "list", "absent", "old"];
+        assert!(view.session(b"old").unwrap().is_some(), "it goes on");
         let excerpt = write(&view, &keys(&names)).unwrap();
         assert_eq!(time_of(&excerpt).unwrap(), 1_200);
         let same = scratch.view(excerpt.clone(), 0, |there| {
             assert_eq!(there.now(), view.now());
             for name in names.map(str::as_bytes) {
                 assert_eq!(there.version(name), view.version(name));
-                let deadline = |view: &View<'_>| view.slot(name).and_then(|slot| slot.deadline);
+                let deadline = |view: &View<'_>| view.slot(name).and_then(|slot| slot.deadline());
                 assert_eq!(deadline(&there), deadline(&view));
                 assert_eq!(cached::find(&there, name), cached::find(&view, name));
                 assert_eq!(there.session(name), view.session(name));
@@ -272,7 +287,7 @@ mod tests {
         let hex: String = excerpt.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "03000000e8030000000000000100000000010000006b01dc05000000000000010000000000000001020100000076"
+            "04000000e8030000000000000100000000010000006b01dc05000000000000010000000000000001020100000076"
         );
     }
 }

@@ -315,7 +315,7 @@ mod tests {
         let slot = view.slot(KEY).expect("a session");
         let session = slot.value.as_shared_session().expect("a session");
         let id = "1".parse().expect("an id");
-        Session::read(id, session, slot.deadline, now)
+        Session::read(id, session, slot.deadline(), now)
     }
 
     fn items(session: &Session) -> String {

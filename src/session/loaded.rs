@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A session as it was loaded, and what was changed since. It is written by [`Sessions::save`] only; dropping it loses the changes.
+/// A session as it was loaded, and what was changed since. It is written by [`Sessions::save`](crate::Sessions::save) only; dropping it loses the changes.
 #[derive(Clone)]
 pub struct Session {
     pub(super) id: SessionId,
@@ -141,12 +141,12 @@ impl Session {
         self.deadline
     }
 
-    /// Whether the cluster could not be asked, and this is what this node had: [`Trouble::ServeLocal`].
+    /// Whether the cluster could not be asked, and this is what this node had: [`Trouble::ServeLocal`](super::Trouble::ServeLocal).
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// Whether it goes on under another id, and this is what it was: [`Sessions::rename_with_grace`]. It can only be read.
+    /// Whether it goes on under another id, and this is what it was: [`Sessions::rename_with_grace`](crate::Sessions::rename_with_grace). It can only be read.
     pub fn is_retired(&self) -> bool {
         self.retired
     }
@@ -187,7 +187,7 @@ impl Session {
     /// One item, read as JSON.
     ///
     /// # Errors
-    /// [`Error::Value`].
+    /// [`Error::Value`](crate::Error::Value).
     pub fn get_as<T: DeserializeOwned>(&self, name: impl AsRef<[u8]>) -> Result<Option<T>> {
         self.get(name).map(|json| cache::from_json(json)).transpose()
     }
@@ -208,7 +208,7 @@ impl Session {
     /// Sets an item as JSON.
     ///
     /// # Errors
-    /// [`Error::Value`].
+    /// [`Error::Value`](crate::Error::Value).
     pub fn set_as<T: Serialize>(&mut self, name: impl AsRef<[u8]>, value: &T) -> Result<()> {
         self.set(name, cache::to_json(value)?);
         Ok(())

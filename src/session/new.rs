@@ -48,7 +48,7 @@ impl NewSession {
         Self { slack, ..self }
     }
 
-    /// It ends then at the latest, in milliseconds since the Unix epoch by the log's clock ([`Node::now`]).
+    /// It ends then at the latest, in milliseconds since the Unix epoch by the log's clock ([`Node::now`](crate::node::Node::now)).
     pub fn absolute_deadline(self, at: Millis) -> Self {
         Self {
             absolute_deadline: Some(at),

@@ -7,7 +7,8 @@
 #[path = "../../loads/mod.rs"]
 mod loads;
 
-use hiqlite::{CacheVariants, Node, NodeConfig, start_node_with_cache};
+use hiqlite::macros::CacheVariants;
+use hiqlite::{Node, NodeConfig, start_node_with_cache};
 use loads::{Result, row};
 use plenary::session::SessionId;
 use serde::{Deserialize, Serialize};

@@ -154,14 +154,8 @@ impl Peers {
         if let Some(found) = channels.get(address) {
             return Ok(found.clone());
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| Status::invalid_argument(format!("{address} is no address: {error}")))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
+        let endpoint = endpoint(address)
+            .map_err(|error| Status::invalid_argument(format!("{address} is no address: {error}")))?;
         let found = Channels {
             control: endpoint.connect_lazy(),
             bulk: endpoint.connect_lazy(),
@@ -336,6 +330,17 @@ impl Peers {
         let answer = self.control(address)?.running(request).await?.into_inner();
         Ok(wire::running_from(answer))
     }
+}
+
+/// How a member's peer port is connected to, by nodes and by processes that embed none.
+pub(super) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE))
 }
 
 fn client(channel: Channel) -> PeerClient<Channel> {

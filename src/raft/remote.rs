@@ -4,7 +4,7 @@
 //! theirs opens none here; it is checked before a byte of a call's body is read.
 
 use super::caller::{Proof, Role};
-use super::client::{CONNECTION_WINDOW, MESSAGE_BYTES, STREAM_WINDOW};
+use super::client::{MESSAGE_BYTES, endpoint};
 use super::pb;
 use super::pb::remote_client::RemoteClient;
 use super::pb::remote_server::{Remote, RemoteServer};
@@ -23,14 +23,8 @@ use std::future::{Future, ready};
 use std::time::Duration;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Request, Response, Status, Streaming};
-
-/// How long a connection to a member may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// A member that answers no ping for this long is given up, so that what waits for it ends.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// The longest a member waits for events of sessions before it says that there are none.
 pub(crate) const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -233,14 +227,8 @@ pub(crate) struct Line {
 impl Line {
     /// Connects when it is first used, and again whenever it must.
     pub(crate) fn new(address: &str, secret: Option<&Secret>) -> Result<Self, Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| Error::Config(vec![format!("{address} is no address of a member: {error}")]))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
+        let endpoint = endpoint(address)
+            .map_err(|error| Error::Config(vec![format!("{address} is no address of a member: {error}")]))?;
         let client = || {
             RemoteClient::new(endpoint.connect_lazy())
                 .max_decoding_message_size(MESSAGE_BYTES)

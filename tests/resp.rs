@@ -1939,6 +1939,21 @@ async fn a_transaction_goes_on_behind_a_killed_script_unless_that_has_written() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_each_of_many_scripts_calls_is_counted() {
+    const SCRIPTS: usize = 300;
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    client.ask(&["CONFIG", "RESETSTAT"]).await;
+    for _ in 0..SCRIPTS {
+        let script = "return redis.call('INCR', KEYS[1])";
+        client.ask(&["EVAL", script, "1", "k"]).await;
+    }
+    let counted = server.field("cmdstat_incr").await;
+    assert!(counted.starts_with(&format!("calls={SCRIPTS},")), "{counted}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_scripts_call_is_shown_counted_and_logged() {
     let server = Server::start().await;
     let (mut monitor, mut one) = (server.client().await, server.client().await);

@@ -206,7 +206,9 @@ impl Scripts {
             let verdict = tokio::select! {
                 biased;
                 reply = &mut answered => {
-                    if let Some(Verdict::Proposed(of_it)) = verdict.as_mut().now_or_never() {
+                    if notes.is_empty()
+                        && let Some(Verdict::Proposed(of_it)) = verdict.as_mut().now_or_never()
+                    {
                         notes = of_it;
                     }
                     return Ok((self.answer(reply, began)?, notes));
@@ -229,6 +231,7 @@ impl Scripts {
                 Verdict::Busy(_) => RESEND_AFTER,
                 Verdict::Proposed(of_it) => {
                     perhaps = true;
+                    // Of what was sent before, the leader knows nothing to tell.
                     if notes.is_empty() {
                         notes = of_it;
                     }
@@ -253,7 +256,7 @@ impl Scripts {
                 biased;
                 reply = &mut answered => return Ok((self.answer(reply, began)?, notes)),
                 () = tokio::time::sleep(pause) => {}
-                _ = watch.changed(), if pause == RESEND_AFTER => {}
+                () = another_leads(&mut watch, role, leader), if pause == RESEND_AFTER => {}
             }
         }
     }

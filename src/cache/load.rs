@@ -235,7 +235,7 @@ impl Cache {
             let Some(entry) = cached::find(&view, key)? else {
                 return Ok(Found::Nothing);
             };
-            Ok(match entry.value.cloned() {
+            Ok(match entry.value {
                 Some(value) if entry.fresh => Found::Fresh(value),
                 Some(value) => Found::Stale(value, entry.lease.is_some()),
                 None => Found::Nothing,

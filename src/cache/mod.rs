@@ -168,7 +168,7 @@ impl Cache {
     /// [`Error::Refused`] if it is something else; [`Error::NotFresh`].
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         let key = key.as_ref();
-        self.look(&[key], |view| Ok(value(view, key)?.cloned())).await
+        self.look(&[key], |view| value(view, key)).await
     }
 
     /// What `read` makes of the value under a key, none where there is none; it is given the bytes that the node holds. Applying waits
@@ -193,7 +193,7 @@ impl Cache {
         read: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
         let key = key.as_ref();
-        self.look(&[key], |view| Ok(value(view, key)?.map(|bytes| read(bytes))))
+        self.look(&[key], |view| Ok(value(view, key)?.map(|bytes| read(&bytes))))
             .await
     }
 
@@ -204,7 +204,7 @@ impl Cache {
     /// [`Error::NotFresh`].
     pub async fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Bytes>>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        let one = |view: View<'_>, key: &[u8]| value(view, key).ok().flatten().cloned();
+        let one = |view: View<'_>, key: &[u8]| value(view, key).ok().flatten();
         self.look(&keys, |view| Ok(keys.iter().map(|key| one(view, key)).collect()))
             .await
     }
@@ -477,7 +477,7 @@ impl Cache {
 }
 
 /// The value under a key, be it a string or an entry.
-fn value<'a>(view: View<'a>, key: &[u8]) -> Result<Option<&'a Bytes>> {
+fn value(view: View<'_>, key: &[u8]) -> Result<Option<Bytes>> {
     Ok(cached::find(&view, key)?.and_then(|entry| entry.value))
 }
 

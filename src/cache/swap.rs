@@ -124,10 +124,8 @@ impl Cache {
     }
 
     async fn look_at(&self, key: &[u8]) -> Result<(Option<Bytes>, Version)> {
-        self.look(&[key], |view| {
-            Ok((value(view, key)?.cloned(), Version(view.version(key))))
-        })
-        .await
+        self.look(&[key], |view| Ok((value(view, key)?, Version(view.version(key)))))
+            .await
     }
 
     /// Puts a value if the key has this version. Where it has not, this handle has seen that.

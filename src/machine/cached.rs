@@ -23,10 +23,10 @@ pub(super) const LEASE: &[u8] = b".lease";
 const TAG: &[u8] = b".tag:";
 
 /// What stands under a key, read as an entry of the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
     /// Its value; none where it is only being loaded, or one of its tags was invalidated.
-    pub value: Option<&'a Bytes>,
+    pub value: Option<Bytes>,
     /// Whether the value is fresh.
     pub fresh: bool,
     /// The token of whoever may put the next value, as long as the lease lasts.
@@ -37,12 +37,12 @@ pub struct Entry<'a> {
 ///
 /// # Errors
 /// `WrongType` where there is something else.
-pub fn find<'a>(view: &View<'a>, key: &[u8]) -> Result<Option<Entry<'a>>, CommandError> {
+pub fn find(view: &View<'_>, key: &[u8]) -> Result<Option<Entry>, CommandError> {
     let hash = match view.get(key) {
         None => return Ok(None),
         Some(Value::String(string)) => {
             return Ok(Some(Entry {
-                value: Some(string.bytes()),
+                value: Some(string.bytes().clone()),
                 fresh: true,
                 lease: None,
             }));
@@ -52,7 +52,7 @@ pub fn find<'a>(view: &View<'a>, key: &[u8]) -> Result<Option<Entry<'a>>, Comman
         Some(_) => return Err(CommandError::WrongType),
     };
     let lease = hash.get(LEASE).and_then(|token| number(token));
-    let (value, fresh_until) = (hash.get(VALUE), hash.get(FRESH));
+    let (value, fresh_until) = (hash.value(VALUE), hash.get(FRESH));
     Ok(Some(Entry {
         value: value.filter(|_| tags_stand(view, hash)),
         fresh: fresh_until.is_none_or(|until| number(until).is_some_and(|until| until > view.now())),

@@ -255,7 +255,7 @@ mod tests {
                 assert_eq!(cached::find(&there, name), cached::find(&view, name));
                 assert_eq!(there.session(name), view.session(name));
             }
-            cached::find(&there, b"entry").unwrap().unwrap().value.cloned()
+            cached::find(&there, b"entry").unwrap().unwrap().value
         });
         assert_eq!(
             same.unwrap(),

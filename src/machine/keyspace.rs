@@ -1681,10 +1681,9 @@ mod tests {
                 Value::String(string) => string.bytes().len(),
                 Value::Hash(hash) => {
                     field_deadlines.extend(hash.first_deadline().map(|at| (at, db, key.clone())));
-                    let of_deadline = |field: &Bytes| if hash.deadline(field).is_some() { 112 } else { 0 };
-                    let size = |(field, value): (&Bytes, &Bytes)| {
-                        192 + field.len() + value.len() + of_deadline(field)
-                    };
+                    let of_deadline = |field: &[u8]| if hash.deadline(field).is_some() { 112 } else { 0 };
+                    let size =
+                        |(field, value): (&[u8], &[u8])| 192 + field.len() + value.len() + of_deadline(field);
                     hash.iter().map(size).sum()
                 }
                 other => other.bytes(),

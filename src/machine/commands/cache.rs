@@ -76,7 +76,7 @@ fn tagged_keys(argv: &[Bytes]) -> Vec<usize> {
 
 fn get(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let entry = cached::find(view, args.key()?)?;
-    Ok(Reply::bulk_or_nil(entry.and_then(|entry| entry.value.cloned())))
+    Ok(Reply::bulk_or_nil(entry.and_then(|entry| entry.value)))
 }
 
 fn set(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -149,8 +149,8 @@ fn lease(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
         }
     }
     let found = cached::find(&keys.view(), key)?;
-    let (value, fresh, taken) = found.map_or((None, false, false), |entry: Entry<'_>| {
-        (entry.value.cloned(), entry.fresh, entry.lease.is_some())
+    let (value, fresh, taken) = found.map_or((None, false, false), |entry: Entry| {
+        (entry.value, entry.fresh, entry.lease.is_some())
     });
     let fresh = fresh && value.is_some();
     if fresh || taken && value.is_some() {

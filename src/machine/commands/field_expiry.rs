@@ -210,7 +210,9 @@ fn expire(
         return Ok(Reply::Array(answers));
     }
     keys.change_hash(key, |hash| {
-        removed.iter().for_each(|field| drop(hash.remove(field)));
+        for field in &removed {
+            hash.remove(field);
+        }
         set.iter()
             .for_each(|field| hash.set_deadline(field, Some(deadline)));
     })?;

@@ -116,7 +116,7 @@ fn hsetnx(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
 
 fn hget(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (hash, field) = (view.hash(args.key()?)?, args.bytes()?);
-    Ok(Reply::bulk_or_nil(hash.and_then(|hash| hash.get(field)).cloned()))
+    Ok(Reply::bulk_or_nil(hash.and_then(|hash| hash.value(field))))
 }
 
 fn hmget(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
@@ -124,7 +124,7 @@ fn hmget(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let values = args
         .rest()
         .iter()
-        .map(|field| hash.and_then(|hash| hash.get(field)).cloned());
+        .map(|field| hash.and_then(|hash| hash.value(field)));
     Ok(Reply::Array(values.map(Reply::bulk_or_nil).collect()))
 }
 
@@ -133,12 +133,12 @@ fn hgetall(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> 
 }
 
 fn hkeys(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let names = fields(view.hash(args.key()?)?).map(|(name, _)| Reply::Bulk(name.clone()));
+    let names = fields(view.hash(args.key()?)?).map(|(name, _)| Reply::Bulk(name));
     Ok(Reply::Array(names.collect()))
 }
 
 fn hvals(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let values = fields(view.hash(args.key()?)?).map(|(_, value)| Reply::Bulk(value.clone()));
+    let values = fields(view.hash(args.key()?)?).map(|(_, value)| Reply::Bulk(value));
     Ok(Reply::Array(values.collect()))
 }
 
@@ -154,7 +154,7 @@ fn hexists(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> 
 fn hstrlen(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (hash, field) = (view.hash(args.key()?)?, args.bytes()?);
     Ok(Reply::count(
-        hash.and_then(|hash| hash.get(field)).map_or(0, Bytes::len),
+        hash.and_then(|hash| hash.get(field)).map_or(0, <[u8]>::len),
     ))
 }
 
@@ -170,7 +170,7 @@ fn hdel(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
         return Ok(Reply::Integer(0));
     }
     let removed = keys.change_hash(key, |hash| {
-        fields.iter().filter(|field| hash.remove(field).is_some()).count()
+        fields.iter().filter(|field| hash.remove(field)).count()
     })?;
     keys.notify(Classes::HASH, "hdel", key);
     Ok(Reply::count(removed))
@@ -214,9 +214,7 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
             return Ok(Reply::Nil);
         };
         let position = Chance::new(view.chance()).below(hash.len());
-        return Ok(Reply::bulk_or_nil(
-            hash.at(position).map(|(name, _)| name.clone()),
-        ));
+        return Ok(Reply::bulk_or_nil(hash.at(position).map(|(name, _)| name)));
     }
     let count = scan::count(args)?;
     let with_values = args.keyword("WITHVALUES");
@@ -233,7 +231,7 @@ fn hrandfield(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErro
     Ok(if with_values {
         Reply::Pairs(chosen.map(pair).collect())
     } else {
-        Reply::Array(chosen.map(|(name, _)| Reply::Bulk(name.clone())).collect())
+        Reply::Array(chosen.map(|(name, _)| Reply::Bulk(name)).collect())
     })
 }
 
@@ -244,17 +242,17 @@ fn hscan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     };
     scan::walk(args, cursor, (hash.len(), hash.is_large()), |position| {
         let (name, value) = hash.at(position)?;
-        Some((name.clone(), Some(Reply::Bulk(value.clone()))))
+        Some((name, Some(Reply::Bulk(value))))
     })
 }
 
 /// The fields of a hash that may be absent, in order.
-fn fields<'a>(hash: Option<Living<'a>>) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
-    hash.into_iter().flat_map(|hash| hash.iter())
+fn fields(hash: Option<Living<'_>>) -> impl Iterator<Item = (Bytes, Bytes)> {
+    hash.into_iter().flat_map(|hash| hash.shared())
 }
 
-fn pair((name, value): (&Bytes, &Bytes)) -> (Reply, Reply) {
-    (Reply::Bulk(name.clone()), Reply::Bulk(value.clone()))
+fn pair((name, value): (Bytes, Bytes)) -> (Reply, Reply) {
+    (Reply::Bulk(name), Reply::Bulk(value))
 }
 
 #[cfg(test)]

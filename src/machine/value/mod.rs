@@ -3,6 +3,7 @@
 mod hash;
 mod list;
 mod order;
+mod packed;
 pub mod session;
 mod set;
 pub mod stream;

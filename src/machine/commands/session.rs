@@ -278,6 +278,7 @@ impl<'a> Changes<'a> {
                 return Err(CommandError::text("ERR EXPIRE names an item that is not there"));
             }
         }
+        session.items.gather();
         Ok(())
     }
 }

@@ -11,6 +11,11 @@ use std::io;
 /// item that is not there: it may have been removed since.
 const REMOVALS_MAX: usize = 64;
 
+/// Names and values up to so many bytes are gathered in one run of memory, where together they are no more than [`RUN_BYTES_MAX`]: an allocation of its own
+/// for each would cost more than most of them hold.
+const GATHERED_BYTES_MAX: usize = 1 << 10;
+const RUN_BYTES_MAX: usize = 8 << 10;
+
 /// Bytes that version and deadline of an item count.
 const NUMBERS_BYTES: usize = 2 * 8;
 
@@ -177,6 +182,30 @@ impl Items {
         }
     }
 
+    /// After changes: gathers what is small in one run of memory, and gives back the room that no item takes.
+    pub(in crate::machine) fn gather(&mut self) {
+        let small = |text: &Bytes| text.len() <= GATHERED_BYTES_MAX;
+        let texts = self.items.iter().flat_map(|item| [&item.name, &item.value]);
+        let bytes = texts.filter(|text| small(text)).map(Bytes::len).sum();
+        self.items.shrink_to_fit();
+        if bytes > RUN_BYTES_MAX {
+            return;
+        }
+        let mut run = Vec::with_capacity(bytes);
+        let texts = self.items.iter().flat_map(|item| [&item.name, &item.value]);
+        texts
+            .filter(|text| small(text))
+            .for_each(|text| run.extend_from_slice(text));
+        let mut run = Bytes::from(run);
+        let texts = self
+            .items
+            .iter_mut()
+            .flat_map(|item| [&mut item.name, &mut item.value]);
+        for text in texts.filter(|text| small(text)) {
+            *text = run.split_to(text.len());
+        }
+    }
+
     fn find(&self, name: &[u8]) -> Result<usize, usize> {
         self.items.binary_search_by(|item| item.name[..].cmp(name))
     }
@@ -225,6 +254,7 @@ impl Items {
             }
             items.removals.push_back((removed_in, name));
         }
+        items.gather();
         Ok(items)
     }
 }
@@ -252,6 +282,47 @@ mod tests {
         items.set(b"item 100", b"again", 102);
         assert!(!items.changed_since(b"item 100", 102));
         assert!(items.changed_since(b"item 100", 101));
+    }
+
+    #[test]
+    fn gathering_changes_nothing_but_where_items_are() {
+        let mut items = Items::default();
+        for (name, length) in [
+            ("a", 0),
+            ("b", 1),
+            ("c", GATHERED_BYTES_MAX),
+            ("d", GATHERED_BYTES_MAX + 1),
+        ] {
+            items.set(name.as_bytes(), &vec![b'v'; length], 1);
+        }
+        let before = items.clone();
+        items.gather();
+        assert_eq!(items, before);
+        let at = |items: &Items, name: &[u8]| items.get(name, 0).unwrap().value.as_ptr();
+        assert_eq!(
+            at(&items, b"d"),
+            at(&before, b"d"),
+            "it is too large to be copied"
+        );
+        assert_eq!(
+            at(&items, b"b").wrapping_add(1 + 1),
+            at(&items, b"c"),
+            "behind it, and its own name"
+        );
+        items.set(b"b", b"longer", 2);
+        items.gather();
+        assert_eq!(items.get(b"b", 0).unwrap().value, "longer");
+        assert_eq!(items.get(b"c", 0).unwrap().value.len(), GATHERED_BYTES_MAX);
+        for number in 0..9 {
+            items.set(
+                format!("more {number}").as_bytes(),
+                &[b'v'; GATHERED_BYTES_MAX],
+                3,
+            );
+        }
+        let before = at(&items, b"b");
+        items.gather();
+        assert_eq!(at(&items, b"b"), before, "too much to be copied at each change");
     }
 
     #[test]

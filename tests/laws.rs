@@ -542,8 +542,8 @@ proptest! {
     fn a_key_is_absent_exactly_from_its_deadline_on(entries in log(40)) {
         let mut machine = machine_of(&entries);
         let clock = machine.store().clock();
-        let slots: Vec<(u8, Bytes, Option<Millis>)> =
-            machine.store().slots().map(|(db, key, slot)| (db, key.clone(), slot.deadline())).collect();
+        let slots: Vec<(u8, Vec<u8>, Option<Millis>)> =
+            machine.store().slots().map(|(db, key, slot)| (db, key.to_vec(), slot.deadline())).collect();
         let of_keys = slots.iter().filter_map(|(_, _, deadline)| *deadline);
         let of_fields = machine.store().slots().filter_map(|(_, _, slot)| slot.value.first_deadline());
         let of_waiting = machine.store().waiting().next_deadline();

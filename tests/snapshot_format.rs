@@ -347,7 +347,7 @@ fn answers(machine: &Machine, format: u8, asked: &[(u8, &str)]) {
 fn what_was_read_answers_as_it_did() {
     let machine = read(&FIXTURE);
     answers(&machine, FORMAT, &[ASKED, ASKED_OF_3, ASKED_OF_4].concat());
-    let lively = machine.store().slots().find(|(_, key, _)| &key[..] == b"lively");
+    let lively = machine.store().slots().find(|(_, key, _)| *key == b"lively");
     let (end, set_at) = (
         lively.map(|(_, _, slot)| slot.end),
         AT + COMMANDS.len() as u64 - 1,

@@ -472,7 +472,10 @@ impl Cache {
     }
 
     fn saw(&self, token: Token) {
-        self.seen.fetch_max(token.0, Ordering::AcqRel);
+        // Mostly it is nothing new: then clones of this handle need not wait for each other's cores.
+        if self.seen.load(Ordering::Acquire) < token.0 {
+            self.seen.fetch_max(token.0, Ordering::AcqRel);
+        }
     }
 }
 

@@ -4,12 +4,14 @@
 //! [`Keyspace`] changes. A key past its deadline is absent to both, also before a `Tick` has removed it.
 //!
 //! Each database is split in [`SHARDS`] shards behind `Arc`s: a snapshot clones the `Arc`s, and the writer copies a shard before its
-//! first change after that. Inside a shard keys stand in an `IndexMap`, so every order that can be seen (SCAN, snapshot, digest, random
-//! choice) follows from the log and never from a hasher.
+//! first change after that. Inside a shard keys have an order of their own ([`shard`]), so every order that can be seen (SCAN, snapshot, digest,
+//! random choice) follows from the log and never from a hasher.
 
 mod end;
 mod freed;
 mod memory;
+mod name;
+mod shard;
 
 use super::access::Access;
 use super::entry::Millis;
@@ -25,11 +27,11 @@ use bytes::Bytes;
 pub use end::{Due, End};
 pub use freed::Freed;
 use freed::Freeing;
-use indexmap::IndexMap;
 pub use memory::{Candidate, Walk};
+use shard::Shard;
 use siphasher::sip::SipHasher13;
 use std::collections::{BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hasher};
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,21 +59,16 @@ pub(super) const SESSION_EVENTS_KEY: &[u8] = b".session-events";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ShardHasher(u64);
 
-impl BuildHasher for ShardHasher {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.0.rotate_left(32) ^ 0x706c_656e_6172_7921)
-    }
-}
-
 impl ShardHasher {
-    fn shard(self, key: &[u8]) -> usize {
-        let mut hasher = self.build_hasher();
+    /// The hash of a key, and its shard.
+    fn place(self, key: &[u8]) -> (u64, usize) {
+        let mut hasher = SipHasher13::new_with_keys(self.0, self.0.rotate_left(32) ^ 0x706c_656e_6172_7921);
         hasher.write(key);
-        // Of the upper half: the map inside the shard places keys by the lowest bits of the same hash (and tells neighbours apart by
-        // the highest seven), so a shard whose keys had those in common would be one long collision.
-        usize::try_from((hasher.finish() >> 32) % SHARDS as u64).expect("below SHARDS")
+        let hash = hasher.finish();
+        // Of the upper half: inside the shard keys are placed by the lower half of the same hash, so a shard whose keys had that in common would be
+        // one long collision.
+        let shard = usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS");
+        (hash, shard)
     }
 }
 
@@ -121,8 +118,6 @@ impl Slot {
     }
 }
 
-type Shard = IndexMap<Bytes, Slot, ShardHasher>;
-
 /// A session that has an owner: its database, the owner, when it was created, its key.
 type Owned = (u8, Bytes, Millis, Bytes);
 
@@ -139,10 +134,9 @@ struct Database {
 }
 
 impl Database {
-    fn new(hasher: ShardHasher) -> Self {
-        let empty = Arc::new(Shard::with_hasher(hasher));
+    fn new() -> Self {
         Self {
-            shards: vec![empty; SHARDS],
+            shards: vec![Arc::default(); SHARDS],
             keys: 0,
             with_deadline: 0,
             sessions: 0,
@@ -168,6 +162,15 @@ impl Database {
         self.sessions -= usize::from(session);
         self.sessions_with_deadline -= usize::from(session && deadline);
     }
+}
+
+/// Keys that were looked for, and found or not. Aligned to lines of memory of their own: readers on all cores count here, and what stands beside would be
+/// taken from each other with it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lookups {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// The whole keyspace.
@@ -207,10 +210,8 @@ pub struct Store {
     owned: BTreeSet<Owned>,
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
     draws: AtomicU64,
-    /// Keys that reads outside the log looked for and found; not state.
-    hits: AtomicU64,
-    /// Keys that they did not find; not state.
-    misses: AtomicU64,
+    /// What reads outside the log looked for; not state.
+    lookups: Lookups,
     /// Keys that were evicted since this store is in memory; not state.
     evicted: u64,
     /// Commands that changed something since this store is in memory; not state.
@@ -225,7 +226,7 @@ impl Store {
         let hasher = ShardHasher(hash_seed);
         Self {
             hasher,
-            databases: vec![Database::new(hasher); DATABASES],
+            databases: vec![Database::new(); DATABASES],
             clock: 0,
             revision: 0,
             expired: 0,
@@ -242,8 +243,7 @@ impl Store {
             session_events: SessionEvents::default(),
             owned: BTreeSet::new(),
             draws: AtomicU64::new(0),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            lookups: Lookups::default(),
             evicted: 0,
             writes: 0,
             freeing: Freeing::default(),
@@ -268,8 +268,7 @@ impl Store {
             session_events: self.session_events.clone(),
             owned: BTreeSet::new(),
             draws,
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            lookups: Lookups::default(),
             freeing: Freeing::default(),
             ..*self
         }
@@ -510,8 +509,8 @@ impl Store {
     /// How many keys reads outside the log have found, and how many they have missed, since this store is in memory.
     pub fn lookups(&self) -> (u64, u64) {
         (
-            self.hits.load(Ordering::Relaxed),
-            self.misses.load(Ordering::Relaxed),
+            self.lookups.hits.load(Ordering::Relaxed),
+            self.lookups.misses.load(Ordering::Relaxed),
         )
     }
 
@@ -688,35 +687,37 @@ impl Store {
     }
 
     fn slot(&self, db: u8, key: &[u8]) -> Option<&Slot> {
-        self.databases[usize::from(db)].shards[self.hasher.shard(key)].get(key)
+        let (hash, shard) = self.hasher.place(key);
+        self.databases[usize::from(db)].shards[shard].get(hash, key)
     }
 
     fn slot_mut(&mut self, db: u8, key: &[u8]) -> Option<&mut Slot> {
-        let shard = self.hasher.shard(key);
+        let (hash, shard) = self.hasher.place(key);
         let shard = &mut self.databases[usize::from(db)].shards[shard];
         // Looked up first: a miss must not copy a shard that a snapshot shares.
-        if shard.contains_key(key) {
-            Arc::make_mut(shard).get_mut(key)
+        if shard.contains(hash, key) {
+            Arc::make_mut(shard).get_mut(hash, key)
         } else {
             None
         }
     }
 
     fn remove_slot(&mut self, db: u8, key: &[u8]) -> Option<Slot> {
-        let index = self.hasher.shard(key);
+        let hasher = self.hasher;
+        let (hash, index) = hasher.place(key);
         let database = &mut self.databases[usize::from(db)];
         let shard = &mut database.shards[index];
-        if !shard.contains_key(key) {
+        if !shard.contains(hash, key) {
             return None;
         }
-        let (key, slot) = Arc::make_mut(shard).swap_remove_entry(key)?;
+        let slot = Arc::make_mut(shard).remove(hash, key, |key| hasher.place(key).0)?;
         database.subtract(&slot);
         database.bytes -= key.len() + slot.value.bytes() + OVERHEAD_BYTES;
         self.revision += 1;
-        self.move_deadline(db, &key, slot.deadline(), None);
-        self.move_field_deadline(db, &key, slot.value.first_deadline(), None);
-        self.index_owner(db, &key, Some(&slot), None);
-        self.changed(db, &key);
+        self.move_deadline(db, key, slot.deadline(), None);
+        self.move_field_deadline(db, key, slot.value.first_deadline(), None);
+        self.index_owner(db, key, Some(&slot), None);
+        self.changed(db, key);
         Some(slot)
     }
 
@@ -788,17 +789,17 @@ impl Store {
 
     /// Puts a slot and keeps every count. What was there.
     fn replace(&mut self, db: u8, key: &[u8], slot: Slot) -> Option<Slot> {
-        let index = self.hasher.shard(key);
+        let (hash, index) = self.hasher.place(key);
         let database = &mut self.databases[usize::from(db)];
         database.add(&slot);
         let new = slot.value.is_session().then(|| slot.clone());
         let shard = Arc::make_mut(&mut database.shards[index]);
         let (added, deadline, field_deadline) =
             (slot.value.bytes(), slot.deadline(), slot.value.first_deadline());
-        let old = match shard.get_full_mut(key) {
-            Some((_, _, place)) => Some(std::mem::replace(place, slot)),
+        let old = match shard.get_mut(hash, key) {
+            Some(place) => Some(std::mem::replace(place, slot)),
             None => {
-                shard.insert(Bytes::copy_from_slice(key), slot);
+                shard.insert(hash, key, slot);
                 database.bytes += key.len() + OVERHEAD_BYTES;
                 None
             }
@@ -837,7 +838,7 @@ impl Store {
         let all: Vec<(u8, Bytes, Slot)> = self
             .slots()
             .filter(|(_, _, slot)| slot.value.is_session())
-            .map(|(db, key, slot)| (db, key.clone(), slot.clone()))
+            .map(|(db, key, slot)| (db, Bytes::copy_from_slice(key), slot.clone()))
             .collect();
         for (db, key, slot) in all {
             self.index_owner(db, &key, None, Some(&slot));
@@ -845,7 +846,7 @@ impl Store {
     }
 
     /// Every slot of every database, in the order a snapshot and the digest have: database, shard, position.
-    pub fn slots(&self) -> impl Iterator<Item = (u8, &Bytes, &Slot)> {
+    pub fn slots(&self) -> impl Iterator<Item = (u8, &[u8], &Slot)> {
         (0u8..).zip(&self.databases).flat_map(|(db, database)| {
             database
                 .shards
@@ -929,9 +930,9 @@ impl<'a> View<'a> {
         let slot = self.find(key);
         if self.seed.is_none() {
             let lookups = if slot.is_some() {
-                &self.store.hits
+                &self.store.lookups.hits
             } else {
-                &self.store.misses
+                &self.store.lookups.misses
             };
             lookups.fetch_add(1, Ordering::Relaxed);
         }
@@ -1074,7 +1075,7 @@ impl<'a> View<'a> {
     }
 
     /// Every living key of this database, in the order of shards.
-    pub fn keys(&self) -> impl Iterator<Item = (&'a Bytes, &'a Slot)> {
+    pub fn keys(&self) -> impl Iterator<Item = (&'a [u8], &'a Slot)> {
         let view = *self;
         self.store.databases[usize::from(self.db)]
             .shards
@@ -1087,7 +1088,7 @@ impl<'a> View<'a> {
     ///
     /// Every key that is there from the first call to the last is seen: a shard is walked from its end, and a removal moves only
     /// its last key, which was seen already. Cursors are the same on every node and stay below 2^53.
-    pub fn scan(&self, cursor: u64, count: usize) -> (u64, Vec<(&'a Bytes, &'a Slot)>) {
+    pub fn scan(&self, cursor: u64, count: usize) -> (u64, Vec<(&'a [u8], &'a Slot)>) {
         let shards = &self.store.databases[usize::from(self.db)].shards;
         let mut found = Vec::new();
         // A cursor is `shard << 32 | keys of it still to see, plus 1`; a low half of 0 means the whole shard.
@@ -1105,7 +1106,7 @@ impl<'a> View<'a> {
                 }
                 left -= 1;
                 seen += 1;
-                found.extend(shard.get_index(left).filter(|(_, slot)| self.lives(slot)));
+                found.extend(shard.at(left).filter(|(_, slot)| self.lives(slot)));
             }
             (index, rest) = (index + 1, 0);
         }
@@ -1113,7 +1114,7 @@ impl<'a> View<'a> {
     }
 
     /// A key by chance, drawn from `seed`; none if the database has no living key.
-    pub fn random_key(&self, seed: u64) -> Option<&'a Bytes> {
+    pub fn random_key(&self, seed: u64) -> Option<&'a [u8]> {
         let shards = &self.store.databases[usize::from(self.db)].shards;
         let total = self.store.databases[usize::from(self.db)].keys;
         if total == 0 {
@@ -1121,7 +1122,7 @@ impl<'a> View<'a> {
         }
         let mut skip = usize::try_from(seed % total as u64).expect("below a usize");
         let nth = shards.iter().find_map(|shard| {
-            let found = shard.get_index(skip);
+            let found = shard.at(skip);
             skip = skip.saturating_sub(shard.len());
             found
         });
@@ -1523,7 +1524,7 @@ impl Keyspace<'_> {
     /// Empties this database. How many keys went.
     pub fn flush(&mut self) -> usize {
         let db = self.db;
-        let empty = Database::new(self.store.hasher);
+        let empty = Database::new();
         let old = std::mem::replace(&mut self.store.databases[usize::from(db)], empty);
         if old.with_deadline > 0 {
             self.store.deadlines.retain(|(_, of, _)| *of != db);
@@ -1677,6 +1678,7 @@ mod tests {
         let (mut sessions, mut sessions_with_deadline) = (HashMap::new(), HashMap::new());
         let mut owned = BTreeSet::new();
         for (db, key, slot) in store.slots() {
+            let key = Bytes::copy_from_slice(key);
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
                 Value::Hash(hash) => {
@@ -1859,18 +1861,16 @@ mod tests {
         let mut shards = vec![0; SHARDS];
         let mut low_bits = BTreeSet::new();
         for key in 0u32..50_000 {
-            let shard = store.hasher.shard(&key.to_le_bytes());
+            let (hash, shard) = store.hasher.place(&key.to_le_bytes());
             shards[shard] += 1;
             if shard == 0 {
-                let mut hasher = store.hasher.build_hasher();
-                hasher.write(&key.to_le_bytes());
-                low_bits.insert(hasher.finish() % 16);
+                low_bits.insert(hash % 16);
             }
         }
         assert!(shards.iter().all(|count| (10..120).contains(count)));
         assert!(
             low_bits.len() > 8,
-            "the map inside a shard must not see all its keys begin in one place"
+            "a shard must not see all its keys begin in one place"
         );
     }
 }

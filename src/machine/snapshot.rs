@@ -34,7 +34,7 @@ use super::recency::Recency;
 use super::scripts::Scripts;
 use super::session_events::SessionEvents;
 use super::settings::Settings;
-use super::value::Value;
+use super::value::{Value, counted};
 use super::waiting::Waiting;
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
@@ -372,6 +372,11 @@ pub(super) trait Source {
     /// A length and that many bytes.
     fn bytes(&mut self) -> io::Result<Bytes>;
 
+    /// The same, of what readers will share: sharing it allocates nothing.
+    fn value(&mut self) -> io::Result<Bytes> {
+        self.bytes()
+    }
+
     /// Yes or no.
     fn flag(&mut self) -> io::Result<bool> {
         match self.u8()? {
@@ -405,12 +410,22 @@ impl<R: Read> Source for FrameReader<'_, R> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 
-    /// Memory is taken as the bytes arrive, never on the word of a length.
     fn bytes(&mut self) -> io::Result<Bytes> {
+        self.copied(Bytes::copy_from_slice)
+    }
+
+    fn value(&mut self) -> io::Result<Bytes> {
+        self.copied(counted)
+    }
+}
+
+impl<R: Read> FrameReader<'_, R> {
+    /// A length and that many bytes. Memory is taken as the bytes arrive, never on the word of a length.
+    fn copied(&mut self, copy: impl FnOnce(&[u8]) -> Bytes) -> io::Result<Bytes> {
         let length = self.u32()? as usize;
         if length <= self.content.len() - self.at {
             self.at += length;
-            return Ok(Bytes::copy_from_slice(&self.content[self.at - length..self.at]));
+            return Ok(copy(&self.content[self.at - length..self.at]));
         }
         let mut bytes = Vec::new();
         while bytes.len() < length {
@@ -418,8 +433,7 @@ impl<R: Read> Source for FrameReader<'_, R> {
             let part = self.part(missing)?;
             bytes.extend_from_slice(part);
         }
-        bytes.shrink_to_fit();
-        Ok(bytes.into())
+        Ok(copy(&bytes))
     }
 }
 

@@ -903,7 +903,7 @@ impl Opened {
             source: std::io::Error::other(error.to_string()),
         })?);
         let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
-        let (query, rounds) = Query::new(state.applied(), config.timing.write_deadline);
+        let (query, rounds) = Query::new(state.clone(), config.timing.write_deadline);
         let fellows = Arc::<Fellows>::default();
         let renewals = Arc::<Renewals>::default();
         let outbound = Outbound {

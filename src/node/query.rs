@@ -4,9 +4,10 @@ use super::{Freshness, Token};
 use crate::error::{Error, Result};
 use crate::raft::client::Peers;
 use crate::raft::replica::{Replica, Role};
+use crate::raft::state_store::State;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 /// Readers that wait for the next round to a majority, at most.
 const WAITING_READERS: usize = 64 << 10;
@@ -24,18 +25,18 @@ pub(super) type Answer = oneshot::Sender<u64>;
 #[derive(Debug)]
 pub(super) struct Query {
     rounds: mpsc::Sender<Answer>,
-    applied: watch::Receiver<u64>,
+    state: State,
     deadline: Duration,
 }
 
 impl Query {
     /// The door, and the other end for [`serve_rounds`].
-    pub(super) fn new(applied: watch::Receiver<u64>, deadline: Duration) -> (Self, mpsc::Receiver<Answer>) {
+    pub(super) fn new(state: State, deadline: Duration) -> (Self, mpsc::Receiver<Answer>) {
         let (rounds, asked) = mpsc::channel(WAITING_READERS);
         (
             Self {
                 rounds,
-                applied,
+                state,
                 deadline,
             },
             asked,
@@ -44,7 +45,7 @@ impl Query {
 
     /// The last index applied here.
     pub(super) fn applied(&self) -> u64 {
-        *self.applied.borrow()
+        self.state.applied_index()
     }
 
     /// Waits until this node is as fresh as asked. How fresh it is then.
@@ -76,7 +77,11 @@ impl Query {
 
     /// Waits until an index is applied here. How far it is then.
     pub(super) async fn wait_for(&self, index: u64) -> Result<u64> {
-        let mut applied = self.applied.clone();
+        let applied = self.state.applied_index();
+        if applied >= index {
+            return Ok(applied);
+        }
+        let mut applied = self.state.applied();
         let reached = applied.wait_for(|applied| *applied >= index).await;
         reached.map(|applied| *applied).map_err(|_| stopped())
     }

@@ -31,7 +31,9 @@ pub(crate) struct State {
     /// One writer (apply, one group at a time) and many readers, each for one command: nobody holds it over an await, and as
     /// it is let go between two groups a long apply starves no reader.
     machine: Arc<RwLock<Machine>>,
-    clock: Arc<Mutex<Clock>>,
+    clock: Arc<Clock>,
+    /// The index applied last, as readers look at it without a lock.
+    index: Arc<AtomicU64>,
     applied: watch::Receiver<u64>,
     /// The revision of who may do what: see [`State::access_revision`].
     access: Arc<AtomicU64>,
@@ -55,11 +57,12 @@ pub(crate) struct Audit {
 /// milliseconds: by the log alone, so that all members audit the same states.
 const AUDIT_EVERY_MS: Millis = 60_000;
 
-/// The log's clock, and when this node saw it move.
+/// The log's clock, carried on by this node's own. Read without a lock, and moved by the one who applies.
 #[derive(Debug)]
 struct Clock {
-    at: Millis,
-    seen: Instant,
+    began: Instant,
+    /// How far the log's clock is ahead of the time since then, in microseconds and [`Clock::BIAS`] more; 0 before the first entry.
+    ahead: AtomicU64,
 }
 
 impl State {
@@ -68,7 +71,12 @@ impl State {
         &self.machine
     }
 
-    /// The index applied last, 0 before the first; changes are seen in order, some may be skipped.
+    /// The index applied last, 0 before the first; costs no lock. Whoever holds the machine's lock finds index and state together.
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    /// The same to wait for changes; are seen in order, some may be skipped.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
     }
@@ -101,17 +109,45 @@ impl State {
     /// The log's clock carried on by this node's own since the last apply: an estimate to read deadlines by. Milliseconds
     /// since the Unix epoch; 0 before the first entry.
     pub(crate) fn now(&self) -> Millis {
-        self.clock.lock().estimate()
+        self.clock.estimate()
     }
 }
 
 impl Clock {
+    /// Keeps what is ahead above 0, also where the log's clock is behind the time since this one began.
+    const BIAS: u64 = 1 << 62;
+
+    fn new(at: Millis) -> Self {
+        let clock = Self {
+            began: Instant::now(),
+            ahead: AtomicU64::new(0),
+        };
+        clock.move_to(at);
+        clock
+    }
+
     fn estimate(&self) -> Millis {
-        if self.at == 0 {
-            return 0;
+        match self.ahead.load(Ordering::Relaxed) {
+            0 => 0,
+            ahead => ahead.saturating_add(self.elapsed_us()).saturating_sub(Self::BIAS) / 1_000,
         }
-        self.at
-            .saturating_add(u64::try_from(self.seen.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Moves it to where the log is. It may have run ahead between two entries and never runs back, so that no key comes back to life.
+    fn move_to(&self, at: Millis) {
+        if at > self.estimate() {
+            let at_us = at.saturating_mul(1_000).min(Self::BIAS);
+            let ahead = (at_us + Self::BIAS).saturating_sub(self.elapsed_us());
+            self.ahead.store(ahead, Ordering::Relaxed);
+        }
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        let elapsed = self.began.elapsed();
+        elapsed
+            .as_secs()
+            .saturating_mul(1_000_000)
+            .saturating_add(elapsed.subsec_micros().into())
     }
 }
 
@@ -146,18 +182,17 @@ impl StateStore {
         let loaded = snapshots.load_newest(purged, read_machine)?;
         let (meta, mut machine) = loaded.unwrap_or_else(|| (SnapshotMeta::default(), Machine::default()));
         machine.store_mut().keep_freed(true);
-        let applied = watch::Sender::new(meta.last_log_id.map_or(0, |id| id.index));
-        let clock = Clock {
-            at: machine.store().clock(),
-            seen: Instant::now(),
-        };
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        let applied = watch::Sender::new(index);
+        let clock = Clock::new(machine.store().clock());
         let revision = machine.store().access().revision();
         let access_changes = watch::Sender::new(revision);
         let state = State {
             access: Arc::new(AtomicU64::new(revision)),
             access_changes: access_changes.subscribe(),
             machine: Arc::new(RwLock::new(machine)),
-            clock: Arc::new(Mutex::new(clock)),
+            clock: Arc::new(clock),
+            index: Arc::new(AtomicU64::new(index)),
             applied: applied.subscribe(),
             audit: Arc::default(),
             fullness: Arc::default(),
@@ -196,15 +231,16 @@ impl StateStore {
             let events = machine.store_mut().take_events();
             let freed = machine.store_mut().take_freed();
             let clock = machine.store().clock();
-            self.note_clock(clock);
+            self.state.clock.move_to(clock);
             self.note_access(machine.store().access().revision());
             self.state.fullness.note(machine.store());
-            // Under the lock, so that a reader finds index and state together; before the caller is answered, so that whoever has the
-            // token of a write can wait for it here.
-            self.applied.send_replace(index);
+            // Under the lock, so that a reader finds index and state together.
+            self.state.index.store(index, Ordering::Release);
             let due = clock / AUDIT_EVERY_MS != before / AUDIT_EVERY_MS;
             (outcome, events, freed, due.then(|| machine.freeze()))
         };
+        // Without the lock, for this wakes who waits; before the caller is answered, so that whoever has the token of a write can wait for it here.
+        self.note_applied(index);
         self.state.freeing.free(freed);
         if let Some(frozen) = audited {
             self.audit(index, frozen);
@@ -240,15 +276,10 @@ impl StateStore {
         });
     }
 
-    /// The estimate may have run ahead of the log between two applies; it never runs back, so that no key comes back to life.
-    fn note_clock(&self, at: Millis) {
-        let mut clock = self.state.clock.lock();
-        if at > clock.estimate() {
-            *clock = Clock {
-                at,
-                seen: Instant::now(),
-            };
-        }
+    /// Notes how far the log is applied: for readers, and for those who wait for it.
+    fn note_applied(&self, index: u64) {
+        self.state.index.store(index, Ordering::Release);
+        self.applied.send_replace(index);
     }
 
     /// What is in the machine now, to be written while it goes on.
@@ -293,13 +324,13 @@ impl RaftStateMachine<Types> for StateStore {
         while let Some((entry, responder)) = entries.try_next().await? {
             match &entry.payload {
                 EntryPayload::Normal(group) => self.apply_group(entry.log_id.index, group)?,
-                EntryPayload::Blank => {}
+                EntryPayload::Blank => self.note_applied(entry.log_id.index),
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                    self.note_applied(entry.log_id.index);
                 }
             }
             self.last_applied = Some(entry.log_id);
-            self.applied.send_replace(entry.log_id.index);
             if let Some(responder) = responder {
                 responder.send(());
             }
@@ -333,11 +364,10 @@ impl RaftStateMachine<Types> for StateStore {
         let skipped = machine.once().last(self.own.0, self.own.1);
         let old = {
             let mut current = self.state.machine.write();
-            self.note_clock(machine.store().clock());
+            self.state.clock.move_to(machine.store().clock());
             self.note_access(machine.store().access().revision());
             self.state.fullness.note(machine.store());
-            self.applied
-                .send_replace(meta.last_log_id.map_or(0, |id| id.index));
+            self.note_applied(meta.last_log_id.map_or(0, |id| id.index));
             let watched = current.store().watches_changes();
             let old = std::mem::replace(&mut *current, machine);
             current.store_mut().watch_changes(watched);

@@ -87,7 +87,7 @@ impl Sessions {
                 let session = slot.value.as_session().ok();
                 session.is_some_and(|session| !session.is_retired() && such(session))
             });
-            Ok(sessions.map(|(key, _)| key.clone()).collect())
+            Ok(sessions.map(|(key, _)| Bytes::copy_from_slice(key)).collect())
         });
         Ok(keys.await?)
     }

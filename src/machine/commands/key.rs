@@ -422,12 +422,16 @@ fn keys(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let pattern = args.bytes()?;
     let found = view.keys().filter(|(key, _)| glob::matches(pattern, key));
     Ok(Reply::Array(
-        found.map(|(key, _)| Reply::Bulk(key.clone())).collect(),
+        found
+            .map(|(key, _)| Reply::Bulk(Bytes::copy_from_slice(key)))
+            .collect(),
     ))
 }
 
 fn randomkey(view: &View<'_>, _: &mut Args<'_>) -> Result<Reply, CommandError> {
-    Ok(Reply::bulk_or_nil(view.random_key(view.chance()).cloned()))
+    Ok(Reply::bulk_or_nil(
+        view.random_key(view.chance()).map(Bytes::copy_from_slice),
+    ))
 }
 
 /// Keys looked at by one `SCAN` that does not say `COUNT`.
@@ -454,14 +458,14 @@ fn scan(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         }
     }
     let (next, found) = view.scan(cursor, usize::try_from(count).unwrap_or(usize::MAX));
-    let wanted = |(key, slot): &(&Bytes, &Slot)| {
+    let wanted = |(key, slot): &(&[u8], &Slot)| {
         pattern.is_none_or(|pattern| glob::matches(pattern, key))
             && of_type.is_none_or(|name| name.eq_ignore_ascii_case(slot.value.type_name().as_bytes()))
     };
     let found = found
         .into_iter()
         .filter(wanted)
-        .map(|(key, _)| Reply::Bulk(key.clone()))
+        .map(|(key, _)| Reply::Bulk(Bytes::copy_from_slice(key)))
         .collect();
     Ok(Reply::Array(vec![
         Reply::bulk(next.to_string()),

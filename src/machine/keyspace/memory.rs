@@ -220,7 +220,7 @@ impl Store {
     }
 
     /// A key by chance, of any database; there are `keys`.
-    fn any_key(&self, keys: usize, chance: &mut Chance) -> Option<(u8, &Bytes, &Slot)> {
+    fn any_key(&self, keys: usize, chance: &mut Chance) -> Option<(u8, &[u8], &Slot)> {
         let mut place = chance.below(keys);
         let (db, database) = (0u8..).zip(&self.databases).find(|(_, database)| {
             let here = place < database.keys;
@@ -232,7 +232,7 @@ impl Store {
         let shard = (first..first + SHARDS)
             .map(|shard| &database.shards[shard % SHARDS])
             .find(|shard| !shard.is_empty())?;
-        let (key, slot) = shard.get_index(chance.below(shard.len()))?;
+        let (key, slot) = shard.at(chance.below(shard.len()))?;
         Some((db, key, slot))
     }
 
@@ -264,14 +264,14 @@ struct Found<'a> {
 
 impl Found<'_> {
     /// Adds a key that has not ended: what has goes by itself.
-    fn add(&mut self, db: u8, key: &Bytes, slot: &Slot) {
+    fn add(&mut self, db: u8, key: &[u8], slot: &Slot) {
         let view: View<'_> = self.store.view(db, self.now);
         if !view.lives(slot) {
             return;
         }
         self.candidates.push(Candidate {
             db,
-            key: key.clone(),
+            key: Bytes::copy_from_slice(key),
             version: slot.version,
             bytes: key.len() + slot.value.bytes() + super::OVERHEAD_BYTES,
             deadline: slot.deadline(),

@@ -1,7 +1,7 @@
 //! Hashes: fields, their values, and when a field ends if it does.
 
-use super::HASH_FIELD_BYTES;
 use super::packed::Packed;
+use super::{HASH_FIELD_BYTES, counted};
 use crate::machine::entry::Millis;
 use crate::machine::settings::Settings;
 use crate::machine::snapshot::{Source, invalid, write_bytes, write_length};
@@ -134,7 +134,7 @@ impl Fields {
                 return old;
             }
         }
-        let (table, value) = (self.table(), Bytes::copy_from_slice(value));
+        let (table, value) = (self.table(), counted(value));
         match table.get_mut(field) {
             Some(old) => Some(std::mem::replace(old, value).len()),
             None => {
@@ -147,7 +147,7 @@ impl Fields {
     /// It as a table.
     fn table(&mut self) -> &mut IndexMap<Bytes, Bytes> {
         if let Self::Packed(packed) = self {
-            let copy = |(field, value)| (Bytes::copy_from_slice(field), Bytes::copy_from_slice(value));
+            let copy = |(field, value)| (Bytes::copy_from_slice(field), counted(value));
             *self = Self::Table(Box::new(packed.iter().map(copy).collect()));
         }
         match self {

@@ -1,5 +1,6 @@
 //! What a key can hold: one file per type. Changed only through [`super::keyspace`]; each value knows its size in bytes without counting.
 
+mod counted;
 mod hash;
 mod list;
 mod order;
@@ -10,6 +11,7 @@ pub mod stream;
 mod string;
 mod zset;
 
+pub(super) use counted::counted;
 pub use hash::{Hash, Living};
 pub use list::{End, List};
 pub use session::Session;

@@ -1,5 +1,6 @@
 //! Strings: one run of bytes, and how Redis would hold it.
 
+use super::counted;
 use crate::machine::snapshot::{Source, invalid, write_bytes};
 use bytes::{Bytes, BytesMut};
 use std::io;
@@ -26,7 +27,7 @@ impl Str {
     /// The longest string Redis keeps as `embstr`.
     const EMBSTR_MAX: usize = 44;
 
-    /// Copies `bytes`, so that a value never pins the buffer it came in.
+    /// Copies `bytes`, so that a value never pins the buffer it came in, and sharing it allocates nothing.
     pub fn new(bytes: &[u8]) -> Self {
         let encoding = if crate::machine::args::integer(bytes).is_some() {
             Encoding::Int
@@ -36,7 +37,7 @@ impl Str {
             Encoding::Raw
         };
         Self {
-            bytes: Bytes::copy_from_slice(bytes),
+            bytes: counted(bytes),
             encoding,
         }
     }
@@ -71,7 +72,8 @@ impl Str {
         self.encoding
     }
 
-    /// Changes the content in place (`APPEND`, `SETRANGE`, `SETBIT`): from then on it is `raw`. Copies only if shared.
+    /// Changes the content in place (`APPEND`, `SETRANGE`, `SETBIT`): from then on it is `raw`. Copies only if
+    /// shared, or at the first change of a short one.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut BytesMut) -> R) -> R {
         let shared = std::mem::take(&mut self.bytes);
         let mut bytes = shared
@@ -100,7 +102,7 @@ impl Str {
             3 => Encoding::Raw,
             other => return Err(invalid(format!("a string of encoding {other}"))),
         };
-        Self::restored(from.bytes()?, encoding)
+        Self::restored(from.value()?, encoding)
             .ok_or_else(|| invalid(format!("a string that cannot be of encoding {encoding:?}")))
     }
 }

@@ -602,14 +602,13 @@ impl Thread {
         if !outcome.commands.is_empty() {
             return None;
         }
-        let applied = self.state.applied();
         let machine = self.state.machine().read();
         let same = |(db, key, expected): &(u8, Bytes, Expected)| {
             let view = machine.view(at, *db);
             view.note_use(key);
             *expected == Expected::Version(view.version(key))
         };
-        let index = *applied.borrow();
+        let index = self.state.applied_index();
         outcome.relied_on.iter().all(same).then_some(index)
     }
 
@@ -672,7 +671,7 @@ impl Thread {
             .cloned()
             .for_each(|due| self.outbound.renewals.soon(due));
         if outcome.commands.is_empty() {
-            let index = *self.state.applied().borrow();
+            let index = self.state.applied_index();
             job.answer_directly(reply, index);
             return true;
         }
@@ -718,9 +717,8 @@ impl Thread {
             Evaluation::GivenUp(_) | Evaluation::TooEarly => {}
         }
         let (frozen, index) = {
-            let applied = self.state.applied();
             let machine = self.state.machine().read();
-            let index = *applied.borrow();
+            let index = self.state.applied_index();
             (machine.freeze(), index)
         };
         let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen, self.command_bytes));

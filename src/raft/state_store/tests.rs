@@ -147,7 +147,7 @@ async fn a_caller_is_answered_when_its_group_is_applied_here() {
             replies: 1
         }]
     );
-    assert_eq!(*state.applied().borrow(), 1);
+    assert_eq!((*state.applied().borrow(), state.applied_index()), (1, 1));
     assert!(state.now() >= 1_000);
     apply(&mut opened.states, [group(2, 3, "c"), group(3, 1, "a")])
         .await
@@ -167,6 +167,23 @@ async fn a_caller_is_answered_when_its_group_is_applied_here() {
     });
     assert_eq!(opened.heard.take(), expected);
     opened.stopper.stop().await.unwrap();
+}
+
+#[test]
+fn the_clock_goes_on_by_itself_and_never_back() {
+    let clock = Clock::new(0);
+    assert_eq!(clock.estimate(), 0, "nothing applied, no clock");
+    for at in [1, 5, 1_764_217_000_000] {
+        clock.move_to(at);
+        let seen = clock.estimate();
+        assert!((at..at + 60_000).contains(&seen), "{seen}");
+        clock.move_to(at - 1);
+        assert!(clock.estimate() >= seen);
+        let began = Instant::now();
+        while clock.estimate() <= seen {
+            assert!(began.elapsed().as_secs() < 60, "it goes on");
+        }
+    }
 }
 
 #[tokio::test]

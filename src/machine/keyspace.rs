@@ -7,6 +7,7 @@
 //! first change after that. Inside a shard keys have an order of their own ([`shard`]), so every order that can be seen (SCAN, snapshot, digest,
 //! random choice) follows from the log and never from a hasher.
 
+mod deadlines;
 mod end;
 mod freed;
 mod memory;
@@ -24,6 +25,7 @@ use super::settings::Settings;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
+use deadlines::{Deadlines, Ending};
 pub use end::{Due, End};
 pub use freed::Freed;
 use freed::Freeing;
@@ -65,10 +67,14 @@ impl ShardHasher {
         let mut hasher = SipHasher13::new_with_keys(self.0, self.0.rotate_left(32) ^ 0x706c_656e_6172_7921);
         hasher.write(key);
         let hash = hasher.finish();
+        (hash, Self::shard_of(hash))
+    }
+
+    /// The shard of a key with this hash.
+    fn shard_of(hash: u64) -> usize {
         // Of the upper half: inside the shard keys are placed by the lower half of the same hash, so a shard whose keys had that in common would be
         // one long collision.
-        let shard = usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS");
-        (hash, shard)
+        usize::try_from((hash >> 32) % SHARDS as u64).expect("below SHARDS")
     }
 }
 
@@ -201,7 +207,7 @@ pub struct Store {
     /// The key that the command at hand emptied, to be told after the command's own event; not state.
     emptied: Option<(u8, Bytes)>,
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
-    deadlines: BTreeSet<(Millis, u8, Bytes)>,
+    deadlines: Deadlines,
     /// The first deadline among the fields of each hash and the parts of each session, in order. Derived as well.
     field_deadlines: BTreeSet<(Millis, u8, Bytes)>,
     /// What happened to sessions.
@@ -238,7 +244,7 @@ impl Store {
             events: Vec::new(),
             watched: false,
             emptied: None,
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             field_deadlines: BTreeSet::new(),
             session_events: SessionEvents::default(),
             owned: BTreeSet::new(),
@@ -263,7 +269,7 @@ impl Store {
             ready: VecDeque::new(),
             events: Vec::new(),
             emptied: None,
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             field_deadlines: BTreeSet::new(),
             session_events: self.session_events.clone(),
             owned: BTreeSet::new(),
@@ -537,12 +543,11 @@ impl Store {
 
     /// The first deadline of all, of keys (unless those end only when they are found) and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let ends = [&self.deadlines, &self.field_deadlines];
-        let first = ends
-            .into_iter()
-            .filter(|_| self.settings.active_expire)
-            .filter_map(|ends| ends.first().map(|(at, _, _)| *at));
-        first.chain(self.waiting.next_deadline()).min()
+        let of_keys = self.deadlines.first().map(|(at, _, _)| at);
+        let of_fields = self.field_deadlines.first().map(|(at, _, _)| *at);
+        let ends = [of_keys, of_fields].into_iter().flatten();
+        let ends = ends.filter(|_| self.settings.active_expire);
+        ends.chain(self.waiting.next_deadline()).min()
     }
 
     /// Reads database `db` (0 to 15) as of `now`.
@@ -567,13 +572,10 @@ impl Store {
             return;
         }
         for _ in 0..EXPIRED_PER_ENTRY {
-            let Some((deadline, db, key)) = self.deadlines.first() else {
+            let Some(ending) = self.deadlines.first().filter(|(at, ..)| *at <= self.clock) else {
                 break;
             };
-            if *deadline > self.clock {
-                break;
-            }
-            let (db, key) = (*db, key.clone());
+            let (db, key) = (ending.1, Bytes::copy_from_slice(self.key_that_ends(ending)));
             let slot = self.discard_slot(db, &key);
             self.note_expired(db, &key);
             slot.inspect(|slot| self.tell_session_end(db, &key, slot, Reason::Idle));
@@ -586,6 +588,17 @@ impl Store {
             let (db, key) = (*db, key.clone());
             left -= self.remove_ended_fields(db, &key, left);
         }
+    }
+
+    /// The name of a key with this deadline and hash.
+    fn key_that_ends(&self, (at, db, hash): Ending) -> &[u8] {
+        let shard = &self.databases[usize::from(db)].shards[ShardHasher::shard_of(hash)];
+        let alike = shard.alike(hash);
+        let ends =
+            alike.filter(|(key, slot)| slot.deadline() == Some(at) && self.hasher.place(key).0 == hash);
+        // The first by name, so that all nodes take the same.
+        let first = ends.map(|(key, _)| key).min();
+        first.expect("whoever has a deadline is in its shard until the deadline is forgotten")
     }
 
     /// Removes up to `most` (at least one) fields of a hash that have ended by the log's clock, and the hash with the last one; of a session, what
@@ -821,11 +834,9 @@ impl Store {
         if from == to {
             return;
         }
-        let key = Bytes::copy_from_slice(key);
-        if let Some(from) = from {
-            self.deadlines.remove(&(from, db, key.clone()));
-        }
-        self.deadlines.extend(to.map(|to| (to, db, key)));
+        let (hash, _) = self.hasher.place(key);
+        from.inspect(|from| self.deadlines.remove((*from, db, hash)));
+        to.inspect(|to| self.deadlines.add((*to, db, hash)));
     }
 
     /// Sets what a snapshot carries beside the slots.
@@ -1527,7 +1538,7 @@ impl Keyspace<'_> {
         let empty = Database::new();
         let old = std::mem::replace(&mut self.store.databases[usize::from(db)], empty);
         if old.with_deadline > 0 {
-            self.store.deadlines.retain(|(_, of, _)| *of != db);
+            self.store.deadlines.forget(db);
         }
         self.store.field_deadlines.retain(|(_, of, _)| *of != db);
         self.store.owned.retain(|(of, ..)| *of != db);
@@ -1556,10 +1567,11 @@ impl Keyspace<'_> {
             db if db == right => left,
             db => db,
         };
-        for deadlines in [&mut self.store.deadlines, &mut self.store.field_deadlines] {
-            let old = std::mem::take(deadlines);
-            deadlines.extend(old.into_iter().map(|(at, db, key)| (at, swapped(db), key)));
-        }
+        self.store.deadlines.move_all(swapped);
+        let field_deadlines = std::mem::take(&mut self.store.field_deadlines).into_iter();
+        self.store
+            .field_deadlines
+            .extend(field_deadlines.map(|(at, db, key)| (at, swapped(db), key)));
         let owned = std::mem::take(&mut self.store.owned);
         let owned = owned.into_iter();
         self.store
@@ -1673,7 +1685,7 @@ mod tests {
 
     /// Every count is what counting anew comes to.
     fn recount(store: &Store) {
-        let (mut deadlines, mut field_deadlines) = (BTreeSet::new(), BTreeSet::new());
+        let (mut deadlines, mut field_deadlines) = (Deadlines::default(), BTreeSet::new());
         let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
         let (mut sessions, mut sessions_with_deadline) = (HashMap::new(), HashMap::new());
         let mut owned = BTreeSet::new();
@@ -1702,7 +1714,7 @@ mod tests {
             }
             if let Some(deadline) = slot.deadline() {
                 *with_deadline.entry(db).or_insert(0) += 1;
-                deadlines.insert((deadline, db, key.clone()));
+                deadlines.add((deadline, db, store.hasher.place(&key).0));
             }
             assert!(!slot.value.is_gone(), "an empty hash is never kept");
         }

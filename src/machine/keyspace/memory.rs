@@ -175,9 +175,10 @@ impl Store {
             return found.candidates;
         }
         if policy == Policy::VolatileTtl {
-            for (_, db, key) in self.deadlines.iter().take(Walk::SLOTS) {
-                let slot = self.slot(*db, key).filter(|slot| may_go(slot));
-                slot.inspect(|slot| found.add(*db, key, slot));
+            for ending in self.deadlines.iter().take(Walk::SLOTS) {
+                let (db, key) = (ending.1, self.key_that_ends(ending));
+                let slot = self.slot(db, key).filter(|slot| may_go(slot));
+                slot.inspect(|slot| found.add(db, key, slot));
                 if found.candidates.len() == wanted {
                     return found.candidates;
                 }

@@ -70,6 +70,14 @@ impl Shard {
         Some(&mut self.entries[position].1)
     }
 
+    /// The keys whose hash has this lower half.
+    pub(super) fn alike(&self, hash: u64) -> impl Iterator<Item = (&[u8], &Slot)> {
+        let places = self.probe(hash).map(|at| self.table[at]);
+        let taken = places.map_while(|place| Some((place, place.position()?)));
+        let alike = taken.filter(move |(place, _)| place.mark() == hash as u32);
+        alike.filter_map(|(_, position)| self.at(position))
+    }
+
     /// Adds a key that is not there.
     pub(super) fn insert(&mut self, hash: u64, key: &[u8], slot: Slot) {
         // A quarter stays free, so that a look-up soon finds that there is none.

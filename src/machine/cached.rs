@@ -51,7 +51,7 @@ pub fn find(view: &View<'_>, key: &[u8]) -> Result<Option<Entry>, CommandError> 
         Some(Value::Hash(hash)) if is_entry(hash) => hash.at_time(view.now()),
         Some(_) => return Err(CommandError::WrongType),
     };
-    let lease = hash.get(LEASE).and_then(|token| number(token));
+    let lease = hash.get(LEASE).and_then(number);
     let (value, fresh_until) = (hash.value(VALUE), hash.get(FRESH));
     Ok(Some(Entry {
         value: value.filter(|_| tags_stand(view, hash)),

@@ -217,7 +217,11 @@ impl SegmentJournal {
         // What an earlier process left in the page cache counts as durable from here on.
         file.sync_data().map_err(|error| self.failed(error))?;
         let mut frames = Frames::new(file, head.seal()).map_err(|error| self.failed(error))?;
+        let mut unmarked_at = frames.at;
         while next_first.is_none_or(|first| self.next < first) {
+            if self.next <= self.marked.saturating_add(1) {
+                unmarked_at = frames.at;
+            }
             let batch = frames.next(self.next).map_err(|error| self.failed(error))?;
             let Some(batch) = batch else { break };
             if self.next >= self.floor {
@@ -234,12 +238,16 @@ impl SegmentJournal {
                 head.number + 1
             ))),
             Some(_) => Ok(frames.at),
-            None => self.check_end(head, &mut frames).map(|()| frames.at),
+            None => {
+                self.check_end(head, &frames)?;
+                frames.rewrite_from(unmarked_at).map_err(|error| self.failed(error))?;
+                Ok(frames.at)
+            }
         }
     }
 
     /// What is wrong with the end of the last segment, if it is not the end of the log.
-    fn check_end(&self, head: Head, frames: &mut Frames) -> Result<(), Error> {
+    fn check_end(&self, head: Head, frames: &Frames) -> Result<(), Error> {
         if self.next <= self.marked {
             return Err(self.broken(format!(
                 "the log ends at {}, but {} was durable: its end is lost",
@@ -586,6 +594,21 @@ impl Frames {
         }
         self.at += FRAME_BYTES + u64::from(frame.length);
         Ok(Some(batch.into()))
+    }
+
+    /// Writes what was read from this offset on once more, and flushes it. A flush of it may have failed, and then the system shows what
+    /// the disk does not have, and would not write it again.
+    fn rewrite_from(&self, mut from: u64) -> io::Result<()> {
+        let file = self.file.get_ref();
+        let mut buffer = vec![0; READ_BYTES];
+        while from < self.at {
+            let some = (READ_BYTES as u64).min(self.at - from);
+            let some = &mut buffer[..usize::try_from(some).expect("a buffer is small")];
+            file.read_exact_at(some, from)?;
+            file.write_all_at(some, from)?;
+            from += some.len() as u64;
+        }
+        file.sync_data()
     }
 
     /// Whether the segment is long enough for a frame at this offset.

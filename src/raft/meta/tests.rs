@@ -140,6 +140,12 @@ fn lost_records_are_noticed() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("it is missing"), "{text}");
+    // The log alone is evidence enough.
+    fs::rename(data.path().join("sled"), data.path().join("log")).unwrap();
+    let text = Meta::open(data.path(), Durability::Fsync, None)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("it is missing"), "{text}");
 }
 
 #[test]

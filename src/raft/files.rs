@@ -57,7 +57,7 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// Writes zeros. Not flushed.
 pub(super) fn write_zeros(file: &File, mut from: u64, to: u64) -> io::Result<()> {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     while from < to {
         let some = ZEROS.len().min(usize::try_from(to - from).unwrap_or(usize::MAX));
         file.write_all_at(&ZEROS[..some], from)?;

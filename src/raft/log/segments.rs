@@ -61,7 +61,8 @@ const FLOOR_MAGIC: &[u8; 8] = b"PLNFLOR\x01";
 #[derive(Debug)]
 pub(crate) struct SegmentJournal {
     data: PathBuf,
-    folder: PathBuf,
+    /// Where its files are.
+    log: PathBuf,
     durability: Durability,
     segment_bytes: u64,
     mark: Mark,
@@ -164,7 +165,7 @@ impl SegmentJournal {
         let next_spare = found.spares.iter().max().map_or(1, |spare| spare + 1);
         Ok(Self {
             data: data.to_owned(),
-            folder: folder.to_owned(),
+            log: folder.to_owned(),
             durability,
             segment_bytes,
             mark,
@@ -184,7 +185,7 @@ impl SegmentJournal {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        failed(&self.folder, error)
+        failed(&self.log, error)
     }
 
     /// The segments from the one that holds the floor on.
@@ -213,7 +214,7 @@ impl SegmentJournal {
         next_first: Option<u64>,
         each: &mut dyn FnMut(u64, Bytes) -> Result<(), Error>,
     ) -> Result<u64, Error> {
-        let file = open_segment(&self.folder, head.number).map_err(|error| self.failed(error))?;
+        let file = open_segment(&self.log, head.number).map_err(|error| self.failed(error))?;
         // What an earlier process left in the page cache counts as durable from here on.
         file.sync_data().map_err(|error| self.failed(error))?;
         let mut frames = Frames::new(file, head.seal()).map_err(|error| self.failed(error))?;
@@ -283,7 +284,7 @@ impl SegmentJournal {
             self.make_spare(needed.max(self.segment_bytes))?;
         }
         let spare = self.spares.pop_front().expect("one was made above");
-        let path = self.folder.join(spare_name(spare));
+        let path = self.log.join(spare_name(spare));
         let mut file = File::options().read(true).write(true).open(&path)?;
         let mut bytes = file.metadata()?.len();
         if bytes < needed {
@@ -292,9 +293,9 @@ impl SegmentJournal {
         }
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
-        fs::rename(&path, self.folder.join(segment_name(head.number)))?;
+        fs::rename(&path, self.log.join(segment_name(head.number)))?;
         // Without it power loss could take the name of a segment whose batches were acknowledged.
-        sync_folder(&self.folder)?;
+        sync_folder(&self.log)?;
         file.seek(SeekFrom::Start(HEAD_BYTES))?;
         let current = Current {
             filled: if is_dense(&file)? { bytes } else { 0 },
@@ -317,12 +318,12 @@ impl SegmentJournal {
 
     /// A new spare. It takes no space yet.
     fn make_spare(&mut self, bytes: u64) -> io::Result<()> {
-        let file = File::create(self.folder.join(NEW_SPARE))?;
+        let file = File::create(self.log.join(NEW_SPARE))?;
         file.set_len(bytes)?;
         file.sync_all()?;
         let name = spare_name(self.next_spare);
-        fs::rename(self.folder.join(NEW_SPARE), self.folder.join(name))?;
-        sync_folder(&self.folder)?;
+        fs::rename(self.log.join(NEW_SPARE), self.log.join(name))?;
+        sync_folder(&self.log)?;
         self.spares.push_back(self.next_spare);
         self.next_spare += 1;
         Ok(())
@@ -341,13 +342,13 @@ impl SegmentJournal {
             return Ok(());
         };
         self.unflushed.retain(|(number, _)| *number != head.number);
-        let path = self.folder.join(segment_name(head.number));
+        let path = self.log.join(segment_name(head.number));
         if self.spares.len() >= SPARES_MAX || fs::metadata(&path)?.len() != self.segment_bytes {
             return remove(&path);
         }
-        fs::rename(&path, self.folder.join(spare_name(self.next_spare)))?;
+        fs::rename(&path, self.log.join(spare_name(self.next_spare)))?;
         // Without it power loss could bring the old name back with the content that it gets as a spare.
-        sync_folder(&self.folder)?;
+        sync_folder(&self.log)?;
         self.spares.push_back(self.next_spare);
         self.next_spare += 1;
         Ok(())
@@ -380,7 +381,7 @@ impl SegmentJournal {
     fn drop_spares(&mut self) -> io::Result<()> {
         let mut kept = VecDeque::new();
         for spare in std::mem::take(&mut self.spares) {
-            let path = self.folder.join(spare_name(spare));
+            let path = self.log.join(spare_name(spare));
             if kept.len() < SPARES_MAX && fs::metadata(&path)?.len() == self.segment_bytes {
                 kept.push_back(spare);
             } else {
@@ -388,7 +389,7 @@ impl SegmentJournal {
             }
         }
         self.spares = kept;
-        remove(&self.folder.join(NEW_SPARE))
+        remove(&self.log.join(NEW_SPARE))
     }
 }
 
@@ -410,7 +411,7 @@ impl Journal for SegmentJournal {
         let end = SeekFrom::Start(self.current.end);
         self.current.file.seek(end).map_err(|error| self.failed(error))?;
         self.drop_spares().map_err(|error| self.failed(error))?;
-        sync_folder(&self.folder).map_err(|error| self.failed(error))
+        sync_folder(&self.log).map_err(|error| self.failed(error))
     }
 
     fn append(&mut self, batch: &[u8]) -> io::Result<u64> {
@@ -446,7 +447,7 @@ impl Journal for SegmentJournal {
             return Ok(());
         }
         // Durable before any segment goes: without it power loss could bring the old floor back while what is above it is gone.
-        publish(&self.folder.join("floor"), &mark::encode(FLOOR_MAGIC, before))?;
+        publish(&self.log.join("floor"), &mark::encode(FLOOR_MAGIC, before))?;
         self.floor = before;
         Ok(())
     }

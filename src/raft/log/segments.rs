@@ -12,7 +12,8 @@
 //! ([`Journal::tidy`]; space that is only reserved would be noted as written with each flush). A recycled segment needs neither.
 //!
 //! **The next segment** is the spare under a new number: its head is flushed, then the file gets its name, then the folder is flushed, and only
-//! then the first batch is written. So a file with a segment's name and without its head is damage.
+//! then the first batch is written. So a file with a segment's name and without its head is damage. (Under [`Durability::Os`] these flushes wait, as all do:
+//! what power loss leaves then is never opened, see `meta.rs`.)
 //!
 //! **Beginning.** Whole segments before the floor become spares or are deleted; that a name is given up is durable before the file is
 //! written again. What is left of them after a crash is before the segment that holds the floor, and goes with the next steps.
@@ -74,6 +75,8 @@ pub(crate) struct SegmentJournal {
     current: Current,
     /// Segments with batches that no flush has covered, beside the one that is written to. Under [`Durability::Os`] only.
     unflushed: Vec<(u64, File)>,
+    /// Whether names were changed since the last flush.
+    unflushed_names: bool,
     spares: VecDeque<u64>,
     /// The name of the next spare: a number above all there are.
     next_spare: u64,
@@ -174,6 +177,7 @@ impl SegmentJournal {
             segments,
             current,
             unflushed: Vec::new(),
+            unflushed_names: false,
             spares: found.spares.into(),
             next_spare,
             next: 0,
@@ -292,10 +296,12 @@ impl SegmentJournal {
             bytes = needed;
         }
         file.write_all_at(&head.encode(), 0)?;
-        file.sync_all()?;
+        if self.durability == Durability::Fsync {
+            file.sync_all()?;
+        }
         fs::rename(&path, self.log.join(segment_name(head.number)))?;
         // Without it power loss could take the name of a segment whose batches were acknowledged.
-        sync_folder(&self.log)?;
+        self.flush_names()?;
         file.seek(SeekFrom::Start(HEAD_BYTES))?;
         let current = Current {
             filled: if is_dense(&file)? { bytes } else { 0 },
@@ -310,6 +316,16 @@ impl SegmentJournal {
         }
         self.segments.push_back(head);
         Ok(())
+    }
+
+    /// Makes names durable, or notes that the next [`Journal::sync`] must: under [`Durability::Os`] nothing is waited for, and what
+    /// power loss leaves is not used.
+    fn flush_names(&mut self) -> io::Result<()> {
+        self.unflushed_names = self.durability == Durability::Os;
+        match self.durability {
+            Durability::Fsync => sync_folder(&self.log),
+            Durability::Os => Ok(()),
+        }
     }
 
     fn current_number(&self) -> u64 {
@@ -348,7 +364,7 @@ impl SegmentJournal {
         }
         fs::rename(&path, self.log.join(spare_name(self.next_spare)))?;
         // Without it power loss could bring the old name back with the content that it gets as a spare.
-        sync_folder(&self.log)?;
+        self.flush_names()?;
         self.spares.push_back(self.next_spare);
         self.next_spare += 1;
         Ok(())
@@ -438,6 +454,9 @@ impl Journal for SegmentJournal {
             file.sync_data()?;
         }
         self.current.file.sync_data()?;
+        if std::mem::take(&mut self.unflushed_names) {
+            sync_folder(&self.log)?;
+        }
         // After the flush, never before: the mark must not promise what power loss can take.
         self.mark.write(self.next - 1)
     }

@@ -482,3 +482,85 @@ fn space_is_there_before_it_is_written_to() {
         .unwrap();
     assert!(batches == expected);
 }
+
+const ROTATION_CHILD: &str = "PLENARY_TEST_ROTATION_CHILD";
+
+/// Batches that the child writes, one to a segment.
+const ROTATIONS: usize = 12;
+
+/// Runs under strace: writes batches that need a segment each, and says each that is durable.
+#[test]
+fn rotation_child() {
+    let Some(data) = std::env::var_os(ROTATION_CHILD) else {
+        return;
+    };
+    let (mut journal, _) = open(Path::new(&data)).unwrap();
+    for number in 1..=ROTATIONS {
+        journal.append(&batch(journal.next, 300)).unwrap();
+        journal.sync().unwrap();
+        let mut out = io::stdout().lock();
+        writeln!(out, "\n@ {number}").and_then(|()| out.flush()).unwrap();
+    }
+}
+
+/// Shows that a new segment's head is flushed before it gets its name, its name before a batch is written to it, and the batch before it
+/// is acknowledged.
+#[test]
+fn a_new_segment_is_durable_before_a_batch_in_it_is_acknowledged() {
+    let (data, trace) = (fresh(), tempfile::NamedTempFile::new().unwrap());
+    let status = std::process::Command::new("strace")
+        .args([
+            "-f",
+            "-y",
+            "-e",
+            "trace=fdatasync,fsync,rename,renameat,renameat2,pwrite64,write,writev",
+            "-o",
+        ])
+        .arg(trace.path())
+        .arg(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "raft::log::segments::tests::rotation_child",
+            "--nocapture",
+        ])
+        .env(ROTATION_CHILD, data.path())
+        .stdout(std::process::Stdio::null())
+        .status();
+    if !status.is_ok_and(|status| status.success()) {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "strace is missing or may not trace: install it"
+        );
+        println!("not shown: strace is missing or may not trace");
+        return;
+    }
+    let (folder, spare) = (
+        format!("<{}>", data.path().join("log").display()),
+        format!("<{}", data.path().join("log/spare.").display()),
+    );
+    let (mut rotated, mut acknowledged) = (0, 0);
+    let (mut head, mut name, mut batch) = ("flushed", "flushed", "flushed");
+    for line in fs::read_to_string(trace.path()).unwrap().lines() {
+        let call = line.split_once(' ').unwrap().1.trim_start();
+        let calls = |names: &[&str]| names.iter().any(|name| call.starts_with(&format!("{name}(")));
+        if calls(&["pwrite64"]) && call.contains(&spare) {
+            head = "written";
+        } else if calls(&["fsync"]) && call.contains(&spare) {
+            head = "flushed";
+        } else if calls(&["rename", "renameat", "renameat2"]) && call.contains(".log\"") {
+            assert_eq!(head, "flushed", "a name without a head: {line}");
+            (rotated, name) = (rotated + 1, "written");
+        } else if calls(&["fsync"]) && call.contains(&folder) {
+            name = "flushed";
+        } else if calls(&["writev"]) && call.contains(".log>") {
+            assert_eq!(name, "flushed", "a batch before the name: {line}");
+            batch = "written";
+        } else if calls(&["fdatasync"]) && call.contains(".log>") {
+            batch = "flushed";
+        } else if calls(&["write"]) && call.contains("\"@ ") {
+            assert_eq!((name, batch), ("flushed", "flushed"), "{line}");
+            acknowledged += 1;
+        }
+    }
+    assert_eq!((rotated, acknowledged), (ROTATIONS - 1, ROTATIONS));
+}

@@ -29,6 +29,8 @@ pub struct Config {
     pub secret: Option<Secret>,
     /// When a write counts as stored.
     pub durability: Durability,
+    /// What the log is kept in. A folder whose log is kept in the other one is converted at the start.
+    pub log_store: LogKind,
     /// The Redis endpoint; none by default.
     pub resp: Option<RespConfig>,
     /// Where `/health`, `/ready` and `/metrics` are served, `host:port`; none by default.
@@ -68,6 +70,38 @@ impl FromStr for Durability {
             "fsync" => Ok(Self::Fsync),
             "os" => Ok(Self::Os),
             _ => Err("expected `fsync` or `os`".to_owned()),
+        }
+    }
+}
+
+/// What a node keeps its log in. Identity and catalogue are in sled either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// Files of our own: segments that are written one after the other and used again.
+    #[default]
+    Segments,
+    /// The database that holds everything else too.
+    Sled,
+}
+
+impl fmt::Display for LogKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Segments => "segments",
+            Self::Sled => "sled",
+        })
+    }
+}
+
+impl FromStr for LogKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "segments" => Ok(Self::Segments),
+            "sled" => Ok(Self::Sled),
+            _ => Err("expected `segments` or `sled`".to_owned()),
         }
     }
 }
@@ -356,6 +390,7 @@ impl Config {
             expect: None,
             secret: None,
             durability: Durability::default(),
+            log_store: LogKind::default(),
             resp: None,
             http: None,
             timing: Timing::default(),

@@ -51,7 +51,7 @@ mod remote;
 pub mod session;
 
 pub use cache::{Cache, EntryOptions, Ttl};
-pub use config::{Config, Durability, RespConfig};
+pub use config::{Config, Durability, LogKind, RespConfig};
 pub use connect::{Connector, Remote};
 pub use error::{Error, Result};
 pub use machine::reply::{CommandError, Reply};

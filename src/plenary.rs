@@ -4,7 +4,7 @@
 //! decides nothing else.
 
 use crate::cache::Cache;
-use crate::config::{Config, Durability, Limits, RespConfig, Secret, Timing};
+use crate::config::{Config, Durability, Limits, LogKind, RespConfig, Secret, Timing};
 use crate::connect::Connector;
 #[cfg(not(all(feature = "resp", feature = "http")))]
 use crate::error::Error;
@@ -249,6 +249,12 @@ impl Builder {
     /// [`Config::durability`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.config.durability = durability;
+        self
+    }
+
+    /// [`Config::log_store`].
+    pub fn log_store(mut self, kind: LogKind) -> Self {
+        self.config.log_store = kind;
         self
     }
 

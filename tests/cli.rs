@@ -161,6 +161,7 @@ fn no_or_unknown_arguments_are_misuse() {
     run(&mut plenary([])).failed_with(2, &["Usage"]);
     run(&mut plenary(["serve", "--nothing"])).failed_with(2, &["--nothing"]);
     run(&mut plenary(["serve", "--durability", "maybe"])).failed_with(2, &["maybe", "fsync", "os"]);
+    run(&mut plenary(["serve", "--log-store", "paper"])).failed_with(2, &["paper", "segments", "sled"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! | variable | what | default |
 //! |---|---|---|
 //! | `PLENARY_KILLS` | one node killed with -9 and restarted | 8 |
-//! | `PLENARY_KILLS_OF_ALL` | all three killed at once, for each durability | 2 |
+//! | `PLENARY_KILLS_OF_ALL` | all three killed at once, for each durability, and with the log in sled | 2 |
 //! | `PLENARY_STOPS` | the leader stopped politely | 3 |
 //! | `PLENARY_LEADER_KILLS` | the leader killed, and the time to the next write taken | 3 |
 //! | `PLENARY_LOAD_SECONDS` | full load in which no election may happen | 5 |
@@ -54,8 +54,8 @@ fn nothing_is_lost_or_doubled_when_one_node_is_killed() {
 
 #[test]
 fn nothing_is_lost_or_doubled_when_all_nodes_are_killed_at_once() {
-    for durability in ["fsync", "os"] {
-        let mut cluster = Cluster::three(&["--durability", durability]);
+    for (durability, log) in [("fsync", "segments"), ("os", "segments"), ("fsync", "sled")] {
+        let mut cluster = Cluster::three(&["--durability", durability, "--log-store", log]);
         let rounds = setting("PLENARY_KILLS_OF_ALL", 2);
         let load = Load::start("all", WRITERS, &cluster.redis());
         for _ in 0..rounds {
@@ -70,8 +70,35 @@ fn nothing_is_lost_or_doubled_when_all_nodes_are_killed_at_once() {
         }
         load.goes_on(BETWEEN);
         let proof = assert_nothing_lost_or_doubled(&cluster, &load.stop());
-        println!("{rounds} kills of all three under {durability}: {proof:?}");
+        println!("{rounds} kills of all three under {durability}, log in {log}: {proof:?}");
     }
+}
+
+#[test]
+fn nothing_is_lost_when_logs_are_converted_under_load() {
+    let mut cluster = Cluster::three(&["--log-store", "sled"]);
+    let load = Load::start("convert", WRITERS, &cluster.redis());
+    // One after the other, killed: a cluster has both kinds meanwhile. The last one goes back.
+    for (victim, kind) in [(0, "segments"), (1, "segments"), (2, "segments"), (0, "sled")] {
+        load.goes_on(BETWEEN);
+        cluster.nodes[victim].kill();
+        let setting = cluster.nodes[victim]
+            .args
+            .iter()
+            .rposition(|arg| arg == "--log-store");
+        cluster.nodes[victim].args[setting.unwrap() + 1] = kind.to_owned();
+        cluster.nodes[victim].start();
+        cluster.nodes[victim].ready();
+        let in_segments = cluster.nodes[victim].data.join("log").exists();
+        assert_eq!(
+            in_segments,
+            kind == "segments",
+            "{}",
+            cluster.nodes[victim].last_words()
+        );
+    }
+    load.goes_on(BETWEEN);
+    assert_nothing_lost_or_doubled(&cluster, &load.stop());
 }
 
 #[test]

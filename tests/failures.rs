@@ -299,10 +299,10 @@ fn a_node_whose_disk_is_full_stops_taking_part_and_the_others_go_on() {
     set(&cluster.nodes[0], "k", "v");
     let full = cluster.leader();
     cluster.nodes[full].kill();
-    // Files may not grow beyond so much: the system answers EFBIG, as it would answer ENOSPC.
-    let log = cluster.nodes[full].data.join("sled").join("db");
+    // Files may not be written beyond so much: the system answers EFBIG, as it would answer ENOSPC. What the log has filled ahead stays.
+    let log = cluster.nodes[full].data.join("log/00000000000000000001.log");
     // `ulimit -f` counts blocks of 512 bytes.
-    let blocks = std::fs::metadata(log).unwrap().len() / 512 + FREE_BLOCKS;
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(log).unwrap()) + FREE_BLOCKS;
     let mut limited = std::process::Command::new("sh");
     limited.arg("-c");
     limited.arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""));
@@ -336,7 +336,12 @@ fn a_node_whose_disk_is_full_stops_taking_part_and_the_others_go_on() {
 /// Flips a bit of the byte in the middle of each place where the file has these bytes. How many there were.
 fn flip(file: &Path, bytes: &[u8]) -> usize {
     let mut content = std::fs::read(file).unwrap();
-    let places: Vec<usize> = content
+    // What is not written yet is not searched.
+    let used = content
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    let places: Vec<usize> = content[..used]
         .windows(bytes.len())
         .enumerate()
         .filter(|(_, window)| *window == bytes)
@@ -358,7 +363,7 @@ fn a_flipped_byte_in_the_log_keeps_a_node_from_starting() {
     }
     cluster.level();
     cluster.nodes[2].stop();
-    let log = cluster.nodes[2].data.join("sled").join("db");
+    let log = cluster.nodes[2].data.join("log/00000000000000000001.log");
     assert!(flip(&log, b"a value that is easily found again") > 0);
     cluster.nodes[2].start();
     let ended = cluster.nodes[2].ended();

@@ -2,7 +2,8 @@
 //! merged here and nowhere else. What the values must be is said by [`Config::validate`].
 
 use crate::config::{
-    Config, DebugCommand, Durability, Limits, Reads, RespConfig, Secret, Timing, TlsClients, TlsConfig,
+    Config, DebugCommand, Durability, Limits, LogKind, Reads, RespConfig, Secret, Timing, TlsClients,
+    TlsConfig,
 };
 use crate::error::Error;
 use clap::Args;
@@ -63,6 +64,16 @@ pub(crate) struct Settings {
         help_heading = "Node"
     )]
     pub(crate) durability: Option<Durability>,
+
+    /// What the log is kept in: `segments`, files of its own, or `sled`, the database that holds everything else. A folder whose log is
+    /// kept in the other one is converted at the start [default: segments]
+    #[arg(
+        long,
+        env = "PLENARY_LOG_STORE",
+        value_name = "segments|sled",
+        help_heading = "Node"
+    )]
+    pub(crate) log_store: Option<LogKind>,
 
     /// File with the secret that all members share. Without it peers are served on loopback only
     #[arg(long, env = "PLENARY_SECRET_FILE", value_name = "FILE", help_heading = "Node")]
@@ -357,6 +368,7 @@ impl Settings {
             join: self.join.or(below.join),
             expect: self.expect.or(below.expect),
             durability: self.durability.or(below.durability),
+            log_store: self.log_store.or(below.log_store),
             secret_file: self.secret_file.or(below.secret_file),
             log: self.log.or(below.log),
             resp: self.resp.or(below.resp),
@@ -467,6 +479,7 @@ impl Settings {
             expect: self.expect,
             secret,
             durability: self.durability.unwrap_or_default(),
+            log_store: self.log_store.unwrap_or_default(),
             resp,
             http: self.http.filter(said),
             timing: Timing {
@@ -622,6 +635,7 @@ mod tests {
         let defaults = [
             ("listen", LISTEN_DEFAULT.to_owned()),
             ("durability", Durability::default().to_string()),
+            ("log_store", LogKind::default().to_string()),
             ("max_clients", resp.max_clients.to_string()),
             ("max_bulk_bytes", resp.max_bulk_bytes.to_string()),
             ("max_arguments", resp.max_arguments.to_string()),

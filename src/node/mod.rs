@@ -36,7 +36,7 @@ pub mod status;
 mod ticker;
 pub(crate) mod topics;
 
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, LogKind};
 use crate::error::{Error, Result};
 use crate::machine::access::{Access, Hash, Which};
 use crate::machine::args::Args;
@@ -868,12 +868,13 @@ struct Opened {
 
 impl Opened {
     async fn open(config: &Config, me: Member, raft_addr: String) -> Result<Self> {
-        let (folder, durability) = (config.data.clone(), config.durability);
+        let (folder, durability, kind) = (config.data.clone(), config.durability, config.log_store);
         let fault = Fault::default();
         let flights = Arc::<Flights>::default();
         // Recovery reads the disk for a while: not on a task.
         let (on_disk, seen) = (fault.clone(), flights.clone());
-        let disk = tokio::task::spawn_blocking(move || Disk::open(&folder, durability, seen, on_disk)).await;
+        let disk =
+            tokio::task::spawn_blocking(move || Disk::open(&folder, durability, kind, seen, on_disk)).await;
         let disk = disk.map_err(|error| Error::Io {
             doing: "opening the data folder".to_owned(),
             source: error.into(),
@@ -1160,7 +1161,13 @@ struct Disk {
 }
 
 impl Disk {
-    fn open(folder: &Path, durability: Durability, seen: Arc<Flights>, fault: Fault) -> Result<Self> {
+    fn open(
+        folder: &Path,
+        durability: Durability,
+        kind: LogKind,
+        seen: Arc<Flights>,
+        fault: Fault,
+    ) -> Result<Self> {
         let (meta, fresh) = Meta::open(folder, durability, meta::boot_id().as_deref())?;
         tracing::info!(
             node = meta.node_id(),
@@ -1169,7 +1176,7 @@ impl Disk {
             "data folder {}",
             folder.display()
         );
-        let (log, stopper) = log::LogStore::open(meta.journal()?, durability, fault.clone())?;
+        let (log, stopper) = log::LogStore::open(meta.journal(kind)?, durability, fault.clone())?;
         let snapshots = SnapshotStore::open(meta.clone())?;
         let states = StateStore::open(
             snapshots.clone(),

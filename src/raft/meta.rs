@@ -4,28 +4,31 @@
 //! <data>/LOCK          held while a process has the folder
 //! <data>/run           the last start: its number, durability, the machine's boot, whether it ended cleanly; read before all else
 //! <data>/sled/         the database: trees `meta` (here), `log` and `log-floor` (log/sled.rs)
-//! <data>/log.mark      how far the log was acknowledged (log/sled.rs)
+//! <data>/log/          the log in segments (log/segments.rs); without it the log is in the database
+//! <data>/log.mark      how far the log in the database was acknowledged (log/sled.rs)
 //! <data>/snapshots/    snapshot files (snapshot_store.rs)
 //! <data>/discarded-N/  what was set aside because the power went while nothing was flushed
 //! ```
 //!
 //! The only file that names bincode.
 
-use super::log::ADVICE;
-use super::log::sled::{Database, SledJournal, guarded, lock_soon, sync_folder};
-use crate::config::Durability;
+use super::files::{lock_soon, publish, remove, sync_folder};
+use super::log::kind::{self, Note};
+use super::log::sled::{Database, guarded};
+use super::log::{ADVICE, Journal};
+use crate::config::{Durability, LogKind};
 use crate::error::Error;
 use openraft::type_config::alias::SnapshotMetaOf;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The layout of the data folder written today.
-const FORMAT: u32 = 1;
+/// The layout of the data folder written today. In 2 the log may be in segments; what reads only 1 would take it for empty.
+const FORMAT: u32 = 2;
 
 /// Cold records to bytes and back: `version u8 | crc32 of content u32 | content`, the content in bincode with fixed-width integers.
 pub(crate) mod cold {
@@ -196,18 +199,25 @@ impl Meta {
         Ok((Self(Arc::new(Inner { run, ..inner })), fresh))
     }
 
-    /// The log's journal in the same database. Once per [`Meta::open`].
+    /// The log's journal, converted if it is of another kind. Once per [`Meta::open`].
     ///
     /// # Errors
-    /// [`Error::Folder`] when it is damaged.
-    pub(crate) fn journal(&self) -> Result<SledJournal, Error> {
-        SledJournal::open(self.0.database.clone(), self.0.durability)
+    /// [`Error::Folder`] when it is damaged or missing; [`Error::Io`].
+    pub(crate) fn journal(&self, kind: LogKind) -> Result<Box<dyn Journal>, Error> {
+        let inner = &*self.0;
+        kind::open(&inner.folder, &inner.database, inner.durability, kind, inner)
     }
 
     /// The database, for tests that damage it.
     #[cfg(test)]
     pub(super) fn database(&self) -> Arc<Database> {
         self.0.database.clone()
+    }
+
+    /// Notes which kind the log is, for tests that stand in for a crash.
+    #[cfg(test)]
+    pub(super) fn note(&self, kind: LogKind) {
+        Note::write(&*self.0, kind).expect("the test's disk works");
     }
 
     /// The data folder.
@@ -274,6 +284,7 @@ mod key {
     pub(super) const START: &str = "start";
     pub(super) const CLUSTER: &str = "cluster";
     pub(super) const SNAPSHOTS: &str = "snapshots";
+    pub(super) const LOG: &str = "log";
 }
 
 impl Inner {
@@ -343,6 +354,23 @@ impl Inner {
     }
 }
 
+impl Note for Inner {
+    fn read(&self) -> Result<Option<LogKind>, Error> {
+        let noted = self.get(key::LOG).map_err(|error| Error::Folder {
+            folder: self.folder.clone(),
+            why: format!("its records: {error}. {ADVICE}"),
+        });
+        Ok(noted?.map(|in_segments: bool| match in_segments {
+            true => LogKind::Segments,
+            false => LogKind::Sled,
+        }))
+    }
+
+    fn write(&self, kind: LogKind) -> Result<(), Error> {
+        self.put(key::LOG, &(kind == LogKind::Segments))
+    }
+}
+
 fn draw_node_id() -> Result<u64, Error> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| Error::Io {
@@ -396,7 +424,7 @@ fn read_run(folder: &Path) -> Result<(Run, Fresh), Error> {
     let bytes = match fs::read(folder.join("run")) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if folder.join("sled").exists() {
+            if folder.join("sled").exists() || folder.join("log").exists() {
                 return Err(broken("it is missing".to_owned()));
             }
             return Ok((Run::none(), Fresh::New));
@@ -418,7 +446,9 @@ fn read_run(folder: &Path) -> Result<(Run, Fresh), Error> {
 }
 
 /// What belongs to one node in a data folder. `run` comes last: while it is there, setting aside is not complete.
-const OWN: [&str; 4] = ["sled", "log.mark", "snapshots", "run"];
+fn own() -> impl Iterator<Item = &'static str> {
+    ["sled"].into_iter().chain(kind::OWN).chain(["snapshots", "run"])
+}
 
 /// Sets everything aside in a new folder `discarded-N`, and removes those before it.
 fn discard(folder: &Path) -> io::Result<PathBuf> {
@@ -437,7 +467,7 @@ fn discard(folder: &Path) -> io::Result<PathBuf> {
     let number = begun.unwrap_or_else(|| earlier.last().map_or(1, |last| last + 1));
     let aside = folder.join(format!("discarded-{number}"));
     fs::create_dir_all(&aside)?;
-    for name in OWN {
+    for name in own() {
         match fs::rename(folder.join(name), aside.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -453,29 +483,7 @@ fn discard(folder: &Path) -> io::Result<PathBuf> {
 
 /// Removes what a first start left that was not completed.
 fn clear(folder: &Path) -> io::Result<()> {
-    for name in OWN {
-        let path = folder.join(name);
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Replaces a small file: after a crash it is the old one or the new one, whole and durable.
-fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("new");
-    let mut file = File::create(&aside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    sync_folder(path.parent().expect("a file in the data folder has a parent"))
+    own().try_for_each(|name| remove(&folder.join(name)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! LAYER 2: how the machine is replicated. The only place that names openraft, sled, tonic and prost.
 //!
-//! In reading order: `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
+//! In reading order: `files` (what disks need), `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
 //! `state_store` (applies entries, answers waiting callers), `fullness` (of memory, as applied), `freeing` (of what
 //! entries took away), `wire` (protobuf to our types and back), `client` and
 //! `server` (outbound and inbound calls; `connection` ends the latter), `remote` (calls of processes that embed no node), `replica` (all of it as one, for node/).
@@ -10,6 +10,7 @@ mod caller;
 pub(crate) mod client;
 mod connection;
 pub(crate) mod fault;
+mod files;
 mod freeing;
 pub(crate) mod fullness;
 pub(crate) mod log;

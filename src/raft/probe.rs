@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::log::{LogStopper, LogStore};
 use super::meta::{Meta, boot_id};
 use super::{Entry, Group, LogId, Types};
-use crate::config::Durability;
+use crate::config::{Durability, LogKind};
 use crate::error::Error;
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -29,9 +29,9 @@ impl LogProbe {
     ///
     /// # Errors
     /// As for a node.
-    pub fn open(folder: &Path, durability: Durability) -> Result<Self, Error> {
+    pub fn open(folder: &Path, kind: LogKind, durability: Durability) -> Result<Self, Error> {
         let (meta, _) = Meta::open(folder, durability, boot_id().as_deref())?;
-        let (log, stopper) = LogStore::open(meta.journal()?, durability, Fault::default())?;
+        let (log, stopper) = LogStore::open(meta.journal(kind)?, durability, Fault::default())?;
         Ok(Self {
             log,
             stopper,

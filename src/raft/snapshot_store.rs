@@ -9,8 +9,8 @@
 //! Which files count stands in the catalogue (meta.rs), written after the file is durable: what is not in it is removed at start.
 
 use super::Types;
+use super::files::sync_folder;
 use super::log::ADVICE;
-use super::log::sled::sync_folder;
 use super::meta::{CatalogueEntry, Meta, cold};
 use crate::error::Error;
 use bytes::Buf;

@@ -7,13 +7,17 @@
 //! ```
 //!
 //! The writer drains what waits, encodes it into one batch, appends the batch, makes it durable once, and answers all who waited. So one
-//! flush serves many groups, and a vote is never durable after an entry of its term: both pass through the same stream in order.
+//! flush serves many groups, and a vote is never durable after an entry of its term: both pass through the same stream in order. While nothing
+//! waits, and for a step after each batch, it tidies.
 //!
 //! An I/O error is never tried again (after a failed flush nobody knows what the disk has): the store has failed for good, every later
 //! call answers the same error, and the fault is raised so that the node stops and says why.
 
+pub(super) mod kind;
+mod mark;
 pub(super) mod record;
-pub(crate) mod sled;
+mod segments;
+pub(super) mod sled;
 
 use super::fault::Fault;
 use super::{Entry, LogId, Types, Vote};
@@ -46,7 +50,7 @@ const DROPPED_AT_ONCE: usize = 1_024;
 
 /// Where records are kept: an ordered stream of batches, appended at its end and forgotten from its start.
 ///
-/// The narrow part between the log and a disk; sled today, segments or a simulated disk tomorrow.
+/// The narrow part between the log and a disk: segments, sled, a disk in memory for tests. `kind` says which a data folder has.
 pub(crate) trait Journal: Send + 'static {
     /// Gives every batch that was appended and not forgotten, in order, with its position. Called once, before anything else.
     ///
@@ -76,7 +80,8 @@ pub(crate) trait Journal: Send + 'static {
     /// What the disk answered. The journal is not to be used again.
     fn forget(&mut self, before: u64) -> io::Result<()>;
 
-    /// Frees a bounded part of what was forgotten. Whether more is left.
+    /// Takes a bounded step of what need not be done while somebody waits: frees what was forgotten, prepares what the next batches will
+    /// need. Whether more is left.
     ///
     /// # Errors
     /// What the disk answered. The journal is not to be used again.
@@ -163,11 +168,11 @@ impl LogStore {
     /// # Errors
     /// [`Error::Folder`] where the journal or its content is damaged; [`Error::Io`] without a thread.
     pub(crate) fn open(
-        mut journal: impl Journal,
+        mut journal: Box<dyn Journal>,
         durability: Durability,
         fault: Fault,
     ) -> Result<(Self, LogStopper), Error> {
-        let recovered = recover(&mut journal)?;
+        let recovered = recover(&mut *journal)?;
         let written = Written {
             vote: recovered.live.vote,
             committed: recovered.live.committed,
@@ -508,8 +513,8 @@ struct Written {
 }
 
 /// The thread that writes. Its steps are functions of their own, so that a simulation can drive them without a thread.
-struct Writer<J> {
-    journal: J,
+struct Writer {
+    journal: Box<dyn Journal>,
     durability: Durability,
     shared: Arc<Shared>,
     fault: Fault,
@@ -529,7 +534,7 @@ struct Writer<J> {
 /// The position of the batch being made, until the journal says the real one.
 const THIS_BATCH: u64 = u64::MAX;
 
-impl<J: Journal> Writer<J> {
+impl Writer {
     fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let alarm = Alarm {
             shared: self.shared.clone(),
@@ -662,6 +667,7 @@ impl<J: Journal> Writer<J> {
 
     fn store(&mut self) -> io::Result<()> {
         let position = self.journal.append(&self.batch)?;
+        self.untidy = true;
         if self.durability == Durability::Fsync {
             // Without it an acknowledged batch would be lost with the power.
             self.journal.sync()?;
@@ -690,9 +696,7 @@ impl<J: Journal> Writer<J> {
             self.placed.clear();
         }
         let first = self.placed.front().map_or(this, |(_, position)| *position);
-        self.journal.forget(first)?;
-        self.untidy = true;
-        Ok(())
+        self.journal.forget(first)
     }
 
     fn tidy(&mut self) {
@@ -780,7 +784,7 @@ struct Recovered {
 }
 
 /// Replays the journal.
-fn recover(journal: &mut impl Journal) -> Result<Recovered, Error> {
+fn recover(journal: &mut dyn Journal) -> Result<Recovered, Error> {
     let folder = journal.folder().to_owned();
     let mut recovered = Recovered::default();
     let broken = |why: String| Error::Folder {

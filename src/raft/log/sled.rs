@@ -16,18 +16,18 @@
 //! A log that ends before its mark is refused. Undetected remains a loss of both together: power loss with a disk that forgets what it
 //! had acknowledged, or a folder restored from an old copy.
 
+use super::mark::Mark;
 use super::{ADVICE, Journal};
 use crate::config::Durability;
 use crate::error::Error;
+use crate::raft::files::{lock_soon, remove, sync_folder};
 use bytes::{Buf, BufMut, Bytes};
 use sled::Tree;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// sled's segment: a quarter of it is the most that sled writes to its log file, the rest goes to files it never syncs.
 const SEGMENT_BYTES: usize = 2 << 20;
@@ -46,12 +46,11 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// How often sled cleans its segments, in milliseconds. Durability does not hang on it.
 const CLEAN_EVERY_MS: u64 = 500;
 
-/// How long a lock is waited for. A process killed or a database dropped a moment ago may hold it still: sled ends its threads in its own
-/// time, and a child process holds what it inherited until it runs its own program.
-const LOCK_WAIT: Duration = Duration::from_secs(2);
-
 /// Keys deleted at one step; a step is taken between two batches, so it must not hold up the next one for long.
 const DELETED_AT_ONCE: usize = 256;
+
+/// The mark's name in the data folder.
+pub(super) const MARK: &str = "log.mark";
 
 /// The layout of values written today.
 const VERSION: u8 = 1;
@@ -154,84 +153,6 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T
     }
 }
 
-/// Locks a file, waiting up to [`LOCK_WAIT`]. Blocks: for the start of a node only.
-///
-/// # Errors
-/// `WouldBlock` when it stays locked.
-pub(crate) fn lock_soon(file: &File) -> Result<(), TryLockError> {
-    let until = Instant::now() + LOCK_WAIT;
-    loop {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(5))
-            }
-            end => return end,
-        }
-    }
-}
-
-/// Makes names in a folder durable: a file created, renamed or removed.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// The greatest sequence number that was acknowledged, in a small file of its own.
-#[derive(Debug)]
-struct Mark {
-    file: File,
-}
-
-impl Mark {
-    const MAGIC: &[u8; 8] = b"PLNMARK\x01";
-    const BYTES: usize = 8 + 8 + 4;
-
-    fn path(data: &Path) -> PathBuf {
-        data.join("log.mark")
-    }
-
-    /// Opens the mark or creates it with 0. Its handle and what it says.
-    fn open(data: &Path) -> io::Result<(Self, u64)> {
-        let path = Self::path(data);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let mark = Self { file };
-        if bytes.is_empty() {
-            mark.write(0)?;
-            mark.file.sync_all()?;
-            sync_folder(data)?;
-            return Ok((mark, 0));
-        }
-        let sequence = bytes.get(8..16).map_or(0, |mut bytes| bytes.get_u64_le());
-        if bytes != Self::encode(sequence) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "its content is damaged",
-            ));
-        }
-        Ok((mark, sequence))
-    }
-
-    fn encode(sequence: u64) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..8].copy_from_slice(Self::MAGIC);
-        bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
-        let checksum = crc32fast::hash(&bytes[..16]);
-        bytes[16..].copy_from_slice(&checksum.to_le_bytes());
-        bytes
-    }
-
-    /// No flush: after the death of the process it is there, and after power loss an older one serves nearly as well.
-    fn write(&self, sequence: u64) -> io::Result<()> {
-        self.file.write_all_at(&Self::encode(sequence), 0)
-    }
-}
-
 /// The journal: tree `log` holds the parts, tree `log-floor` where the log begins.
 #[derive(Debug)]
 pub(crate) struct SledJournal {
@@ -271,7 +192,7 @@ impl SledJournal {
             }
         };
         let (mark, marked) =
-            Mark::open(&database.data).map_err(|error| broken("the file `log.mark`", &error))?;
+            Mark::open(&database.data.join(MARK)).map_err(|error| broken("the file `log.mark`", &error))?;
         Ok(Self {
             database,
             log,
@@ -283,6 +204,23 @@ impl SledJournal {
             floor,
             deleted: floor,
         })
+    }
+
+    /// Empties the log of this database, durably, if it is not empty. Its mark goes first: without a log it would say that one is lost.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub(super) fn clear(database: &Database) -> io::Result<()> {
+        let trees = [database.tree("log")?, database.tree("log-floor")?];
+        let mark = database.data.join(MARK);
+        if trees.iter().all(Tree::is_empty) && !mark.exists() {
+            return Ok(());
+        }
+        remove(&mark)?;
+        for tree in &trees {
+            guarded(|| tree.clear())?;
+        }
+        database.durable()
     }
 
     fn broken(&self, why: String) -> Error {

@@ -1,5 +1,7 @@
 //! The log over a journal in memory: order, durability, failure, recovery.
 
+pub(super) mod disk;
+
 use super::*;
 use crate::raft::Group;
 use openraft::impls::leader_id_adv::LeaderId;
@@ -99,7 +101,7 @@ impl Memory {
     }
 
     fn open(&self) -> (LogStore, LogStopper) {
-        LogStore::open(self.clone(), Durability::Fsync, Fault::default()).unwrap()
+        LogStore::open(Box::new(self.clone()), Durability::Fsync, Fault::default()).unwrap()
     }
 }
 
@@ -182,7 +184,8 @@ async fn a_gap_is_refused_and_changes_nothing() {
 async fn a_failed_flush_fails_the_store_for_good() {
     let memory = Memory::default();
     let fault = Fault::default();
-    let (mut log, stopper) = LogStore::open(memory.clone(), Durability::Fsync, fault.clone()).unwrap();
+    let (mut log, stopper) =
+        LogStore::open(Box::new(memory.clone()), Durability::Fsync, fault.clone()).unwrap();
     append(&mut log, vec![entry(1, 1, "a")])
         .await
         .unwrap()
@@ -274,7 +277,7 @@ async fn a_log_that_lost_its_committed_end_is_refused() {
             .unwrap();
     }
     log.truncate_after(Some(id(1, 1))).await.unwrap();
-    let error = LogStore::open(memory, Durability::Fsync, Fault::default())
+    let error = LogStore::open(Box::new(memory), Durability::Fsync, Fault::default())
         .map(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("its end is lost"), "{error}");

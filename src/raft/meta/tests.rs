@@ -140,6 +140,12 @@ fn lost_records_are_noticed() {
         .unwrap_err()
         .to_string();
     assert!(text.contains("it is missing"), "{text}");
+    // The log alone is evidence enough.
+    fs::rename(data.path().join("sled"), data.path().join("log")).unwrap();
+    let text = Meta::open(data.path(), Durability::Fsync, None)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("it is missing"), "{text}");
 }
 
 #[test]
@@ -154,7 +160,7 @@ fn a_folder_of_a_later_version_is_refused_by_name() {
     let text = Meta::open(data.path(), Durability::Fsync, None)
         .unwrap_err()
         .to_string();
-    assert!(text.contains("it has format 2, this program reads 1"), "{text}");
+    assert!(text.contains("it has format 3, this program reads 2"), "{text}");
 }
 
 #[test]
@@ -193,4 +199,5 @@ fn the_bytes_of_records_stay() {
         "0179136f6f010000000300000000000000010101000000000000006200"
     );
     assert_eq!(hex(cold::encode(&Some(7u64))), "01f409b7fb010700000000000000");
+    assert_eq!(hex(cold::encode(&true)), "011bdf05a501");
 }

@@ -1,7 +1,7 @@
 //! openraft's own suite on the real stores, and what it does not ask: answers, restarts, snapshots beside applies.
 
 use super::*;
-use crate::config::Durability;
+use crate::config::{Durability, LogKind};
 use crate::machine::entry::{Command, Origin};
 use crate::machine::event::Event;
 use crate::machine::reply::Reply;
@@ -64,9 +64,13 @@ impl Heard {
 }
 
 fn open(data: &Path) -> Result<Opened, Error> {
+    open_with(data, LogKind::default())
+}
+
+fn open_with(data: &Path, kind: LogKind) -> Result<Opened, Error> {
     let fault = Fault::default();
     let (meta, _) = Meta::open(data, Durability::Fsync, Some("boot"))?;
-    let (log, stopper) = LogStore::open(meta.journal()?, Durability::Fsync, fault.clone())?;
+    let (log, stopper) = LogStore::open(meta.journal(kind)?, Durability::Fsync, fault.clone())?;
     // A fixed origin, so that tests can write groups of "this node".
     let (own, heard) = ((7, 1), Arc::<Heard>::default());
     let snapshots = SnapshotStore::open(meta)?;
@@ -80,19 +84,22 @@ fn open(data: &Path) -> Result<Opened, Error> {
     })
 }
 
-struct Builder;
+/// Stores whose log is of this kind.
+struct Builder(LogKind);
 
 impl StoreBuilder<Types, LogStore, StateStore, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, StateStore), StorageError<Types>> {
         let data = TempDir::new().unwrap();
-        let opened = open(data.path()).unwrap();
+        let opened = open_with(data.path(), self.0).unwrap();
         Ok((data, opened.log, opened.states))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_real_stores_pass_the_suite() {
-    Suite::test_all(Builder).await.unwrap();
+    for kind in [LogKind::Segments, LogKind::Sled] {
+        Suite::test_all(Builder(kind)).await.unwrap();
+    }
 }
 
 fn id(index: u64) -> LogId {

@@ -1,86 +1,33 @@
-//! The journal on a real disk: killed processes, damaged files, and what reaches the disk.
+//! What is sled's own: damage, parts, and files that sled never flushes. What every journal must do is in `log/tests/disk.rs`.
 
 use super::*;
-use crate::raft::fault::Fault;
-use crate::raft::log::tests::{Chance, Model, append, entry, id, indices};
-use crate::raft::log::{LogStopper, LogStore};
+use crate::config::LogKind;
+use crate::raft::log::tests::disk::{Opened, copy};
+use crate::raft::log::tests::{Chance, Model, append, disk, entry, id, indices};
 use crate::raft::meta::Meta;
 use openraft::storage::RaftLogStorage;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
-/// A log as a node has it.
-struct Opened {
-    log: LogStore,
-    stopper: LogStopper,
-    _meta: Meta,
-}
-
 fn open(data: &Path) -> Result<Opened, Error> {
-    let (meta, _) = Meta::open(data, Durability::Fsync, Some("boot"))?;
-    let (log, stopper) = LogStore::open(meta.journal()?, Durability::Fsync, Fault::default())?;
-    Ok(Opened {
-        log,
-        stopper,
-        _meta: meta,
-    })
+    disk::open(data, LogKind::Sled)
 }
 
-/// Runs a history of this many steps by chance. What the log must hold after it.
 async fn history(data: &Path, steps: u64, content_bytes: u64) -> Model {
-    let mut opened = open(data).unwrap();
-    let (mut chance, mut model) = (Chance(7), Model::default());
-    for _ in 0..steps {
-        let step = model.step(&mut chance, content_bytes);
-        step.run(&mut opened.log).await.unwrap();
-        model.apply(&step);
-    }
-    opened.stopper.stop().await.unwrap();
-    model
-}
-
-/// Everything in the folder of this name, as the system has it now.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for item in std::fs::read_dir(from).unwrap() {
-        let item = item.unwrap();
-        let to = to.join(item.file_name());
-        if item.path().is_dir() {
-            copy(&item.path(), &to);
-        } else {
-            std::fs::copy(item.path(), to).unwrap();
-        }
-    }
+    disk::history(data, LogKind::Sled, steps, content_bytes).await
 }
 
 #[tokio::test]
-async fn large_batches_come_back_and_nothing_lies_in_files_that_sled_never_flushes() {
+async fn nothing_lies_in_files_that_sled_never_flushes() {
     let data = TempDir::new().unwrap();
     let model = history(data.path(), 150, 60 << 10).await;
     let mut opened = open(data.path()).unwrap();
-    append(
-        &mut opened.log,
-        vec![entry(
-            99,
-            model.entries.last().unwrap().log_id.index + 1,
-            vec![1; 3 << 20],
-        )],
-    )
-    .await
-    .unwrap()
-    .await
-    .unwrap();
+    let next = model.entries.last().unwrap().log_id.index + 1;
+    let large = vec![entry(99, next, vec![1; 3 << 20])];
+    append(&mut opened.log, large).await.unwrap().await.unwrap();
     opened.stopper.stop().await.unwrap();
     drop(opened);
     let blobs = std::fs::read_dir(data.path().join("sled/blobs")).map_or(0, Iterator::count);
     assert_eq!(blobs, 0, "sled wrote values to files of their own");
-    let mut again = open(data.path()).unwrap();
-    let now = Model::of(&mut again.log).await;
-    assert_eq!(now.entries[..model.entries.len()], model.entries);
-    assert_eq!(now.entries.len(), model.entries.len() + 1);
-    again.stopper.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -99,7 +46,7 @@ async fn what_is_purged_vanishes_step_by_step() {
     drop(opened);
     // Whatever was left at the stop goes after the next start.
     let (meta, _) = Meta::open(data.path(), Durability::Fsync, Some("boot")).unwrap();
-    let mut journal = meta.journal().unwrap();
+    let mut journal = SledJournal::open(meta.database(), Durability::Fsync).unwrap();
     journal.recover(&mut |_, _| Ok(())).unwrap();
     while journal.tidy().unwrap() {}
     assert!(
@@ -281,212 +228,4 @@ async fn damaged_files_never_lose_anything_silently() {
         refused > 20 && whole > 0,
         "{refused} refused, {whole} whole: the test does not reach what it should"
     );
-}
-
-/// What a child process is told by.
-const KILL_CHILD: &str = "PLENARY_TEST_KILL_CHILD";
-const KILL_CHILD_FROM: &str = "PLENARY_TEST_KILL_CHILD_FROM";
-const STRACE_CHILD: &str = "PLENARY_TEST_STRACE_CHILD";
-
-/// Steps that the child has under way at once.
-const UNDER_WAY: u64 = 8;
-
-/// The child's history, a function of the step's number alone.
-fn child_step(number: u64, model: &Model) -> crate::raft::log::tests::Step {
-    model.step(&mut Chance(number * 7_919), 40 << 10)
-}
-
-fn child(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env("RUST_BACKTRACE", "0");
-    command
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
-}
-
-/// Runs as a process of its own, to be killed: does the steps from the given one on and says each that is durable.
-#[tokio::test]
-async fn kill_child() {
-    let Some(data) = std::env::var_os(KILL_CHILD) else {
-        return;
-    };
-    let from: u64 = std::env::var(KILL_CHILD_FROM).unwrap().parse().unwrap();
-    let mut opened = open(Path::new(&data)).unwrap();
-    let mut model = Model::of(&mut opened.log).await;
-    say("\n@ open");
-    let mut under_way = std::collections::VecDeque::new();
-    for number in from.. {
-        let step = child_step(number, &model);
-        model.apply(&step);
-        match &step {
-            crate::raft::log::tests::Step::Append(entries) => {
-                under_way.push_back((number, append(&mut opened.log, entries.clone()).await.unwrap()));
-            }
-            other => {
-                // These wait until they are durable, and then so is all before them.
-                other.run(&mut opened.log).await.unwrap();
-                if !matches!(other, crate::raft::log::tests::Step::Purge(_)) {
-                    say(&format!("@ {number}"));
-                    under_way.clear();
-                }
-            }
-        }
-        while under_way.len() as u64 > UNDER_WAY {
-            let (number, durable) = under_way.pop_front().unwrap();
-            durable.await.unwrap();
-            say(&format!("@ {number}"));
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_process_killed_at_any_moment_keeps_everything_acknowledged() {
-    let data = TempDir::new().unwrap();
-    let mut chance = Chance(std::process::id().into());
-    // How many steps are surely in the log, and what it holds then.
-    let (mut done, mut model, mut acknowledged_in_all) = (0, Model::default(), 0);
-    for round in 0..20 {
-        let acknowledged = run_and_kill(data.path(), done, round, &mut chance);
-        acknowledged_in_all += acknowledged.map_or(0, |last| last + 1 - done);
-        let mut opened = open(data.path()).unwrap();
-        let now = Model::of(&mut opened.log).await;
-        opened.stopper.stop().await.unwrap();
-        let least = acknowledged.map_or(done, |last| last + 1);
-        while done < least {
-            model.apply(&child_step(done, &model));
-            done += 1;
-        }
-        // Steps that were under way may be there or not, but only the first few of them, in order.
-        let most = done + 3 * UNDER_WAY;
-        while now != model && done < most {
-            model.apply(&child_step(done, &model));
-            done += 1;
-        }
-        assert!(
-            now == model,
-            "round {round}: {least} steps were acknowledged, the log holds something else"
-        );
-    }
-    assert!(
-        acknowledged_in_all > 200,
-        "only {acknowledged_in_all} steps: the test does not reach what it should"
-    );
-}
-
-/// Runs the child and kills it at a random moment. The last step it said to be durable.
-fn run_and_kill(data: &Path, from: u64, round: u64, chance: &mut Chance) -> Option<u64> {
-    let mut running = child("raft::log::sled::tests::kill_child")
-        .env(KILL_CHILD, data)
-        .env(KILL_CHILD_FROM, from.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(running.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    // Each fourth is killed while it opens, the others after some steps; the moment in between is by chance too.
-    let wanted = if round % 4 == 3 { 0 } else { 1 + chance.below(150) };
-    let mut said = lines.by_ref().filter(|line| line.starts_with("@ "));
-    let mut last = said.by_ref().take(usize::try_from(wanted).unwrap()).last();
-    std::thread::sleep(Duration::from_micros(chance.below(if wanted == 0 {
-        60_000
-    } else {
-        3_000
-    })));
-    running.kill().unwrap();
-    running.wait().unwrap();
-    if let Some(later) = said.last() {
-        last = Some(later);
-    }
-    last.and_then(|line| line["@ ".len()..].trim().parse().ok())
-}
-
-/// Runs under strace: appends, and says each that is durable.
-#[tokio::test]
-async fn strace_child() {
-    let Some(data) = std::env::var_os(STRACE_CHILD) else {
-        return;
-    };
-    let mut opened = open(Path::new(&data)).unwrap();
-    say("\n@ 0");
-    for index in 1..=20 {
-        append(&mut opened.log, vec![entry(1, index, "content")])
-            .await
-            .unwrap()
-            .await
-            .unwrap();
-        say(&format!("@ {index}"));
-    }
-    opened.stopper.stop().await.unwrap();
-}
-
-/// Shows that the bytes of each append are written to sled's file, that this file is then flushed to the disk, and only
-/// then the append is acknowledged.
-#[test]
-fn each_append_ends_in_a_flush_to_the_disk_before_it_is_acknowledged() {
-    let (data, trace) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
-    let child = child("raft::log::sled::tests::strace_child");
-    let status = Command::new("strace")
-        .args([
-            "-f",
-            "-y",
-            "-e",
-            "trace=fdatasync,fsync,sync_file_range,pwrite64,write",
-            "-o",
-        ])
-        .arg(trace.path())
-        .arg(child.get_program())
-        .args(child.get_args())
-        .env(STRACE_CHILD, data.path())
-        .stdout(Stdio::null())
-        .status();
-    let traced = status.is_ok_and(|status| status.success());
-    if !traced {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "strace is missing or may not trace: install it"
-        );
-        println!("not shown: strace is missing or may not trace");
-        return;
-    }
-    let database = format!("{}/sled/db>", data.path().display());
-    let trace = std::fs::read_to_string(trace.path()).unwrap();
-    // Of each thread the call that it has begun and not ended, if it is a flush of the database.
-    let mut flushing = std::collections::HashMap::new();
-    let (mut written, mut flushed, mut acknowledged) = (0, 0, 0);
-    let (mut flushed_before, mut unflushed) = (0, false);
-    for line in trace.lines() {
-        let (thread, call) = line.split_once(' ').unwrap();
-        let call = call.trim_start();
-        if call.starts_with("pwrite64(") && call.contains(&database) {
-            (written, unflushed) = (written + 1, true);
-        } else if call.starts_with("fdatasync(") && call.contains(&database) {
-            // A write that begins after the flush has begun may not be covered by it.
-            unflushed = false;
-            if call.ends_with("= 0") {
-                flushed += 1;
-            } else {
-                flushing.insert(thread, ());
-            }
-        } else if call.starts_with("<... fdatasync resumed") && flushing.remove(thread).is_some() {
-            assert!(call.ends_with("= 0"), "{line}");
-            flushed += 1;
-        } else if call.starts_with("write(1<") && call.contains("\"@ ") && !call.contains("\"@ 0") {
-            assert!(
-                written > 0 && !unflushed,
-                "acknowledged before its write was flushed: {line}"
-            );
-            assert!(
-                flushed > flushed_before,
-                "acknowledged without a flush of its own: {line}"
-            );
-            (acknowledged, flushed_before) = (acknowledged + 1, flushed);
-        }
-    }
-    assert_eq!(acknowledged, 20, "every append is seen in the trace");
 }

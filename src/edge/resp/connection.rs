@@ -9,6 +9,7 @@
 //! off at `max_output_bytes`.
 
 use super::acl_log::Context;
+use super::calls::Tally;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::Parser;
@@ -98,6 +99,8 @@ pub(super) struct Caller {
     pub(super) monitors: bool,
     /// What stands in front of the reply of the command at hand.
     pub(super) preface: Option<Bytes>,
+    /// What it counted and did not tell.
+    pub(super) tally: Tally,
     /// Whether the connection ends after the replies so far.
     pub(super) closing: bool,
 }
@@ -156,6 +159,7 @@ impl Caller {
             tracks: false,
             monitors: false,
             preface: None,
+            tally: Tally::default(),
             closing: false,
         }
     }
@@ -236,9 +240,10 @@ impl Caller {
         self.track_no_more();
         self.shared.monitors.leave(&self.client);
         self.client.speak(Protocol::default());
-        let seen = self.seen;
+        let (seen, tally) = (self.seen, std::mem::take(&mut self.tally));
         *self = Self {
             seen,
+            tally,
             read: self.read,
             ..Self::new(self.shared.clone(), self.client.clone())
         };
@@ -272,6 +277,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         output: BytesMut::with_capacity(READ_BYTES),
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
         parser: Parser::new(shared.limits()),
+        since: Instant::now(),
         writes: Vec::new(),
         said: Vec::new(),
         writes_bytes: 0,
@@ -307,6 +313,8 @@ pub(super) struct Connection {
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
     parser: Parser,
+    /// When the command at hand began: when the one before it was done, or what was waited for was over.
+    since: Instant,
     /// Writes whose submission is being collected.
     writes: Vec<Command>,
     /// The same as they were said, to note how they went.
@@ -330,7 +338,7 @@ impl Look {
     fn at(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Self {
         let shared = &caller.shared;
         shared.node.view(caller.db, |view| {
-            let mut args = Args::new(argv, spec.name.split('|').count());
+            let mut args = Args::new(argv, spec.words);
             let quiet = caller.quiet && spec.name != "TOUCH";
             let looked = if quiet { view.quietly() } else { view };
             let reply = match spec.run {
@@ -364,7 +372,9 @@ struct Published {
 impl Connection {
     async fn run(&mut self) -> End {
         loop {
-            if let Err(end) = self.batch().await {
+            let ran = self.batch().await;
+            self.caller.tell_tally();
+            if let Err(end) = ran {
                 return end;
             }
             if let Err(end) = self.exchange().await {
@@ -377,11 +387,14 @@ impl Connection {
     async fn batch(&mut self) -> Result<(), End> {
         let mut turn = 0;
         self.parser.limit(self.caller.shared.limits());
+        self.begin();
         loop {
             turn += 1;
             if turn == YIELD_COMMANDS {
                 turn = 0;
+                self.caller.tell_tally();
                 yield_now().await;
+                self.begin();
             }
             match self.parser.next(&mut self.input, self.caller.known) {
                 Ok(Some(argv)) => self.command(argv).await?,
@@ -449,7 +462,7 @@ impl Connection {
     }
 
     async fn command(&mut self, argv: Vec<Bytes>) -> Result<(), End> {
-        self.caller.shared.stats.commands.add(1);
+        self.caller.tally.commands += 1;
         let spec = match table::lookup(&argv) {
             Ok(spec) if self.caller.known || spec.flags.contains("no_auth") => spec,
             Ok(spec) => {
@@ -465,7 +478,7 @@ impl Connection {
                 return self.reject(exec, error).await;
             }
         };
-        self.caller.client.shown.lock().command = spec.name;
+        self.caller.client.runs(spec);
         let context = if self.caller.transaction.is_some() {
             Context::Multi
         } else {
@@ -528,12 +541,13 @@ impl Connection {
         match spec.run {
             Run::Write(_) => {
                 // Behind another write it goes with that.
-                if spec.renews.is_some() && self.writes.is_empty() {
-                    let began = Instant::now();
-                    if let Some(reply) = self.renew(&argv).await {
-                        self.caller.ran(spec, &argv, began.elapsed(), &reply);
-                        return self.answer(reply).await;
-                    }
+                if spec.renews.is_some()
+                    && self.writes.is_empty()
+                    && let Some(reply) = self.renew(&argv).await
+                {
+                    let took = self.lap();
+                    self.caller.ran(spec, &argv, took, &reply);
+                    return self.answer(reply).await;
                 }
                 let blocks = spec.flags.contains("blocking");
                 self.collect(spec, argv).await?;
@@ -545,14 +559,15 @@ impl Connection {
             }
             Run::Read(_) => {
                 self.submit().await?;
-                let began = Instant::now();
                 let reply = self.read(spec, &argv).await;
                 if matches!(reply, Reply::Waiting(_)) {
                     // It found nothing and is to wait: only the log can make it do so.
                     self.collect(spec, argv).await?;
                     return self.submit().await;
                 }
-                self.caller.ran(spec, &argv, began.elapsed(), &reply);
+                let took = self.lap();
+                self.caller.ran(spec, &argv, took, &reply);
+                self.parser.reuse(argv);
                 self.answer(reply).await
             }
             Run::Local => {
@@ -565,6 +580,17 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// What was waited for is over: the command at hand, or the next one, begins now.
+    pub(super) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// How long the command at hand took, since the one before it. One look at the clock for each.
+    pub(super) fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.since, now)
     }
 
     /// A command that was refused before it could be run or queued: so is the transaction it is in.
@@ -617,11 +643,12 @@ impl Connection {
         if self.writes.is_empty() {
             return Ok(());
         }
+        self.caller.tell_tally();
         let mut writes = std::mem::take(&mut self.writes);
         let said = std::mem::take(&mut self.said);
         self.writes_bytes = 0;
         let bracketed = self.caller.bracket(&mut writes);
-        let began = Instant::now();
+        self.begin();
         match self.caller.shared.node.write(writes).await {
             Ok(mut written) => {
                 if bracketed {
@@ -629,14 +656,14 @@ impl Connection {
                     written.replies.truncate(said.len());
                 }
                 self.caller.shared.node.let_evict().await;
-                self.answer_written(written, said, began.elapsed()).await
+                self.answer_written(written, said).await
             }
             Err(error) => {
                 self.published.clear();
-                let refusal = trouble(error);
+                let (refusal, took) = (trouble(error), self.lap());
                 for (spec, argv) in said {
                     let reply = Reply::Error(refusal.clone());
-                    self.caller.ran(spec, &argv, began.elapsed(), &reply);
+                    self.caller.ran(spec, &argv, took, &reply);
                     self.answer(reply).await?;
                 }
                 Ok(())
@@ -648,8 +675,8 @@ impl Connection {
         &mut self,
         written: Written,
         said: Vec<(&'static Spec, Vec<Bytes>)>,
-        took: Duration,
     ) -> Result<(), End> {
+        let took = self.lap();
         self.caller.seen = self.caller.seen.max(written.token);
         if self.caller.subscribed > 0 && !self.caller.tracks {
             // A client that publishes to itself has the message before the answer.
@@ -661,7 +688,11 @@ impl Connection {
             let published = published.next_if(|published| published.position == position);
             let reply = match (reply, published) {
                 (Reply::Waiting(_), _) => match waits.next() {
-                    Some(wait) => self.wait(wait).await?,
+                    Some(wait) => {
+                        let reply = self.wait(wait).await?;
+                        self.begin();
+                        reply
+                    }
                     None => Reply::Nil,
                 },
                 (Reply::Integer(_), Some(at)) => {
@@ -714,14 +745,15 @@ impl Connection {
 
     /// Runs a command of the edge and answers it.
     async fn local(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Result<(), End> {
-        let began = Instant::now();
-        let mut args = Args::new(argv, spec.name.split('|').count());
+        self.caller.tell_tally();
+        let mut args = Args::new(argv, spec.words);
         let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
                 Ok(()) => {
-                    self.caller.ran(spec, argv, began.elapsed(), &Reply::Nil);
+                    let took = self.lap();
+                    self.caller.ran(spec, argv, took, &Reply::Nil);
                     return self.ease_if_full().await;
                 }
                 Err(error) => Reply::Error(error),
@@ -729,7 +761,8 @@ impl Connection {
             Some(Local::Exec) => return self.exec(spec, argv).await,
             None => Reply::Error(local::unknown(spec)),
         };
-        self.caller.ran(spec, argv, began.elapsed(), &reply);
+        let took = self.lap();
+        self.caller.ran(spec, argv, took, &reply);
         self.answer(reply).await
     }
 
@@ -738,7 +771,9 @@ impl Connection {
         self.caller.count_error(&reply);
         let preface = self.caller.preface.take();
         if self.caller.answers.next() {
-            self.output.extend_from_slice(&preface.unwrap_or_default());
+            if let Some(preface) = preface {
+                self.output.extend_from_slice(&preface);
+            }
             encode(&reply, self.caller.protocol, &mut self.output);
         }
         self.ease_if_full().await
@@ -770,10 +805,11 @@ impl Connection {
                 Ok(written) => self.wrote(written)?,
                 Err(_) => {
                     self.ease_at = self.ease_at.saturating_mul(2).min(limit);
-                    return Ok(());
+                    break;
                 }
             }
         }
+        self.begin();
         Ok(())
     }
 

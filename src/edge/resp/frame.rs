@@ -112,6 +112,8 @@ pub struct Parser {
     length: Option<usize>,
     /// Where the arguments that came stand in the buffer.
     arguments: Vec<Range<usize>>,
+    /// An empty list for the next command: see [`Parser::reuse`].
+    spare: Vec<Bytes>,
 }
 
 impl Parser {
@@ -124,6 +126,15 @@ impl Parser {
             missing: 0,
             length: None,
             arguments: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Takes back the list of a command that is done, for the next one.
+    pub fn reuse(&mut self, mut argv: Vec<Bytes>) {
+        argv.clear();
+        if argv.capacity() <= KEPT_ARGUMENTS {
+            self.spare = argv;
         }
     }
 
@@ -162,13 +173,19 @@ impl Parser {
                 return Ok(None);
             }
         }
-        let command = self.cut(input);
-        let argv = self
+        let mut command = self.cut(input);
+        let mut argv = std::mem::take(&mut self.spare);
+        let last = self
             .arguments
-            .drain(..)
-            .map(|range| command.slice(range))
-            .collect();
+            .pop()
+            .expect("one at least: no count of zero gets here");
+        argv.reserve_exact(self.arguments.len() + 1);
+        argv.extend(self.arguments.drain(..).map(|range| command.slice(range)));
         self.arguments.shrink_to(KEPT_ARGUMENTS);
+        // The last one takes over what holds them all.
+        command.truncate(last.end);
+        command.advance(last.start);
+        argv.push(command);
         Ok(Some(argv))
     }
 

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "lua")]
 use tokio::sync::OwnedRwLockWriteGuard;
 use tokio::sync::{Notify, RwLock, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// A group that was not applied for this long is sent again, in case it was lost where nobody noticed.
@@ -43,6 +44,9 @@ const RETRY_MOST: Duration = Duration::from_millis(100);
 /// How long the leader holds a group back while memory is full and keys are being evicted: less than [`RESEND_AFTER`], so that it is not sent
 /// again meanwhile.
 const HELD_BACK: Duration = Duration::from_millis(500);
+
+/// Turns of the other tasks that a group that could be sealed leaves them to add to it, at most.
+const GATHER_TURNS: usize = 3;
 
 /// One call of `write` that waits for a place in a group.
 struct Request {
@@ -57,7 +61,6 @@ struct Request {
 pub(super) struct Proposer {
     sender: mpsc::Sender<Request>,
     flights: Arc<Flights>,
-    queued: Arc<Queued>,
     limits: Limits,
     write_deadline: Duration,
 }
@@ -94,6 +97,8 @@ struct Flight {
 pub(super) struct Flights {
     /// Held to put in, look at or take out a group; never across an await.
     groups: Mutex<BTreeMap<u64, Flight>>,
+    /// What waits until there is room in the air.
+    queued: Queued,
     /// Something happened that the proposer's task must look at.
     wake: Notify,
     /// The groups in flight must be sent again.
@@ -170,7 +175,8 @@ impl Answers for Flights {
             // A caller that has gone needs no answer.
             let _ = answer.send(Ok(written));
         }
-        if landed {
+        // What comes from now on wakes the proposer's task by itself.
+        if landed && self.queued.commands.load(Ordering::Relaxed) > 0 {
             self.wake.notify_one();
         }
     }
@@ -200,15 +206,13 @@ impl Proposer {
     /// The door, and the flights for the state store.
     pub(super) fn new(limits: Limits, timing: Timing, flights: Arc<Flights>) -> (Self, Intake) {
         let (sender, requests) = mpsc::channel(limits.queue_commands);
-        let queued = Arc::<Queued>::default();
         let door = Self {
             sender,
             flights,
-            queued: queued.clone(),
             limits,
             write_deadline: timing.write_deadline,
         };
-        (door, Intake { requests, queued })
+        (door, Intake { requests })
     }
 
     /// Commands that this node sealed into groups since its start, and how many groups.
@@ -222,7 +226,7 @@ impl Proposer {
 
     /// Whether nothing waits or flies.
     pub(super) fn is_idle(&self) -> bool {
-        self.queued.commands.load(Ordering::Relaxed) == 0 && self.flights.groups.lock().is_empty()
+        self.flights.queued.commands.load(Ordering::Relaxed) == 0 && self.flights.groups.lock().is_empty()
     }
 
     /// Applies the commands in order and together. Answers when they are applied here.
@@ -234,14 +238,15 @@ impl Proposer {
                 limit: self.limits.command_bytes,
             });
         }
+        let queue = &self.flights.queued;
         let bounds = [
             (
-                &self.queued.commands,
+                &queue.commands,
                 commands.len(),
                 "commands",
                 self.limits.queue_commands,
             ),
-            (&self.queued.bytes, bytes, "bytes", self.limits.queue_bytes),
+            (&queue.bytes, bytes, "bytes", self.limits.queue_bytes),
         ];
         for (queued, more, unit, limit) in bounds {
             let queued = queued.load(Ordering::Relaxed);
@@ -256,10 +261,10 @@ impl Proposer {
             deadline: Instant::now() + self.write_deadline,
             answer,
         };
-        self.queued.add(&request);
+        queue.add(&request);
         self.sender.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(request) => {
-                self.queued.remove(&request);
+                queue.remove(&request);
                 Error::Overloaded {
                     queued: self.limits.queue_commands,
                     unit: "commands",
@@ -267,7 +272,7 @@ impl Proposer {
                 }
             }
             mpsc::error::TrySendError::Closed(request) => {
-                self.queued.remove(&request);
+                queue.remove(&request);
                 stopped()
             }
         })?;
@@ -290,13 +295,11 @@ fn stopped() -> Error {
 /// The queue's other end, until the task that empties it starts.
 pub(super) struct Intake {
     requests: mpsc::Receiver<Request>,
-    queued: Arc<Queued>,
 }
 
 /// The proposer's task.
 pub(super) struct Courier {
     requests: mpsc::Receiver<Request>,
-    queued: Arc<Queued>,
     waiting: VecDeque<Request>,
     flights: Arc<Flights>,
     limits: Limits,
@@ -306,7 +309,7 @@ pub(super) struct Courier {
     /// When the groups in flight may be sent again after a refusal.
     retry_at: Option<Instant>,
     retry_wait: Duration,
-    /// When anything was last sent or applied.
+    /// When anything was last sent, or applied while something waited.
     moved_at: Instant,
     watch: LeaderWatch,
     outbound: Outbound,
@@ -397,7 +400,6 @@ impl Courier {
     ) -> Self {
         Self {
             requests: intake.requests,
-            queued: intake.queued,
             waiting: VecDeque::new(),
             flights,
             limits,
@@ -421,6 +423,7 @@ impl Courier {
         let mut batch = Vec::with_capacity(self.limits.group_commands);
         loop {
             self.follow_leader();
+            self.gather().await;
             self.seal_groups();
             let wake_at = self.next_deadline();
             // Taking from the queue stops while enough for the next group waits here: the queue's bound counts both.
@@ -479,6 +482,30 @@ impl Courier {
         self.route = Some(route);
     }
 
+    fn may_seal(&self) -> bool {
+        !self.waiting.is_empty() && self.flights.groups.lock().len() < self.limits.groups_in_flight
+    }
+
+    /// Before a group is sealed, lets those who can run now add to it: when a group has landed all its callers are answered at once, and the first
+    /// to write again would have the next group for itself. Nobody is waited for: it ends with a turn that brought nothing.
+    async fn gather(&mut self) {
+        for _ in 0..GATHER_TURNS {
+            if !self.may_seal() {
+                return;
+            }
+            yield_now().await;
+            let before = self.waiting.len();
+            while self.waiting.len() < self.limits.group_commands
+                && let Ok(request) = self.requests.try_recv()
+            {
+                self.waiting.push_back(request);
+            }
+            if self.waiting.len() == before {
+                return;
+            }
+        }
+    }
+
     fn open_lane(&self, leader: u64, role: Role, term: u64) -> Option<Route> {
         let address = self.watch.address(leader)?;
         let (lane, groups) = mpsc::channel(self.limits.groups_in_flight);
@@ -502,7 +529,7 @@ impl Courier {
 
     /// Seals waiting requests into groups while a lane is open and not too many groups fly.
     fn seal_groups(&mut self) {
-        while !self.waiting.is_empty() && self.flights.groups.lock().len() < self.limits.groups_in_flight {
+        while self.may_seal() {
             let Some(route) = &self.route else { return };
             let (mut commands, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
             let deadline = self.waiting[0].deadline;
@@ -515,7 +542,7 @@ impl Courier {
                 let Some(next) = self.waiting.pop_front() else {
                     break;
                 };
-                self.queued.remove(&next);
+                self.flights.queued.remove(&next);
                 bytes += next.bytes;
                 callers.push((next.commands.len(), next.answer));
                 commands.extend(next.commands);
@@ -577,7 +604,7 @@ impl Courier {
             let Some(request) = self.waiting.pop_front() else {
                 break;
             };
-            self.queued.remove(&request);
+            self.flights.queued.remove(&request);
             let why = self.why_waiting();
             let _ = request.answer.send(Err(Error::NoLeader { waited, why }));
         }

@@ -14,7 +14,7 @@ use super::{Token, Written};
 use crate::config::{Limits, Timing};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::machine::entry::{self, Command, Origin};
+use crate::machine::entry::{self, Command, Origin, Part};
 use crate::machine::event::Event;
 use crate::machine::reply::Reply;
 use crate::raft::answers::Answers;
@@ -50,8 +50,7 @@ const GATHER_TURNS: usize = 3;
 
 /// One call of `write` that waits for a place in a group.
 struct Request {
-    commands: Vec<Command>,
-    bytes: usize,
+    part: Part,
     deadline: Instant,
     answer: oneshot::Sender<Result<Written>>,
 }
@@ -74,13 +73,15 @@ struct Queued {
 
 impl Queued {
     fn add(&self, request: &Request) {
-        self.commands.fetch_add(request.commands.len(), Ordering::Relaxed);
-        self.bytes.fetch_add(request.bytes, Ordering::Relaxed);
+        self.commands
+            .fetch_add(request.part.commands(), Ordering::Relaxed);
+        self.bytes.fetch_add(request.part.bytes(), Ordering::Relaxed);
     }
 
     fn remove(&self, request: &Request) {
-        self.commands.fetch_sub(request.commands.len(), Ordering::Relaxed);
-        self.bytes.fetch_sub(request.bytes, Ordering::Relaxed);
+        self.commands
+            .fetch_sub(request.part.commands(), Ordering::Relaxed);
+        self.bytes.fetch_sub(request.part.bytes(), Ordering::Relaxed);
     }
 }
 
@@ -230,7 +231,21 @@ impl Proposer {
     }
 
     /// Applies the commands in order and together. Answers when they are applied here.
-    pub(super) async fn write(&self, commands: Vec<Command>) -> Result<Written> {
+    pub(super) async fn write(&self, commands: impl AsRef<[Command]>) -> Result<Written> {
+        let answered = self.ask(commands.as_ref())?;
+        // A caller's buffer is not held while its commands are on their way.
+        drop(commands);
+        // Whoever waits is answered before the other end goes. If it went all the same, the write may be under way.
+        answered.await.unwrap_or_else(|_| {
+            Err(Error::Unknown {
+                waited: Duration::ZERO,
+                why: "this node stopped before it was confirmed".to_owned(),
+            })
+        })
+    }
+
+    /// Gives commands to the task that makes groups: where the answer comes.
+    fn ask(&self, commands: &[Command]) -> Result<oneshot::Receiver<Result<Written>>> {
         let bytes = commands.iter().map(Command::encoded_len).sum();
         if bytes > self.limits.command_bytes {
             return Err(Error::TooLarge {
@@ -256,8 +271,7 @@ impl Proposer {
         }
         let (answer, answered) = oneshot::channel();
         let request = Request {
-            commands,
-            bytes,
+            part: Part::new(commands),
             deadline: Instant::now() + self.write_deadline,
             answer,
         };
@@ -276,13 +290,7 @@ impl Proposer {
                 stopped()
             }
         })?;
-        // Whoever waits is answered before the other end goes. If it went all the same, the write may be under way.
-        answered.await.unwrap_or_else(|_| {
-            Err(Error::Unknown {
-                waited: Duration::ZERO,
-                why: "this node stopped before it was confirmed".to_owned(),
-            })
-        })
+        Ok(answered)
     }
 }
 
@@ -531,28 +539,30 @@ impl Courier {
     fn seal_groups(&mut self) {
         while self.may_seal() {
             let Some(route) = &self.route else { return };
-            let (mut commands, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut parts, mut callers) = (Vec::new(), Vec::new());
+            let (mut commands, mut bytes) = (0, 0);
             let deadline = self.waiting[0].deadline;
             while let Some(next) = self.waiting.front() {
-                let fits = commands.len() + next.commands.len() <= self.limits.group_commands
-                    && bytes + next.bytes <= self.limits.group_bytes;
-                if !fits && !commands.is_empty() {
+                let fits = commands + next.part.commands() <= self.limits.group_commands
+                    && bytes + next.part.bytes() <= self.limits.group_bytes;
+                if !fits && !parts.is_empty() {
                     break;
                 }
                 let Some(next) = self.waiting.pop_front() else {
                     break;
                 };
                 self.flights.queued.remove(&next);
-                bytes += next.bytes;
-                callers.push((next.commands.len(), next.answer));
-                commands.extend(next.commands);
+                commands += next.part.commands();
+                bytes += next.part.bytes();
+                callers.push((next.part.commands(), next.answer));
+                parts.push(next.part);
             }
             self.origin.number += 1;
             self.flights
                 .commands_sealed
-                .fetch_add(commands.len() as u64, Ordering::Relaxed);
+                .fetch_add(commands as u64, Ordering::Relaxed);
             self.flights.groups_sealed.fetch_add(1, Ordering::Relaxed);
-            let group = entry::encode(self.origin, &commands);
+            let group = entry::join(self.origin, &parts);
             let flight = Flight {
                 group: group.clone(),
                 callers,

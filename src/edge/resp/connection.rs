@@ -45,6 +45,9 @@ pub const MAX_SUBMISSION_COMMANDS: usize = 512;
 /// Bytes of one submission, unless a single command is larger. Half of a group, so that it fits beside others.
 pub const MAX_SUBMISSION_BYTES: usize = 256 << 10;
 
+/// Places for writes that a connection keeps from one submission to the next.
+const KEPT_WRITES: usize = 32;
+
 /// Commands that one connection runs before others on its thread have their turn.
 const YIELD_COMMANDS: u32 = 256;
 
@@ -279,7 +282,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         parser: Parser::new(shared.limits()),
         since: Instant::now(),
         writes: Vec::new(),
-        said: Vec::new(),
+        specs: Vec::new(),
         writes_bytes: 0,
         published: Vec::new(),
     };
@@ -317,8 +320,8 @@ pub(super) struct Connection {
     since: Instant,
     /// Writes whose submission is being collected.
     writes: Vec<Command>,
-    /// The same as they were said, to note how they went.
-    said: Vec<(&'static Spec, Vec<Bytes>)>,
+    /// Their rows.
+    specs: Vec<&'static Spec>,
     writes_bytes: usize,
     /// Which of them publish, and where.
     published: Vec<Published>,
@@ -347,8 +350,11 @@ impl Look {
             };
             let settings = view.settings();
             let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
-                let keys = if wanted { spec.keys_of(argv) } else { Vec::new() };
-                keys.into_iter().filter(|key| fits(key)).cloned().collect()
+                if !wanted {
+                    return Vec::new();
+                }
+                let keys = spec.keys_of(argv).into_iter();
+                keys.filter(|key| fits(key)).cloned().collect()
             };
             let events = settings.notify_keyspace_events;
             let told =
@@ -615,7 +621,6 @@ impl Connection {
     /// Adds a write to the submission, which goes when it is full.
     async fn collect(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
         let publishes = pubsub::is_publish(spec).map(|sharded| (argv[1].clone(), sharded));
-        let said = argv.clone();
         let command = Command {
             db: self.caller.db,
             argv: permit::sealed(spec, argv),
@@ -634,7 +639,7 @@ impl Connection {
         }
         self.writes_bytes += bytes;
         self.writes.push(command);
-        self.said.push((spec, said));
+        self.specs.push(spec);
         Ok(())
     }
 
@@ -644,37 +649,45 @@ impl Connection {
             return Ok(());
         }
         self.caller.tell_tally();
-        let mut writes = std::mem::take(&mut self.writes);
-        let said = std::mem::take(&mut self.said);
+        let (mut writes, mut specs) = (std::mem::take(&mut self.writes), std::mem::take(&mut self.specs));
         self.writes_bytes = 0;
         let bracketed = self.caller.bracket(&mut writes);
         self.begin();
-        match self.caller.shared.node.write(writes).await {
+        let written = self.caller.shared.node.write(&writes).await;
+        if bracketed {
+            writes.pop();
+            writes.remove(0);
+        }
+        let said = specs.drain(..).zip(writes.drain(..));
+        match written {
             Ok(mut written) => {
                 if bracketed {
-                    written.replies.drain(..1);
-                    written.replies.truncate(said.len());
+                    written.replies.remove(0);
                 }
                 self.caller.shared.node.let_evict().await;
-                self.answer_written(written, said).await
+                self.answer_written(written, said).await?;
             }
             Err(error) => {
                 self.published.clear();
                 let (refusal, took) = (trouble(error), self.lap());
-                for (spec, argv) in said {
+                for (spec, Command { argv, .. }) in said {
                     let reply = Reply::Error(refusal.clone());
                     self.caller.ran(spec, &argv, took, &reply);
                     self.answer(reply).await?;
                 }
-                Ok(())
             }
         }
+        writes.shrink_to(KEPT_WRITES);
+        specs.shrink_to(KEPT_WRITES);
+        (self.writes, self.specs) = (writes, specs);
+        self.begin();
+        Ok(())
     }
 
     async fn answer_written(
         &mut self,
         written: Written,
-        said: Vec<(&'static Spec, Vec<Bytes>)>,
+        said: impl Iterator<Item = (&'static Spec, Command)>,
     ) -> Result<(), End> {
         let took = self.lap();
         self.caller.seen = self.caller.seen.max(written.token);
@@ -684,7 +697,8 @@ impl Connection {
         }
         let mut published = std::mem::take(&mut self.published).into_iter().peekable();
         let mut waits = written.waits.into_iter();
-        for (position, (reply, (spec, argv))) in written.replies.into_iter().zip(said).enumerate() {
+        for (position, (reply, (spec, said))) in written.replies.into_iter().zip(said).enumerate() {
+            let argv = said.argv;
             let published = published.next_if(|published| published.position == position);
             let reply = match (reply, published) {
                 (Reply::Waiting(_), _) => match waits.next() {
@@ -706,6 +720,7 @@ impl Connection {
             } else {
                 self.caller.ran(spec, &argv, took, &reply);
             }
+            self.parser.reuse(argv);
             self.answer(reply).await?;
         }
         Ok(())

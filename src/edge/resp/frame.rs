@@ -26,6 +26,10 @@ const COMMAND_PER_BULK: usize = 4;
 /// Places for arguments that a parser keeps from one command to the next.
 const KEPT_ARGUMENTS: usize = 1024;
 
+/// Lists of arguments that a parser keeps for the next commands, and the places of one: what a pipeline needs.
+const SPARE_LISTS: usize = 32;
+const SPARE_ARGUMENTS: usize = 16;
+
 /// Bounds of what one command may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -112,8 +116,8 @@ pub struct Parser {
     length: Option<usize>,
     /// Where the arguments that came stand in the buffer.
     arguments: Vec<Range<usize>>,
-    /// An empty list for the next command: see [`Parser::reuse`].
-    spare: Vec<Bytes>,
+    /// Empty lists for the next commands: see [`Parser::reuse`].
+    spare: Vec<Vec<Bytes>>,
 }
 
 impl Parser {
@@ -133,8 +137,8 @@ impl Parser {
     /// Takes back the list of a command that is done, for the next one.
     pub fn reuse(&mut self, mut argv: Vec<Bytes>) {
         argv.clear();
-        if argv.capacity() <= KEPT_ARGUMENTS {
-            self.spare = argv;
+        if argv.capacity() <= SPARE_ARGUMENTS && self.spare.len() < SPARE_LISTS {
+            self.spare.push(argv);
         }
     }
 
@@ -174,7 +178,7 @@ impl Parser {
             }
         }
         let mut command = self.cut(input);
-        let mut argv = std::mem::take(&mut self.spare);
+        let mut argv = self.spare.pop().unwrap_or_default();
         let last = self
             .arguments
             .pop()

@@ -2,7 +2,7 @@
 //!
 //! Every whole command in the input is run before the replies are flushed, once for all of them. Writes that follow each other go
 //! to the node in one submission, where each is a unit of its own; anything else first waits for the writes before it, so a
-//! connection sees what it wrote. Local reads never wait.
+//! connection sees what it wrote. Local reads never wait, and those that follow each other share one look at what is applied.
 //!
 //! While replies wait for the client, more is read only when it took none of them for [`PATIENCE`]: a client that reads slowly
 //! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
@@ -12,7 +12,7 @@ use super::acl_log::Context;
 use super::calls::Tally;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
-use super::frame::Parser;
+use super::frame::{Parser, ProtocolError};
 use super::hub;
 use super::local::{self, Local};
 use super::multi::{self, Transaction};
@@ -26,6 +26,7 @@ use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::event::Classes;
 use crate::machine::internal::Watch;
+use crate::machine::keyspace::View;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
 use crate::node::fellows::NO_REPLICAS;
@@ -50,6 +51,9 @@ const KEPT_WRITES: usize = 32;
 
 /// Commands that one connection runs before others on its thread have their turn.
 const YIELD_COMMANDS: u32 = 256;
+
+/// How long reads that follow each other in a pipeline may share one look at what is applied: applying waits as long.
+const READS_FOR: Duration = Duration::from_micros(20);
 
 /// How long a client may take none of the replies that wait, before more of its commands are run.
 pub const PATIENCE: Duration = Duration::from_millis(100);
@@ -182,6 +186,19 @@ impl Caller {
             && !self.shared.pause.may_be()
     }
 
+    /// The row of a read that needs nothing but to be run: no check that could refuse it, nobody who is told, nothing to be waited for.
+    fn reads_at_once(&self, argv: &[Bytes]) -> Option<&'static Spec> {
+        let spec = table::lookup(argv).ok()?;
+        let at_once = matches!(spec.run, Run::Read(_))
+            && self.freshness == Freshness::Local
+            && self.known
+            && self.may_all()
+            && self.is_plain()
+            && self.must_wait(spec).is_none()
+            && self.is_alone(spec).is_none();
+        at_once.then_some(spec)
+    }
+
     /// Waits until this node is as fresh as the connection's reads are to be.
     pub(super) async fn refresh(&mut self) -> Result<(), CommandError> {
         if self.freshness != Freshness::Local {
@@ -280,6 +297,8 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         output: BytesMut::with_capacity(READ_BYTES),
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
         parser: Parser::new(shared.limits()),
+        ahead: None,
+        turn: 0,
         since: Instant::now(),
         writes: Vec::new(),
         specs: Vec::new(),
@@ -316,6 +335,10 @@ pub(super) struct Connection {
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
     parser: Parser,
+    /// What was parsed beyond the command at hand.
+    ahead: Option<Parsed>,
+    /// Commands since others on its thread had their turn.
+    turn: u32,
     /// When the command at hand began: when the one before it was done, or what was waited for was over.
     since: Instant,
     /// Writes whose submission is being collected.
@@ -326,6 +349,9 @@ pub(super) struct Connection {
     /// Which of them publish, and where.
     published: Vec<Published>,
 }
+
+/// The next command of the input, if there is a whole one.
+type Parsed = Result<Option<Vec<Bytes>>, ProtocolError>;
 
 /// What a read comes to.
 struct Look {
@@ -338,33 +364,35 @@ struct Look {
 
 impl Look {
     /// Runs a command that only reads on what this node has applied.
-    fn at(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Self {
+    fn at(caller: &Caller, view: View<'_>, spec: &Spec, argv: &[Bytes]) -> Self {
         let shared = &caller.shared;
-        shared.node.view(caller.db, |view| {
-            let mut args = Args::new(argv, spec.words);
-            let quiet = caller.quiet && spec.name != "TOUCH";
-            let looked = if quiet { view.quietly() } else { view };
-            let reply = match spec.run {
-                Run::Read(run) => run(&looked, &mut args).into(),
-                Run::Write(_) | Run::Local => Reply::Error(local::unknown(spec)),
-            };
-            let settings = view.settings();
-            let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
-                if !wanted {
-                    return Vec::new();
-                }
-                let keys = spec.keys_of(argv).into_iter();
-                keys.filter(|key| fits(key)).cloned().collect()
-            };
-            let events = settings.notify_keyspace_events;
-            let told =
-                events.tell(Classes::KEY_MISS) && shared.hub.has_subscribers() && hub::tells_misses(spec);
-            Self {
-                missed: (events, keys(told, &|key| view.find(key).is_none())),
-                ended: keys(!settings.active_expire, &|key| view.is_overdue(key)),
-                reply,
+        let mut args = Args::new(argv, spec.words);
+        let quiet = caller.quiet && spec.name != "TOUCH";
+        let looked = if quiet { view.quietly() } else { view };
+        let reply = match spec.run {
+            Run::Read(run) => run(&looked, &mut args).into(),
+            Run::Write(_) | Run::Local => Reply::Error(local::unknown(spec)),
+        };
+        let settings = view.settings();
+        let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
+            if !wanted {
+                return Vec::new();
             }
-        })
+            let keys = spec.keys_of(argv).into_iter();
+            keys.filter(|key| fits(key)).cloned().collect()
+        };
+        let events = settings.notify_keyspace_events;
+        let told = events.tell(Classes::KEY_MISS) && shared.hub.has_subscribers() && hub::tells_misses(spec);
+        Self {
+            missed: (events, keys(told, &|key| view.find(key).is_none())),
+            ended: keys(!settings.active_expire, &|key| view.is_overdue(key)),
+            reply,
+        }
+    }
+
+    /// Whether its reply is all there is to it.
+    fn is_all(&self) -> bool {
+        self.missed.1.is_empty() && self.ended.is_empty() && !matches!(self.reply, Reply::Waiting(_))
     }
 }
 
@@ -391,18 +419,17 @@ impl Connection {
 
     /// Runs every whole command in the input.
     async fn batch(&mut self) -> Result<(), End> {
-        let mut turn = 0;
+        self.turn = 0;
         self.parser.limit(self.caller.shared.limits());
         self.begin();
         loop {
-            turn += 1;
-            if turn == YIELD_COMMANDS {
-                turn = 0;
+            if self.turn >= YIELD_COMMANDS {
+                self.turn = 0;
                 self.caller.tell_tally();
                 yield_now().await;
                 self.begin();
             }
-            match self.parser.next(&mut self.input, self.caller.known) {
+            match self.ahead.take().unwrap_or_else(|| self.parse()) {
                 Ok(Some(argv)) => self.command(argv).await?,
                 Ok(None) => return self.submit().await,
                 Err(error) => {
@@ -413,6 +440,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn parse(&mut self) -> Parsed {
+        self.turn += 1;
+        self.parser.next(&mut self.input, self.caller.known)
     }
 
     /// Writes the replies, and reads until something came.
@@ -565,16 +597,19 @@ impl Connection {
             }
             Run::Read(_) => {
                 self.submit().await?;
-                let reply = self.read(spec, &argv).await;
-                if matches!(reply, Reply::Waiting(_)) {
-                    // It found nothing and is to wait: only the log can make it do so.
-                    self.collect(spec, argv).await?;
-                    return self.submit().await;
+                self.caller.read = true;
+                if let Err(error) = self.caller.refresh().await {
+                    self.append_read(spec, argv, Reply::Error(error));
+                } else if let Some((spec, argv, look)) = self.read_on(spec, argv) {
+                    let reply = self.tell(look).await;
+                    if matches!(reply, Reply::Waiting(_)) {
+                        // It found nothing and is to wait: only the log can make it do so.
+                        self.collect(spec, argv).await?;
+                        return self.submit().await;
+                    }
+                    self.append_read(spec, argv, reply);
                 }
-                let took = self.lap();
-                self.caller.ran(spec, &argv, took, &reply);
-                self.parser.reuse(argv);
-                self.answer(reply).await
+                self.ease_if_full().await
             }
             Run::Local => {
                 self.submit().await?;
@@ -726,12 +761,54 @@ impl Connection {
         Ok(())
     }
 
-    async fn read(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Reply {
-        self.caller.read = true;
-        if let Err(error) = self.caller.refresh().await {
-            return Reply::Error(error);
-        }
-        let Look { reply, missed, ended } = Look::at(&self.caller, spec, argv);
+    /// Reads, and goes on with the reads that came behind it: one look at what is applied is for all of them, and is let go after [`READS_FOR`]. A
+    /// read that has to tell something or to wait is given back; what was parsed and is no read is kept for its turn.
+    fn read_on(
+        &mut self,
+        spec: &'static Spec,
+        argv: Vec<Bytes>,
+    ) -> Option<(&'static Spec, Vec<Bytes>, Look)> {
+        let (shared, began) = (self.caller.shared.clone(), self.since);
+        shared.node.view(self.caller.db, |view| {
+            let (mut spec, mut argv) = (spec, argv);
+            loop {
+                let look = Look::at(&self.caller, view, spec, &argv);
+                if !look.is_all() {
+                    return Some((spec, argv, look));
+                }
+                self.append_read(spec, argv, look.reply);
+                if self.is_full() || self.since - began > READS_FOR {
+                    return None;
+                }
+                let parsed = self.parse();
+                let row = match &parsed {
+                    Ok(Some(next)) => self.caller.reads_at_once(next),
+                    _ => None,
+                };
+                (spec, argv) = match (row, parsed) {
+                    (Some(row), Ok(Some(next))) => (row, next),
+                    (_, parsed) => {
+                        self.ahead = Some(parsed);
+                        return None;
+                    }
+                };
+                self.caller.tally.commands += 1;
+                self.caller.client.runs(spec);
+            }
+        })
+    }
+
+    /// Notes how a read went, and appends what it came to.
+    fn append_read(&mut self, spec: &'static Spec, argv: Vec<Bytes>, reply: Reply) {
+        let took = self.lap();
+        self.caller.ran(spec, &argv, took, &reply);
+        self.parser.reuse(argv);
+        self.append(&reply);
+    }
+
+    /// Does what a read leaves to be done.
+    async fn tell(&mut self, look: Look) -> Reply {
+        let Look { reply, missed, ended } = look;
         if !ended.is_empty() {
             let (node, db) = (self.caller.shared.node.clone(), self.caller.db);
             // Where they cannot be removed now they are found again.
@@ -783,30 +860,44 @@ impl Connection {
 
     /// Appends a reply, and waits a while for the client when many wait.
     pub(super) async fn answer(&mut self, reply: Reply) -> Result<(), End> {
-        self.caller.count_error(&reply);
+        self.append(&reply);
+        self.ease_if_full().await
+    }
+
+    fn append(&mut self, reply: &Reply) {
+        self.caller.count_error(reply);
         let preface = self.caller.preface.take();
         if self.caller.answers.next() {
             if let Some(preface) = preface {
                 self.output.extend_from_slice(&preface);
             }
-            encode(&reply, self.caller.protocol, &mut self.output);
+            encode(reply, self.caller.protocol, &mut self.output);
         }
-        self.ease_if_full().await
     }
 
     pub(super) async fn ease_if_full(&mut self) -> Result<(), End> {
+        if self.exceeds_hard() {
+            Err(End::OutputLimit)
+        } else if self.is_full() {
+            self.ease().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether so many replies wait that the client is cut off.
+    fn exceeds_hard(&self) -> bool {
         let limits = if self.caller.subscribed > 0 {
             &self.caller.shared.hub.limits
         } else {
             &self.caller.shared.reply_limits
         };
-        if limits.exceeds_hard(self.output.len()) {
-            Err(End::OutputLimit)
-        } else if self.output.len() < self.ease_at {
-            Ok(())
-        } else {
-            self.ease().await
-        }
+        limits.exceeds_hard(self.output.len())
+    }
+
+    /// Whether so many replies wait that the client is to take some before more of its commands are run.
+    fn is_full(&self) -> bool {
+        self.output.len() >= self.ease_at || self.exceeds_hard()
     }
 
     /// Lets the client take replies, until enough are gone or it took none for [`PATIENCE`].

@@ -132,6 +132,39 @@ impl<'a> Args<'a> {
     }
 }
 
+/// Empty lists of arguments, kept to be filled again: a command that comes often needs no new one each time.
+#[derive(Debug)]
+pub struct Lists {
+    empty: Vec<Vec<Bytes>>,
+    most: usize,
+}
+
+impl Lists {
+    /// Places of a list that is kept; one that grew beyond is given back.
+    const PLACES: usize = 16;
+
+    /// Keeps so many lists at most.
+    pub const fn new(most: usize) -> Self {
+        Self {
+            empty: Vec::new(),
+            most,
+        }
+    }
+
+    /// An empty list.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        self.empty.pop().unwrap_or_default()
+    }
+
+    /// Keeps a list, not what is in it.
+    pub fn keep(&mut self, mut argv: Vec<Bytes>) {
+        argv.clear();
+        if argv.capacity() <= Self::PLACES && self.empty.len() < self.most {
+            self.empty.push(argv);
+        }
+    }
+}
+
 /// A count that is not negative; what no memory could hold so many of is all the same.
 pub fn at_most_usize(count: i64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)

@@ -4,6 +4,7 @@
 //! and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`;
 //! `tests/golden/entry.hex` pins them.
 
+use super::args::Lists;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 
@@ -177,6 +178,14 @@ pub fn origin(group: &Bytes) -> Result<Origin, DecodeError> {
 /// # Errors
 /// [`DecodeError`] when a later version wrote it or its lengths do not add up.
 pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
+    decode_with(group, &mut Lists::new(0))
+}
+
+/// [`decode`], with lists for the arguments from here.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with(group: &Bytes, lists: &mut Lists) -> Result<Entry, DecodeError> {
     let mut cursor = Cursor { bytes: group, at: 0 };
     cursor.version()?;
     let (at, seed, origin) = (cursor.u64()?, cursor.u64()?, cursor.origin()?);
@@ -186,7 +195,8 @@ pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
     for _ in 0..count {
         let db = cursor.u8()?;
         let arguments = cursor.u32()? as usize;
-        let mut argv = Vec::with_capacity(arguments.min(group.len() / 4));
+        let mut argv = lists.take();
+        argv.reserve_exact(arguments.min(group.len() / 4));
         for _ in 0..arguments {
             let length = cursor.u32()? as usize;
             argv.push(cursor.slice(length)?);

@@ -6,7 +6,7 @@
 //! A command that is not yet whole is taken up where it was left: each byte is looked at once, whatever pieces it comes in.
 //! Nothing is reserved for a length that was only announced, so a client cannot make us allocate what it did not send.
 
-use crate::machine::args::integer;
+use crate::machine::args::{Lists, integer};
 use bytes::{Buf, Bytes, BytesMut};
 use std::fmt;
 use std::ops::Range;
@@ -26,9 +26,8 @@ const COMMAND_PER_BULK: usize = 4;
 /// Places for arguments that a parser keeps from one command to the next.
 const KEPT_ARGUMENTS: usize = 1024;
 
-/// Lists of arguments that a parser keeps for the next commands, and the places of one: what a pipeline needs.
-const SPARE_LISTS: usize = 32;
-const SPARE_ARGUMENTS: usize = 16;
+/// Lists of arguments that a parser keeps for the next commands: what a pipeline needs.
+const KEPT_LISTS: usize = 32;
 
 /// Bounds of what one command may be.
 #[derive(Clone, Copy, Debug)]
@@ -116,8 +115,7 @@ pub struct Parser {
     length: Option<usize>,
     /// Where the arguments that came stand in the buffer.
     arguments: Vec<Range<usize>>,
-    /// Empty lists for the next commands: see [`Parser::reuse`].
-    spare: Vec<Vec<Bytes>>,
+    lists: Lists,
 }
 
 impl Parser {
@@ -130,16 +128,13 @@ impl Parser {
             missing: 0,
             length: None,
             arguments: Vec::new(),
-            spare: Vec::new(),
+            lists: Lists::new(KEPT_LISTS),
         }
     }
 
     /// Takes back the list of a command that is done, for the next one.
-    pub fn reuse(&mut self, mut argv: Vec<Bytes>) {
-        argv.clear();
-        if argv.capacity() <= SPARE_ARGUMENTS && self.spare.len() < SPARE_LISTS {
-            self.spare.push(argv);
-        }
+    pub fn reuse(&mut self, argv: Vec<Bytes>) {
+        self.lists.keep(argv);
     }
 
     /// Takes other bounds, for what comes from here on.
@@ -178,7 +173,7 @@ impl Parser {
             }
         }
         let mut command = self.cut(input);
-        let mut argv = self.spare.pop().unwrap_or_default();
+        let mut argv = self.lists.take();
         let last = self
             .arguments
             .pop()

@@ -768,7 +768,7 @@ impl Connection {
         spec: &'static Spec,
         argv: Vec<Bytes>,
     ) -> Option<(&'static Spec, Vec<Bytes>, Look)> {
-        let (shared, began) = (self.caller.shared.clone(), self.since);
+        let (shared, until) = (self.caller.shared.clone(), self.since + READS_FOR);
         shared.node.view(self.caller.db, |view| {
             let (mut spec, mut argv) = (spec, argv);
             loop {
@@ -777,7 +777,7 @@ impl Connection {
                     return Some((spec, argv, look));
                 }
                 self.append_read(spec, argv, look.reply);
-                if self.is_full() || self.since - began > READS_FOR {
+                if self.is_full() || self.since > until {
                     return None;
                 }
                 let parsed = self.parse();

@@ -59,6 +59,36 @@ async fn three_nodes_form_one_cluster_and_each_takes_writes() {
     stop(&nodes).await;
 }
 
+/// The first to write again does not have the next group for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn callers_that_are_answered_together_share_the_next_group() {
+    const CALLERS: u64 = 32;
+    const ROUNDS: u64 = 20;
+    let data = tempfile::tempdir().unwrap();
+    let node = one(data.path()).await;
+    let before = node.status();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let node = node.clone();
+            tokio::spawn(async move {
+                for _ in 0..ROUNDS {
+                    run(&node, &["INCR", "n"]).await;
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    let after = node.status();
+    let commands = after.proposed_commands - before.proposed_commands;
+    let groups = after.proposed_groups - before.proposed_groups;
+    assert_eq!(commands, CALLERS * ROUNDS);
+    // Two a round without it: one of the first caller, one of the rest.
+    assert!(groups < ROUNDS * 3 / 2, "{groups} groups of {commands} commands");
+    node.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_carries_a_write_to_another_node() {
     let data = tempfile::tempdir().unwrap();

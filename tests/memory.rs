@@ -187,7 +187,7 @@ async fn the_few_that_may_go_are_found_among_many() {
     for some in 0..80 {
         let commands =
             (0..500).map(|nth| Command::new(0, ["SET".to_owned(), format!("{some} {nth}"), "v".to_owned()]));
-        node.write(commands.collect()).await.unwrap();
+        node.write(commands.collect::<Vec<_>>()).await.unwrap();
     }
     fill(&node, "ends", 4).await;
     for nth in 0..4 {
@@ -319,7 +319,7 @@ async fn a_cluster_at_its_limit_goes_on() {
                         let key = format!("{policy} {writer} {round} {nth}");
                         Command::new(0, ["SETEX", &key, "100000", &value].map(str::to_owned))
                     });
-                    for reply in node.write(commands.collect()).await.unwrap().replies {
+                    for reply in node.write(commands.collect::<Vec<_>>()).await.unwrap().replies {
                         assert_eq!(reply, Reply::OK);
                     }
                     most = most.max(used(&node));

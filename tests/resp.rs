@@ -275,6 +275,65 @@ fn row(reply: &Reply) -> String {
 
 // ---- what a connection does ----
 
+/// Reads that follow each other are answered at one go; whatever stands between them still has its place, its effect and its count.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_a_pipeline_keep_their_place_among_what_is_no_read() {
+    let server = Server::start().await;
+    let (mut client, mut pipeline) = (server.client().await, Vec::new());
+    let script = [
+        ("SET a 1", "OK"),
+        ("RPUSH l x", "1"),
+        ("GET a", "1"),
+        ("GET none", "(nil)"),
+        (
+            "GET l",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+        ),
+        ("STRLEN a", "1"),
+        ("INCR a", "2"),
+        ("GET a", "2"),
+        ("GET a b", "ERR wrong number of arguments for 'get' command"),
+        ("GET a", "2"),
+        (
+            "NOTHING a",
+            "ERR unknown command 'NOTHING', with args beginning with: 'a' ",
+        ),
+        ("GET a", "2"),
+        ("SELECT 1", "OK"),
+        ("GET a", "(nil)"),
+        ("SELECT 0", "OK"),
+        ("MULTI", "OK"),
+        ("GET a", "QUEUED"),
+        ("EXEC", "2"),
+        ("GET a", "2"),
+        ("CLIENT REPLY SKIP", ""),
+        ("GET a", ""),
+        ("GET a", "2"),
+    ];
+    for (command, _) in script {
+        pipeline.extend(request(command.split(' ')));
+    }
+    // What cannot be parsed comes after all that could.
+    pipeline.extend(b"*1\r\n!\r\n");
+    client.send(&pipeline).await;
+    for (command, answer) in script.iter().filter(|(_, answer)| !answer.is_empty()) {
+        let reply = client.reply().await.unwrap();
+        assert_eq!(text(&reply), *answer, "{command}");
+    }
+    let error = client.reply().await.unwrap();
+    assert_eq!(text(&error), "ERR Protocol error: expected '$', got '!'");
+    assert_eq!(client.reply().await, None);
+    let mut client = server.client().await;
+    let counted = client.text(&["INFO", "commandstats"]).await;
+    let get = counted
+        .lines()
+        .find(|line| line.starts_with("cmdstat_get:"))
+        .unwrap();
+    assert!(get.contains("cmdstat_get:calls=11,"), "{get}");
+    assert!(get.contains("rejected_calls=1,failed_calls=1"), "{get}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_of_ten_thousand_is_answered_in_order_and_sees_its_own_writes() {
     const COMMANDS: usize = 10_000;

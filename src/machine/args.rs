@@ -132,6 +132,39 @@ impl<'a> Args<'a> {
     }
 }
 
+/// Empty lists of arguments, kept to be filled again: a command that comes often needs no new one each time.
+#[derive(Debug)]
+pub struct Lists {
+    empty: Vec<Vec<Bytes>>,
+    most: usize,
+}
+
+impl Lists {
+    /// Places of a list that is kept; one that grew beyond is given back.
+    const PLACES: usize = 16;
+
+    /// Keeps so many lists at most.
+    pub const fn new(most: usize) -> Self {
+        Self {
+            empty: Vec::new(),
+            most,
+        }
+    }
+
+    /// An empty list.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        self.empty.pop().unwrap_or_default()
+    }
+
+    /// Keeps a list, not what is in it.
+    pub fn keep(&mut self, mut argv: Vec<Bytes>) {
+        argv.clear();
+        if argv.capacity() <= Self::PLACES && self.empty.len() < self.most {
+            self.empty.push(argv);
+        }
+    }
+}
+
 /// A count that is not negative; what no memory could hold so many of is all the same.
 pub fn at_most_usize(count: i64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
@@ -145,16 +178,29 @@ pub fn quoted(word: &[u8]) -> std::borrow::Cow<'_, str> {
 
 /// Bytes as a signed 64-bit integer, strictly as Redis' `string2ll`.
 pub fn integer(bytes: &[u8]) -> Option<i64> {
-    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    let plain = match digits {
-        [b'0'] => bytes.len() == 1,
-        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-        _ => false,
+    let (negative, digits) = match bytes {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
     };
-    if !plain || bytes.len() > 20 {
-        return None;
+    match digits {
+        [b'0'] => return (!negative).then_some(0),
+        // As many digits as fit into 64 bits whatever they are.
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
     }
-    std::str::from_utf8(bytes).ok()?.parse().ok()
+    let mut number = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
+    }
+    if negative {
+        0_i64.checked_sub_unsigned(number)
+    } else {
+        i64::try_from(number).ok()
+    }
 }
 
 /// Bytes as an unsigned number, as `strtoul` reads them: one that is negative wraps around.
@@ -196,6 +242,7 @@ mod tests {
         for (text, value) in [
             ("0", 0),
             ("-1", -1),
+            ("-10", -10),
             ("9223372036854775807", i64::MAX),
             ("-9223372036854775808", i64::MIN),
         ] {
@@ -211,7 +258,12 @@ mod tests {
             "1 ",
             "1.0",
             "9223372036854775808",
+            "-9223372036854775809",
+            "9999999999999999999",
+            "18446744073709551617",
             "0x1",
+            "1:",
+            "1/",
         ] {
             assert_eq!(integer(text.as_bytes()), None, "{text}");
         }

@@ -1,9 +1,10 @@
 //! What the log carries: one group of commands, as bytes with a version in front.
 //!
-//! A group is encoded once, by hand, on the node that collected it; the leader fills in the stamp (time and chance)
+//! A group is encoded once, by hand, on the node that collected it (each caller its part, before it waits); the leader fills in the stamp (time and chance)
 //! and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`;
 //! `tests/golden/entry.hex` pins them.
 
+use super::args::Lists;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 
@@ -92,24 +93,61 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
+/// Commands the way a group holds them: those of one caller, to be joined with those of others.
+#[derive(Clone, Debug)]
+pub struct Part {
+    commands: usize,
+    bytes: Bytes,
+}
+
+impl Part {
+    /// Encodes commands.
+    pub fn new(commands: &[Command]) -> Self {
+        let mut bytes = BytesMut::with_capacity(commands.iter().map(Command::encoded_len).sum());
+        for command in commands {
+            bytes.put_u8(command.db);
+            bytes.put_u32_le(u32::try_from(command.argv.len()).expect("the edge bounds arguments to 2^20"));
+            for argument in &command.argv {
+                let length = u32::try_from(argument.len());
+                bytes.put_u32_le(length.expect("the edge bounds a bulk far below 2^32"));
+                bytes.put_slice(argument);
+            }
+        }
+        Self {
+            commands: commands.len(),
+            bytes: bytes.freeze(),
+        }
+    }
+
+    /// How many commands they are.
+    pub fn commands(&self) -> usize {
+        self.commands
+    }
+
+    /// How many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Encodes a group. The stamp is zero until [`stamp`] fills it in.
 pub fn encode(origin: Origin, commands: &[Command]) -> Bytes {
-    let length = HEADER + commands.iter().map(Command::encoded_len).sum::<usize>();
-    let mut out = BytesMut::with_capacity(length);
+    join(origin, &[Part::new(commands)])
+}
+
+/// Joins what several callers gave into one group, in their order. The stamp is zero until [`stamp`] fills it in.
+pub fn join(origin: Origin, parts: &[Part]) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER + parts.iter().map(Part::bytes).sum::<usize>());
     out.put_u8(VERSION);
     out.put_u64_le(0);
     out.put_u64_le(0);
     out.put_u64_le(origin.node);
     out.put_u64_le(origin.start);
     out.put_u64_le(origin.number);
-    out.put_u32_le(u32::try_from(commands.len()).expect("groups are bounded far below 2^32 commands"));
-    for command in commands {
-        out.put_u8(command.db);
-        out.put_u32_le(u32::try_from(command.argv.len()).expect("the edge bounds arguments to 2^20"));
-        for argument in &command.argv {
-            out.put_u32_le(u32::try_from(argument.len()).expect("the edge bounds a bulk far below 2^32"));
-            out.put_slice(argument);
-        }
+    let commands: usize = parts.iter().map(Part::commands).sum();
+    out.put_u32_le(u32::try_from(commands).expect("groups are bounded far below 2^32 commands"));
+    for part in parts {
+        out.put_slice(&part.bytes);
     }
     out.freeze()
 }
@@ -140,6 +178,14 @@ pub fn origin(group: &Bytes) -> Result<Origin, DecodeError> {
 /// # Errors
 /// [`DecodeError`] when a later version wrote it or its lengths do not add up.
 pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
+    decode_with(group, &mut Lists::new(0))
+}
+
+/// [`decode`], with lists for the arguments from here.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with(group: &Bytes, lists: &mut Lists) -> Result<Entry, DecodeError> {
     let mut cursor = Cursor { bytes: group, at: 0 };
     cursor.version()?;
     let (at, seed, origin) = (cursor.u64()?, cursor.u64()?, cursor.origin()?);
@@ -149,7 +195,8 @@ pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
     for _ in 0..count {
         let db = cursor.u8()?;
         let arguments = cursor.u32()? as usize;
-        let mut argv = Vec::with_capacity(arguments.min(group.len() / 4));
+        let mut argv = lists.take();
+        argv.reserve_exact(arguments.min(group.len() / 4));
         for _ in 0..arguments {
             let length = cursor.u32()? as usize;
             argv.push(cursor.slice(length)?);
@@ -249,6 +296,13 @@ mod tests {
                 commands
             })
         );
+    }
+
+    #[test]
+    fn the_parts_of_callers_make_the_group_that_their_commands_make() {
+        let (origin, commands) = sample();
+        let parts: Vec<Part> = commands.chunks(1).map(Part::new).collect();
+        assert_eq!(join(origin, &parts), encode(origin, &commands));
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Machine {
         }
         let spec = table::lookup(argv)?;
         let db = known_database(db)?;
-        let mut args = Args::new(argv, spec.name.split('|').count());
+        let mut args = Args::new(argv, spec.words);
         match (spec.run, spec.waits) {
             (Run::Write(run), _) | (Run::Read(_), Some(run)) => {
                 let before = self.store.revision();
@@ -212,7 +212,7 @@ impl Machine {
     fn read_as(&self, now: Millis, db: u8, argv: &[Bytes], quiet: bool) -> Reply {
         let answer = || {
             let spec = table::lookup(argv)?;
-            let mut args = Args::new(argv, spec.name.split('|').count());
+            let mut args = Args::new(argv, spec.words);
             let mut view = self.view(now, known_database(db)?);
             if quiet && spec.name != "TOUCH" {
                 view = view.quietly();

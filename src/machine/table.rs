@@ -5,7 +5,7 @@ use super::commands;
 use super::keyspace::{Due, Keyspace, View};
 use super::reply::{CommandError, Reply};
 use bytes::Bytes;
-use std::collections::HashMap;
+use fnv::FnvHashMap;
 use std::sync::LazyLock;
 
 /// What a row runs.
@@ -42,6 +42,8 @@ pub struct Spec {
     pub finder: Option<Finder>,
     /// Its place among all rows, counted when the table is built: what is kept for each command is kept by it.
     pub id: usize,
+    /// Words of its name: two for a subcommand. Its arguments begin behind them.
+    pub words: usize,
     /// It goes through the log but changes no key: neither the flag nor the category `write`.
     pub keyless: bool,
     /// What a row that reads runs inside the log instead, where it can wait: `XREAD` with `BLOCK`. Outside the log such a row answers
@@ -82,6 +84,16 @@ pub fn counted_keys(argv: &[Bytes], at: usize) -> Vec<usize> {
     }
 }
 
+/// The words of a name: one more than it has bars.
+const fn words(name: &str) -> usize {
+    let (name, mut at, mut words) = (name.as_bytes(), 0, 1);
+    while at < name.len() {
+        words += (name[at] == b'|') as usize;
+        at += 1;
+    }
+    words
+}
+
 const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
     Spec {
         name,
@@ -94,6 +106,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         categories: "",
         finder: None,
         id: 0,
+        words: words(name),
         keyless: false,
         waits: None,
         in_line: false,
@@ -206,7 +219,7 @@ impl Spec {
 
     /// Arguments with the name: exactly this many, or at least so many where negative. As `COMMAND INFO` says it.
     pub fn arity(&self) -> i64 {
-        let mut count = self.name.split('|').count() as i64;
+        let mut count = self.words as i64;
         let (mut open, mut optional) = (false, 0);
         // Inside `<a b | c>`: the words of each alternative, of which the shortest counts.
         let mut ways: Option<Vec<i64>> = None;
@@ -243,7 +256,7 @@ impl Spec {
                 "key" | "key1" | "key2" | "source" | "destination" | "newkey" | "tag"
             )
         };
-        let base = self.name.split('|').count() as i64;
+        let base = self.words as i64;
         let Some(first) = words.iter().position(is_key) else {
             return (0, 0, 0);
         };
@@ -327,8 +340,9 @@ impl Row {
     }
 }
 
-static TABLE: LazyLock<HashMap<&'static str, Row>> = LazyLock::new(|| {
-    let mut table = HashMap::new();
+/// By a plain hash: the names are ours, so nobody can put many in one place.
+static TABLE: LazyLock<FnvHashMap<&'static str, Row>> = LazyLock::new(|| {
+    let mut table = FnvHashMap::default();
     for spec in all() {
         let row = Row {
             spec,
@@ -377,13 +391,12 @@ const NAME_MAX: usize = 32;
 /// # Errors
 /// `Unknown`, `UnknownSubcommand` or `Arity`, with the texts of Redis.
 pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
-    let name = argv.first().ok_or(CommandError::Syntax)?;
-    let container = Name::of(name)
-        .and_then(|name| name.row())
-        .ok_or_else(|| unknown(argv))?;
+    let mut name = Name::default();
+    let container = name.push(argv.first().ok_or(CommandError::Syntax)?);
+    let container = container.ok_or_else(|| unknown(argv))?;
     let row = match argv.get(1) {
-        Some(subcommand) if !container.subcommands.is_empty() => Name::of(name)
-            .and_then(|name| name.with(subcommand)?.row())
+        Some(subcommand) if !container.subcommands.is_empty() => name
+            .push_behind_bar(subcommand)
             .ok_or_else(|| unknown_subcommand(container.spec.name, subcommand))?,
         _ => container,
     };
@@ -401,22 +414,18 @@ struct Name {
     length: usize,
 }
 
-impl Name {
-    fn of(name: &[u8]) -> Option<Self> {
+impl Default for Name {
+    fn default() -> Self {
         Self {
             bytes: [0; 2 * NAME_MAX + 1],
             length: 0,
         }
-        .push(name)
     }
+}
 
-    fn with(mut self, subcommand: &[u8]) -> Option<Self> {
-        self.bytes[self.length] = b'|';
-        self.length += 1;
-        self.push(subcommand)
-    }
-
-    fn push(mut self, word: &[u8]) -> Option<Self> {
+impl Name {
+    /// Adds a word. The row of the name it makes, if there is one.
+    fn push(&mut self, word: &[u8]) -> Option<&'static Row> {
         // A bar stands only in our own names of subcommands: nobody may call one by it.
         if word.len() > NAME_MAX || word.contains(&b'|') {
             return None;
@@ -425,11 +434,13 @@ impl Name {
         place.copy_from_slice(word);
         place.make_ascii_uppercase();
         self.length += word.len();
-        Some(self)
+        TABLE.get(std::str::from_utf8(&self.bytes[..self.length]).ok()?)
     }
 
-    fn row(&self) -> Option<&'static Row> {
-        TABLE.get(std::str::from_utf8(&self.bytes[..self.length]).ok()?)
+    fn push_behind_bar(&mut self, word: &[u8]) -> Option<&'static Row> {
+        self.bytes[self.length] = b'|';
+        self.length += 1;
+        self.push(word)
     }
 }
 

@@ -225,7 +225,7 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::NoLeader`], [`Error::Overloaded`], [`Error::TooLarge`], [`Error::Stopped`]: not applied. [`Error::Unknown`]: perhaps.
-    pub async fn write(&self, commands: Vec<Command>) -> Result<Written> {
+    pub async fn write(&self, commands: impl AsRef<[Command]>) -> Result<Written> {
         if let Some(why) = self.inner.fault.get() {
             return Err(Error::Stopped { why });
         }
@@ -1089,7 +1089,7 @@ async fn take_back(node: Node) {
             numbers = node.inner.hearing.abandoned() => numbers,
             _ = stopped.wait_for(|stopped| *stopped) => return,
         };
-        let commands = numbers
+        let commands: Vec<_> = numbers
             .iter()
             .map(|number| internal::unwait(*number, Unwait::Timeout))
             .collect();

@@ -14,7 +14,7 @@ use super::{Token, Written};
 use crate::config::{Limits, Timing};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
-use crate::machine::entry::{self, Command, Origin};
+use crate::machine::entry::{self, Command, Origin, Part};
 use crate::machine::event::Event;
 use crate::machine::reply::Reply;
 use crate::raft::answers::Answers;
@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "lua")]
 use tokio::sync::OwnedRwLockWriteGuard;
 use tokio::sync::{Notify, RwLock, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// A group that was not applied for this long is sent again, in case it was lost where nobody noticed.
@@ -44,10 +45,12 @@ const RETRY_MOST: Duration = Duration::from_millis(100);
 /// again meanwhile.
 const HELD_BACK: Duration = Duration::from_millis(500);
 
+/// Turns of the other tasks that a group that could be sealed leaves them to add to it, at most.
+const GATHER_TURNS: usize = 3;
+
 /// One call of `write` that waits for a place in a group.
 struct Request {
-    commands: Vec<Command>,
-    bytes: usize,
+    part: Part,
     deadline: Instant,
     answer: oneshot::Sender<Result<Written>>,
 }
@@ -57,7 +60,6 @@ struct Request {
 pub(super) struct Proposer {
     sender: mpsc::Sender<Request>,
     flights: Arc<Flights>,
-    queued: Arc<Queued>,
     limits: Limits,
     write_deadline: Duration,
 }
@@ -71,13 +73,15 @@ struct Queued {
 
 impl Queued {
     fn add(&self, request: &Request) {
-        self.commands.fetch_add(request.commands.len(), Ordering::Relaxed);
-        self.bytes.fetch_add(request.bytes, Ordering::Relaxed);
+        self.commands
+            .fetch_add(request.part.commands(), Ordering::Relaxed);
+        self.bytes.fetch_add(request.part.bytes(), Ordering::Relaxed);
     }
 
     fn remove(&self, request: &Request) {
-        self.commands.fetch_sub(request.commands.len(), Ordering::Relaxed);
-        self.bytes.fetch_sub(request.bytes, Ordering::Relaxed);
+        self.commands
+            .fetch_sub(request.part.commands(), Ordering::Relaxed);
+        self.bytes.fetch_sub(request.part.bytes(), Ordering::Relaxed);
     }
 }
 
@@ -94,6 +98,8 @@ struct Flight {
 pub(super) struct Flights {
     /// Held to put in, look at or take out a group; never across an await.
     groups: Mutex<BTreeMap<u64, Flight>>,
+    /// What waits until there is room in the air.
+    queued: Queued,
     /// Something happened that the proposer's task must look at.
     wake: Notify,
     /// The groups in flight must be sent again.
@@ -170,7 +176,8 @@ impl Answers for Flights {
             // A caller that has gone needs no answer.
             let _ = answer.send(Ok(written));
         }
-        if landed {
+        // What comes from now on wakes the proposer's task by itself.
+        if landed && self.queued.commands.load(Ordering::Relaxed) > 0 {
             self.wake.notify_one();
         }
     }
@@ -200,15 +207,13 @@ impl Proposer {
     /// The door, and the flights for the state store.
     pub(super) fn new(limits: Limits, timing: Timing, flights: Arc<Flights>) -> (Self, Intake) {
         let (sender, requests) = mpsc::channel(limits.queue_commands);
-        let queued = Arc::<Queued>::default();
         let door = Self {
             sender,
             flights,
-            queued: queued.clone(),
             limits,
             write_deadline: timing.write_deadline,
         };
-        (door, Intake { requests, queued })
+        (door, Intake { requests })
     }
 
     /// Commands that this node sealed into groups since its start, and how many groups.
@@ -222,11 +227,25 @@ impl Proposer {
 
     /// Whether nothing waits or flies.
     pub(super) fn is_idle(&self) -> bool {
-        self.queued.commands.load(Ordering::Relaxed) == 0 && self.flights.groups.lock().is_empty()
+        self.flights.queued.commands.load(Ordering::Relaxed) == 0 && self.flights.groups.lock().is_empty()
     }
 
     /// Applies the commands in order and together. Answers when they are applied here.
-    pub(super) async fn write(&self, commands: Vec<Command>) -> Result<Written> {
+    pub(super) async fn write(&self, commands: impl AsRef<[Command]>) -> Result<Written> {
+        let answered = self.ask(commands.as_ref())?;
+        // A caller's buffer is not held while its commands are on their way.
+        drop(commands);
+        // Whoever waits is answered before the other end goes. If it went all the same, the write may be under way.
+        answered.await.unwrap_or_else(|_| {
+            Err(Error::Unknown {
+                waited: Duration::ZERO,
+                why: "this node stopped before it was confirmed".to_owned(),
+            })
+        })
+    }
+
+    /// Gives commands to the task that makes groups: where the answer comes.
+    fn ask(&self, commands: &[Command]) -> Result<oneshot::Receiver<Result<Written>>> {
         let bytes = commands.iter().map(Command::encoded_len).sum();
         if bytes > self.limits.command_bytes {
             return Err(Error::TooLarge {
@@ -234,14 +253,15 @@ impl Proposer {
                 limit: self.limits.command_bytes,
             });
         }
+        let queue = &self.flights.queued;
         let bounds = [
             (
-                &self.queued.commands,
+                &queue.commands,
                 commands.len(),
                 "commands",
                 self.limits.queue_commands,
             ),
-            (&self.queued.bytes, bytes, "bytes", self.limits.queue_bytes),
+            (&queue.bytes, bytes, "bytes", self.limits.queue_bytes),
         ];
         for (queued, more, unit, limit) in bounds {
             let queued = queued.load(Ordering::Relaxed);
@@ -251,15 +271,14 @@ impl Proposer {
         }
         let (answer, answered) = oneshot::channel();
         let request = Request {
-            commands,
-            bytes,
+            part: Part::new(commands),
             deadline: Instant::now() + self.write_deadline,
             answer,
         };
-        self.queued.add(&request);
+        queue.add(&request);
         self.sender.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(request) => {
-                self.queued.remove(&request);
+                queue.remove(&request);
                 Error::Overloaded {
                     queued: self.limits.queue_commands,
                     unit: "commands",
@@ -267,17 +286,11 @@ impl Proposer {
                 }
             }
             mpsc::error::TrySendError::Closed(request) => {
-                self.queued.remove(&request);
+                queue.remove(&request);
                 stopped()
             }
         })?;
-        // Whoever waits is answered before the other end goes. If it went all the same, the write may be under way.
-        answered.await.unwrap_or_else(|_| {
-            Err(Error::Unknown {
-                waited: Duration::ZERO,
-                why: "this node stopped before it was confirmed".to_owned(),
-            })
-        })
+        Ok(answered)
     }
 }
 
@@ -290,13 +303,11 @@ fn stopped() -> Error {
 /// The queue's other end, until the task that empties it starts.
 pub(super) struct Intake {
     requests: mpsc::Receiver<Request>,
-    queued: Arc<Queued>,
 }
 
 /// The proposer's task.
 pub(super) struct Courier {
     requests: mpsc::Receiver<Request>,
-    queued: Arc<Queued>,
     waiting: VecDeque<Request>,
     flights: Arc<Flights>,
     limits: Limits,
@@ -306,7 +317,7 @@ pub(super) struct Courier {
     /// When the groups in flight may be sent again after a refusal.
     retry_at: Option<Instant>,
     retry_wait: Duration,
-    /// When anything was last sent or applied.
+    /// When anything was last sent, or applied while something waited.
     moved_at: Instant,
     watch: LeaderWatch,
     outbound: Outbound,
@@ -397,7 +408,6 @@ impl Courier {
     ) -> Self {
         Self {
             requests: intake.requests,
-            queued: intake.queued,
             waiting: VecDeque::new(),
             flights,
             limits,
@@ -421,6 +431,7 @@ impl Courier {
         let mut batch = Vec::with_capacity(self.limits.group_commands);
         loop {
             self.follow_leader();
+            self.gather().await;
             self.seal_groups();
             let wake_at = self.next_deadline();
             // Taking from the queue stops while enough for the next group waits here: the queue's bound counts both.
@@ -479,6 +490,30 @@ impl Courier {
         self.route = Some(route);
     }
 
+    fn may_seal(&self) -> bool {
+        !self.waiting.is_empty() && self.flights.groups.lock().len() < self.limits.groups_in_flight
+    }
+
+    /// Before a group is sealed, lets those who can run now add to it: when a group has landed all its callers are answered at once, and the first
+    /// to write again would have the next group for itself. Nobody is waited for: it ends with a turn that brought nothing.
+    async fn gather(&mut self) {
+        for _ in 0..GATHER_TURNS {
+            if !self.may_seal() {
+                return;
+            }
+            yield_now().await;
+            let before = self.waiting.len();
+            while self.waiting.len() < self.limits.group_commands
+                && let Ok(request) = self.requests.try_recv()
+            {
+                self.waiting.push_back(request);
+            }
+            if self.waiting.len() == before {
+                return;
+            }
+        }
+    }
+
     fn open_lane(&self, leader: u64, role: Role, term: u64) -> Option<Route> {
         let address = self.watch.address(leader)?;
         let (lane, groups) = mpsc::channel(self.limits.groups_in_flight);
@@ -502,30 +537,32 @@ impl Courier {
 
     /// Seals waiting requests into groups while a lane is open and not too many groups fly.
     fn seal_groups(&mut self) {
-        while !self.waiting.is_empty() && self.flights.groups.lock().len() < self.limits.groups_in_flight {
+        while self.may_seal() {
             let Some(route) = &self.route else { return };
-            let (mut commands, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut parts, mut callers) = (Vec::new(), Vec::new());
+            let (mut commands, mut bytes) = (0, 0);
             let deadline = self.waiting[0].deadline;
             while let Some(next) = self.waiting.front() {
-                let fits = commands.len() + next.commands.len() <= self.limits.group_commands
-                    && bytes + next.bytes <= self.limits.group_bytes;
-                if !fits && !commands.is_empty() {
+                let fits = commands + next.part.commands() <= self.limits.group_commands
+                    && bytes + next.part.bytes() <= self.limits.group_bytes;
+                if !fits && !parts.is_empty() {
                     break;
                 }
                 let Some(next) = self.waiting.pop_front() else {
                     break;
                 };
-                self.queued.remove(&next);
-                bytes += next.bytes;
-                callers.push((next.commands.len(), next.answer));
-                commands.extend(next.commands);
+                self.flights.queued.remove(&next);
+                commands += next.part.commands();
+                bytes += next.part.bytes();
+                callers.push((next.part.commands(), next.answer));
+                parts.push(next.part);
             }
             self.origin.number += 1;
             self.flights
                 .commands_sealed
-                .fetch_add(commands.len() as u64, Ordering::Relaxed);
+                .fetch_add(commands as u64, Ordering::Relaxed);
             self.flights.groups_sealed.fetch_add(1, Ordering::Relaxed);
-            let group = entry::encode(self.origin, &commands);
+            let group = entry::join(self.origin, &parts);
             let flight = Flight {
                 group: group.clone(),
                 callers,
@@ -577,7 +614,7 @@ impl Courier {
             let Some(request) = self.waiting.pop_front() else {
                 break;
             };
-            self.queued.remove(&request);
+            self.flights.queued.remove(&request);
             let why = self.why_waiting();
             let _ = request.answer.send(Err(Error::NoLeader { waited, why }));
         }

@@ -10,6 +10,7 @@ use super::log::LogReader;
 use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
 use super::{Group, LogId, Types};
 use crate::error::Error;
+use crate::machine::args::Lists;
 use crate::machine::entry::{self, Millis, Origin};
 use crate::machine::{Machine, Outcome, snapshot};
 use futures::{Stream, TryStreamExt};
@@ -52,6 +53,9 @@ pub(crate) struct Audit {
     /// The digest of the machine that has applied it.
     pub(crate) digest: u128,
 }
+
+/// Lists of arguments that are kept from one entry to the next: a group of the default size.
+const KEPT_LISTS: usize = 1_024;
 
 /// An audit is taken at the first entry whose time lies in another one of these stretches of the log's clock than the entry before it, in
 /// milliseconds: by the log alone, so that all members audit the same states.
@@ -159,6 +163,8 @@ pub(crate) struct StateStore {
     access_changes: watch::Sender<u64>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
+    /// For the arguments of the entry at hand.
+    lists: Lists,
     /// Which node and start these answers are for.
     own: (u64, u64),
     answers: Arc<dyn Answers>,
@@ -206,6 +212,7 @@ impl StateStore {
             access_changes,
             last_applied,
             membership,
+            lists: Lists::new(KEPT_LISTS),
             own,
             answers,
             snapshots,
@@ -219,7 +226,7 @@ impl StateStore {
     }
 
     fn apply_group(&mut self, index: u64, group: &Group) -> io::Result<()> {
-        let entry = entry::decode(&group.0).map_err(|error| {
+        let entry = entry::decode_with(&group.0, &mut self.lists).map_err(|error| {
             let why = format!("entry {index} of the log cannot be applied: {error}");
             self.fault.raise(why.clone());
             io::Error::new(io::ErrorKind::InvalidData, why)
@@ -242,6 +249,8 @@ impl StateStore {
         // Without the lock, for this wakes who waits; before the caller is answered, so that whoever has the token of a write can wait for it here.
         self.note_applied(index);
         self.state.freeing.free(freed);
+        let argvs = entry.commands.into_iter().map(|command| command.argv);
+        argvs.for_each(|argv| self.lists.keep(argv));
         if let Some(frozen) = audited {
             self.audit(index, frozen);
         }

@@ -129,6 +129,7 @@ impl Connection {
             let shared = self.caller.shared.clone();
             self.attend(async move { shared.pause.changed().await }).await?;
         }
+        self.begin();
         Ok(())
     }
 

@@ -19,6 +19,9 @@ const PARTS: usize = 16;
 /// What took less is counted in [`PARTS`] equal parts of it.
 const FLOOR_NS: u64 = 1024;
 
+/// Places of histograms that a connection counts in before it tells.
+const TALLIED: usize = 16;
+
 /// How long calls took.
 #[derive(Debug)]
 pub(super) struct Histogram([AtomicU64; (OCTAVES + 1) * PARTS]);
@@ -28,8 +31,8 @@ impl Histogram {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    fn add(&self, nanos: u64, times: u64) {
-        self.0[Self::place(nanos)].fetch_add(times, Relaxed);
+    fn add(&self, place: usize, times: u64) {
+        self.0[place].fetch_add(times, Relaxed);
     }
 
     fn place(nanos: u64) -> usize {
@@ -113,6 +116,19 @@ impl Call {
         self.nanos.get() as f64 / 1000.0
     }
 
+    fn add(&self, ran: &Ran) {
+        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        self.calls.add(count(ran.times));
+        self.nanos.add(count(ran.nanos));
+        if ran.failed > 0 {
+            self.failed.add(count(ran.failed));
+        }
+    }
+
+    fn kept(&self) -> &Histogram {
+        self.histogram.get_or_init(|| Box::new(Histogram::new()))
+    }
+
     /// How long its calls took, if there were some.
     pub(super) fn histogram(&self) -> Option<&Histogram> {
         self.histogram
@@ -120,6 +136,57 @@ impl Call {
             .map(|histogram| &**histogram)
             .filter(|histogram| !histogram.is_empty())
     }
+}
+
+/// Calls that ran, the time they took together, and how many of them answered an error.
+#[derive(Debug, Default)]
+struct Ran {
+    times: u64,
+    nanos: u64,
+    failed: u64,
+}
+
+/// What the commands of one connection came to since it last told. All connections share the counters, and to write to them from several
+/// processors costs more than most commands do: so it is done once for what was read at once.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Commands that came, refused ones among them.
+    pub(super) commands: usize,
+    /// By the id of the row.
+    ran: Vec<(usize, Ran)>,
+    /// How many fell into which place of the row's histogram; at most [`TALLIED`].
+    places: Vec<((usize, usize), u64)>,
+}
+
+impl Tally {
+    /// Counts a call that ran.
+    pub(super) fn ran(&mut self, spec: &Spec, took: Duration, failed: bool) {
+        let nanos = nanos(took);
+        let ran = entry(&mut self.ran, spec.id);
+        ran.times += 1;
+        ran.nanos += nanos;
+        ran.failed += u64::from(failed);
+        *entry(&mut self.places, (spec.id, Histogram::place(nanos))) += 1;
+    }
+
+    /// Whether it is to be told before more is counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.places.len() >= TALLIED
+    }
+}
+
+/// The value of a key in a short list, the newest key last.
+fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
+    let at = list.iter().rposition(|(known, _)| *known == key);
+    let at = at.unwrap_or_else(|| {
+        list.push((key, V::default()));
+        list.len() - 1
+    });
+    &mut list[at].1
+}
+
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The calls of every command.
@@ -148,22 +215,23 @@ impl Calls {
         &self.by_id[spec.id]
     }
 
-    /// Counts a call that ran.
-    pub(super) fn ran(&self, spec: &Spec, took: Duration, failed: bool) {
-        self.ran_often(spec, 1, took, u64::from(failed));
+    /// Takes over what a connection has counted.
+    pub(super) fn take(&self, tally: &mut Tally) {
+        for (id, ran) in tally.ran.drain(..) {
+            self.by_id[id].add(&ran);
+        }
+        let places = tally.places.drain(..).filter(|_| self.tracking());
+        for ((id, place), times) in places {
+            self.by_id[id].kept().add(place, times);
+        }
     }
 
     /// Counts calls that ran and took this time together: each counts as the mean of them.
     pub(super) fn ran_often(&self, spec: &Spec, times: u64, took: Duration, failed: u64) {
-        let count = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-        let (call, nanos) = (self.of(spec), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        call.calls.add(count(times));
-        call.nanos.add(count(nanos));
-        call.failed.add(count(failed));
+        let (call, nanos) = (self.of(spec), nanos(took));
+        call.add(&Ran { times, nanos, failed });
         if self.tracking() && times > 0 {
-            call.histogram
-                .get_or_init(|| Box::new(Histogram::new()))
-                .add(nanos / times, times);
+            call.kept().add(Histogram::place(nanos / times), times);
         }
     }
 
@@ -227,9 +295,9 @@ mod tests {
     fn percentiles_and_sums_follow_the_counts() {
         let histogram = Histogram::new();
         for _ in 0..99 {
-            histogram.add(1_000_000, 1);
+            histogram.add(Histogram::place(1_000_000), 1);
         }
-        histogram.add(500_000_000, 1);
+        histogram.add(Histogram::place(500_000_000), 1);
         let about = |nanos: u64, expected: u64| nanos >= expected && nanos < expected * 17 / 16;
         assert!(about(histogram.percentile(50.0), 1_000_000));
         assert!(about(histogram.percentile(99.0), 1_000_000));

@@ -7,6 +7,7 @@ use super::hub::Subscriptions;
 use super::outbox::{Outbox, OutputLimits};
 use super::tracking::{self, Mode};
 use crate::machine::access::DEFAULT_USER;
+use crate::machine::table::{self, Spec};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -15,6 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+
+/// In the place of a row's id: there is no row behind it.
+const NO_COMMAND: usize = usize::MAX;
 
 /// One connection, as others see it.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Client {
     since: Instant,
     /// Milliseconds from `since` to the last time it sent something.
     last_ms: AtomicU64,
+    /// The id of the row of its last command; [`NO_COMMAND`] before the first.
+    command: AtomicUsize,
     /// What changes by its own commands. Held to read or set a field, never across an await.
     pub(super) shown: Mutex<Shown>,
     /// What is pushed to it.
@@ -62,8 +68,6 @@ pub(super) struct Shown {
     /// Commands queued since `MULTI`, and their bytes.
     pub(super) queued: Option<usize>,
     pub(super) queued_bytes: usize,
-    /// The row of its last command.
-    pub(super) command: &'static str,
     /// Whether it looks on.
     pub(super) monitors: bool,
     pub(super) no_evict: bool,
@@ -82,7 +86,6 @@ impl Default for Shown {
             db: 0,
             queued: None,
             queued_bytes: 0,
-            command: "",
             monitors: false,
             no_evict: false,
             no_touch: false,
@@ -96,6 +99,11 @@ impl Client {
     /// Notes that it sent something.
     pub(super) fn spoke(&self) {
         self.last_ms.store(millis(self.since.elapsed()), Relaxed);
+    }
+
+    /// Notes the command that it runs.
+    pub(super) fn runs(&self, spec: &Spec) {
+        self.command.store(spec.id, Relaxed);
     }
 
     /// The version of the protocol it speaks.
@@ -205,10 +213,8 @@ impl Client {
         flags.extend(set('e', shown.no_evict));
         flags.extend(set('T', shown.no_touch));
         let flags = if flags.is_empty() { "N" } else { &flags };
-        let command = match shown.command {
-            "" => "NULL".to_owned(),
-            name => name.to_ascii_lowercase(),
-        };
+        let command = table::all().nth(self.command.load(Relaxed));
+        let command = command.map_or("NULL".to_owned(), |spec| spec.name.to_ascii_lowercase());
         let queued = shown
             .queued
             .map_or(-1, |queued| i64::try_from(queued).unwrap_or(i64::MAX));
@@ -252,6 +258,7 @@ impl Clients {
             local,
             since: Instant::now(),
             last_ms: AtomicU64::new(0),
+            command: AtomicUsize::new(NO_COMMAND),
             shown: Mutex::default(),
             outbox: Outbox::default(),
             subscriptions: Mutex::default(),

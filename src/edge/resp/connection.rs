@@ -2,16 +2,17 @@
 //!
 //! Every whole command in the input is run before the replies are flushed, once for all of them. Writes that follow each other go
 //! to the node in one submission, where each is a unit of its own; anything else first waits for the writes before it, so a
-//! connection sees what it wrote. Local reads never wait.
+//! connection sees what it wrote. Local reads never wait, and those that follow each other share one look at what is applied.
 //!
 //! While replies wait for the client, more is read only when it took none of them for [`PATIENCE`]: a client that reads slowly
 //! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
 //! off at `max_output_bytes`.
 
 use super::acl_log::Context;
+use super::calls::Tally;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
-use super::frame::Parser;
+use super::frame::{Parser, ProtocolError};
 use super::hub;
 use super::local::{self, Local};
 use super::multi::{self, Transaction};
@@ -25,6 +26,7 @@ use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::event::Classes;
 use crate::machine::internal::Watch;
+use crate::machine::keyspace::View;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
 use crate::node::fellows::NO_REPLICAS;
@@ -44,8 +46,14 @@ pub const MAX_SUBMISSION_COMMANDS: usize = 512;
 /// Bytes of one submission, unless a single command is larger. Half of a group, so that it fits beside others.
 pub const MAX_SUBMISSION_BYTES: usize = 256 << 10;
 
+/// Places for writes that a connection keeps from one submission to the next.
+const KEPT_WRITES: usize = 32;
+
 /// Commands that one connection runs before others on its thread have their turn.
 const YIELD_COMMANDS: u32 = 256;
+
+/// How long reads that follow each other in a pipeline may share one look at what is applied: applying waits as long.
+const READS_FOR: Duration = Duration::from_micros(20);
 
 /// How long a client may take none of the replies that wait, before more of its commands are run.
 pub const PATIENCE: Duration = Duration::from_millis(100);
@@ -98,6 +106,8 @@ pub(super) struct Caller {
     pub(super) monitors: bool,
     /// What stands in front of the reply of the command at hand.
     pub(super) preface: Option<Bytes>,
+    /// What it counted and did not tell.
+    pub(super) tally: Tally,
     /// Whether the connection ends after the replies so far.
     pub(super) closing: bool,
 }
@@ -156,6 +166,7 @@ impl Caller {
             tracks: false,
             monitors: false,
             preface: None,
+            tally: Tally::default(),
             closing: false,
         }
     }
@@ -173,6 +184,19 @@ impl Caller {
             && !self.monitors
             && !self.shared.monitors.any()
             && !self.shared.pause.may_be()
+    }
+
+    /// The row of a read that needs nothing but to be run: no check that could refuse it, nobody who is told, nothing to be waited for.
+    fn reads_at_once(&self, argv: &[Bytes]) -> Option<&'static Spec> {
+        let spec = table::lookup(argv).ok()?;
+        let at_once = matches!(spec.run, Run::Read(_))
+            && self.freshness == Freshness::Local
+            && self.known
+            && self.may_all()
+            && self.is_plain()
+            && self.must_wait(spec).is_none()
+            && self.is_alone(spec).is_none();
+        at_once.then_some(spec)
     }
 
     /// Waits until this node is as fresh as the connection's reads are to be.
@@ -236,9 +260,10 @@ impl Caller {
         self.track_no_more();
         self.shared.monitors.leave(&self.client);
         self.client.speak(Protocol::default());
-        let seen = self.seen;
+        let (seen, tally) = (self.seen, std::mem::take(&mut self.tally));
         *self = Self {
             seen,
+            tally,
             read: self.read,
             ..Self::new(self.shared.clone(), self.client.clone())
         };
@@ -272,8 +297,11 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         output: BytesMut::with_capacity(READ_BYTES),
         ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
         parser: Parser::new(shared.limits()),
+        ahead: None,
+        turn: 0,
+        since: Instant::now(),
         writes: Vec::new(),
-        said: Vec::new(),
+        specs: Vec::new(),
         writes_bytes: 0,
         published: Vec::new(),
     };
@@ -307,14 +335,23 @@ pub(super) struct Connection {
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
     parser: Parser,
+    /// What was parsed beyond the command at hand.
+    ahead: Option<Parsed>,
+    /// Commands since others on its thread had their turn.
+    turn: u32,
+    /// When the command at hand began: when the one before it was done, or what was waited for was over.
+    since: Instant,
     /// Writes whose submission is being collected.
     writes: Vec<Command>,
-    /// The same as they were said, to note how they went.
-    said: Vec<(&'static Spec, Vec<Bytes>)>,
+    /// Their rows.
+    specs: Vec<&'static Spec>,
     writes_bytes: usize,
     /// Which of them publish, and where.
     published: Vec<Published>,
 }
+
+/// The next command of the input, if there is a whole one.
+type Parsed = Result<Option<Vec<Bytes>>, ProtocolError>;
 
 /// What a read comes to.
 struct Look {
@@ -327,30 +364,35 @@ struct Look {
 
 impl Look {
     /// Runs a command that only reads on what this node has applied.
-    fn at(caller: &Caller, spec: &Spec, argv: &[Bytes]) -> Self {
+    fn at(caller: &Caller, view: View<'_>, spec: &Spec, argv: &[Bytes]) -> Self {
         let shared = &caller.shared;
-        shared.node.view(caller.db, |view| {
-            let mut args = Args::new(argv, spec.name.split('|').count());
-            let quiet = caller.quiet && spec.name != "TOUCH";
-            let looked = if quiet { view.quietly() } else { view };
-            let reply = match spec.run {
-                Run::Read(run) => run(&looked, &mut args).into(),
-                Run::Write(_) | Run::Local => Reply::Error(local::unknown(spec)),
-            };
-            let settings = view.settings();
-            let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
-                let keys = if wanted { spec.keys_of(argv) } else { Vec::new() };
-                keys.into_iter().filter(|key| fits(key)).cloned().collect()
-            };
-            let events = settings.notify_keyspace_events;
-            let told =
-                events.tell(Classes::KEY_MISS) && shared.hub.has_subscribers() && hub::tells_misses(spec);
-            Self {
-                missed: (events, keys(told, &|key| view.find(key).is_none())),
-                ended: keys(!settings.active_expire, &|key| view.is_overdue(key)),
-                reply,
+        let mut args = Args::new(argv, spec.words);
+        let quiet = caller.quiet && spec.name != "TOUCH";
+        let looked = if quiet { view.quietly() } else { view };
+        let reply = match spec.run {
+            Run::Read(run) => run(&looked, &mut args).into(),
+            Run::Write(_) | Run::Local => Reply::Error(local::unknown(spec)),
+        };
+        let settings = view.settings();
+        let keys = |wanted: bool, fits: &dyn Fn(&Bytes) -> bool| -> Vec<Bytes> {
+            if !wanted {
+                return Vec::new();
             }
-        })
+            let keys = spec.keys_of(argv).into_iter();
+            keys.filter(|key| fits(key)).cloned().collect()
+        };
+        let events = settings.notify_keyspace_events;
+        let told = events.tell(Classes::KEY_MISS) && shared.hub.has_subscribers() && hub::tells_misses(spec);
+        Self {
+            missed: (events, keys(told, &|key| view.find(key).is_none())),
+            ended: keys(!settings.active_expire, &|key| view.is_overdue(key)),
+            reply,
+        }
+    }
+
+    /// Whether its reply is all there is to it.
+    fn is_all(&self) -> bool {
+        self.missed.1.is_empty() && self.ended.is_empty() && !matches!(self.reply, Reply::Waiting(_))
     }
 }
 
@@ -364,7 +406,9 @@ struct Published {
 impl Connection {
     async fn run(&mut self) -> End {
         loop {
-            if let Err(end) = self.batch().await {
+            let ran = self.batch().await;
+            self.caller.tell_tally();
+            if let Err(end) = ran {
                 return end;
             }
             if let Err(end) = self.exchange().await {
@@ -375,15 +419,17 @@ impl Connection {
 
     /// Runs every whole command in the input.
     async fn batch(&mut self) -> Result<(), End> {
-        let mut turn = 0;
+        self.turn = 0;
         self.parser.limit(self.caller.shared.limits());
+        self.begin();
         loop {
-            turn += 1;
-            if turn == YIELD_COMMANDS {
-                turn = 0;
+            if self.turn >= YIELD_COMMANDS {
+                self.turn = 0;
+                self.caller.tell_tally();
                 yield_now().await;
+                self.begin();
             }
-            match self.parser.next(&mut self.input, self.caller.known) {
+            match self.ahead.take().unwrap_or_else(|| self.parse()) {
                 Ok(Some(argv)) => self.command(argv).await?,
                 Ok(None) => return self.submit().await,
                 Err(error) => {
@@ -394,6 +440,11 @@ impl Connection {
                 }
             }
         }
+    }
+
+    fn parse(&mut self) -> Parsed {
+        self.turn += 1;
+        self.parser.next(&mut self.input, self.caller.known)
     }
 
     /// Writes the replies, and reads until something came.
@@ -449,7 +500,7 @@ impl Connection {
     }
 
     async fn command(&mut self, argv: Vec<Bytes>) -> Result<(), End> {
-        self.caller.shared.stats.commands.add(1);
+        self.caller.tally.commands += 1;
         let spec = match table::lookup(&argv) {
             Ok(spec) if self.caller.known || spec.flags.contains("no_auth") => spec,
             Ok(spec) => {
@@ -465,7 +516,7 @@ impl Connection {
                 return self.reject(exec, error).await;
             }
         };
-        self.caller.client.shown.lock().command = spec.name;
+        self.caller.client.runs(spec);
         let context = if self.caller.transaction.is_some() {
             Context::Multi
         } else {
@@ -528,12 +579,13 @@ impl Connection {
         match spec.run {
             Run::Write(_) => {
                 // Behind another write it goes with that.
-                if spec.renews.is_some() && self.writes.is_empty() {
-                    let began = Instant::now();
-                    if let Some(reply) = self.renew(&argv).await {
-                        self.caller.ran(spec, &argv, began.elapsed(), &reply);
-                        return self.answer(reply).await;
-                    }
+                if spec.renews.is_some()
+                    && self.writes.is_empty()
+                    && let Some(reply) = self.renew(&argv).await
+                {
+                    let took = self.lap();
+                    self.caller.ran(spec, &argv, took, &reply);
+                    return self.answer(reply).await;
                 }
                 let blocks = spec.flags.contains("blocking");
                 self.collect(spec, argv).await?;
@@ -545,15 +597,19 @@ impl Connection {
             }
             Run::Read(_) => {
                 self.submit().await?;
-                let began = Instant::now();
-                let reply = self.read(spec, &argv).await;
-                if matches!(reply, Reply::Waiting(_)) {
-                    // It found nothing and is to wait: only the log can make it do so.
-                    self.collect(spec, argv).await?;
-                    return self.submit().await;
+                self.caller.read = true;
+                if let Err(error) = self.caller.refresh().await {
+                    self.append_read(spec, argv, Reply::Error(error));
+                } else if let Some((spec, argv, look)) = self.read_on(spec, argv) {
+                    let reply = self.tell(look).await;
+                    if matches!(reply, Reply::Waiting(_)) {
+                        // It found nothing and is to wait: only the log can make it do so.
+                        self.collect(spec, argv).await?;
+                        return self.submit().await;
+                    }
+                    self.append_read(spec, argv, reply);
                 }
-                self.caller.ran(spec, &argv, began.elapsed(), &reply);
-                self.answer(reply).await
+                self.ease_if_full().await
             }
             Run::Local => {
                 self.submit().await?;
@@ -565,6 +621,17 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// What was waited for is over: the command at hand, or the next one, begins now.
+    pub(super) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// How long the command at hand took, since the one before it. One look at the clock for each.
+    pub(super) fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.since, now)
     }
 
     /// A command that was refused before it could be run or queued: so is the transaction it is in.
@@ -589,7 +656,6 @@ impl Connection {
     /// Adds a write to the submission, which goes when it is full.
     async fn collect(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
         let publishes = pubsub::is_publish(spec).map(|sharded| (argv[1].clone(), sharded));
-        let said = argv.clone();
         let command = Command {
             db: self.caller.db,
             argv: permit::sealed(spec, argv),
@@ -608,7 +674,7 @@ impl Connection {
         }
         self.writes_bytes += bytes;
         self.writes.push(command);
-        self.said.push((spec, said));
+        self.specs.push(spec);
         Ok(())
     }
 
@@ -617,39 +683,48 @@ impl Connection {
         if self.writes.is_empty() {
             return Ok(());
         }
-        let mut writes = std::mem::take(&mut self.writes);
-        let said = std::mem::take(&mut self.said);
+        self.caller.tell_tally();
+        let (mut writes, mut specs) = (std::mem::take(&mut self.writes), std::mem::take(&mut self.specs));
         self.writes_bytes = 0;
         let bracketed = self.caller.bracket(&mut writes);
-        let began = Instant::now();
-        match self.caller.shared.node.write(writes).await {
+        self.begin();
+        let written = self.caller.shared.node.write(&writes).await;
+        if bracketed {
+            writes.pop();
+            writes.remove(0);
+        }
+        let said = specs.drain(..).zip(writes.drain(..));
+        match written {
             Ok(mut written) => {
                 if bracketed {
-                    written.replies.drain(..1);
-                    written.replies.truncate(said.len());
+                    written.replies.remove(0);
                 }
                 self.caller.shared.node.let_evict().await;
-                self.answer_written(written, said, began.elapsed()).await
+                self.answer_written(written, said).await?;
             }
             Err(error) => {
                 self.published.clear();
-                let refusal = trouble(error);
-                for (spec, argv) in said {
+                let (refusal, took) = (trouble(error), self.lap());
+                for (spec, Command { argv, .. }) in said {
                     let reply = Reply::Error(refusal.clone());
-                    self.caller.ran(spec, &argv, began.elapsed(), &reply);
+                    self.caller.ran(spec, &argv, took, &reply);
                     self.answer(reply).await?;
                 }
-                Ok(())
             }
         }
+        writes.shrink_to(KEPT_WRITES);
+        specs.shrink_to(KEPT_WRITES);
+        (self.writes, self.specs) = (writes, specs);
+        self.begin();
+        Ok(())
     }
 
     async fn answer_written(
         &mut self,
         written: Written,
-        said: Vec<(&'static Spec, Vec<Bytes>)>,
-        took: Duration,
+        said: impl Iterator<Item = (&'static Spec, Command)>,
     ) -> Result<(), End> {
+        let took = self.lap();
         self.caller.seen = self.caller.seen.max(written.token);
         if self.caller.subscribed > 0 && !self.caller.tracks {
             // A client that publishes to itself has the message before the answer.
@@ -657,11 +732,16 @@ impl Connection {
         }
         let mut published = std::mem::take(&mut self.published).into_iter().peekable();
         let mut waits = written.waits.into_iter();
-        for (position, (reply, (spec, argv))) in written.replies.into_iter().zip(said).enumerate() {
+        for (position, (reply, (spec, said))) in written.replies.into_iter().zip(said).enumerate() {
+            let argv = said.argv;
             let published = published.next_if(|published| published.position == position);
             let reply = match (reply, published) {
                 (Reply::Waiting(_), _) => match waits.next() {
-                    Some(wait) => self.wait(wait).await?,
+                    Some(wait) => {
+                        let reply = self.wait(wait).await?;
+                        self.begin();
+                        reply
+                    }
                     None => Reply::Nil,
                 },
                 (Reply::Integer(_), Some(at)) => {
@@ -675,17 +755,60 @@ impl Connection {
             } else {
                 self.caller.ran(spec, &argv, took, &reply);
             }
+            self.parser.reuse(argv);
             self.answer(reply).await?;
         }
         Ok(())
     }
 
-    async fn read(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Reply {
-        self.caller.read = true;
-        if let Err(error) = self.caller.refresh().await {
-            return Reply::Error(error);
-        }
-        let Look { reply, missed, ended } = Look::at(&self.caller, spec, argv);
+    /// Reads, and goes on with the reads that came behind it: one look at what is applied is for all of them, and is let go after [`READS_FOR`]. A
+    /// read that has to tell something or to wait is given back; what was parsed and is no read is kept for its turn.
+    fn read_on(
+        &mut self,
+        spec: &'static Spec,
+        argv: Vec<Bytes>,
+    ) -> Option<(&'static Spec, Vec<Bytes>, Look)> {
+        let (shared, until) = (self.caller.shared.clone(), self.since + READS_FOR);
+        shared.node.view(self.caller.db, |view| {
+            let (mut spec, mut argv) = (spec, argv);
+            loop {
+                let look = Look::at(&self.caller, view, spec, &argv);
+                if !look.is_all() {
+                    return Some((spec, argv, look));
+                }
+                self.append_read(spec, argv, look.reply);
+                if self.is_full() || self.since > until {
+                    return None;
+                }
+                let parsed = self.parse();
+                let row = match &parsed {
+                    Ok(Some(next)) => self.caller.reads_at_once(next),
+                    _ => None,
+                };
+                (spec, argv) = match (row, parsed) {
+                    (Some(row), Ok(Some(next))) => (row, next),
+                    (_, parsed) => {
+                        self.ahead = Some(parsed);
+                        return None;
+                    }
+                };
+                self.caller.tally.commands += 1;
+                self.caller.client.runs(spec);
+            }
+        })
+    }
+
+    /// Notes how a read went, and appends what it came to.
+    fn append_read(&mut self, spec: &'static Spec, argv: Vec<Bytes>, reply: Reply) {
+        let took = self.lap();
+        self.caller.ran(spec, &argv, took, &reply);
+        self.parser.reuse(argv);
+        self.append(&reply);
+    }
+
+    /// Does what a read leaves to be done.
+    async fn tell(&mut self, look: Look) -> Reply {
+        let Look { reply, missed, ended } = look;
         if !ended.is_empty() {
             let (node, db) = (self.caller.shared.node.clone(), self.caller.db);
             // Where they cannot be removed now they are found again.
@@ -714,14 +837,15 @@ impl Connection {
 
     /// Runs a command of the edge and answers it.
     async fn local(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Result<(), End> {
-        let began = Instant::now();
-        let mut args = Args::new(argv, spec.name.split('|').count());
+        self.caller.tell_tally();
+        let mut args = Args::new(argv, spec.words);
         let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
                 Ok(()) => {
-                    self.caller.ran(spec, argv, began.elapsed(), &Reply::Nil);
+                    let took = self.lap();
+                    self.caller.ran(spec, argv, took, &Reply::Nil);
                     return self.ease_if_full().await;
                 }
                 Err(error) => Reply::Error(error),
@@ -729,34 +853,51 @@ impl Connection {
             Some(Local::Exec) => return self.exec(spec, argv).await,
             None => Reply::Error(local::unknown(spec)),
         };
-        self.caller.ran(spec, argv, began.elapsed(), &reply);
+        let took = self.lap();
+        self.caller.ran(spec, argv, took, &reply);
         self.answer(reply).await
     }
 
     /// Appends a reply, and waits a while for the client when many wait.
     pub(super) async fn answer(&mut self, reply: Reply) -> Result<(), End> {
-        self.caller.count_error(&reply);
-        let preface = self.caller.preface.take();
-        if self.caller.answers.next() {
-            self.output.extend_from_slice(&preface.unwrap_or_default());
-            encode(&reply, self.caller.protocol, &mut self.output);
-        }
+        self.append(&reply);
         self.ease_if_full().await
     }
 
+    fn append(&mut self, reply: &Reply) {
+        self.caller.count_error(reply);
+        let preface = self.caller.preface.take();
+        if self.caller.answers.next() {
+            if let Some(preface) = preface {
+                self.output.extend_from_slice(&preface);
+            }
+            encode(reply, self.caller.protocol, &mut self.output);
+        }
+    }
+
     pub(super) async fn ease_if_full(&mut self) -> Result<(), End> {
+        if self.exceeds_hard() {
+            Err(End::OutputLimit)
+        } else if self.is_full() {
+            self.ease().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether so many replies wait that the client is cut off.
+    fn exceeds_hard(&self) -> bool {
         let limits = if self.caller.subscribed > 0 {
             &self.caller.shared.hub.limits
         } else {
             &self.caller.shared.reply_limits
         };
-        if limits.exceeds_hard(self.output.len()) {
-            Err(End::OutputLimit)
-        } else if self.output.len() < self.ease_at {
-            Ok(())
-        } else {
-            self.ease().await
-        }
+        limits.exceeds_hard(self.output.len())
+    }
+
+    /// Whether so many replies wait that the client is to take some before more of its commands are run.
+    fn is_full(&self) -> bool {
+        self.output.len() >= self.ease_at || self.exceeds_hard()
     }
 
     /// Lets the client take replies, until enough are gone or it took none for [`PATIENCE`].
@@ -770,10 +911,11 @@ impl Connection {
                 Ok(written) => self.wrote(written)?,
                 Err(_) => {
                     self.ease_at = self.ease_at.saturating_mul(2).min(limit);
-                    return Ok(());
+                    break;
                 }
             }
         }
+        self.begin();
         Ok(())
     }
 

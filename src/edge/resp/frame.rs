@@ -6,7 +6,7 @@
 //! A command that is not yet whole is taken up where it was left: each byte is looked at once, whatever pieces it comes in.
 //! Nothing is reserved for a length that was only announced, so a client cannot make us allocate what it did not send.
 
-use crate::machine::args::integer;
+use crate::machine::args::{Lists, integer};
 use bytes::{Buf, Bytes, BytesMut};
 use std::fmt;
 use std::ops::Range;
@@ -25,6 +25,9 @@ const COMMAND_PER_BULK: usize = 4;
 
 /// Places for arguments that a parser keeps from one command to the next.
 const KEPT_ARGUMENTS: usize = 1024;
+
+/// Lists of arguments that a parser keeps for the next commands: what a pipeline needs.
+const KEPT_LISTS: usize = 32;
 
 /// Bounds of what one command may be.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +115,7 @@ pub struct Parser {
     length: Option<usize>,
     /// Where the arguments that came stand in the buffer.
     arguments: Vec<Range<usize>>,
+    lists: Lists,
 }
 
 impl Parser {
@@ -124,7 +128,13 @@ impl Parser {
             missing: 0,
             length: None,
             arguments: Vec::new(),
+            lists: Lists::new(KEPT_LISTS),
         }
+    }
+
+    /// Takes back the list of a command that is done, for the next one.
+    pub fn reuse(&mut self, argv: Vec<Bytes>) {
+        self.lists.keep(argv);
     }
 
     /// Takes other bounds, for what comes from here on.
@@ -162,13 +172,19 @@ impl Parser {
                 return Ok(None);
             }
         }
-        let command = self.cut(input);
-        let argv = self
+        let mut command = self.cut(input);
+        let mut argv = self.lists.take();
+        let last = self
             .arguments
-            .drain(..)
-            .map(|range| command.slice(range))
-            .collect();
+            .pop()
+            .expect("one at least: no count of zero gets here");
+        argv.reserve_exact(self.arguments.len() + 1);
+        argv.extend(self.arguments.drain(..).map(|range| command.slice(range)));
         self.arguments.shrink_to(KEPT_ARGUMENTS);
+        // The last one takes over what holds them all.
+        command.truncate(last.end);
+        command.advance(last.start);
+        argv.push(command);
         Ok(Some(argv))
     }
 

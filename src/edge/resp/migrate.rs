@@ -271,7 +271,7 @@ async fn remove<'a>(
             vec![Command::new(db, [Bytes::from_static(b"DEL"), key])],
         )
     };
-    let written = node.write(arrived.iter().map(removal).collect()).await;
+    let written = node.write(arrived.iter().map(removal).collect::<Vec<_>>()).await;
     let written = written.map_err(trouble)?;
     *seen = (*seen).max(written.token);
     let outcomes = arrived.into_iter().zip(written.replies);

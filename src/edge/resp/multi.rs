@@ -248,9 +248,8 @@ impl Connection {
 
     /// `EXEC`.
     pub(super) async fn exec(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), End> {
-        let began = Instant::now();
         let reply = self.execute().await?;
-        let took = began.elapsed();
+        let took = self.lap();
         self.caller
             .ran(spec, argv, took, reply.as_ref().unwrap_or(&Reply::Nil));
         match reply {
@@ -361,7 +360,7 @@ impl Connection {
         Ok(caller.shared.node.view(0, |view| {
             let read = |step: &Step| match (step.spec.run, &step.call) {
                 (Run::Read(run), Call::Command(argv)) => {
-                    let mut args = Args::new(argv, step.spec.name.split('|').count());
+                    let mut args = Args::new(argv, step.spec.words);
                     let mut view = view.of(step.db);
                     if quiet && step.spec.name != "TOUCH" {
                         view = view.quietly();
@@ -432,7 +431,8 @@ impl Connection {
 
     /// Runs a command of the edge and writes its reply.
     async fn local_into(&mut self, spec: &'static Spec, argv: &[Bytes], out: &mut BytesMut) {
-        let mut args = Args::new(argv, spec.name.split('|').count());
+        let mut args = Args::new(argv, spec.words);
+        self.caller.tell_tally();
         let began = Instant::now();
         let reply: Reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),

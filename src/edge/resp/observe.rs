@@ -13,8 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 impl Caller {
     /// A command ran and was answered.
-    pub(super) fn ran(&self, spec: &Spec, argv: &[Bytes], took: Duration, reply: &Reply) {
-        let shared = &self.shared;
+    pub(super) fn ran(&mut self, spec: &Spec, argv: &[Bytes], took: Duration, reply: &Reply) {
         let failed = match reply {
             Reply::Error(error) => {
                 self.note_refusal(argv, error);
@@ -22,7 +21,11 @@ impl Caller {
             }
             _ => false,
         };
-        shared.calls.ran(spec, took, failed);
+        self.tally.ran(spec, took, failed);
+        if self.tally.is_full() {
+            self.tell_tally();
+        }
+        let shared = &self.shared;
         // What waits by its own wish is not slow (what waits for a key is timed without its wait), and a transaction is as slow as its
         // commands.
         if matches!(spec.name, "EXEC" | "WAIT" | "WAITAOF" | "PLENARY|WAITFOR") {
@@ -39,6 +42,15 @@ impl Caller {
         if shared.latency.wants(took) {
             shared.latency.command(spec, took, unix_seconds());
         }
+    }
+
+    /// Tells what was counted: before anybody can ask for it.
+    pub(super) fn tell_tally(&mut self) {
+        let commands = std::mem::take(&mut self.tally.commands);
+        if commands > 0 {
+            self.shared.stats.commands.add(commands);
+        }
+        self.shared.calls.take(&mut self.tally);
     }
 
     /// The time from which on a command of a script is to be told, because it is slow.

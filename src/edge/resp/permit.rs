@@ -135,6 +135,11 @@ impl Caller {
         })
     }
 
+    /// Whether its user may do everything, as of what is known now.
+    pub(super) fn may_all(&self) -> bool {
+        self.permit.unlimited && self.permit.revision == self.shared.node.access_revision()
+    }
+
     /// Whether a command may run. What `AUTH` and `HELLO` allow anybody is for the caller of this to know.
     ///
     /// # Errors
@@ -148,7 +153,7 @@ impl Caller {
         if self.permit.revision != self.shared.node.access_revision() {
             self.renew()?;
         }
-        if self.permit.unlimited {
+        if self.may_all() {
             return Ok(());
         }
         let rights = &self.permit.rights;

@@ -64,7 +64,7 @@ pub use session::{Session, SessionError, Sessions};
 pub mod testing {
     #[cfg(feature = "lua")]
     pub use crate::node::script::probe::ScriptProbe;
-    pub use crate::raft::probe::LogProbe;
+    pub use crate::raft::probe::{LogProbe, RecordProbe};
 }
 
 /// README's example is compiled with the tests.

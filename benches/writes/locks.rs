@@ -1,8 +1,8 @@
 //! What an ASP.NET application asks of its session store for each page: a script that takes the session's lock and reads the session, then one
 //! that stores it and lets the lock go. Beside plain `SET`, by as many connections.
 
-use super::target::{Caller, Place, Resp, Target};
 use super::{Fault, Options, VALUE};
+use crate::targets::Resp;
 use std::time::{Duration, Instant};
 
 /// Connections.
@@ -58,14 +58,11 @@ struct Measured {
 }
 
 /// Measures all loads, interleaved, and prints the median of each.
-pub(crate) async fn measure(name: &str, target: &dyn Target, options: &Options) -> Result<(), Fault> {
+pub(crate) async fn measure(name: &str, ports: &[u16], options: &Options) -> Result<(), Fault> {
     const LOADS: [Load; 3] = [Load::Set, Load::OwnSessions, Load::OneSession];
     let mut callers = Vec::new();
-    for caller in target.callers(Place::Spread, CLIENTS).await? {
-        match caller {
-            Caller::Resp(connection) => callers.push(connection),
-            _ => return Err("scripts are asked for through the Redis endpoint".into()),
-        }
+    for port in ports.iter().cycle().take(CLIENTS) {
+        callers.push(Resp::connect(*port).await?);
     }
     let mut rounds = [const { Vec::new() }; LOADS.len()];
     for _ in 0..options.rounds {

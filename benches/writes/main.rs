@@ -3,25 +3,20 @@
 //!
 //! Not a test: nothing here fails for being slow.
 
-mod children;
-mod etcd;
 mod locks;
+mod reads;
 mod redis_benchmark;
-mod target;
+#[path = "../targets/mod.rs"]
+mod targets;
 
-use children::{Plenaries, Redis};
 use plenary::config::{Durability, Limits};
-use std::error::Error;
-use std::time::{Duration, Instant};
-use target::{Caller, Local, Place, Target};
-
-pub(crate) type Fault = Box<dyn Error + Send + Sync>;
+use std::time::Duration;
+use targets::children::{self, Etcd, Plenaries, Redis};
+use targets::closed_loop::{Load, Measured, flush_time, measure};
+use targets::{Fault, Local, Place, Target};
 
 /// Bytes of a value.
 const VALUE: usize = 256;
-
-/// Keys of one caller. They are written again and again, so that memory and snapshots stay small.
-const KEYS: usize = 1_000;
 
 const HELP: &str = "\
 cargo bench --bench writes -- [OPTIONS]
@@ -30,8 +25,7 @@ cargo bench --bench writes -- [OPTIONS]
   --rounds N         rounds; the table has the median of each row (3)
   --only TEXT        only rows whose name contains this
   --keys N           redis-benchmark on so many keys and members instead of one
-  --groups 1,2,4     groups in flight to compare, nodes in one process (the default alone)
-  --etcd A,B,C       measure these etcd members beside (host:port)";
+  --groups 1,2,4     groups in flight to compare, nodes in one process (the default alone)";
 
 struct Options {
     span: Duration,
@@ -40,7 +34,6 @@ struct Options {
     others: bool,
     keys: Option<u32>,
     groups: Vec<usize>,
-    etcd: Vec<String>,
 }
 
 impl Options {
@@ -52,7 +45,6 @@ impl Options {
             others: true,
             keys: None,
             groups: vec![Limits::default().groups_in_flight],
-            etcd: Vec::new(),
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -72,7 +64,6 @@ impl Options {
                     let groups = value()?.split(',').map(str::parse).collect::<Result<_, _>>();
                     options.groups = groups?;
                 }
-                "--etcd" => options.etcd = value()?.split(',').map(str::to_owned).collect(),
                 _ => return Err(format!("{word}?\n{HELP}").into()),
             }
         }
@@ -92,16 +83,6 @@ struct Row {
     place: Place,
     callers: usize,
     results: Vec<Measured>,
-}
-
-/// What one round of one row came to.
-#[derive(Clone, Copy)]
-struct Measured {
-    per_second: f64,
-    p50: Duration,
-    p99: Duration,
-    /// Processor time of all nodes and all callers, per write.
-    cpu: Duration,
 }
 
 fn main() -> Result<(), Fault> {
@@ -142,33 +123,37 @@ async fn run(options: Options) -> Result<(), Fault> {
     if options.others && children::has("redis-server") {
         let name = "one redis-server, appendfsync always";
         if plan_rows(&mut rows, &options, targets.len(), name, &[(Place::Leader, 64)]) {
-            targets.push(Box::new(Redis::start(&folder.path().join("redis")).await?));
+            targets.push(Box::new(
+                Redis::start_group(&folder.path().join("redis"), 0).await?,
+            ));
         }
     }
-    if !options.etcd.is_empty() {
+    if options.others && children::has("etcd") {
         let plan = [(Place::Spread, 1), (Place::Spread, 64), (Place::Spread, 256)];
-        if plan_rows(&mut rows, &options, targets.len(), "etcd", &plan) {
-            targets.push(Box::new(etcd::Etcd::connect(&options.etcd).await?));
+        if plan_rows(&mut rows, &options, targets.len(), "etcd, three processes", &plan) {
+            targets.push(Box::new(Etcd::start(&folder.path().join("etcd")).await?));
         }
     }
     for _ in 0..options.rounds {
         for row in &mut rows {
+            let target = &*targets[row.target];
+            let load = Load::Writes(VALUE);
             row.results
-                .push(measure(&*targets[row.target], row.place, row.callers, options.span).await?);
+                .push(measure(target, load, row.place, row.callers, options.span).await?);
         }
     }
     print_writes(&mut rows);
     if options.wants("lock scripts") {
         let name = "fsync, three processes, spread";
         let nodes = Plenaries::start(&folder.path().join("locks"), Durability::Fsync).await?;
-        locks::measure(name, &nodes, &options).await?;
+        locks::measure(name, &nodes.ports, &options).await?;
         if options.others && children::has("redis-server") {
-            let redis = Redis::start(&folder.path().join("redis-locks")).await?;
-            locks::measure("one redis-server, appendfsync always", &redis, &options).await?;
+            let redis = Redis::start_group(&folder.path().join("redis-locks"), 0).await?;
+            locks::measure("one redis-server, appendfsync always", &[redis[0].port], &options).await?;
         }
     }
     if options.wants("reads") {
-        target::reads(&folder.path().join("reads"), options.span).await?;
+        reads::measure(&folder.path().join("reads"), options.span).await?;
     }
     if options.others && options.wants("redis-benchmark") && children::has("redis-benchmark") {
         redis_benchmark::measure(&folder.path().join("redis-benchmark"), &options).await?;
@@ -218,6 +203,7 @@ fn print_writes(rows: &mut [Row]) {
             p50,
             p99,
             cpu,
+            ..
         } = row.results[row.results.len() / 2];
         println!(
             "{:<50} {per_second:>9.0} {:>9} {:>9} {:>9.1}",
@@ -227,74 +213,4 @@ fn print_writes(rows: &mut [Row]) {
             cpu.as_secs_f64() * 1e6
         );
     }
-}
-
-/// Lets callers write for this long. What they do before all have begun does not count.
-async fn measure(
-    target: &dyn Target,
-    place: Place,
-    callers: usize,
-    span: Duration,
-) -> Result<Measured, Fault> {
-    let callers = target.callers(place, callers).await?;
-    let (warm, mut tasks) = (span / 8, tokio::task::JoinSet::new());
-    let count = callers.len();
-    let (from, until) = (Instant::now() + warm, Instant::now() + warm + span);
-    for (number, caller) in callers.into_iter().enumerate() {
-        tasks.spawn(write_until(caller, number, from, until));
-    }
-    tokio::time::sleep_until(from.into()).await;
-    let before = target.cpu()?;
-    tokio::time::sleep_until(until.into()).await;
-    let cpu = target.cpu()? - before;
-    let mut times = Vec::with_capacity(count * 1_024);
-    while let Some(one) = tasks.join_next().await {
-        times.extend(one??);
-    }
-    times.sort_unstable();
-    let writes = times.len().max(1);
-    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
-    Ok(Measured {
-        per_second: times.len() as f64 / span.as_secs_f64(),
-        p50: at(50),
-        p99: at(99),
-        cpu: cpu / u32::try_from(writes)?,
-    })
-}
-
-async fn write_until(
-    mut caller: Caller,
-    number: usize,
-    from: Instant,
-    until: Instant,
-) -> Result<Vec<Duration>, Fault> {
-    let value = [b'v'; VALUE];
-    let (mut times, mut count) = (Vec::new(), 0);
-    loop {
-        count += 1;
-        let key = format!("bench:{number:04}:{:026}", count % KEYS);
-        let begun = Instant::now();
-        if begun >= until {
-            return Ok(times);
-        }
-        caller.write(key.as_bytes(), &value).await?;
-        if begun >= from {
-            times.push(begun.elapsed());
-        }
-    }
-}
-
-/// The median of a few hundred appends of 4 KiB with fdatasync: what one flush costs on this disk.
-fn flush_time(folder: &std::path::Path) -> Result<Duration, Fault> {
-    use std::io::Write as _;
-    let mut file = std::fs::File::create(folder.join("flush"))?;
-    let mut times = Vec::new();
-    for _ in 0..300 {
-        let begun = Instant::now();
-        file.write_all(&[1; 4096])?;
-        file.sync_data()?;
-        times.push(begun.elapsed());
-    }
-    times.sort_unstable();
-    Ok(times[times.len() / 2])
 }

@@ -1,8 +1,8 @@
 //! redis-benchmark's default set, without and with a pipeline: three nodes, spoken to on the leader and on a follower, beside a Redis with two
 //! replicas. All flush each write before they answer; what an answer means differs, which `benches/README.md` says.
 
-use super::children::{Plenaries, Redis};
 use super::{Fault, Options};
+use crate::targets::children::{Plenaries, Redis};
 use plenary::config::Durability;
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,7 @@
-//! The log alone, for `benches/log.rs`: nothing else of a node runs. No part of the public face.
+//! The log alone, and its records, for `benches/`: nothing else of a node runs. No part of the public face.
 
 use super::fault::Fault;
+use super::log::record::{Damage, decode_entries, encode_entries};
 use super::log::{LogStopper, LogStore};
 use super::meta::{Meta, boot_id};
 use super::{Entry, Group, LogId, Types};
@@ -46,10 +47,7 @@ impl LogProbe {
     /// What the disk answered.
     pub async fn append(&mut self, group: Bytes) -> io::Result<impl Future<Output = io::Result<()>> + use<>> {
         let (done, durable) = Types::oneshot();
-        let entry = Entry {
-            log_id: id(self.next),
-            payload: EntryPayload::Normal(Group(group)),
-        };
+        let entry = entry(self.next, group);
         self.next += 1;
         self.log.append([entry], IOFlushed::signal(done)).await?;
         Ok(async move {
@@ -73,6 +71,39 @@ impl LogProbe {
     /// What the disk answered.
     pub async fn stop(self) -> io::Result<()> {
         self.stopper.stop().await
+    }
+}
+
+/// A group as the log writes it to disk and sends it to other members.
+#[derive(Debug)]
+pub struct RecordProbe([Entry; 1]);
+
+impl RecordProbe {
+    /// The record of a group.
+    pub fn new(group: Bytes) -> Self {
+        Self([entry(1, group)])
+    }
+
+    /// Its bytes.
+    pub fn encode(&self) -> Bytes {
+        encode_entries(&self.0)
+    }
+
+    /// Records from bytes, how many.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is none.
+    pub fn decode(bytes: Bytes) -> io::Result<usize> {
+        let entries = decode_entries(bytes);
+        let damaged = |damage: Damage| io::Error::new(io::ErrorKind::InvalidData, damage.to_string());
+        entries.map(|entries| entries.len()).map_err(damaged)
+    }
+}
+
+fn entry(index: u64, group: Bytes) -> Entry {
+    Entry {
+        log_id: id(index),
+        payload: EntryPayload::Normal(Group(group)),
     }
 }
 

@@ -1,16 +1,25 @@
-//! What can be written to: the trait, its callers, and three nodes in this process.
+//! What benchmarks load: the trait, its callers, and three nodes in this process. Beside it: processes (`children`), etcd's calls (`etcd`), and the load
+//! itself (`closed_loop`). Shared by `writes` and by `compare`, which is in `peers`.
 
-use super::{Fault, VALUE, etcd};
-use futures::FutureExt;
+#![allow(dead_code, reason = "each benchmark uses a part")]
+#![allow(unreachable_pub, reason = "shared by several programs")]
+
+pub(crate) mod children;
+pub(crate) mod closed_loop;
+pub(crate) mod etcd;
+
 use futures::future::BoxFuture;
 use plenary::config::{Durability, Limits};
-use plenary::{Cache, Plenary};
+use plenary::{Cache, Freshness, Plenary};
+use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+pub(crate) type Fault = Box<dyn Error + Send + Sync>;
 
 /// How long a cluster may take to form.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,37 +54,58 @@ impl Place {
 }
 
 /// Something that takes writes.
-pub(crate) trait Target {
+pub(crate) trait Target: Sync {
     /// So many callers, connected.
-    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Caller>, Fault>>;
-    /// Processor time used so far by the nodes and by this process, which has the callers.
-    fn cpu(&self) -> Result<Duration, Fault>;
+    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Box<dyn Caller>>, Fault>>;
+    /// The processes that its nodes are, where they are not this one.
+    fn processes(&self) -> Vec<u32>;
     /// Ends it.
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>>;
 }
 
-/// One who writes, one write after the other.
-pub(crate) enum Caller {
-    Local(Cache),
-    Resp(Resp),
-    Etcd(etcd::Client),
+/// One who asks, and waits for the answer before asking again.
+pub(crate) trait Caller: Send {
+    /// Writes, and waits until that is acknowledged.
+    fn write<'a>(&'a mut self, key: &'a [u8], value: &'a [u8]) -> BoxFuture<'a, Result<(), Fault>>;
+    /// Reads what is there now: whatever was acknowledged anywhere before is seen.
+    fn read<'a>(&'a mut self, key: &'a [u8]) -> BoxFuture<'a, Result<(), Fault>>;
 }
 
-impl Caller {
-    /// Writes and waits for the answer.
-    pub(crate) async fn write(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
-        match self {
-            Self::Local(cache) => Ok(cache.set(key, value).await?),
-            Self::Resp(connection) => {
-                let reply = connection.ask(&[b"SET", key, value]).await?;
-                if reply == b"+OK\r\n" {
-                    Ok(())
-                } else {
-                    Err(String::from_utf8_lossy(reply).into())
-                }
+impl Caller for Cache {
+    fn write<'a>(&'a mut self, key: &'a [u8], value: &'a [u8]) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move { Ok(self.set(key, value).await?) })
+    }
+
+    fn read<'a>(&'a mut self, key: &'a [u8]) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let found = self.with_freshness(Freshness::Linearizable).get(key).await?;
+            found.ok_or("a key is missing")?;
+            Ok(())
+        })
+    }
+}
+
+impl Caller for Resp {
+    fn write<'a>(&'a mut self, key: &'a [u8], value: &'a [u8]) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let reply = self.ask(&[b"SET", key, value]).await?;
+            if reply == b"+OK\r\n" {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(reply).into())
             }
-            Self::Etcd(client) => client.put(key, value).await,
-        }
+        })
+    }
+
+    fn read<'a>(&'a mut self, key: &'a [u8]) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let reply = self.ask(&[b"GET", key]).await?;
+            if reply.starts_with(b"$") && reply != b"$-1\r\n" {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(reply).into())
+            }
+        })
     }
 }
 
@@ -157,20 +187,6 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// Processor time of a process, as Linux counts it: in hundredths of a second.
-pub(crate) fn cpu_of(pid: u32) -> Result<Duration, Fault> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name, in brackets, may hold anything.
-    let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;
-    let ticks: Vec<u64> = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
-}
-
 /// Three nodes in this process.
 pub(crate) struct Local {
     nodes: Vec<Plenary>,
@@ -201,19 +217,19 @@ impl Local {
 }
 
 impl Target for Local {
-    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Caller>, Fault>> {
+    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Box<dyn Caller>>, Fault>> {
         Box::pin(async move {
             let leads = |node: &Plenary| node.node().status().leader_id == Some(node.node().id());
             let leader = self.nodes.iter().position(leads).ok_or("no leader")?;
             let node = |caller| &self.nodes[place.node(caller, leader, self.nodes.len())];
             Ok((0..count)
-                .map(|caller| Caller::Local(node(caller).cache()))
+                .map(|caller| Box::new(node(caller).cache()) as Box<dyn Caller>)
                 .collect())
         })
     }
 
-    fn cpu(&self) -> Result<Duration, Fault> {
-        cpu_of(std::process::id())
+    fn processes(&self) -> Vec<u32> {
+        Vec::new()
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {
@@ -224,63 +240,4 @@ impl Target for Local {
             Ok(())
         })
     }
-}
-
-/// Local reads from one node's memory: one caller, then two on threads of their own.
-pub(crate) async fn reads(folder: &Path, span: Duration) -> Result<(), Fault> {
-    const STORED: usize = 100_000;
-    let plenary = Plenary::builder()
-        .data(folder)
-        .durability(Durability::Os)
-        .start()
-        .await?;
-    plenary.node().ready(PATIENCE).await?;
-    let key = |number: usize| format!("bench:{number:032}");
-    let mut writes = tokio::task::JoinSet::new();
-    for number in 0..STORED {
-        let cache = plenary.cache();
-        writes.spawn(async move { cache.set(key(number), [b'v'; VALUE]).await });
-        if writes.len() >= 1_024 {
-            writes.join_next().await.ok_or("a write was under way")???;
-        }
-    }
-    while let Some(done) = writes.join_next().await {
-        done??;
-    }
-    println!(
-        "\n{:<50} {:>9} {:>9}",
-        "local reads of 256 bytes, 100,000 keys", "per s", "ns each"
-    );
-    for callers in [1, 2] {
-        let mut threads = Vec::new();
-        for caller in 0..callers {
-            let cache = plenary.cache();
-            threads.push(tokio::task::spawn_blocking(move || {
-                let (begun, mut count) = (Instant::now(), 0_usize);
-                while begun.elapsed() < span {
-                    for _ in 0..1_000 {
-                        count += 1;
-                        // A stride that has no divisor in common with the number of keys visits all, in no order.
-                        let key = key((count * 7_919 + caller) % STORED);
-                        let read = cache.get(key).now_or_never();
-                        read.ok_or("a local read had to wait")??
-                            .ok_or("a key is missing")?;
-                    }
-                }
-                Ok::<usize, Fault>(count)
-            }));
-        }
-        let mut count = 0;
-        for thread in threads {
-            count += thread.await??;
-        }
-        let per_second = count as f64 / span.as_secs_f64();
-        println!(
-            "{:<50} {per_second:>9.0} {:>9.0}",
-            format!("{callers} threads"),
-            1e9 * callers as f64 / per_second
-        );
-    }
-    plenary.stop().await?;
-    Ok(())
 }

@@ -1,12 +1,13 @@
-//! Processes that are measured: three of this program, and Redis, alone or with replicas.
+//! Processes that are measured: three of Plenary's program, Redis, alone or with replicas, and etcd.
 
-use super::Fault;
-use super::target::{Caller, PATIENCE, Place, Resp, Target, cpu_of, free_port};
+use super::etcd::{Client, leader};
+use super::{Caller, Fault, PATIENCE, Place, Resp, Target, free_port};
 use futures::future::BoxFuture;
 use plenary::config::Durability;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tonic::transport::{Channel, Endpoint};
 
 /// A process that ends with its owner.
 struct Process(Child);
@@ -50,6 +51,14 @@ async fn until_ready(port: u16, argv: &[&[u8]], ready: impl Fn(&[u8]) -> bool) -
     Err(format!("port {port} does not serve within {PATIENCE:?}").into())
 }
 
+/// The program to be measured: Cargo names it to our own benchmarks, others are told by whoever built it.
+fn plenary_program() -> Result<String, Fault> {
+    if let Some(program) = option_env!("CARGO_BIN_EXE_plenary") {
+        return Ok(program.to_owned());
+    }
+    Ok(std::env::var("PLENARY_PROGRAM").map_err(|_| "PLENARY_PROGRAM names the plenary to measure")?)
+}
+
 /// Three `plenary serve`, spoken to by RESP.
 pub(crate) struct Plenaries {
     processes: Vec<Process>,
@@ -62,7 +71,7 @@ impl Plenaries {
         let (mut processes, mut ports) = (Vec::new(), Vec::new());
         for (which, peer) in peers.iter().enumerate() {
             let port = free_port();
-            let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
+            let mut command = Command::new(plenary_program()?);
             command
                 .args([
                     "serve",
@@ -105,23 +114,19 @@ fn status(reply: &[u8]) -> Option<serde_json::Value> {
 }
 
 impl Target for Plenaries {
-    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Caller>, Fault>> {
+    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Box<dyn Caller>>, Fault>> {
         Box::pin(async move {
-            let (leader, mut callers) = (self.leader().await?, Vec::new());
+            let (leader, mut callers) = (self.leader().await?, Vec::<Box<dyn Caller>>::new());
             for caller in 0..count {
                 let port = self.ports[place.node(caller, leader, self.ports.len())];
-                callers.push(Caller::Resp(Resp::connect(port).await?));
+                callers.push(Box::new(Resp::connect(port).await?));
             }
             Ok(callers)
         })
     }
 
-    fn cpu(&self) -> Result<Duration, Fault> {
-        self.processes
-            .iter()
-            .try_fold(cpu_of(std::process::id())?, |sum, process| {
-                Ok(sum + cpu_of(process.0.id())?)
-            })
+    fn processes(&self) -> Vec<u32> {
+        self.processes.iter().map(|process| process.0.id()).collect()
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {
@@ -136,11 +141,6 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// A single one.
-    pub(crate) async fn start(folder: &Path) -> Result<Self, Fault> {
-        Self::start_with(folder, &[]).await
-    }
-
     /// One with so many replicas, the same as it and in step with it. It comes first.
     pub(crate) async fn start_group(folder: &Path, replicas: usize) -> Result<Vec<Self>, Fault> {
         let first = Self::start_with(&folder.join("primary"), &["--repl-diskless-sync-delay", "0"]).await?;
@@ -171,19 +171,95 @@ impl Redis {
     }
 }
 
-impl Target for Redis {
-    fn callers(&self, _: Place, count: usize) -> BoxFuture<'_, Result<Vec<Caller>, Fault>> {
+/// Callers of Redis ask the first, which takes the writes.
+impl Target for Vec<Redis> {
+    fn callers(&self, _: Place, count: usize) -> BoxFuture<'_, Result<Vec<Box<dyn Caller>>, Fault>> {
         Box::pin(async move {
-            let mut callers = Vec::new();
+            let mut callers = Vec::<Box<dyn Caller>>::new();
             for _ in 0..count {
-                callers.push(Caller::Resp(Resp::connect(self.port).await?));
+                callers.push(Box::new(Resp::connect(self[0].port).await?));
             }
             Ok(callers)
         })
     }
 
-    fn cpu(&self) -> Result<Duration, Fault> {
-        Ok(cpu_of(std::process::id())? + cpu_of(self.process.0.id())?)
+    fn processes(&self) -> Vec<u32> {
+        self.iter().map(|redis| redis.process.0.id()).collect()
+    }
+
+    fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Three members of etcd, each a process with the settings that it has by itself. Callers of one member share its connection, as gRPC clients do.
+pub(crate) struct Etcd {
+    processes: Vec<Process>,
+    members: Vec<Channel>,
+}
+
+impl Etcd {
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Fault> {
+        let address = || format!("http://127.0.0.1:{}", free_port());
+        let (clients, peers) = ([(); 3].map(|()| address()), [(); 3].map(|()| address()));
+        let cluster: Vec<String> = (0..3).map(|which| format!("n{which}={}", peers[which])).collect();
+        let (mut processes, mut members) = (Vec::new(), Vec::new());
+        for which in 0..3 {
+            let (client, peer) = (&clients[which], &peers[which]);
+            let mut command = Command::new("etcd");
+            command
+                .args([
+                    "--name",
+                    &format!("n{which}"),
+                    "--log-level",
+                    "error",
+                    "--data-dir",
+                ])
+                .arg(folder.join(format!("n{which}")))
+                .args(["--listen-client-urls", client, "--advertise-client-urls", client])
+                .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+                .args(["--initial-cluster", &cluster.join(",")]);
+            processes.push(Process::start(command.stderr(Stdio::null()))?);
+            members.push(
+                Endpoint::from_shared(client.clone())?
+                    .tcp_nodelay(true)
+                    .connect_lazy(),
+            );
+        }
+        let etcd = Self { processes, members };
+        let begun = Instant::now();
+        // A write goes through only when there is a leader.
+        while etcd.client(0).write(b"ready", b"").await.is_err() {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("etcd does not serve within {PATIENCE:?}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(etcd)
+    }
+
+    fn client(&self, member: usize) -> Client {
+        Client::new(self.members[member].clone())
+    }
+}
+
+impl Target for Etcd {
+    fn callers(&self, place: Place, count: usize) -> BoxFuture<'_, Result<Vec<Box<dyn Caller>>, Fault>> {
+        Box::pin(async move {
+            let (leader, mut callers) = (leader(&self.members).await?, Vec::<Box<dyn Caller>>::new());
+            for caller in 0..count {
+                callers.push(Box::new(self.client(place.node(
+                    caller,
+                    leader,
+                    self.members.len(),
+                ))));
+            }
+            Ok(callers)
+        })
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        self.processes.iter().map(|process| process.0.id()).collect()
     }
 
     fn stop(self: Box<Self>) -> BoxFuture<'static, Result<(), Fault>> {

@@ -1,0 +1,164 @@
+//! Plots as SVG: bars, and ranges on a logarithmic scale. They bring their own ground with them, light or dark as the reader has chosen, so that they can be
+//! read on any page.
+
+use std::fmt::Write as _;
+
+/// Bars that are compared with each other.
+pub(crate) struct Panel {
+    pub(crate) title: String,
+    pub(crate) bars: Vec<Bar>,
+}
+
+pub(crate) struct Bar {
+    pub(crate) label: String,
+    pub(crate) value: f64,
+    /// The value, as it is written beside the bar.
+    pub(crate) text: String,
+    pub(crate) ours: bool,
+    pub(crate) faint: bool,
+}
+
+/// Three values of one: the usual, the late, the last.
+pub(crate) struct Range {
+    pub(crate) label: String,
+    pub(crate) values: [f64; 3],
+    pub(crate) ours: bool,
+}
+
+const WIDTH: f64 = 760.0;
+/// Where the area begins and ends; labels stand before it, values after a bar.
+const LEFT: f64 = 200.0;
+const RIGHT: f64 = 660.0;
+const ROW: f64 = 22.0;
+const MARGIN: f64 = 20.0;
+
+const STYLE: &str = "\
+svg{font:13px system-ui,-apple-system,'Segoe UI',sans-serif}\
+.ground{fill:#fff;stroke:#d1d9e0}.text{fill:#1f2328}.quiet{fill:#59636e}.line{stroke:#d1d9e0}.ours{fill:#0969da}.other{fill:#8c959f}\
+.ours-line{stroke:#0969da}.other-line{stroke:#8c959f}.title{font-weight:600;font-size:15px}.faint{opacity:.5}\
+@media(prefers-color-scheme:dark){.ground{fill:#0d1117;stroke:#3d444d}.text{fill:#f0f6fc}.quiet{fill:#9198a1}.line{stroke:#3d444d}\
+.ours{fill:#4493f8}.ours-line{stroke:#4493f8}.other{fill:#767e89}.other-line{stroke:#767e89}}";
+
+/// A picture that grows downward.
+struct Drawing {
+    body: String,
+    y: f64,
+}
+
+impl Drawing {
+    fn new(title: &str, note: &str) -> Self {
+        let mut drawing = Self {
+            body: String::new(),
+            y: MARGIN + 16.0,
+        };
+        drawing.text(MARGIN, "text title", "start", title);
+        if !note.is_empty() {
+            drawing.y += 18.0;
+            drawing.text(MARGIN, "quiet", "start", note);
+        }
+        drawing.y += 12.0;
+        drawing
+    }
+
+    /// On the line at `y`.
+    fn text(&mut self, x: f64, class: &str, anchor: &str, text: &str) {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        self.push(format_args!(
+            "<text x='{x:.1}' y='{:.1}' class='{class}' text-anchor='{anchor}'>{text}</text>",
+            self.y
+        ));
+    }
+
+    fn push(&mut self, element: std::fmt::Arguments<'_>) {
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(self.body, "{element}");
+    }
+
+    fn finish(self, title: &str) -> String {
+        let height = self.y + MARGIN;
+        format!(
+            "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {height:.0}' width='{WIDTH}' height='{height:.0}' role='img'>\n<title>{title}</title>\n\
+             <style>{STYLE}</style>\n<rect class='ground' x='.5' y='.5' width='{:.0}' height='{:.0}' rx='8'/>\n{}</svg>\n",
+            WIDTH - 1.0,
+            height - 1.0,
+            self.body
+        )
+    }
+}
+
+/// Panels one below the other, each with a scale of its own.
+pub(crate) fn bars(title: &str, note: &str, panels: &[Panel]) -> String {
+    let mut drawing = Drawing::new(title, note);
+    for panel in panels.iter().filter(|panel| !panel.bars.is_empty()) {
+        drawing.y += ROW;
+        drawing.text(MARGIN, "quiet", "start", &panel.title);
+        drawing.y += 6.0;
+        let most = panel
+            .bars
+            .iter()
+            .map(|bar| bar.value)
+            .fold(f64::MIN_POSITIVE, f64::max);
+        for bar in &panel.bars {
+            let top = drawing.y + 4.0;
+            drawing.y += ROW;
+            let length = (bar.value / most * (RIGHT - LEFT)).max(1.0);
+            let (class, faint) = (
+                if bar.ours { "ours" } else { "other" },
+                if bar.faint { " faint" } else { "" },
+            );
+            drawing.push(format_args!(
+                "<rect class='{class}{faint}' x='{LEFT}' y='{top:.1}' width='{length:.1}' height='{:.1}' rx='2'/>",
+                ROW - 6.0
+            ));
+            drawing.y -= 5.5;
+            drawing.text(LEFT - 8.0, "text", "end", &bar.label);
+            drawing.text(LEFT + length + 6.0, "text", "start", &bar.text);
+            drawing.y += 5.5;
+        }
+    }
+    drawing.finish(title)
+}
+
+/// A line for each, from its first value to its last, on a logarithmic scale.
+pub(crate) fn ranges(title: &str, note: &str, rows: &[Range]) -> String {
+    let mut drawing = Drawing::new(title, note);
+    let values = || {
+        rows.iter()
+            .flat_map(|row| row.values)
+            .filter(|value| *value > 0.0)
+    };
+    let least = values().fold(f64::INFINITY, f64::min).log10().floor();
+    let most = values().fold(10.0_f64, f64::max).log10().ceil();
+    let x = |value: f64| LEFT + (value.max(1e-9).log10() - least) / (most - least).max(1.0) * (RIGHT - LEFT);
+    if rows.is_empty() {
+        return drawing.finish(title);
+    }
+    let (top, bottom) = (drawing.y + ROW, drawing.y + ROW * (rows.len() as f64 + 1.5));
+    drawing.y += ROW - 6.0;
+    let mut power = least;
+    while power <= most {
+        let at = x(10_f64.powf(power));
+        drawing.push(format_args!(
+            "<line class='line' x1='{at:.1}' x2='{at:.1}' y1='{top:.1}' y2='{bottom:.1}'/>"
+        ));
+        drawing.text(at, "quiet", "middle", &format!("{:.0}", 10_f64.powf(power)));
+        power += 1.0;
+    }
+    drawing.y += 6.0;
+    for row in rows {
+        drawing.y += ROW;
+        let [from, late, last] = row.values.map(x);
+        let (class, middle) = (if row.ours { "ours" } else { "other" }, drawing.y - 4.0);
+        drawing.push(format_args!(
+            "<line class='{class}-line' stroke-width='3' x1='{from:.1}' x2='{last:.1}' y1='{middle:.1}' y2='{middle:.1}'/>"
+        ));
+        for (at, radius) in [(from, 5.0), (late, 4.0), (last, 3.0)] {
+            drawing.push(format_args!(
+                "<circle class='{class}' cx='{at:.1}' cy='{middle:.1}' r='{radius}'/>"
+            ));
+        }
+        drawing.text(LEFT - 8.0, "text", "end", &row.label);
+    }
+    drawing.y = bottom;
+    drawing.finish(title)
+}

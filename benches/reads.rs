@@ -167,7 +167,7 @@ async fn put_all(node: &Node, options: &Options) -> Result<(), Fault> {
                 ["SET".into(), Bytes::copy_from_slice(&key(*number)), value.clone()],
             )
         });
-        node.write(put.collect()).await?;
+        node.write(put.collect::<Vec<_>>()).await?;
     }
     Ok(())
 }

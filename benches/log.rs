@@ -21,6 +21,9 @@ const PURGED_AFTER: usize = 64 << 20;
 /// Bytes written before anything is measured: a node that runs for long has segments to use again.
 const WARM_UP: usize = 3 * PURGED_AFTER;
 
+/// How long both logs are left alone before one is measured: sled goes on writing for a while after its last batch.
+const PAUSE: Duration = Duration::from_millis(700);
+
 /// What one line of the table is about.
 #[derive(Clone, Copy)]
 struct Load {
@@ -78,6 +81,7 @@ async fn compare(load: Load, rounds: usize, span: Duration) -> Result<(), Box<dy
     }
     for _ in 0..rounds {
         for (_, _, log, figures) in &mut kinds {
+            tokio::time::sleep(PAUSE).await;
             figures.push(log.measure(load, span).await?);
         }
     }

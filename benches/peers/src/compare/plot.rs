@@ -63,9 +63,9 @@ impl Drawing {
     /// On the line at `y`.
     fn text(&mut self, x: f64, class: &str, anchor: &str, text: &str) {
         let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        let y = self.y;
         self.push(format_args!(
-            "<text x='{x:.1}' y='{:.1}' class='{class}' text-anchor='{anchor}'>{text}</text>",
-            self.y
+            "<text x='{x:.1}' y='{y:.1}' class='{class}' text-anchor='{anchor}'>{text}</text>"
         ));
     }
 

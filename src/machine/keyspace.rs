@@ -4,7 +4,7 @@
 //! [`Keyspace`] changes. A key past its deadline is absent to both, also before a `Tick` has removed it.
 //!
 //! Each database is split in [`SHARDS`] shards behind `Arc`s: a snapshot clones the `Arc`s, and the writer copies a shard before its
-//! first change after that. Inside a shard keys have an order of their own ([`shard`]), so every order that can be seen (SCAN, snapshot, digest,
+//! first change after that. Inside a shard keys have an order of their own (`keyspace/shard.rs`), so every order that can be seen (SCAN, snapshot, digest,
 //! random choice) follows from the log and never from a hasher.
 
 mod deadlines;

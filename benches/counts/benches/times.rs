@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use plenary::config::Durability;
+use plenary::config::{Durability, LogKind};
 use plenary::testing::LogProbe;
 use plenary_counts::{STEPS, operations};
 use std::time::{Duration, Instant};
@@ -40,11 +40,13 @@ fn of_the_log(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime starts");
-    for durability in [Durability::Os, Durability::Fsync] {
-        let mut benchmarks = criterion.benchmark_group(format!("the log store, {durability}"));
+    let durabilities = [Durability::Os, Durability::Fsync];
+    let kinds = [LogKind::Segments, LogKind::Sled].into_iter();
+    for (kind, durability) in kinds.flat_map(|kind| durabilities.map(|durability| (kind, durability))) {
+        let mut benchmarks = criterion.benchmark_group(format!("the log in {kind}, {durability}"));
         for commands in [1, 16, 256] {
             let folder = tempfile::tempdir().expect("a folder for the log");
-            let mut log = LogProbe::open(folder.path(), durability).expect("a log in a fresh folder");
+            let mut log = LogProbe::open(folder.path(), kind, durability).expect("a log in a fresh folder");
             let group = Bytes::from(vec![b'x'; commands * COMMAND_BYTES]);
             benchmarks.throughput(Throughput::Elements(commands as u64));
             let id = BenchmarkId::new("a group appended and acknowledged", commands);

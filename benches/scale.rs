@@ -5,14 +5,15 @@
 //!
 //! Not a test: nothing here fails for being slow or large.
 
-use std::error::Error;
+#[path = "targets/mod.rs"]
+mod targets;
+
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-type Fault = Box<dyn Error>;
+use targets::{Fault, free_port};
 
 /// Commands that are sent before their answers are read.
 const PIPELINE: usize = 500;
@@ -80,7 +81,7 @@ struct Server {
 impl Server {
     /// A node whose folder has so many keys.
     fn plenary(folder: &Path, keys: usize) -> Result<Self, Fault> {
-        let (peer, port) = (free_port()?, free_port()?);
+        let (peer, port) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
         command
             .args([
@@ -96,7 +97,7 @@ impl Server {
     }
 
     fn redis() -> Result<Self, Fault> {
-        let port = free_port()?;
+        let port = free_port();
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
         Self::start(command, port, 0)
@@ -152,10 +153,6 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn free_port() -> Result<u16, Fault> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A connection that speaks just enough of Redis.

@@ -1,10 +1,9 @@
-//! Durable writes per second of three nodes on this machine, and local reads: a closed loop of callers, each of which waits for its
+//! Durable writes per second of three nodes on this machine: a closed loop of callers, each of which waits for its
 //! answer before it writes again. `cargo bench --bench writes`; `benches/README.md` says how to read it.
 //!
 //! Not a test: nothing here fails for being slow.
 
 mod locks;
-mod reads;
 mod redis_benchmark;
 #[path = "../targets/mod.rs"]
 mod targets;
@@ -151,9 +150,6 @@ async fn run(options: Options) -> Result<(), Fault> {
             let redis = Redis::start_group(&folder.path().join("redis-locks"), 0).await?;
             locks::measure("one redis-server, appendfsync always", &[redis[0].port], &options).await?;
         }
-    }
-    if options.wants("reads") {
-        reads::measure(&folder.path().join("reads"), options.span).await?;
     }
     if options.others && options.wants("redis-benchmark") && children::has("redis-benchmark") {
         redis_benchmark::measure(&folder.path().join("redis-benchmark"), &options).await?;

@@ -80,7 +80,7 @@ impl State {
         self.index.load(Ordering::Acquire)
     }
 
-    /// The same to wait for changes; are seen in order, some may be skipped.
+    /// The same, to wait for changes: they are seen in order, and some may be skipped.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.clone()
     }

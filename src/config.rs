@@ -37,6 +37,10 @@ pub struct Config {
     pub http: Option<String>,
     /// Raft's rhythm.
     pub timing: Timing,
+    /// Whether this node, while it leads, answers linearizable reads on the lease that a majority gave it last, rather than asking a majority for
+    /// each round of them. Only for machines whose clocks run alike within a quarter and that are never suspended, moved or restored while they
+    /// run: a leader that slept through its lease may answer with what it was. Off by default.
+    pub lease_reads: bool,
     /// Bounds of queues and groups.
     pub limits: Limits,
 }
@@ -394,6 +398,7 @@ impl Config {
             resp: None,
             http: None,
             timing: Timing::default(),
+            lease_reads: false,
             limits: Limits::default(),
         }
     }
@@ -540,6 +545,12 @@ impl Config {
 const TIMING_MAX: Duration = Duration::from_secs(600);
 
 impl Timing {
+    /// How old a majority's word may be on which a leader reads. A member that gave it votes for nobody else within `election_max` of its own
+    /// clock: a quarter of that is left for clocks that run apart.
+    pub(crate) fn lease(&self) -> Duration {
+        self.election_max * 3 / 4
+    }
+
     fn check(&self, faults: &mut Faults) {
         let all = [
             ("heartbeat_ms", self.heartbeat),

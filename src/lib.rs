@@ -44,6 +44,7 @@ pub mod connect;
 pub mod edge;
 pub mod error;
 pub mod machine;
+mod mutant;
 pub mod node;
 mod plenary;
 mod raft;

@@ -1,5 +1,6 @@
 //! Histories of a few keys, checked for linearizability: what every client was told must fit one order of all operations, each somewhere
-//! between its call and its return. Through the Rust interface with leaders that stop, and over Redis with leaders killed and stopped.
+//! between its call and its return. Through the Rust interface with leaders that stop, and over Redis with leaders killed,
+//! stopped, and cut off from the others.
 //!
 //! The checker is that of Wing, Gong and Lowe: it looks for an order by trying, and remembers the states it has been in. Each key is checked
 //! by itself. An operation whose outcome is unknown may take effect at any time after its call, or never.
@@ -400,46 +401,106 @@ fn redis_client(history: &History, redis: &[String], which: usize, mut chance: C
     }
 }
 
+/// What happens to a leader.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    /// kill -9, and it is started again.
+    Killed,
+    /// It stands still, and goes on.
+    Stopped,
+    /// Nobody hears it, and it hears nobody.
+    CutOff,
+    /// Nobody hears it.
+    Mute,
+    /// It hears nobody; and one of the others is killed and started again.
+    Deaf,
+}
+
+impl Trouble {
+    fn begin(self, cluster: &mut Cluster, leader: usize) {
+        let others = [(leader + 1) % 3, (leader + 2) % 3];
+        match self {
+            Self::Killed => cluster.nodes[leader].kill(),
+            Self::Stopped => cluster.nodes[leader].signal("STOP"),
+            Self::CutOff => cluster.network().isolate(leader),
+            Self::Mute => others
+                .into_iter()
+                .for_each(|to| cluster.network().cut(leader, to)),
+            Self::Deaf => {
+                for from in others {
+                    cluster.network().cut(from, leader);
+                }
+                cluster.nodes[others[0]].kill();
+                cluster.nodes[others[0]].start();
+            }
+        }
+    }
+
+    fn end(self, cluster: &mut Cluster, leader: usize) {
+        match self {
+            Self::Killed => {
+                cluster.nodes[leader].start();
+                cluster.nodes[leader].ready();
+            }
+            Self::Stopped => cluster.nodes[leader].signal("CONT"),
+            Self::CutOff | Self::Mute | Self::Deaf => cluster.network().heal(),
+        }
+    }
+}
+
+/// Clients of three nodes while leaders are in trouble, one after the other; then the history is checked.
+fn one_order(mut cluster: Cluster, what: &str, troubles: &[Trouble]) {
+    cluster.start_all();
+    let (history, redis) = (History::new(), cluster.redis());
+    std::thread::scope(|scope| {
+        for which in 0..CLIENTS {
+            let chance = Chance::new(&format!("{what}, client {which}"));
+            let (history, redis) = (&history, &redis);
+            scope.spawn(move || redis_client(history, redis, which, chance));
+        }
+        let noted = || history.keys.lock().unwrap().values().map(Vec::len).sum::<usize>();
+        let goes_on = |more: usize| {
+            let until = (noted() + more).min(KEYS * OPERATIONS);
+            process::wait_until("the history goes on", || {
+                if noted() >= until {
+                    Ok(())
+                } else {
+                    Err(format!("{} of {until}", noted()))
+                }
+            });
+        };
+        for trouble in troubles {
+            goes_on(150);
+            let leader = cluster.leader();
+            trouble.begin(&mut cluster, leader);
+            goes_on(150);
+            trouble.end(&mut cluster, leader);
+        }
+        goes_on(150);
+        history.stop.store(true, Ordering::Relaxed);
+    });
+    history.check();
+    cluster.level();
+    cluster.assert_same_state();
+}
+
+/// Writes are given up before the history is over.
+const DEADLINE: [&str; 2] = ["--write-deadline-ms", "2000"];
+
 #[test]
 fn redis_clients_see_one_order_while_leaders_are_killed_and_stand_still() {
-    for signal in ["KILL", "STOP"] {
-        let mut cluster = Cluster::three(&["--write-deadline-ms", "2000"]);
-        let (history, redis) = (History::new(), cluster.redis());
-        std::thread::scope(|scope| {
-            for which in 0..CLIENTS {
-                let chance = Chance::new(&format!("{signal}, client {which}"));
-                let (history, redis) = (&history, &redis);
-                scope.spawn(move || redis_client(history, redis, which, chance));
-            }
-            let noted = || history.keys.lock().unwrap().values().map(Vec::len).sum::<usize>();
-            let goes_on = |more: usize| {
-                let until = (noted() + more).min(KEYS * OPERATIONS);
-                process::wait_until("the history goes on", || {
-                    if noted() >= until {
-                        Ok(())
-                    } else {
-                        Err(format!("{} of {until}", noted()))
-                    }
-                });
-            };
-            for _ in 0..3 {
-                goes_on(150);
-                let leader = cluster.leader();
-                cluster.nodes[leader].signal(signal);
-                goes_on(150);
-                if signal == "KILL" {
-                    cluster.nodes[leader].kill();
-                    cluster.nodes[leader].start();
-                    cluster.nodes[leader].ready();
-                } else {
-                    cluster.nodes[leader].signal("CONT");
-                }
-            }
-            goes_on(150);
-            history.stop.store(true, Ordering::Relaxed);
-        });
-        history.check();
-        cluster.level();
-        cluster.assert_same_state();
+    for trouble in [Trouble::Killed, Trouble::Stopped] {
+        one_order(Cluster::new(3, &DEADLINE), &format!("{trouble:?}"), &[trouble; 3]);
+    }
+}
+
+#[test]
+fn redis_clients_see_one_order_while_leaders_are_cut_off() {
+    for leases in ["false", "true"] {
+        let settings = [&DEADLINE[..], &["--lease-reads", leases]].concat();
+        if let Some(cluster) = Cluster::in_network(3, &settings) {
+            let troubles = [Trouble::CutOff, Trouble::Mute, Trouble::Deaf];
+            one_order(cluster, &format!("cut off, leases {leases}"), &troubles);
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom: a layer names those below it and itself. `error` and `config` stand below all.
+/// From the bottom: a layer names those below it and itself. `error`, `config` and `mutant` stand below all.
 const LAYERS: &[&[&str]] = &[
-    &["error", "config"],
+    &["error", "config", "mutant"],
     &["machine"],
     &["raft"],
     &["node"],

@@ -254,6 +254,15 @@ pub(crate) struct Settings {
     )]
     pub(crate) election_max_ms: Option<u64>,
 
+    /// Whether a leader answers linearizable reads on its lease: only where clocks run alike and no machine is ever suspended [default: false]
+    #[arg(
+        long,
+        env = "PLENARY_LEASE_READS",
+        value_name = "true|false",
+        help_heading = "Timing"
+    )]
+    pub(crate) lease_reads: Option<bool>,
+
     /// How long a write waits for a leader and a majority before it is answered with an error, in milliseconds
     /// [default: 5000]
     #[arg(
@@ -390,6 +399,7 @@ impl Settings {
             heartbeat_ms: self.heartbeat_ms.or(below.heartbeat_ms),
             election_min_ms: self.election_min_ms.or(below.election_min_ms),
             election_max_ms: self.election_max_ms.or(below.election_max_ms),
+            lease_reads: self.lease_reads.or(below.lease_reads),
             write_deadline_ms: self.write_deadline_ms.or(below.write_deadline_ms),
             group_commands: self.group_commands.or(below.group_commands),
             group_bytes: self.group_bytes.or(below.group_bytes),
@@ -488,6 +498,7 @@ impl Settings {
                 election_max: ms(self.election_max_ms, timing.election_max),
                 write_deadline: ms(self.write_deadline_ms, timing.write_deadline),
             },
+            lease_reads: self.lease_reads.unwrap_or_default(),
             limits: Limits {
                 group_commands: self.group_commands.unwrap_or(limits.group_commands),
                 group_bytes: self.group_bytes.unwrap_or(limits.group_bytes),
@@ -647,6 +658,7 @@ mod tests {
             ("heartbeat_ms", timing.heartbeat.as_millis().to_string()),
             ("election_min_ms", timing.election_min.as_millis().to_string()),
             ("election_max_ms", timing.election_max.as_millis().to_string()),
+            ("lease_reads", Config::new("").lease_reads.to_string()),
             ("write_deadline_ms", timing.write_deadline.as_millis().to_string()),
             ("group_commands", limits.group_commands.to_string()),
             ("group_bytes", limits.group_bytes.to_string()),

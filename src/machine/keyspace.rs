@@ -1366,18 +1366,17 @@ impl Keyspace<'_> {
         Some((slot, lived))
     }
 
-    /// Puts what became of the living session under a key. The version that this gives the key, which is what a lock's token is made of.
-    pub fn change_session(&mut self, key: &[u8], session: Session, deadline: Option<Millis>) -> u64 {
+    /// Puts what became of the living session under a key.
+    pub fn change_session(&mut self, key: &[u8], session: Session, deadline: Option<Millis>) {
         if deadline.is_some_and(|deadline| deadline <= self.now()) {
             self.remove_for(key, Reason::Absolute);
         } else {
             self.store
                 .insert_untold(self.db, key, session.into_value(), deadline.into());
         }
-        self.store.revision
     }
 
-    /// The version that the next change gives its key.
+    /// The version that the next change gives its key; a lock's token is made of it.
     pub fn next_version(&self) -> u64 {
         self.store.revision + 1
     }

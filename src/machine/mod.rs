@@ -33,6 +33,7 @@ pub mod waiting;
 
 pub(crate) use commands::session::admit_items;
 
+use crate::mutant::Mutant;
 use args::Args;
 use bytes::Bytes;
 use entry::{Entry, Millis};
@@ -190,7 +191,9 @@ impl Machine {
                     reply => reply.into(),
                 };
                 self.store.tell_emptied();
-                if let Some((waiter, _)) = self.store.waiting_mut().remove(number) {
+                if let Some((waiter, _)) = self.store.waiting_mut().remove(number)
+                    && !Mutant::DropWaiter.is_planted()
+                {
                     self.store.tell(Event::Answered { waiter, reply });
                 }
             }

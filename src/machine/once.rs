@@ -4,6 +4,7 @@
 //! lost. Groups of one start are applied in order and once; a start that was followed by another is over.
 
 use super::entry::Origin;
+use crate::mutant::Mutant;
 use std::collections::BTreeMap;
 
 /// The last start of each node, and the last group applied of it. One small record per node that ever was a member.
@@ -36,7 +37,11 @@ impl Once {
             std::cmp::Ordering::Greater => 0,
         };
         if origin.number <= applied {
-            return Turn::Past;
+            return if Mutant::ApplyTwice.is_planted() {
+                Turn::Next
+            } else {
+                Turn::Past
+            };
         }
         if origin.number != applied + 1 {
             return Turn::Early;

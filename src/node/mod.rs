@@ -888,6 +888,7 @@ impl Opened {
         let replica = Replica::open(
             id,
             config.timing,
+            config.lease_reads,
             peers.clone(),
             disk.log,
             disk.states,

@@ -12,6 +12,7 @@ use super::{Member, pb, wire};
 use crate::config::Secret;
 use crate::machine::entry::{self, Millis};
 use crate::machine::recency::Use;
+use crate::mutant::Mutant;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::raft::VoteResponse;
@@ -164,7 +165,8 @@ impl<I: Inbound> Peer for Service<I> {
         let message = request.into_inner();
         let pre_vote = message.pre_vote;
         let request = wire::vote_request_from(message)?;
-        if Instant::now() < self.silent_until && !request.leadership_transfer {
+        let silent = Instant::now() < self.silent_until && !Mutant::VoteAfterRestart.is_planted();
+        if silent && !request.leadership_transfer {
             let (vote, last_log) = self.replica.vote_and_last_log();
             return Ok(Response::new(wire::vote_response_to(VoteResponse::new(
                 vote, last_log, false,

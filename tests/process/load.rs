@@ -177,9 +177,7 @@ impl Writer {
 
 /// Connects to a node, with the patience of a writer.
 pub fn connect(redis: &str) -> Result<Client, Error> {
-    let client = Client::connect(redis, None)?;
-    client.set_reply_time_max(REPLY)?;
-    Ok(client)
+    super::connect(redis, REPLY)
 }
 
 /// What an error says of a write.

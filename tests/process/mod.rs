@@ -6,9 +6,12 @@
 
 pub mod failover;
 pub mod load;
+pub mod network;
 
 use crate::common::{PATIENCE, free_port};
-use plenary::cli::client::{Client, text};
+use network::Network;
+use plenary::cli::client::{Client, Error, text};
+use plenary::config::Secret;
 use plenary::machine::reply::Reply;
 use plenary::node::status::{Role, Status};
 use std::fs::File;
@@ -22,11 +25,14 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How long a node may take to answer a question of a test.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The program, without settings of whoever runs the tests.
+/// What members prove to each other, and clients give to `AUTH`, where nodes listen on more than loopback.
+const SECRET: &str = "what the nodes of a test share";
+
+/// The program, without settings of whoever runs the tests, save for the bug that is planted.
 pub fn plenary<const N: usize>(args: [&str; N]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
-    for (variable, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PLENARY_"))
+    for (variable, _) in std::env::vars_os()
+        .filter(|(name, _)| name.to_string_lossy().starts_with("PLENARY_") && name != "PLENARY_MUTANT")
     {
         command.env_remove(variable);
     }
@@ -126,6 +132,14 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> Result<(), String>)
     }
 }
 
+/// A client of an endpoint, that waits so long for a reply.
+pub fn connect(redis: &str, reply_time_max: Duration) -> Result<Client, Error> {
+    let key = (!redis.starts_with("127.")).then(|| Secret::new(SECRET));
+    let client = Client::connect(redis, key.as_ref())?;
+    client.set_reply_time_max(reply_time_max)?;
+    Ok(client)
+}
+
 /// One node of a cluster: a process, while it runs, and what it is started with.
 pub struct Process {
     pub peers: String,
@@ -134,6 +148,8 @@ pub struct Process {
     pub log: PathBuf,
     /// Join whom, expecting how many, and whatever else a test sets.
     pub args: Vec<String>,
+    /// The network namespace it runs in, if not the test's own.
+    pub namespace: Option<String>,
     pub child: Option<Child>,
 }
 
@@ -146,12 +162,16 @@ impl Process {
             data: folder.join(name),
             log: folder.join(format!("{name}.log")),
             args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            namespace: None,
             child: None,
         }
     }
 
     pub fn start(&mut self) {
         let mut command = plenary(["serve"]);
+        if let Some(namespace) = &self.namespace {
+            command = network::within(namespace, &command);
+        }
         self.start_by(&mut command);
     }
 
@@ -210,14 +230,12 @@ impl Process {
         }
     }
 
-    pub fn client(&self) -> Result<Client, plenary::cli::client::Error> {
-        let client = Client::connect(&self.redis, None)?;
-        client.set_reply_time_max(ANSWER)?;
-        Ok(client)
+    pub fn client(&self) -> Result<Client, Error> {
+        connect(&self.redis, ANSWER)
     }
 
     /// One command on a connection of its own.
-    pub fn call(&self, argv: &[&str]) -> Result<Reply, plenary::cli::client::Error> {
+    pub fn call(&self, argv: &[&str]) -> Result<Reply, Error> {
         self.client()?.call(argv)
     }
 
@@ -301,14 +319,37 @@ impl Drop for Process {
 pub struct Cluster {
     pub nodes: Vec<Process>,
     pub folder: tempfile::TempDir,
+    network: Option<Network>,
 }
 
 impl Cluster {
     /// This many nodes with these further settings, not started.
     pub fn new(count: usize, settings: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let addresses: Vec<String> = (0..count).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-        let (join, expect) = (addresses.join(","), count.to_string());
+        Self::at(&addresses, settings, tempfile::tempdir().unwrap())
+    }
+
+    /// The same in a network of their own, which can be cut. None where the machine makes no such network; it has been said then.
+    pub fn in_network(count: usize, settings: &[&str]) -> Option<Self> {
+        let (network, folder) = (Network::of(count)?, tempfile::tempdir().unwrap());
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, SECRET).unwrap();
+        let secret = secret.to_str().unwrap();
+        let addresses: Vec<String> = (0..count)
+            .map(|node| format!("{}:7000", network.address(node)))
+            .collect();
+        let settings = [settings, &["--secret-file", secret, "--access-key-file", secret]].concat();
+        let mut cluster = Self::at(&addresses, &settings, folder);
+        for (which, node) in cluster.nodes.iter_mut().enumerate() {
+            node.redis = format!("{}:6379", network.address(which));
+            node.namespace = Some(network.namespace(which));
+        }
+        cluster.network = Some(network);
+        Some(cluster)
+    }
+
+    fn at(addresses: &[String], settings: &[&str], folder: tempfile::TempDir) -> Self {
+        let (join, expect) = (addresses.join(","), addresses.len().to_string());
         let mut args = vec!["--join", &join, "--expect", &expect];
         args.extend_from_slice(settings);
         let nodes = addresses
@@ -318,7 +359,13 @@ impl Cluster {
         Self {
             nodes: nodes.collect(),
             folder,
+            network: None,
         }
+    }
+
+    /// The network that it was started in.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("it has a network of its own")
     }
 
     /// Three nodes that serve.

@@ -13,6 +13,7 @@ use crate::machine::table::{Spec, read, write};
 use crate::machine::value::Session;
 use crate::machine::value::session::{Holder, Mode};
 use crate::machine::waiting::Otherwise;
+use crate::mutant::Mutant;
 use bytes::Bytes;
 use std::borrow::Cow;
 
@@ -86,8 +87,13 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
         ));
     }
     session.lock.remove_ended(now);
+    let token = if Mutant::ReuseToken.is_planted() {
+        1
+    } else {
+        keys.next_version()
+    };
     session.lock.give(Holder {
-        token: keys.next_version(),
+        token,
         mode,
         text: Bytes::copy_from_slice(text),
         since: now,
@@ -95,7 +101,7 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
         bound: keys.caller().filter(|_| bound),
     });
     let deadline = session.deadline_after_use(now);
-    let token = keys.change_session(key, session, deadline);
+    keys.change_session(key, session, deadline);
     keys.notify(Classes::MODULE, "session.lock", key);
     Ok(integer(token))
 }

@@ -23,6 +23,7 @@ use super::fault::Fault;
 use super::{Entry, LogId, Types, Vote};
 use crate::config::Durability;
 use crate::error::Error;
+use crate::mutant::Mutant;
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
@@ -439,6 +440,9 @@ impl RaftLogStorage<Types> for LogStore {
             live.check()?;
             live.vote = Some(*vote);
         }
+        if Mutant::ForgetVote.is_planted() {
+            return Ok(());
+        }
         self.submit_and_wait(|done| Request::Vote { vote: *vote, done })
             .await
     }
@@ -624,6 +628,9 @@ impl Writer {
     /// Writes the batch, makes it durable and answers all who wait for it.
     fn write(&mut self) {
         self.encode_marks();
+        if Mutant::AcknowledgeUnwritten.is_planted() {
+            self.answer(&Ok(()));
+        }
         let result = match &self.failed {
             Some(why) => Err(io::Error::other(why.to_string())),
             None if self.batch.is_empty() => Ok(()),
@@ -668,7 +675,7 @@ impl Writer {
     fn store(&mut self) -> io::Result<()> {
         let position = self.journal.append(&self.batch)?;
         self.untidy = true;
-        if self.durability == Durability::Fsync {
+        if self.durability == Durability::Fsync && !Mutant::SkipFlush.is_planted() {
             // Without it an acknowledged batch would be lost with the power.
             self.journal.sync()?;
         }

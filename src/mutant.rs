@@ -1,0 +1,72 @@
+//! Bugs that are planted on purpose, so that it can be seen which test finds them: `.ci/mutants` plants each and expects that its test fails.
+//!
+//! Only a build with the feature `mutants` can have one, and only the one that `PLENARY_MUTANT` names. In every other build [`Mutant::is_planted`]
+//! is `false` when it is compiled.
+
+/// A bug that would break a promise of ARCHITECTURE.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// Batches of the log are not flushed before they are acknowledged.
+    SkipFlush,
+    /// A batch of the log is acknowledged before it is written.
+    AcknowledgeUnwritten,
+    /// A vote is not written to the log.
+    ForgetVote,
+    /// A member that was started again votes at once, though it may have promised a leader that it would not.
+    VoteAfterRestart,
+    /// A linearizable read is answered without asking a majority whether this node still leads.
+    ReadUnconfirmed,
+    /// A read that is to be as fresh as a token is answered by a node that is behind.
+    ReadBehindToken,
+    /// A group that comes a second time is applied a second time.
+    ApplyTwice,
+    /// What a script wrote is applied although what it had read has changed.
+    ApplyStaleScript,
+    /// The leader stamps groups by its own clock.
+    OwnClock,
+    /// Each holder of a session's lock has the same token.
+    ReuseToken,
+    /// Who has waited in the log is served and not told.
+    DropWaiter,
+    /// Whoever reaches the peer port is let in.
+    AdmitStranger,
+}
+
+#[cfg(feature = "mutants")]
+impl Mutant {
+    const ALL: [Self; 12] = [
+        Self::SkipFlush,
+        Self::AcknowledgeUnwritten,
+        Self::ForgetVote,
+        Self::VoteAfterRestart,
+        Self::ReadUnconfirmed,
+        Self::ReadBehindToken,
+        Self::ApplyTwice,
+        Self::ApplyStaleScript,
+        Self::OwnClock,
+        Self::ReuseToken,
+        Self::DropWaiter,
+        Self::AdmitStranger,
+    ];
+
+    /// Whether it is planted in this process.
+    pub(crate) fn is_planted(self) -> bool {
+        use std::sync::OnceLock;
+        static PLANTED: OnceLock<Option<Mutant>> = OnceLock::new();
+        let planted = PLANTED.get_or_init(|| {
+            let name = std::env::var("PLENARY_MUTANT").ok()?;
+            let mutant = Self::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+            // A name that says nothing would pass for a bug that no test finds.
+            Some(mutant.unwrap_or_else(|| panic!("there is no mutant {name:?}")))
+        });
+        *planted == Some(self)
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+impl Mutant {
+    /// Never: this build has no mutants.
+    pub(crate) const fn is_planted(self) -> bool {
+        false
+    }
+}

@@ -3,7 +3,7 @@
 use super::caller::{Caller, Proof, Role};
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
-use super::{Member, Types, pb, wire};
+use super::{Member, Types, pb, telling, wire};
 use crate::config::Secret;
 use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
@@ -531,6 +531,7 @@ impl RaftNetworkV2<Types> for Link {
             };
             let channels = self.peers.channels(&self.address()).map_err(unreachable)?;
             let requests = futures::stream::once(std::future::ready(first)).chain(input);
+            let requests = telling::worth_sending(self.target, requests);
             let request = self.request(requests.map(wire::append_request_to));
             let answers = client(channels.bulk)
                 .append_stream(request)

@@ -26,6 +26,7 @@ pub(crate) mod replica;
 pub(crate) mod server;
 pub(crate) mod snapshot_store;
 pub(crate) mod state_store;
+mod telling;
 mod wire;
 
 use bytes::Bytes;

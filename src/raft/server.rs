@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::remote::{self, Host};
 use super::replica::Replica;
-use super::{Member, pb, wire};
+use super::{Member, pb, telling, wire};
 use crate::config::Secret;
 use crate::machine::entry::{self, Millis};
 use crate::machine::recency::Use;
@@ -216,6 +216,7 @@ impl<I: Inbound> Peer for Service<I> {
         let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
         let answers = self.replica.raft().stream_append(Box::pin(requests));
+        let answers = telling::worth_answering(answers);
         Ok(Response::new(Box::pin(answers.map(|answer| {
             answer.map(wire::append_result_to).map_err(internal)
         }))))

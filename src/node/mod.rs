@@ -26,6 +26,7 @@ mod evict;
 pub(crate) mod fellows;
 mod hearing;
 mod host;
+mod linger;
 mod members;
 mod propose;
 mod query;

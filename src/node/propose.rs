@@ -2,12 +2,14 @@
 //! applied here, and answers each caller from this node's own apply.
 //!
 //! A node collects into the next group while the ones before are being replicated, so an idle node sends at once and a busy one batches by
-//! itself. Groups are numbered in the order they were sealed, and the machine applies each number once and in order: so whatever is
-//! in doubt — an answer lost, a leader changed, a stream broken — is simply sent again.
+//! itself; `linger` says when a group waits for callers that were just answered. Groups are numbered in the order they were sealed, and the
+//! machine applies each number once and in order: so whatever is in doubt — an answer lost, a leader changed, a stream broken — is simply
+//! sent again.
 
 use super::clock::Clock;
 use super::fellows::Fellows;
 use super::hearing::Hearing;
+use super::linger::{Expected, Linger};
 #[cfg(feature = "lua")]
 use super::renew::Renewals;
 use super::{Token, Written};
@@ -104,6 +106,8 @@ pub(super) struct Flights {
     wake: Notify,
     /// The groups in flight must be sent again.
     resend: AtomicBool,
+    /// Callers that may write again at once.
+    expected: Expected,
     /// Who else hears what is applied.
     hearing: Arc<Hearing>,
     /// What was sealed since the start, for the status.
@@ -172,6 +176,7 @@ impl Answers for Flights {
             }
         }
         self.hearing.happened(&events);
+        self.expected.answered(answers.len());
         for (answer, written) in answers {
             // A caller that has gone needs no answer.
             let _ = answer.send(Ok(written));
@@ -319,6 +324,7 @@ pub(super) struct Courier {
     retry_wait: Duration,
     /// When anything was last sent, or applied while something waited.
     moved_at: Instant,
+    linger: Linger,
     watch: LeaderWatch,
     outbound: Outbound,
 }
@@ -421,6 +427,7 @@ impl Courier {
             retry_at: None,
             retry_wait: RETRY_FIRST,
             moved_at: Instant::now(),
+            linger: Linger::new(),
             watch: outbound.replica.watch_leader(),
             outbound,
         }
@@ -431,9 +438,12 @@ impl Courier {
         let mut batch = Vec::with_capacity(self.limits.group_commands);
         loop {
             self.follow_leader();
-            self.gather().await;
-            self.seal_groups();
-            let wake_at = self.next_deadline();
+            let lingers_until = self.linger();
+            if lingers_until.is_none() {
+                self.gather().await;
+                self.seal_groups();
+            }
+            let wake_at = lingers_until.into_iter().fold(self.next_deadline(), Instant::min);
             // Taking from the queue stops while enough for the next group waits here: the queue's bound counts both.
             let room = self.limits.group_commands.saturating_sub(self.waiting.len());
             tokio::select! {
@@ -441,6 +451,7 @@ impl Courier {
                     if taken == 0 {
                         break;
                     }
+                    self.flights.expected.came(taken);
                     self.waiting.extend(batch.drain(..));
                 }
                 () = self.flights.wake.notified() => self.moved_at = Instant::now(),
@@ -490,8 +501,32 @@ impl Courier {
         self.route = Some(route);
     }
 
+    /// A further group flies beside others only where it has as many callers as the last of them, or is full: two small ones would go on
+    /// by turns, each at the price of one that has them all.
     fn may_seal(&self) -> bool {
-        !self.waiting.is_empty() && self.flights.groups.lock().len() < self.limits.groups_in_flight
+        if self.waiting.is_empty() {
+            return false;
+        }
+        let groups = self.flights.groups.lock();
+        let enough = |last: &Flight| self.waiting.len() >= last.callers.len() || self.is_full();
+        groups.len() < self.limits.groups_in_flight && groups.values().next_back().is_none_or(enough)
+    }
+
+    /// Whether what waits is enough for a group that can take no more commands.
+    fn is_full(&self) -> bool {
+        self.flights.queued.commands.load(Ordering::Relaxed) >= self.limits.group_commands
+    }
+
+    /// Until when the group that could be sealed waits for callers that were just answered.
+    fn linger(&mut self) -> Option<Instant> {
+        if !self.may_seal() {
+            return None;
+        }
+        if self.is_full() {
+            self.linger.give_up(&self.flights.expected);
+            return None;
+        }
+        self.linger.wait(&self.flights.expected, Instant::now())
     }
 
     /// Before a group is sealed, lets those who can run now add to it: when a group has landed all its callers are answered at once, and the first
@@ -506,6 +541,7 @@ impl Courier {
             while self.waiting.len() < self.limits.group_commands
                 && let Ok(request) = self.requests.try_recv()
             {
+                self.flights.expected.came(1);
                 self.waiting.push_back(request);
             }
             if self.waiting.len() == before {

@@ -106,7 +106,7 @@ fn key(caller: usize, number: usize) -> String {
 }
 
 /// Key of [`fill`].
-fn filled(number: usize) -> String {
+pub(crate) fn filled(number: usize) -> String {
     key(9_999, number)
 }
 

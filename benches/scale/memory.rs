@@ -36,7 +36,12 @@ impl Kind {
 
     /// The commands that store it under this key.
     fn commands(self, key: &str) -> Vec<Vec<Vec<u8>>> {
-        let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        let words = |words: &[&str]| {
+            words
+                .iter()
+                .map(|word| word.as_bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
         let parts = (0..PARTS).flat_map(|part| {
             let name = format!("field {part}");
             let value = "v".repeat(CONTENT / PARTS - name.len());
@@ -77,7 +82,11 @@ pub(crate) async fn measure(keys: usize) -> Result<(), Fault> {
     for (name, kind) in Kind::ALL {
         let folder = tempfile::tempdir()?;
         let redis = Redis::start_in_memory(&folder.path().join("redis")).await?;
-        let same = if let Kind::Session = kind { Kind::Hash } else { kind };
+        let same = if let Kind::Session = kind {
+            Kind::Hash
+        } else {
+            kind
+        };
         let of_redis = same.fill(&redis, redis[0].port, keys).await?;
         drop(redis);
         let node = Plenaries::start_with(folder.path(), 1, &[]).await?;

@@ -1,6 +1,7 @@
 //! What others feel when very much goes at once: a million keys whose life ends within a second, a database, a value with a million fields.
 
 use super::load::{Ask, CALLERS, Load, fill, ms, set};
+use super::snapshot::capacity;
 use super::targets::children::Plenaries;
 use super::targets::{Fault, Place, Resp};
 use std::path::Path;
@@ -14,8 +15,9 @@ const AROUND: Duration = Duration::from_secs(4);
 
 /// Of the callers, those that write; the others get.
 const WRITERS: usize = CALLERS / 2;
-const WRITES_PER_SECOND: f64 = 6_000.0;
-const GETS_PER_SECOND: f64 = 12_000.0;
+
+/// Of the writes that the nodes can do, the part that is asked for, and as many gets.
+const RATE: f64 = 0.25;
 
 /// Others at work: writers and those who get. They ask so often that the machine has room left, so that what is felt is not their own crowd.
 struct Others {
@@ -26,11 +28,10 @@ struct Others {
 impl Others {
     async fn start(nodes: &Plenaries) -> Result<Self, Fault> {
         let mut loads = Vec::new();
-        for (ask, callers, per_second) in [
-            (Ask::Writes, WRITERS, WRITES_PER_SECOND),
-            (Ask::Gets, CALLERS - WRITERS, GETS_PER_SECOND),
-        ] {
-            loads.push(Load::start(nodes, Place::Leader, (ask, callers), OTHERS, Some(per_second)).await?);
+        let per_second = RATE * capacity(nodes, OTHERS).await?;
+        for (ask, callers) in [(Ask::Writes, WRITERS), (Ask::Gets, CALLERS - WRITERS)] {
+            let load = Load::start(nodes, Place::Leader, (ask, callers), OTHERS, Some(per_second));
+            loads.push(load.await?);
         }
         let [writes, gets] = <[Load; 2]>::try_from(loads).map_err(|_| "two loads")?;
         tokio::time::sleep(AROUND / 4).await;
@@ -89,17 +90,21 @@ async fn expiry(nodes: &Plenaries, port: u16, keys: usize) -> Result<(), Fault> 
     })
     .await?;
     // As long again and half of it, before the first of them ends.
-    let until_first = begun.elapsed().mul_f64(1.5) + 2 * AROUND;
+    let until_first = begun.elapsed().mul_f64(1.5) + 4 * AROUND;
     let (filled, first) = (
         Instant::now(),
         SystemTime::now().duration_since(UNIX_EPOCH)? + until_first,
     );
     fill(port, keys, move |number| {
         let end = first.as_millis() + (number.wrapping_mul(7_919) % 1_000) as u128;
-        vec![b"PEXPIREAT".to_vec(), doomed(number), end.to_string().into_bytes()]
+        vec![
+            b"PEXPIREAT".to_vec(),
+            doomed(number),
+            end.to_string().into_bytes(),
+        ]
     })
     .await?;
-    let rest = (filled + until_first).saturating_duration_since(Instant::now() + 2 * AROUND);
+    let rest = (filled + until_first).saturating_duration_since(Instant::now() + 3 * AROUND);
     tokio::time::sleep(rest).await;
     let others = Others::start(nodes).await?;
     let begun = filled + until_first;
@@ -112,7 +117,14 @@ async fn expiry(nodes: &Plenaries, port: u16, keys: usize) -> Result<(), Fault> 
 }
 
 async fn flush(nodes: &Plenaries, port: u16, keys: usize) -> Result<(), Fault> {
-    fill(port, keys, set).await?;
+    // As sessions and what is cached are: each with a life.
+    let lives = |number| {
+        set(number)
+            .into_iter()
+            .chain([b"EX".to_vec(), b"86400".to_vec()])
+            .collect()
+    };
+    fill(port, keys, lives).await?;
     let others = Others::start(nodes).await?;
     let mut caller = Resp::connect(port).await?;
     let begun = Instant::now();

@@ -41,7 +41,10 @@ pub(crate) async fn measure(folder: &Path, keys: usize) -> Result<(), Fault> {
                 format!("{:.2}", bytes / bytes_then / 10.0),
             )
         });
-        println!("| {keys} | {rate:.0} | {of_rate} | {:.0} | {of_bytes} |", bytes / 1e6);
+        println!(
+            "| {keys} | {rate:.0} | {of_rate} | {:.0} | {of_bytes} |",
+            bytes / 1e6
+        );
         tenth = Some((rate, bytes));
     }
     Ok(())

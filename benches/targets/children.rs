@@ -148,7 +148,9 @@ impl Plenaries {
     /// Stops one where it is (`STOP`), or lets it go on (`CONT`).
     pub(crate) fn signal(&self, which: usize, signal: &str) -> Result<(), Fault> {
         let process = self.processes[which].0.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &process]).status()?;
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &process])
+            .status()?;
         if sent.success() {
             Ok(())
         } else {

@@ -206,7 +206,9 @@ fn cpu_of(pid: u32) -> Result<[Duration; 2], Fault> {
 
 /// Times as Linux tells them: in hundredths of a second.
 fn ticks<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Vec<Duration>, Fault> {
-    fields.map(|field| Ok(Duration::from_millis(10 * field.parse::<u64>()?))).collect()
+    fields
+        .map(|field| Ok(Duration::from_millis(10 * field.parse::<u64>()?)))
+        .collect()
 }
 
 /// Bytes that were written to the disk on which a folder is, by whomever, since the machine began; what is in the page cache goes there first. Nothing where the
@@ -222,7 +224,9 @@ pub(crate) fn disk_bytes(folder: &Path) -> Result<Option<u64>, Fault> {
     let major = (device >> 8 & 0xfff) | (device >> 32 & !0xfff);
     let minor = (device & 0xff) | (device >> 12 & !0xff);
     let stats = std::fs::read_to_string("/proc/diskstats")?;
-    let mut lines = stats.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut lines = stats
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
     let (major, minor) = (major.to_string(), minor.to_string());
     let ours = lines.find(|fields| fields.len() > 9 && fields[0] == major && fields[1] == minor);
     // After the name: reads in four fields, writes, writes merged, sectors written, of 512 bytes whatever the disk's are.

@@ -175,7 +175,9 @@ async fn measure_one(system: &System, folder: &Path, options: &Options) -> Resul
     for load in system.loads(options.keys) {
         let before = disk_bytes(folder)?;
         let measured = measure(&*target, load.kind, load.place, load.callers, options.span).await?;
-        let written = before.zip(disk_bytes(folder)?).map(|(before, after)| after - before);
+        let written = before
+            .zip(disk_bytes(folder)?)
+            .map(|(before, after)| after - before);
         tell(&Measure {
             load: load.name,
             figure: measured.per_second,

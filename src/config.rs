@@ -340,7 +340,7 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Bytes of one command, and of what one script writes and answers; in memory what it writes may take 8 times that.
     pub command_bytes: usize,
-    /// Bytes of log after which a snapshot is taken and the log cut.
+    /// Bytes of log after which a snapshot is taken and the log cut; a quarter of the last snapshot, if that is more.
     pub snapshot_log_bytes: u64,
 }
 

@@ -65,7 +65,7 @@ pub use session::{Session, SessionError, Sessions};
 pub mod testing {
     #[cfg(feature = "lua")]
     pub use crate::node::script::probe::ScriptProbe;
-    pub use crate::raft::probe::{LogProbe, RecordProbe};
+    pub use crate::raft::probe::{LogProbe, RecordProbe, SnapshotProbe};
 }
 
 /// README's example is compiled with the tests.

@@ -4,7 +4,7 @@ use super::etcd::{Client, leader};
 use super::{Caller, Fault, PATIENCE, Place, Resp, Target, free_port};
 use futures::future::BoxFuture;
 use plenary::config::Durability;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
@@ -59,52 +59,103 @@ fn plenary_program() -> Result<String, Fault> {
     Ok(std::env::var("PLENARY_PROGRAM").map_err(|_| "PLENARY_PROGRAM names the plenary to measure")?)
 }
 
-/// Three `plenary serve`, spoken to by RESP.
+/// `plenary serve`, each a process, spoken to by RESP: three, where nothing else is said.
 pub(crate) struct Plenaries {
+    folder: PathBuf,
+    /// What each is started with, beside its addresses and its folder.
+    settings: Vec<String>,
+    peers: Vec<String>,
     processes: Vec<Process>,
     pub(crate) ports: Vec<u16>,
 }
 
 impl Plenaries {
     pub(crate) async fn start(folder: &Path, durability: Durability) -> Result<Self, Fault> {
-        let peers: Vec<String> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
-        let (mut processes, mut ports) = (Vec::new(), Vec::new());
-        for (which, peer) in peers.iter().enumerate() {
-            let port = free_port();
-            let mut command = Command::new(plenary_program()?);
-            command
-                .args([
-                    "serve",
-                    "--listen",
-                    peer,
-                    "--join",
-                    &peers.join(","),
-                    "--expect",
-                    "3",
-                ])
-                .args(["--resp", &format!("127.0.0.1:{port}"), "--log", "error"])
-                .args(["--durability", &durability.to_string(), "--data"])
-                .arg(folder.join(format!("n{which}")));
-            processes.push(Process::start(&mut command)?);
-            ports.push(port);
-        }
-        for port in &ports {
-            let ready = |reply: &[u8]| status(reply).is_some_and(|status| status["ready"] == true);
-            until_ready(*port, &[b"PLENARY", b"STATUS"], ready).await?;
-        }
-        Ok(Self { processes, ports })
+        Self::start_with(folder, 3, &["--durability", &durability.to_string()]).await
     }
 
-    /// Which of the three leads.
+    /// So many with these settings. One alone goes on with what is in its folder.
+    pub(crate) async fn start_with(folder: &Path, count: usize, settings: &[&str]) -> Result<Self, Fault> {
+        let mut nodes = Self {
+            folder: folder.to_owned(),
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            peers: (0..count).map(|_| format!("127.0.0.1:{}", free_port())).collect(),
+            processes: Vec::new(),
+            ports: Vec::new(),
+        };
+        for which in 0..count {
+            let expect = count.to_string();
+            nodes.spawn(which, &["--expect", &expect])?;
+        }
+        for which in 0..count {
+            nodes.until(which, |status| status["ready"] == true).await?;
+        }
+        Ok(nodes)
+    }
+
+    /// Starts one more, which joins the others; which it is. Does not wait until it serves.
+    pub(crate) fn join(&mut self) -> Result<usize, Fault> {
+        self.peers.push(format!("127.0.0.1:{}", free_port()));
+        let which = self.peers.len() - 1;
+        self.spawn(which, &[])?;
+        Ok(which)
+    }
+
+    fn spawn(&mut self, which: usize, more: &[&str]) -> Result<(), Fault> {
+        let port = free_port();
+        let mut command = Command::new(plenary_program()?);
+        command.args(["serve", "--listen", &self.peers[which]]);
+        if self.peers.len() > 1 {
+            command.args(["--join", &self.peers.join(",")]).args(more);
+        }
+        command
+            .args(["--resp", &format!("127.0.0.1:{port}"), "--log", "error"])
+            .args(&self.settings)
+            .arg("--data")
+            .arg(self.folder.join(format!("n{which}")));
+        self.processes.push(Process::start(&mut command)?);
+        self.ports.push(port);
+        Ok(())
+    }
+
+    /// Waits until what one says of itself pleases.
+    pub(crate) async fn until(
+        &self,
+        which: usize,
+        pleases: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<(), Fault> {
+        let ready = |reply: &[u8]| status(reply).is_some_and(|status| pleases(&status));
+        until_ready(self.ports[which], &[b"PLENARY", b"STATUS"], ready).await
+    }
+
+    /// What one says of itself.
+    pub(crate) async fn status(&self, which: usize) -> Result<serde_json::Value, Fault> {
+        let mut connection = Resp::connect(self.ports[which]).await?;
+        let reply = connection.ask(&[b"PLENARY", b"STATUS"]).await?;
+        Ok(status(reply).ok_or("a status that cannot be read")?)
+    }
+
+    /// Which of them leads.
     pub(crate) async fn leader(&self) -> Result<usize, Fault> {
-        for (which, port) in self.ports.iter().enumerate() {
-            let mut connection = Resp::connect(*port).await?;
-            let reply = connection.ask(&[b"PLENARY", b"STATUS"]).await?;
-            if status(reply).is_some_and(|status| status["role"] == "leader") {
+        for which in 0..self.ports.len() {
+            if self.status(which).await?["role"] == "leader" {
                 return Ok(which);
             }
         }
-        Err("none of the three leads".into())
+        Err("none of them leads".into())
+    }
+
+    /// Stops one where it is (`STOP`), or lets it go on (`CONT`).
+    pub(crate) fn signal(&self, which: usize, signal: &str) -> Result<(), Fault> {
+        let process = self.processes[which].0.id().to_string();
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &process])
+            .status()?;
+        if sent.success() {
+            Ok(())
+        } else {
+            Err(format!("no signal reaches process {process}").into())
+        }
     }
 }
 
@@ -141,6 +192,11 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
+    /// One that keeps nothing on the disk.
+    pub(crate) async fn start_in_memory(folder: &Path) -> Result<Vec<Self>, Fault> {
+        Ok(vec![Self::start_with(folder, &["--appendonly", "no"]).await?])
+    }
+
     /// One with so many replicas, the same as it and in step with it. It comes first.
     pub(crate) async fn start_group(folder: &Path, replicas: usize) -> Result<Vec<Self>, Fault> {
         let first = Self::start_with(&folder.join("primary"), &["--repl-diskless-sync-delay", "0"]).await?;

@@ -1,7 +1,8 @@
-//! The load: callers, each of which waits for its answer before it asks again, and what that costs all processes.
+//! The load: callers, each of which waits for its answer before it asks again, and what that costs all processes and the disk.
 
 use super::{Caller, Fault, Place, Target};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Keys of one caller. They are written again and again, so that memory and snapshots stay small.
@@ -25,8 +26,10 @@ pub(crate) struct Measured {
     pub(crate) p999: Duration,
     /// Processor time of all nodes and all callers, for each answer.
     pub(crate) cpu: Duration,
-    /// Bytes that the nodes sent to the disk, for each answer.
-    pub(crate) disk_bytes: f64,
+    /// Of the processors, the share that other programs took meanwhile.
+    pub(crate) others: f64,
+    /// All answers, also those from before the measure.
+    pub(crate) answers: usize,
 }
 
 /// Lets callers ask for this long. What they do before all have begun does not count.
@@ -48,9 +51,11 @@ pub(crate) async fn measure(
     let before = Used::by(target)?;
     tokio::time::sleep_until(until.into()).await;
     let after = Used::by(target)?;
-    let mut times = Vec::with_capacity(count * 1_024);
+    let (mut times, mut all) = (Vec::with_capacity(count * 1_024), 0);
     while let Some(one) = tasks.join_next().await {
-        times.extend(one??);
+        let (these, answers) = one??;
+        times.extend(these);
+        all += answers;
     }
     times.sort_unstable();
     let answers = times.len().max(1);
@@ -64,7 +69,13 @@ pub(crate) async fn measure(
         p99: at(990),
         p999: at(999),
         cpu: (after.cpu - before.cpu) / u32::try_from(answers)?,
-        disk_bytes: after.disk_bytes.saturating_sub(before.disk_bytes) as f64 / answers as f64,
+        others: {
+            let all = after.machine_user.saturating_sub(before.machine_user);
+            let others = all.saturating_sub(after.user.saturating_sub(before.user));
+            let processors = u32::try_from(std::thread::available_parallelism()?.get())?;
+            others.div_duration_f64(span * processors)
+        },
+        answers: all,
     })
 }
 
@@ -74,14 +85,13 @@ async fn ask_until(
     number: usize,
     from: Instant,
     until: Instant,
-) -> Result<Vec<Duration>, Fault> {
+) -> Result<(Vec<Duration>, usize), Fault> {
     let (mut times, mut count) = (Vec::new(), 0_usize);
     let value = match load {
         Load::Writes(bytes) => vec![b'v'; bytes],
         Load::Reads(_) => Vec::new(),
     };
     loop {
-        count += 1;
         let key = match load {
             Load::Writes(_) => key(number, count % KEYS),
             // A stride that has no divisor in common with the number of keys visits all, in no order.
@@ -89,8 +99,9 @@ async fn ask_until(
         };
         let begun = Instant::now();
         if begun >= until {
-            return Ok(times);
+            return Ok((times, count));
         }
+        count += 1;
         match load {
             Load::Writes(_) => caller.write(key.as_bytes(), &value).await?,
             Load::Reads(_) => caller.read(key.as_bytes()).await?,
@@ -106,7 +117,7 @@ fn key(caller: usize, number: usize) -> String {
 }
 
 /// Key of [`fill`].
-fn filled(number: usize) -> String {
+pub(crate) fn filled(number: usize) -> String {
     key(9_999, number)
 }
 
@@ -138,21 +149,28 @@ pub(crate) async fn fill(
     Ok(())
 }
 
-/// What processes have used since they began.
+/// What processes have used since they began, and what all programs of the machine have since that began.
 struct Used {
     cpu: Duration,
-    disk_bytes: u64,
+    /// Of it, outside the kernel: there, what the disk and the network do for these processes is counted as others' as well.
+    user: Duration,
+    machine_user: Duration,
 }
 
 impl Used {
     fn by(target: &dyn Target) -> Result<Self, Fault> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        // All processors together: "cpu", time of programs, of programs that are nice.
+        let fields = stat.lines().next().unwrap_or_default().split_whitespace();
         let mut used = Self {
             cpu: Duration::ZERO,
-            disk_bytes: 0,
+            user: Duration::ZERO,
+            machine_user: ticks(fields.skip(1).take(2))?.iter().sum(),
         };
         for pid in target.processes().into_iter().chain([std::process::id()]) {
-            used.cpu += cpu_of(pid)?;
-            used.disk_bytes += number_of(&format!("/proc/{pid}/io"), "write_bytes:")?;
+            let [user, system] = cpu_of(pid)?;
+            used.cpu += user + system;
+            used.user += user;
         }
         Ok(used)
     }
@@ -177,18 +195,42 @@ fn number_of(path: &str, name: &str) -> Result<u64, Fault> {
     Ok(number.ok_or_else(|| format!("no {name} in {path}"))?.parse()?)
 }
 
-/// Processor time of a process, as Linux counts it: in hundredths of a second.
-fn cpu_of(pid: u32) -> Result<Duration, Fault> {
+/// Processor time of a process: its own, and the kernel's for it.
+fn cpu_of(pid: u32) -> Result<[Duration; 2], Fault> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in brackets, may hold anything.
     let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;
-    let ticks: Vec<u64> = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(str::parse)
-        .collect::<Result<_, _>>()?;
-    Ok(Duration::from_millis(10 * ticks.iter().sum::<u64>()))
+    let times = ticks(fields.split_whitespace().skip(11).take(2))?;
+    Ok(times.try_into().map_err(|_| "no times in stat")?)
+}
+
+/// Times as Linux tells them: in hundredths of a second.
+fn ticks<'a>(fields: impl Iterator<Item = &'a str>) -> Result<Vec<Duration>, Fault> {
+    fields
+        .map(|field| Ok(Duration::from_millis(10 * field.parse::<u64>()?)))
+        .collect()
+}
+
+/// Bytes that were written to the disk on which a folder is, by whomever, since the machine began; what is in the page cache goes there first. Nothing where the
+/// system does not count them, as for folders in memory.
+pub(crate) fn disk_bytes(folder: &Path) -> Result<Option<u64>, Fault> {
+    use std::os::unix::fs::MetadataExt;
+    let flushed = Command::new("sync").arg("--file-system").arg(folder).status()?;
+    if !flushed.success() {
+        return Err(format!("{} cannot be flushed", folder.display()).into());
+    }
+    let device = std::fs::metadata(folder)?.dev();
+    // As glibc's `major` and `minor` have it.
+    let major = (device >> 8 & 0xfff) | (device >> 32 & !0xfff);
+    let minor = (device & 0xff) | (device >> 12 & !0xff);
+    let stats = std::fs::read_to_string("/proc/diskstats")?;
+    let mut lines = stats
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let (major, minor) = (major.to_string(), minor.to_string());
+    let ours = lines.find(|fields| fields.len() > 9 && fields[0] == major && fields[1] == minor);
+    // After the name: reads in four fields, writes, writes merged, sectors written, of 512 bytes whatever the disk's are.
+    ours.map(|fields| Ok(512 * fields[9].parse::<u64>()?)).transpose()
 }
 
 /// The median of a few hundred appends of 4 KiB with fdatasync: what one flush costs on this disk.

@@ -1,5 +1,5 @@
 //! What benchmarks load: the trait, its callers, and three nodes in this process. Beside it: processes (`children`), etcd's calls (`etcd`), and the load
-//! itself (`closed_loop`). Shared by `writes` and by `compare`, which is in `peers`.
+//! itself (`closed_loop`). Shared by `writes`, by `scale`, and by `compare`, which is in `peers`.
 
 #![allow(dead_code, reason = "each benchmark uses a part")]
 #![allow(unreachable_pub, reason = "shared by several programs")]
@@ -21,8 +21,8 @@ use tokio::net::TcpStream;
 
 pub(crate) type Fault = Box<dyn Error + Send + Sync>;
 
-/// How long a cluster may take to form.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a cluster may take to form, and a node with millions of keys to serve.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// On which nodes the callers are.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +130,41 @@ impl Resp {
     /// Sends a command and gives the reply as it came, of RESP2.
     pub(crate) async fn ask(&mut self, argv: &[&[u8]]) -> Result<&[u8], Fault> {
         self.request.clear();
+        self.encode(argv);
+        self.stream.write_all(&self.request).await?;
+        self.reply.clear();
+        loop {
+            self.read().await?;
+            if rest_of(&self.reply).is_some() {
+                return Ok(&self.reply);
+            }
+        }
+    }
+
+    /// Sends commands at once. All must be answered, and none by an error.
+    pub(crate) async fn ask_all<W: AsRef<[u8]>>(&mut self, commands: &[Vec<W>]) -> Result<(), Fault> {
+        self.request.clear();
+        for argv in commands {
+            let argv: Vec<&[u8]> = argv.iter().map(AsRef::as_ref).collect();
+            self.encode(&argv);
+        }
+        self.stream.write_all(&self.request).await?;
+        self.reply.clear();
+        let (mut answered, mut at) = (0, 0);
+        while answered < commands.len() {
+            self.read().await?;
+            while let Some(rest) = rest_of(&self.reply[at..]) {
+                let reply = &self.reply[at..self.reply.len() - rest.len()];
+                if reply[0] == b'-' {
+                    return Err(String::from_utf8_lossy(reply).into());
+                }
+                (answered, at) = (answered + 1, at + reply.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, argv: &[&[u8]]) {
         self.request
             .extend_from_slice(format!("*{}\r\n", argv.len()).as_bytes());
         for argument in argv {
@@ -138,21 +173,14 @@ impl Resp {
             self.request.extend_from_slice(argument);
             self.request.extend_from_slice(b"\r\n");
         }
-        self.stream.write_all(&self.request).await?;
-        self.reply.clear();
-        loop {
-            if self.stream.read_buf(&mut self.reply).await? == 0 {
-                return Err("the node hung up".into());
-            }
-            if is_whole(&self.reply) {
-                return Ok(&self.reply);
-            }
+    }
+
+    async fn read(&mut self) -> Result<(), Fault> {
+        match self.stream.read_buf(&mut self.reply).await? {
+            0 => Err("the node hung up".into()),
+            _ => Ok(()),
         }
     }
-}
-
-fn is_whole(reply: &[u8]) -> bool {
-    rest_of(reply).is_some()
 }
 
 /// What follows the first reply; nothing, if that is not whole yet.

@@ -327,7 +327,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) command_bytes: Option<usize>,
 
-    /// Bytes of log after which a snapshot is taken and the log cut [default: 67108864]
+    /// Bytes of log after which a snapshot is taken and the log cut; a quarter of the last snapshot, if that is more [default: 67108864]
     #[arg(
         long,
         env = "PLENARY_SNAPSHOT_LOG_BYTES",

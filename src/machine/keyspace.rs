@@ -1536,9 +1536,7 @@ impl Keyspace<'_> {
         let db = self.db;
         let empty = Database::new();
         let old = std::mem::replace(&mut self.store.databases[usize::from(db)], empty);
-        if old.with_deadline > 0 {
-            self.store.deadlines.forget(db);
-        }
+        let deadlines = self.store.deadlines.take(db);
         self.store.field_deadlines.retain(|(_, of, _)| *of != db);
         self.store.owned.retain(|(of, ..)| *of != db);
         self.store.revision += 1;
@@ -1548,7 +1546,7 @@ impl Keyspace<'_> {
             }
         }
         self.store.flushed(db);
-        self.store.freeing.database(old.shards, old.keys);
+        self.store.freeing.database(old.shards, deadlines, old.keys);
         old.keys
     }
 
@@ -1566,7 +1564,7 @@ impl Keyspace<'_> {
             db if db == right => left,
             db => db,
         };
-        self.store.deadlines.move_all(swapped);
+        self.store.deadlines.swap(left, right);
         let field_deadlines = std::mem::take(&mut self.store.field_deadlines).into_iter();
         self.store
             .field_deadlines

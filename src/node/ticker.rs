@@ -1,5 +1,5 @@
 //! On the leader: proposes a tick when a deadline has passed, so that expiry is an event in the log. On every node: takes a snapshot when the
-//! log has grown by so many bytes.
+//! log has grown enough.
 
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
@@ -14,6 +14,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How often the size of the log is looked at.
 const MEASURE: Duration = Duration::from_millis(500);
+
+/// Bytes of a snapshot for one of the log that follows it before the next is taken. The log is in memory: this bounds it to a fraction of what the state takes.
+const STATE_PER_LOG: u64 = 4;
 
 /// Ends keys whose deadline has passed, while this node leads.
 pub(super) async fn tick(state: State, outbound: Outbound) {
@@ -37,14 +40,38 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
     }
 }
 
-/// Takes a snapshot each time the log has grown by `limit` bytes.
+/// Takes a snapshot each time the log has grown enough.
 pub(super) async fn snapshot(replica: Arc<Replica>, log: LogReader, limit: u64) {
     loop {
         tokio::time::sleep(MEASURE).await;
-        if log.bytes_after(replica.state().snapshot_index) >= limit
+        let (newest, feeds) = replica.snapshot_bytes();
+        if log.bytes_after(replica.state().snapshot_index) >= due_after(limit, newest, feeds)
             && let Err(why) = replica.snapshot().await
         {
             tracing::warn!(why, "no snapshot was taken");
         }
+    }
+}
+
+/// Bytes of log after which the next snapshot is due: `limit`, or a part of the newest snapshot where that is more, so that of a large state not all is
+/// written again and again for little that changed. While a member is being sent a snapshot, what the log loses would have to be sent as the next one: it waits
+/// until the log since then is as long as that.
+fn due_after(limit: u64, newest: u64, feeds: bool) -> u64 {
+    let due = limit.max(newest / STATE_PER_LOG);
+    if feeds { due.saturating_add(newest) } else { due }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_state_is_written_less_often_and_the_log_waits_for_who_is_fed() {
+        let limit = 64 << 20;
+        assert_eq!(due_after(limit, 0, false), limit);
+        assert_eq!(due_after(limit, 4 * limit, false), limit, "a small state");
+        assert_eq!(due_after(limit, 40 * limit, false), 10 * limit);
+        assert_eq!(due_after(limit, 40 * limit, true), 50 * limit);
+        assert_eq!(due_after(limit, 0, true), limit, "nothing to send is no reason");
     }
 }

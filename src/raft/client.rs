@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -49,6 +49,8 @@ pub(crate) struct Peers {
     node: u64,
     /// This node's cluster; 0 before it belongs to one.
     cluster: AtomicU64,
+    /// Members that are being sent a snapshot.
+    fed: AtomicUsize,
 }
 
 /// Two connections to a peer, so that a snapshot or a burst of entries never queues in front of a heartbeat.
@@ -129,6 +131,7 @@ impl Peers {
             proof: Proof::new(secret, Role::Peer),
             node,
             cluster: AtomicU64::new(cluster),
+            fed: AtomicUsize::new(0),
         })
     }
 
@@ -143,6 +146,11 @@ impl Peers {
     /// Notes where a member is. It is called by its id, so whoever else answers there refuses.
     pub(super) fn note_address(&self, id: u64, address: &str) {
         self.addresses.lock().insert(id, address.to_owned());
+    }
+
+    /// Whether a member is being sent a snapshot.
+    pub(super) fn feeds(&self) -> bool {
+        self.fed.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn proof(&self) -> &Proof {
@@ -435,6 +443,7 @@ impl Link {
         vote: super::Vote,
         snapshot: openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let _fed = Fed::begin(&self.peers.fed);
         let file = std::fs::File::open(&snapshot.snapshot.path).map_err(|error| network(&error))?;
         let vote = pb::SnapshotChunk {
             vote: Some(wire::vote_to(vote)),
@@ -451,6 +460,22 @@ impl Link {
             .map_err(|error| network(&error))?;
         let vote = wire::vote_from(answer.into_inner().vote).map_err(|error| network(&error))?;
         Ok(SnapshotResponse::new(vote))
+    }
+}
+
+/// A member that is being sent a snapshot, until this is dropped.
+struct Fed<'a>(&'a AtomicUsize);
+
+impl<'a> Fed<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Fed<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -601,5 +626,42 @@ impl RaftNetworkV2<Types> for Link {
         Some(Backoff::new((0..).map(|step: u32| {
             Duration::from_millis((20 << step.min(5)).min(500))
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::Vote;
+    use crate::raft::snapshot_store::SnapshotMeta;
+    use openraft::type_config::alias::SnapshotOf;
+
+    #[tokio::test]
+    async fn a_member_is_fed_as_long_as_a_snapshot_is_on_its_way() {
+        // One who never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peers = Peers::new(1, 1, None);
+        peers.note_address(2, &silent.local_addr().unwrap().to_string());
+        let link = Link {
+            peers: peers.clone(),
+            target: 2,
+            streams: true,
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let meta = SnapshotMeta::default();
+        let snapshot = SnapshotOf::<Types, SnapshotFile> {
+            meta: meta.clone(),
+            snapshot: SnapshotFile {
+                meta,
+                path: file.path().to_owned(),
+                len: 0,
+            },
+        };
+        let mut sending = Box::pin(link.send_snapshot(Vote::new(1, 1), snapshot));
+        assert!(!peers.feeds(), "not begun");
+        assert!(futures::poll!(&mut sending).is_pending());
+        assert!(peers.feeds());
+        drop(sending);
+        assert!(!peers.feeds());
     }
 }

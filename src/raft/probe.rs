@@ -1,19 +1,21 @@
-//! The log alone, and its records, for `benches/`: nothing else of a node runs. No part of the public face.
+//! The log alone, its records, and snapshot files, for `benches/`: nothing else of a node runs. No part of the public face.
 
 use super::fault::Fault;
 use super::log::record::{Damage, decode_entries, encode_entries};
 use super::log::{LogStopper, LogStore};
 use super::meta::{Meta, boot_id};
+use super::snapshot_store::{SnapshotMeta, SnapshotStore};
 use super::{Entry, Group, LogId, Types};
 use crate::config::{Durability, LogKind};
 use crate::error::Error;
+use crate::machine::{Machine, snapshot};
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::impls::leader_id_adv::LeaderId;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// A log in a folder of its own.
@@ -97,6 +99,52 @@ impl RecordProbe {
         let entries = decode_entries(bytes);
         let damaged = |damage: Damage| io::Error::new(io::ErrorKind::InvalidData, damage.to_string());
         entries.map(|entries| entries.len()).map_err(damaged)
+    }
+}
+
+/// The snapshot files of a folder of its own.
+#[derive(Debug)]
+pub struct SnapshotProbe {
+    snapshots: SnapshotStore,
+    next: u64,
+}
+
+impl SnapshotProbe {
+    /// Opens a fresh folder.
+    ///
+    /// # Errors
+    /// As for a node.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let (meta, _) = Meta::open(folder, Durability::Fsync, boot_id().as_deref())?;
+        let snapshots = SnapshotStore::open(meta)?;
+        // What is measured is the work, not the rests between.
+        snapshots.hurry();
+        Ok(Self { snapshots, next: 0 })
+    }
+
+    /// Writes a machine to a file and makes it the newest snapshot, durably. The length of the file in bytes.
+    ///
+    /// # Errors
+    /// What the disk answered.
+    pub fn write(&mut self, machine: &Machine) -> io::Result<u64> {
+        let meta = SnapshotMeta {
+            last_log_id: Some(id(self.next)),
+            ..SnapshotMeta::default()
+        };
+        self.next += 1;
+        let content = |mut out: &mut dyn Write| snapshot::write(machine, &mut out);
+        Ok(self.snapshots.write(&meta, content)?.len)
+    }
+
+    /// Reads the newest snapshot, as a start does.
+    ///
+    /// # Errors
+    /// What is wrong with it; there is none.
+    pub fn read(&self) -> io::Result<Machine> {
+        let newest = self.snapshots.newest();
+        let newest =
+            newest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no snapshot was written"))?;
+        newest.read(|mut from| snapshot::read(&mut from))
     }
 }
 

@@ -284,6 +284,12 @@ impl Replica {
             .map_err(|error| error.to_string())
     }
 
+    /// Bytes of the newest snapshot, 0 without one; and whether a member is being sent one.
+    pub(crate) fn snapshot_bytes(&self) -> (u64, bool) {
+        let bytes = self.snapshots.newest().map_or(0, |snapshot| snapshot.len);
+        (bytes, self.peers.feeds())
+    }
+
     /// Takes a snapshot now, after which the log is cut.
     pub(crate) async fn snapshot(&self) -> Result<(), String> {
         self.raft
@@ -295,6 +301,7 @@ impl Replica {
 
     /// Stops Raft's tasks.
     pub(crate) async fn shutdown(&self) {
+        self.snapshots.hurry();
         // A task that panicked has stopped as well.
         let _ = self.raft.shutdown().await;
     }

@@ -20,7 +20,8 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a snapshot covers: its last entry and the membership then.
 pub(crate) type SnapshotMeta = SnapshotMetaOf<Types>;
@@ -29,7 +30,14 @@ pub(crate) type SnapshotMeta = SnapshotMetaOf<Types>;
 const KEPT: usize = 2;
 
 /// Bytes written between two flushes: what a flush of the log may have to wait for.
-const FLUSHED_AT_ONCE: u64 = 16 << 20;
+const FLUSHED_AT_ONCE: u64 = 1 << 20;
+
+/// Whoever writes a snapshot rests after so many bytes, for so many times as long as they took: callers need the processors now, and nobody waits for the
+/// snapshot. Each rest is bounded, so that a machine that is full anyway does not make it longer still, and so are all together, for the log grows meanwhile.
+const RESTS_AFTER: u64 = 256 << 10;
+const REST_FOR_WORK: u32 = 3;
+const REST_MOST: Duration = Duration::from_millis(10);
+const RESTS_MOST: Duration = Duration::from_secs(20);
 
 /// Bytes read or written at once.
 const BUFFER: usize = 256 << 10;
@@ -60,6 +68,8 @@ pub(crate) struct SnapshotStore {
     publishing: Arc<Mutex<()>>,
     /// Tells files aside apart.
     aside: Arc<AtomicU64>,
+    /// Whether whoever writes a snapshot is to end soon.
+    hurried: Arc<AtomicBool>,
 }
 
 /// A snapshot that arrives from a peer in chunks. Dropped unfinished, it leaves nothing.
@@ -101,6 +111,7 @@ impl SnapshotStore {
             folder: folder.clone(),
             publishing: Arc::default(),
             aside: Arc::default(),
+            hurried: Arc::default(),
         };
         store.remove_strangers().map_err(io)?;
         Ok(store)
@@ -181,6 +192,11 @@ impl SnapshotStore {
         Ok(())
     }
 
+    /// The node stops: a snapshot that is being written is written without rests.
+    pub(crate) fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
     /// Writes a snapshot and publishes it. Blocks on the disk: not for a task.
     ///
     /// # Errors
@@ -192,7 +208,7 @@ impl SnapshotStore {
     ) -> io::Result<SnapshotFile> {
         let (file, aside) = self.aside()?;
         let mut out = ContentWriter::begin(
-            BufWriter::with_capacity(BUFFER, FlushingFile { file, unflushed: 0 }),
+            BufWriter::with_capacity(BUFFER, GentleFile::new(file, self.hurried.clone())),
             meta,
         )?;
         content(&mut out)?;
@@ -363,18 +379,49 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
-/// A file that is flushed as it grows, so that no flush has much to do.
-struct FlushingFile {
+/// A file that is flushed as it grows, so that no flush has much to do, and whose writer rests meanwhile.
+struct GentleFile {
     file: File,
     unflushed: u64,
+    /// Bytes since the last rest, and when that ended.
+    unrested: u64,
+    since: Instant,
+    /// What is left of [`RESTS_MOST`].
+    rests: Duration,
+    hurried: Arc<AtomicBool>,
 }
 
-impl Write for FlushingFile {
+impl GentleFile {
+    fn new(file: File, hurried: Arc<AtomicBool>) -> Self {
+        Self {
+            file,
+            unflushed: 0,
+            unrested: 0,
+            since: Instant::now(),
+            rests: RESTS_MOST,
+            hurried,
+        }
+    }
+
+    fn rest(&mut self) {
+        let wanted = self.since.elapsed() * REST_FOR_WORK;
+        let rest = wanted.min(REST_MOST).min(self.rests);
+        self.rests -= rest;
+        std::thread::sleep(rest);
+        (self.unrested, self.since) = (0, Instant::now());
+    }
+}
+
+impl Write for GentleFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.unflushed += written as u64;
         if self.unflushed >= FLUSHED_AT_ONCE {
             self.flush()?;
+        }
+        self.unrested += written as u64;
+        if self.unrested >= RESTS_AFTER && !self.hurried.load(Ordering::Relaxed) {
+            self.rest();
         }
         Ok(written)
     }
@@ -387,14 +434,14 @@ impl Write for FlushingFile {
 
 /// Writes head, content and foot.
 struct ContentWriter {
-    out: BufWriter<FlushingFile>,
+    out: BufWriter<GentleFile>,
     head: u64,
     content: u64,
     hasher: crc32fast::Hasher,
 }
 
 impl ContentWriter {
-    fn begin(mut out: BufWriter<FlushingFile>, meta: &SnapshotMeta) -> io::Result<Self> {
+    fn begin(mut out: BufWriter<GentleFile>, meta: &SnapshotMeta) -> io::Result<Self> {
         let meta = cold::encode(meta);
         let length = u32::try_from(meta.len()).map_err(|_| invalid("a membership of more than 4 GiB"))?;
         out.write_all(MAGIC)?;

@@ -1,11 +1,13 @@
-//! The same operations by the clock, and the log store, which has a thread and a disk: `cargo bench --manifest-path benches/counts/Cargo.toml`, then
-//! `-- NAME` for some of them. The data of the log lies in a temporary folder: `TMPDIR` chooses the disk.
+//! The same operations by the clock, and what has a disk: the log store, with its thread, and snapshot files. `cargo bench --manifest-path
+//! benches/counts/Cargo.toml`, then `-- NAME` for some of them. The data lies in a temporary folder: `TMPDIR` chooses the disk.
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use plenary::config::{Durability, LogKind};
-use plenary::testing::LogProbe;
-use plenary_counts::{STEPS, operations};
+use plenary::machine::Machine;
+use plenary::testing::{LogProbe, SnapshotProbe};
+use plenary_counts::{STEPS, operations, sessions, strings};
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 /// Bytes of one command with its value of 128 bytes, its key and the lengths around them.
@@ -13,6 +15,9 @@ const COMMAND_BYTES: usize = 180;
 
 /// Groups after which the log is purged, as a snapshot would.
 const PURGED_AFTER: u64 = 8_192;
+
+/// Keys of a snapshot: enough that opening, flushing and naming its file is a small part.
+const SNAPSHOT_KEYS: usize = 100_000;
 
 fn of_operations(criterion: &mut Criterion) {
     for operation in operations() {
@@ -71,12 +76,34 @@ fn of_the_log(criterion: &mut Criterion) {
     }
 }
 
+/// Whole snapshots: written until they are durable and in the catalogue; read as at a start.
+fn of_snapshot_files(criterion: &mut Criterion) {
+    let mut benchmarks = criterion.benchmark_group("a snapshot file");
+    benchmarks.sample_size(10);
+    benchmarks.throughput(Throughput::Elements(SNAPSHOT_KEYS as u64));
+    let machines: [(&str, fn(usize) -> Machine); 2] = [("strings", strings), ("sessions", sessions)];
+    for (of, machine) in machines {
+        let folder = tempfile::tempdir().expect("a folder for snapshots");
+        let mut snapshots = SnapshotProbe::open(folder.path()).expect("snapshots in a fresh folder");
+        let machine = machine(SNAPSHOT_KEYS);
+        // That one is there to be read, whichever of the two is asked for.
+        snapshots.write(&machine).expect("the disk takes it");
+        benchmarks.bench_function(BenchmarkId::new("written", of), |bencher| {
+            bencher.iter(|| snapshots.write(&machine).expect("the disk takes it"));
+        });
+        benchmarks.bench_function(BenchmarkId::new("read", of), |bencher| {
+            bencher.iter(|| black_box(snapshots.read().expect("what was written is read")));
+        });
+    }
+    benchmarks.finish();
+}
+
 criterion_group! {
     name = times;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(30);
-    targets = of_operations, of_the_log
+    targets = of_operations, of_the_log, of_snapshot_files
 }
 criterion_main!(times);

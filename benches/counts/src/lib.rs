@@ -4,6 +4,8 @@
 mod bytes_of;
 mod machine;
 
+pub use machine::{sessions, strings};
+
 /// Steps that a prepared operation can take: what they need is made before the first.
 pub const STEPS: usize = 1_024;
 

@@ -155,11 +155,26 @@ fn session(at: usize) -> Vec<Bytes> {
     argv
 }
 
-/// A machine that has applied these, for each of the keys. The seed of the first entry makes its hashes.
+/// A machine that has applied these, for each of the keys.
 fn machine_with(begins: &[Begin]) -> Machine {
+    machine_of(begins, KEYS)
+}
+
+/// A machine with so many strings.
+pub fn strings(keys: usize) -> Machine {
+    machine_of(&[set], keys)
+}
+
+/// A machine with so many sessions.
+pub fn sessions(keys: usize) -> Machine {
+    machine_of(&[session], keys)
+}
+
+/// The seed of the first entry makes its hashes.
+fn machine_of(begins: &[Begin], keys: usize) -> Machine {
     let mut machine = Machine::default();
     let begun = begins.iter().flat_map(|begin| {
-        (0..KEYS).map(|at| Command {
+        (0..keys).map(|at| Command {
             db: 0,
             argv: begin(at),
         })

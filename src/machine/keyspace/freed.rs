@@ -1,5 +1,6 @@
 //! What changes of the store take away and takes long to free: given to whoever frees it beside the log, so that nobody waits for that.
 
+use super::deadlines::OfDatabase;
 use super::{Shard, Store};
 use crate::machine::value::Value;
 use std::sync::Arc;
@@ -10,9 +11,10 @@ const FEW_PARTS: usize = 64;
 /// Something that was taken away. Freed when it is dropped.
 #[derive(Debug)]
 pub struct Freed {
-    /// Held to be dropped with this: a value, or the shards of a database.
+    /// Held to be dropped with this: a value, or the shards of a database and the deadlines of its keys.
     _value: Option<Value>,
     _shards: Vec<Arc<Shard>>,
+    _deadlines: OfDatabase,
     objects: u64,
 }
 
@@ -37,17 +39,19 @@ impl Freeing {
             self.freed.push(Freed {
                 _value: Some(value.clone()),
                 _shards: Vec::new(),
+                _deadlines: OfDatabase::new(),
                 objects: 1,
             });
         }
     }
 
     /// All keys of a database are taken away.
-    pub(super) fn database(&mut self, shards: Vec<Arc<Shard>>, keys: usize) {
+    pub(super) fn database(&mut self, shards: Vec<Arc<Shard>>, deadlines: OfDatabase, keys: usize) {
         if self.wanted && keys > FEW_PARTS {
             self.freed.push(Freed {
                 _value: None,
                 _shards: shards,
+                _deadlines: deadlines,
                 objects: keys as u64,
             });
         }

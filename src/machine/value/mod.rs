@@ -87,6 +87,21 @@ macro_rules! kinds {
 kinds!(Hash, Session, List, Set, Zset, Stream);
 
 impl Value {
+    /// Something of where its references are counted: it is in the processor's cache then.
+    pub(in crate::machine) fn glance(&self) -> u8 {
+        let count = match self {
+            // Beside the content, where that is short.
+            Self::String(string) => return string.bytes().first().copied().unwrap_or_default(),
+            Self::Hash(hash) => Arc::strong_count(hash),
+            Self::Session(session) => Arc::strong_count(session),
+            Self::List(list) => Arc::strong_count(list),
+            Self::Set(set) => Arc::strong_count(set),
+            Self::Zset(zset) => Arc::strong_count(zset),
+            Self::Stream(stream) => Arc::strong_count(stream),
+        };
+        count as u8
+    }
+
     /// A string that copies `bytes`, encoded as Redis would.
     pub fn string(bytes: &[u8]) -> Self {
         Self::String(Str::new(bytes))

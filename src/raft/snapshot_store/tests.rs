@@ -182,3 +182,20 @@ fn the_bytes_of_a_snapshot_file_stay() {
          0000000000000000000073746174652061742031300b00000000000000cdd403d674ed7d40"
     );
 }
+
+#[test]
+fn whoever_writes_a_snapshot_rests_until_the_node_stops() {
+    let data = TempDir::new().unwrap();
+    let store = store(&data);
+    let rests_left = |name: &str| {
+        let file = File::create(data.path().join(name)).unwrap();
+        let mut file = GentleFile::new(file, store.hurried.clone());
+        for _ in 0..4 {
+            file.write_all(&[1; RESTS_AFTER as usize]).unwrap();
+        }
+        file.rests
+    };
+    assert!(rests_left("first") < RESTS_MOST);
+    store.hurry();
+    assert_eq!(rests_left("second"), RESTS_MOST);
+}

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use system::{Started, System};
 use targets::Fault;
-use targets::closed_loop::{fill, flush_time, measure, memory};
+use targets::closed_loop::{disk_bytes, fill, flush_time, measure, memory};
 
 /// Bytes of a value.
 const VALUE: usize = 128;
@@ -91,6 +91,8 @@ pub(crate) struct Measure {
     pub(crate) latency_us: [Option<f64>; 3],
     pub(crate) cpu_us: Option<f64>,
     pub(crate) disk_bytes: Option<f64>,
+    /// Of the processors, the share that other programs took meanwhile.
+    pub(crate) others: Option<f64>,
 }
 
 fn main() -> Result<(), Fault> {
@@ -111,7 +113,7 @@ fn main() -> Result<(), Fault> {
 
 fn measure_all(options: &Options) -> Result<(), Fault> {
     let folder = tempfile::tempdir()?;
-    let mut machine = Machine::look(flush_time(folder.path())?)?;
+    let machine = Machine::look(flush_time(folder.path())?)?;
     let mut figures = Figures::default();
     let wanted = |system: &&System| options.only.iter().any(|only| system.name.contains(only));
     let systems: Vec<&System> = system::all().iter().filter(wanted).collect();
@@ -128,7 +130,6 @@ fn measure_all(options: &Options) -> Result<(), Fault> {
             }
         }
     }
-    machine.finish()?;
     report::write(&options.out, &machine, &figures, options)
 }
 
@@ -169,16 +170,22 @@ async fn measure_one(system: &System, folder: &Path, options: &Options) -> Resul
         latency_us: [None; 3],
         cpu_us: None,
         disk_bytes: None,
+        others: None,
     })?;
     for load in system.loads(options.keys) {
+        let before = disk_bytes(folder)?;
         let measured = measure(&*target, load.kind, load.place, load.callers, options.span).await?;
+        let written = before
+            .zip(disk_bytes(folder)?)
+            .map(|(before, after)| after - before);
         tell(&Measure {
             load: load.name,
             figure: measured.per_second,
             latency_us: [measured.p50, measured.p99, measured.p999]
                 .map(|time| Some(time.as_secs_f64() * 1e6)),
             cpu_us: Some(measured.cpu.as_secs_f64() * 1e6),
-            disk_bytes: Some(measured.disk_bytes),
+            disk_bytes: written.map(|bytes| bytes as f64 / measured.answers.max(1) as f64),
+            others: Some(measured.others),
         })?;
     }
     for measured in system::redis_benchmark(&doors, options.span).await? {

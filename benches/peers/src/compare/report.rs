@@ -15,12 +15,10 @@ pub(crate) struct Machine {
     model: String,
     processors: usize,
     flush: Duration,
-    /// Programs that wanted a processor, on average of a minute: before, and at the end.
-    busy: [f64; 2],
 }
 
-/// The load average of a minute above which a machine is not idle.
-const IDLE_BELOW: f64 = 0.5;
+/// The share of the processors that other programs may take on an idle machine.
+const IDLE_BELOW: f64 = 0.05;
 
 impl Machine {
     /// Before anything is measured.
@@ -35,20 +33,8 @@ impl Machine {
             model: model.to_owned(),
             processors: std::thread::available_parallelism()?.get(),
             flush,
-            busy: [load_average()?; 2],
         })
     }
-
-    /// When all is measured.
-    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
-        self.busy[1] = load_average()?;
-        Ok(())
-    }
-}
-
-fn load_average() -> Result<f64, Fault> {
-    let text = std::fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
 fn first_line(command: &mut Command) -> Result<String, Fault> {
@@ -70,6 +56,12 @@ impl Figures {
 
     pub(crate) fn left_out(&mut self, system: &'static str, why: &str) {
         self.left_out.push((system, why.to_owned()));
+    }
+
+    /// The share of the processors that other programs took, on average of all that was measured.
+    fn others(&self) -> f64 {
+        let shares: Vec<f64> = self.measured.iter().filter_map(|(_, one)| one.others).collect();
+        shares.iter().sum::<f64>() / shares.len().max(1) as f64
     }
 
     /// The round with the median figure.
@@ -125,11 +117,11 @@ fn head(machine: &Machine, figures: &Figures, options: &Options) -> Result<Strin
     let mut text = String::from(
         "# Plenary beside others\n\nWritten by `benches/compare/run.sh`; `benches/README.md` says how to read it.\n\n",
     );
-    let [before, after] = machine.busy;
+    let others = figures.others();
     writeln!(
         text,
-        "{}, {} processors ({}), an append of 4 KiB with fdatasync takes {:.0} µs here; {} rounds of {} s for each load, {} keys. Load average {before:.1} before, \
-         {after:.1} at the end, with what was measured.\n",
+        "{}, {} processors ({}), an append of 4 KiB with fdatasync takes {:.0} µs here; {} rounds of {} s for each load, {} keys. Other programs took \
+         {:.0} % of the processors while it was measured.\n",
         machine.date,
         machine.processors,
         machine.model,
@@ -137,8 +129,9 @@ fn head(machine: &Machine, figures: &Figures, options: &Options) -> Result<Strin
         options.rounds,
         options.span.as_secs_f64(),
         options.keys,
+        others * 100.0,
     )?;
-    if before > IDLE_BELOW {
+    if others > IDLE_BELOW {
         text.push_str("**The machine was busy with other work meanwhile: neither the rates nor their order are to be relied on.**\n\n");
     }
     for program in ["redis-server", "etcd"] {

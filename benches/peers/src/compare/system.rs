@@ -241,6 +241,7 @@ pub(crate) async fn redis_benchmark(doors: &[(&str, u16)], span: Duration) -> Re
                 latency_us: [Some(p50 * 1e3), Some(p99 * 1e3), None],
                 cpu_us: None,
                 disk_bytes: None,
+                others: None,
             });
         }
     }

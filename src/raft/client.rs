@@ -1,6 +1,7 @@
 //! Outbound calls. `Peers` keeps the channels; `Link` is Raft's network to one member; the rest are calls of node/.
 
 use super::caller::{Caller, Proof, Role};
+use super::leadership::Follows;
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
 use super::{Member, Types, pb, telling, wire};
@@ -258,6 +259,15 @@ impl Peers {
             .await?
             .into_inner()
             .index)
+    }
+
+    /// Whether a member follows this leader still.
+    pub(super) async fn follows(&self, id: u64, address: &str, vote: super::Vote) -> Result<Follows, Status> {
+        let request = pb::FollowsRequest {
+            vote: Some(wire::vote_to(vote)),
+        };
+        let answer = self.control(address)?.follows(self.request(id, request)).await?;
+        Ok(wire::follows_from(answer.into_inner()))
     }
 
     /// What a member knows of itself: role, term, applied index.

@@ -20,6 +20,7 @@ pub(crate) mod meta;
 // As it was generated: tests/proto.rs compares it byte for byte.
 #[rustfmt::skip]
 mod pb;
+mod leadership;
 pub(crate) mod probe;
 pub(crate) mod remote;
 pub(crate) mod replica;

@@ -125,6 +125,21 @@ pub struct ReadIndexResponse {
     #[prost(uint64, tag = "1")]
     pub index: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FollowsRequest {
+    /// The vote by which the caller leads.
+    #[prost(message, optional, tag = "1")]
+    pub vote: ::core::option::Option<VoteValue>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FollowsResponse {
+    /// Whether this member's vote is the same.
+    #[prost(bool, tag = "1")]
+    pub follows: bool,
+    /// How long ago this member last heard from the leader, in milliseconds, rounded up; absent: not since it was started.
+    #[prost(uint64, optional, tag = "2")]
+    pub heard_ago_ms: ::core::option::Option<u64>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EvaluateRequest {
     /// A script, as src/node/script/request.rs writes it.
@@ -760,6 +775,28 @@ pub mod peer_client {
             req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "ReadIndex"));
             self.inner.unary(req, path, codec).await
         }
+        /// A leader asks whether this member follows it still.
+        pub async fn follows(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FollowsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FollowsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/plenary.v1.Peer/Follows");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("plenary.v1.Peer", "Follows"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn evaluate(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::EvaluateRequest>,
@@ -975,6 +1012,11 @@ pub mod peer_server {
             tonic::Response<super::ReadIndexResponse>,
             tonic::Status,
         >;
+        /// A leader asks whether this member follows it still.
+        async fn follows(
+            &self,
+            request: tonic::Request<super::FollowsRequest>,
+        ) -> std::result::Result<tonic::Response<super::FollowsResponse>, tonic::Status>;
         /// Server streaming response type for the Evaluate method.
         type EvaluateStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::EvaluateResponse, tonic::Status>,
@@ -1389,6 +1431,49 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/plenary.v1.Peer/Follows" => {
+                    #[allow(non_camel_case_types)]
+                    struct FollowsSvc<T: Peer>(pub Arc<T>);
+                    impl<T: Peer> tonic::server::UnaryService<super::FollowsRequest>
+                    for FollowsSvc<T> {
+                        type Response = super::FollowsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FollowsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Peer>::follows(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FollowsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

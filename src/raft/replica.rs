@@ -1,6 +1,7 @@
 //! One Raft replica: opened, asked, watched and stopped. The face of this layer to node/, in our own types.
 
 use super::client::{Network, Peers};
+use super::leadership::{Electorate, Follows, Lease};
 use super::snapshot_store::SnapshotStore;
 use super::state_store::{Audit, State as AppliedState, StateStore};
 use super::{Group, LogId, Member, Types, Vote};
@@ -9,11 +10,13 @@ use crate::mutant::Mutant;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::impls::ProgressResponder;
+use openraft::raft::ReadPolicy;
 use openraft::storage::RaftLogStorage;
-use openraft::{ChangeMembers, LinearizerOption, Raft, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Log entries kept below a snapshot, so that a member that is a little behind needs no snapshot.
 const KEPT_ENTRIES: u64 = 4_096;
@@ -27,8 +30,9 @@ pub(crate) struct Replica {
     snapshots: SnapshotStore,
     state: AppliedState,
     peers: Arc<Peers>,
-    /// How old a majority's word may be that a read relies on; zero: it is asked for each round of reads.
-    lease: Duration,
+    /// How long a majority's word counts for reads; none: it is asked for each round of them.
+    lease_length: Option<Duration>,
+    lease: Mutex<Option<Lease>>,
 }
 
 impl std::fmt::Debug for Replica {
@@ -123,17 +127,13 @@ impl Replica {
         let raft = Raft::new(node, config, network, log, states)
             .await
             .map_err(|error| error.to_string())?;
-        let lease = if lease_reads {
-            timing.lease()
-        } else {
-            Duration::ZERO
-        };
         Ok(Self {
             raft,
             snapshots,
             state,
             peers,
-            lease,
+            lease_length: lease_reads.then(|| timing.lease()),
+            lease: Mutex::default(),
         })
     }
 
@@ -189,20 +189,41 @@ impl Replica {
         }
     }
 
-    /// An index such that whoever has applied it is as fresh as the cluster is now. On the leader only. A majority's word that is no older than
-    /// the lease will do; if there is none, or no lease, it asks a majority.
+    /// An index such that whoever has applied it is as fresh as the cluster is now. On the leader only: a majority is asked whether it follows this node, unless it
+    /// has given its word for long enough (`lease_reads`).
     ///
-    /// What makes a lease hold beside the clocks: a member that was started again grants no vote for as long as it may have given one
+    /// What makes that word hold beside the clocks: a member that was started again grants no vote for as long as it may have given one
     /// (`raft/server.rs`), and a leader that hands over answers no further read.
     pub(crate) async fn read_index(&self) -> Result<u64, String> {
         if Mutant::ReadUnconfirmed.is_planted() {
             return Ok(self.applied());
         }
-        let word = LinearizerOption::new(Some(self.lease), true);
-        let linearizer = self.raft.get_read_linearizer(word).await;
-        linearizer
-            .map(|linearizer| linearizer.read_log_id().index())
-            .map_err(|error| error.to_string())
+        // The index alone. That this node leads is what it thinks; what it needs to know comes now, after the read began.
+        let index = self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await;
+        let index = index.map_err(|error| error.to_string())?.read_log_id().index();
+        let me = *self.raft.node_id();
+        let electorate = self
+            .raft
+            .with_raft_state(move |state| Electorate::of(state, me))
+            .await;
+        let electorate = electorate.map_err(|error| error.to_string())?;
+        let electorate = electorate.ok_or("this node does not lead")?;
+        let vote = electorate.vote();
+        if self.lease.lock().is_some_and(|lease| lease.holds(vote)) {
+            return Ok(index);
+        }
+        let asked = Instant::now();
+        let heard_ago = electorate.confirm(&self.peers, me).await?;
+        if let Some(length) = self.lease_length {
+            *self.lease.lock() = Lease::from(vote, asked, heard_ago, length);
+        }
+        Ok(index)
+    }
+
+    /// Whether this member follows the leader of this vote.
+    pub(super) async fn follows(&self, leader: Vote) -> Result<Follows, String> {
+        let follows = self.raft.with_raft_state(move |state| Follows::of(state, leader));
+        follows.await.map_err(|error| error.to_string())
     }
 
     /// What Raft says now.

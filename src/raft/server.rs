@@ -310,6 +310,16 @@ impl<I: Inbound> Peer for Service<I> {
         Ok(Response::new(pb::ReadIndexResponse { index }))
     }
 
+    async fn follows(
+        &self,
+        request: Request<pb::FollowsRequest>,
+    ) -> Result<Response<pb::FollowsResponse>, Status> {
+        self.admit_member(&request)?;
+        let leader = wire::vote_from(request.into_inner().vote)?;
+        let follows = self.replica.follows(leader).await.map_err(internal)?;
+        Ok(Response::new(wire::follows_to(follows)))
+    }
+
     async fn last_use(
         &self,
         request: Request<pb::LastUseRequest>,

@@ -1,6 +1,7 @@
 //! Protobuf to our types and back, both directions side by side. Refuses what is malformed; knows nothing of who may call.
 
 use super::client::{Evaluated, Kind, Running};
+use super::leadership::Follows;
 use super::log::record;
 use super::{LogId, Member, Types, Vote, pb};
 use crate::machine::keyspace::DATABASES;
@@ -12,6 +13,7 @@ use openraft::raft::{
     VoteResponse,
 };
 use openraft::vote::leader_id_adv::LeaderId;
+use std::time::Duration;
 use tonic::Status;
 
 /// A message from a peer lacks a part that it must have.
@@ -121,6 +123,23 @@ pub(super) fn vote_to(vote: Vote) -> pb::VoteValue {
         term: vote.leader_id.term,
         node: vote.leader_id.node_id,
         committed: vote.committed,
+    }
+}
+
+pub(super) fn follows_to(follows: Follows) -> pb::FollowsResponse {
+    pb::FollowsResponse {
+        follows: follows.follows,
+        // Rounded up: a word that is older than it looks would make a lease too long.
+        heard_ago_ms: follows
+            .heard_ago
+            .map(|ago| u64::try_from(ago.as_millis()).map_or(u64::MAX, |ms| ms.saturating_add(1))),
+    }
+}
+
+pub(super) fn follows_from(message: pb::FollowsResponse) -> Follows {
+    Follows {
+        follows: message.follows,
+        heard_ago: message.heard_ago_ms.map(Duration::from_millis),
     }
 }
 

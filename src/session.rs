@@ -34,6 +34,7 @@ mod trouble;
 pub mod whole;
 
 pub use crate::machine::session_events::{Reason, SessionEvent, What};
+pub use crate::machine::value::Text;
 pub use events::{Position, Subscription};
 pub use id::{ID_BYTES_MAX, SessionId};
 pub use loaded::Session;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use plenary::session::{
     KeyRing, Locking, Merge, NewSession, Position, SealError, Session, SessionError, SessionId, Sessions,
+    Text,
 };
 use plenary::{Plenary, Reply};
 use std::path::Path;
@@ -460,7 +461,7 @@ async fn requests_that_merge_what_they_changed_all_win_and_keys_change_meanwhile
         let settle = |clash: plenary::session::Clash<'_>| {
             assert_eq!(clash.base.map(|value| &value[..]), Some(&b"1"[..]));
             assert_eq!(clash.theirs.map(|value| &value[..]), Some(&b"10"[..]));
-            clash.mine.cloned()
+            clash.mine.map(Text::to_bytes)
         };
         both.save_merged(&mut other, Merge::With(&settle)).await.unwrap();
         // All is sealed with the new key by then.

@@ -23,7 +23,7 @@ use crate::cache;
 use crate::error::{Error, Result};
 use crate::node::Freshness;
 use crate::session::whole::{Items, Whole};
-use crate::session::{NewSession, Session, SessionError, SessionId, Sessions};
+use crate::session::{NewSession, Session, SessionError, SessionId, Sessions, Text};
 use ::actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -240,8 +240,8 @@ fn new_session(state: &State) -> NewSession {
 }
 
 fn state_of(session: &Session) -> Result<State> {
-    let text = |bytes: &Bytes| {
-        let text = std::str::from_utf8(bytes).map(str::to_owned);
+    let text = |bytes: Text<'_>| {
+        let text = std::str::from_utf8(&bytes).map(str::to_owned);
         text.map_err(|_| Error::Value("an item is not UTF-8: it was set by another program".to_owned()))
     };
     let items = session

@@ -27,7 +27,7 @@
 use crate::machine::value;
 use crate::node::Freshness;
 use crate::session::whole::{Items, Whole};
-use crate::session::{SessionError, SessionId, Sessions};
+use crate::session::{SessionError, SessionId, Sessions, Text};
 use ::axum_session::{DatabaseError, DatabasePool, SessionConfig};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -87,7 +87,7 @@ impl Store {
             return Ok(None);
         };
         let found = self.whole.load(&id).await?;
-        Ok(found.and_then(|session| session.get(&SESSION).cloned()))
+        Ok(found.and_then(|session| session.get(&SESSION).map(Text::to_bytes)))
     }
 
     async fn put(&self, id: &str, session: &str, life: Duration, table: &str) -> Result<(), SessionError> {

@@ -110,10 +110,10 @@ fn items_of(entries: &Entries) -> Result<Items> {
 
 fn entries_of(session: &Session) -> Result<Entries> {
     let entries = session.items().map(|(name, json)| {
-        let name = std::str::from_utf8(name).map_err(|_| {
+        let name = std::str::from_utf8(&name).map_err(|_| {
             Error::Value("an item's name is not UTF-8: it was set by another program".to_owned())
         })?;
-        Ok((name.to_owned(), cache::from_json(json)?))
+        Ok((name.to_owned(), cache::from_json(&json)?))
     });
     entries.collect()
 }

@@ -145,13 +145,13 @@ fn items_of(data: &impl Serialize) -> Result<Items> {
 
 fn data_of<T: DeserializeOwned>(session: &Session) -> Result<T> {
     if let Some(json) = session.get(ALL) {
-        return cache::from_json(json);
+        return cache::from_json(&json);
     }
     let fields = session.items().map(|(name, json)| {
-        let name = std::str::from_utf8(name).map_err(|_| {
+        let name = std::str::from_utf8(&name).map_err(|_| {
             Error::Value("an item's name is not UTF-8: it was set by another program".to_owned())
         })?;
-        Ok((name.to_owned(), cache::from_json(json)?))
+        Ok((name.to_owned(), cache::from_json(&json)?))
     });
     let fields = Value::Object(fields.collect::<Result<Map<_, _>>>()?);
     serde_json::from_value(fields)

@@ -17,7 +17,7 @@
 use crate::error::{Error, Result};
 use crate::node::Freshness;
 use crate::session::whole::{Items, Whole};
-use crate::session::{SessionId, Sessions};
+use crate::session::{SessionId, Sessions, Text};
 use async_trait::async_trait;
 use bytes::Bytes;
 use saysion::{Session, SessionStore};
@@ -71,8 +71,8 @@ impl SessionStore for Store {
         let Some(found) = self.whole.load(&key_of(&id)?).await? else {
             return Ok(None);
         };
-        let text = |bytes: &Bytes| {
-            let text = std::str::from_utf8(bytes).map(str::to_owned);
+        let text = |bytes: Text<'_>| {
+            let text = std::str::from_utf8(&bytes).map(str::to_owned);
             text.map_err(|_| Error::Value("an item is not UTF-8: it was set by another program".to_owned()))
         };
         let data = found

@@ -287,10 +287,10 @@ fn new_session(record: &Record) -> Result<NewSession, Error> {
 
 fn record_of(id: Id, session: &Session) -> Result<Record, Error> {
     let data = session.items().map(|(name, json)| {
-        let name = std::str::from_utf8(name).map_err(|_| {
+        let name = std::str::from_utf8(&name).map_err(|_| {
             Error::Value("an item's name is not UTF-8: it was set by another program".to_owned())
         })?;
-        Ok((name.to_owned(), cache::from_json(json)?))
+        Ok((name.to_owned(), cache::from_json(&json)?))
     });
     let at = session.deadline().map_or(i128::from(NEVER) * 1_000, i128::from);
     let expiry_date = OffsetDateTime::from_unix_timestamp_nanos(at * 1_000_000)

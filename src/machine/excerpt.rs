@@ -203,6 +203,11 @@ impl Source for Plain {
         let length = self.u32()? as usize;
         self.take(length)
     }
+
+    fn append(&mut self, count: usize, to: &mut Vec<u8>) -> io::Result<()> {
+        to.extend_from_slice(&self.take(count)?);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

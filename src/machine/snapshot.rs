@@ -34,12 +34,13 @@ use super::recency::Recency;
 use super::scripts::Scripts;
 use super::session_events::SessionEvents;
 use super::settings::Settings;
-use super::value::{Value, counted};
+use super::value::{Value, counted, packed};
 use super::waiting::Waiting;
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 
 /// What every snapshot begins with. The last byte stops a terminal that is shown one by mistake.
 const MAGIC: [u8; 8] = *b"PLENARY\x1a";
@@ -377,6 +378,18 @@ pub(super) trait Source {
         self.bytes()
     }
 
+    /// That many bytes, put behind others.
+    fn append(&mut self, count: usize, to: &mut Vec<u8>) -> io::Result<()>;
+
+    /// A length and that many bytes, put behind others as a text of a run. Where the bytes stand there.
+    fn text_into(&mut self, run: &mut Vec<u8>) -> io::Result<Range<usize>> {
+        let length = self.u32()?;
+        packed::put_number(length.into(), run);
+        let begin = run.len();
+        self.append(length as usize, run)?;
+        Ok(begin..run.len())
+    }
+
     /// Yes or no.
     fn flag(&mut self) -> io::Result<bool> {
         match self.u8()? {
@@ -417,6 +430,15 @@ impl<R: Read> Source for FrameReader<'_, R> {
     fn value(&mut self) -> io::Result<Bytes> {
         self.copied(counted)
     }
+
+    fn append(&mut self, count: usize, to: &mut Vec<u8>) -> io::Result<()> {
+        let end = to.len() + count;
+        while to.len() < end {
+            let part = self.part(end - to.len())?;
+            to.extend_from_slice(part);
+        }
+        Ok(())
+    }
 }
 
 impl<R: Read> FrameReader<'_, R> {
@@ -428,11 +450,7 @@ impl<R: Read> FrameReader<'_, R> {
             return Ok(copy(&self.content[self.at - length..self.at]));
         }
         let mut bytes = Vec::new();
-        while bytes.len() < length {
-            let missing = length - bytes.len();
-            let part = self.part(missing)?;
-            bytes.extend_from_slice(part);
-        }
+        self.append(length, &mut bytes)?;
         Ok(copy(&bytes))
     }
 }

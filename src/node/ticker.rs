@@ -1,5 +1,5 @@
 //! On the leader: proposes a tick when a deadline has passed, so that expiry is an event in the log. On every node: takes a snapshot when the
-//! log has grown enough.
+//! log has grown enough, and cuts what is kept below it by bytes as well.
 
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
@@ -17,6 +17,10 @@ const MEASURE: Duration = Duration::from_millis(500);
 
 /// Bytes of a snapshot for one of the log that follows it before the next is taken. The log is in memory: this bounds it to a fraction of what the state takes.
 const STATE_PER_LOG: u64 = 4;
+
+/// Bytes of log that stay below a snapshot, so that a member that is a little behind needs no snapshot. They are in memory, and entries of full groups are
+/// large: 4,096 of them, which Raft keeps by itself, may be many hundred MB.
+const KEPT_BYTES: u64 = 16 << 20;
 
 /// Ends keys whose deadline has passed, while this node leads.
 pub(super) async fn tick(state: State, outbound: Outbound) {
@@ -40,15 +44,23 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
     }
 }
 
-/// Takes a snapshot each time the log has grown enough.
+/// Takes a snapshot each time the log has grown enough, and cuts the log down to [`KEPT_BYTES`] below it.
 pub(super) async fn snapshot(replica: Arc<Replica>, log: LogReader, limit: u64) {
     loop {
         tokio::time::sleep(MEASURE).await;
         let (newest, feeds) = replica.snapshot_bytes();
-        if log.bytes_after(replica.state().snapshot_index) >= due_after(limit, newest, feeds)
+        let snapshot = replica.state().snapshot_index;
+        if log.bytes_after(snapshot) >= due_after(limit, newest, feeds)
             && let Err(why) = replica.snapshot().await
         {
             tracing::warn!(why, "no snapshot was taken");
+        }
+        // Whoever is sent a snapshot goes on from there: it may be an older one.
+        let surplus = log.surplus(snapshot, KEPT_BYTES).filter(|_| !feeds);
+        if let Some(upto) = surplus
+            && let Err(why) = replica.purge(upto).await
+        {
+            tracing::warn!(why, "the log was not cut");
         }
     }
 }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Log entries kept below a snapshot, so that a member that is a little behind needs no snapshot.
+/// Log entries kept below a snapshot, so that a member that is a little behind needs no snapshot; fewer where they are large (`node/ticker.rs`).
 const KEPT_ENTRIES: u64 = 4_096;
 
 /// Entries of one append request, at most; `limited_get_log_entries` bounds them in bytes too.
@@ -316,6 +316,15 @@ impl Replica {
         self.raft
             .trigger()
             .snapshot()
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    /// Cuts the log up to and with this index, which a snapshot covers; later, where a follower is being sent what goes.
+    pub(crate) async fn purge(&self, upto: u64) -> Result<(), String> {
+        self.raft
+            .trigger()
+            .purge_log(upto)
             .await
             .map_err(|error| error.to_string())
     }

@@ -8,8 +8,8 @@ use super::{SessionId, count, number, word};
 use crate::cache;
 use crate::error::Result;
 use crate::machine::entry::Millis;
-use crate::machine::value;
 use crate::machine::value::session::Renewal;
+use crate::machine::value::{self, Text};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -52,21 +52,22 @@ pub(super) enum Held {
 }
 
 impl Held {
-    pub(super) fn get(&self, name: &[u8]) -> Option<&Bytes> {
+    pub(super) fn get(&self, name: &[u8]) -> Option<Text<'_>> {
         match self {
-            Self::Shared(session, at) => session.items.get(name, *at).map(|item| &item.value),
-            Self::Own(items) => items.get(name),
+            Self::Shared(session, at) => session.items.get(name, *at).map(|item| item.value),
+            Self::Own(items) => items.get(name).map(Text::from),
         }
     }
 
     /// In the order of their names.
-    fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    fn iter(&self) -> impl Iterator<Item = (Text<'_>, Text<'_>)> {
         let (shared, own) = match self {
             Self::Shared(session, at) => (Some(session.items.living(*at)), None),
             Self::Own(items) => (None, Some(items)),
         };
-        let shared = shared.into_iter().flatten().map(|item| (&item.name, &item.value));
-        shared.chain(own.into_iter().flatten())
+        let shared = shared.into_iter().flatten().map(|item| (item.name, item.value));
+        let own = own.into_iter().flatten();
+        shared.chain(own.map(|(name, value)| (name.into(), value.into())))
     }
 }
 
@@ -157,29 +158,29 @@ impl Session {
     }
 
     /// Its items in the order of their names, unsaved changes among them.
-    pub fn items(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    pub fn items(&self) -> impl Iterator<Item = (Text<'_>, Text<'_>)> {
         let (mut held, mut changes) = (self.held.iter().peekable(), self.changes.iter().peekable());
         std::iter::from_fn(move || {
             loop {
                 let Some((changed, _)) = changes.peek() else {
                     return held.next();
                 };
-                if let Some(unchanged) = held.next_if(|(name, _)| name < changed) {
+                if let Some(unchanged) = held.next_if(|(name, _)| name[..] < changed[..]) {
                     return Some(unchanged);
                 }
                 held.next_if(|(name, _)| name == changed);
                 if let Some((name, Some(value))) = changes.next() {
-                    return Some((name, value));
+                    return Some((name.into(), value.into()));
                 }
             }
         })
     }
 
     /// One item.
-    pub fn get(&self, name: impl AsRef<[u8]>) -> Option<&Bytes> {
+    pub fn get(&self, name: impl AsRef<[u8]>) -> Option<Text<'_>> {
         let name = name.as_ref();
         match self.changes.get(name) {
-            Some(changed) => changed.as_ref(),
+            Some(changed) => changed.as_ref().map(Text::from),
             None => self.held.get(name),
         }
     }
@@ -189,13 +190,13 @@ impl Session {
     /// # Errors
     /// [`Error::Value`](crate::Error::Value).
     pub fn get_as<T: DeserializeOwned>(&self, name: impl AsRef<[u8]>) -> Result<Option<T>> {
-        self.get(name).map(|json| cache::from_json(json)).transpose()
+        self.get(name).map(|json| cache::from_json(&json)).transpose()
     }
 
     /// Sets an item. The same value again is no change.
     pub fn set(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         let (name, value) = (name.as_ref(), value.as_ref());
-        if self.get(name).is_some_and(|old| old == value) {
+        if self.get(name).is_some_and(|old| old == *value) {
             return;
         }
         self.change(name, Some(Bytes::copy_from_slice(value)));
@@ -217,7 +218,7 @@ impl Session {
     /// Removes an item. Its value, if it was there.
     pub fn remove(&mut self, name: impl AsRef<[u8]>) -> Option<Bytes> {
         let name = name.as_ref();
-        let value = self.get(name)?.clone();
+        let value = self.get(name)?.to_bytes();
         self.change(name, None);
         Some(value)
     }
@@ -275,7 +276,9 @@ impl Session {
 
     pub(super) fn saved(&mut self) {
         if !self.changes.is_empty() {
-            let items = self.items().map(|(name, value)| (name.clone(), value.clone()));
+            let items = self
+                .items()
+                .map(|(name, value)| (name.to_bytes(), value.to_bytes()));
             self.held = Held::Own(items.collect());
             self.changes.clear();
         }

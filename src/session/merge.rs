@@ -2,6 +2,7 @@
 //! application has chosen what happens. Values are never merged into each other, unless by its function.
 
 use super::{Session, SessionError, Sessions, word};
+use crate::machine::value::Text;
 use crate::node::Freshness;
 use bytes::Bytes;
 
@@ -26,13 +27,13 @@ pub enum Merge<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Clash<'a> {
     /// The item's name.
-    pub name: &'a Bytes,
+    pub name: Text<'a>,
     /// What both began with.
-    pub base: Option<&'a Bytes>,
+    pub base: Option<Text<'a>>,
     /// What this request made of it.
-    pub mine: Option<&'a Bytes>,
+    pub mine: Option<Text<'a>>,
     /// What is there now.
-    pub theirs: Option<&'a Bytes>,
+    pub theirs: Option<Text<'a>>,
 }
 
 impl Sessions {
@@ -100,9 +101,9 @@ impl Session {
                 mine.clone()
             } else {
                 settle(Clash {
-                    name,
+                    name: name.into(),
                     base,
-                    mine: mine.as_ref(),
+                    mine: mine.as_ref().map(Text::from),
                     theirs: there,
                 })
             };

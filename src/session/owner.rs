@@ -87,7 +87,7 @@ impl Sessions {
                     created_at: session.created_at,
                     deadline: slot.deadline(),
                     items: items
-                        .map(|item| (item.name.clone(), item.value.clone()))
+                        .map(|item| (item.name.to_bytes(), item.value.to_bytes()))
                         .collect(),
                 })
             });

@@ -12,6 +12,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::machine::entry::Millis;
 use crate::machine::reply::Reply;
+use crate::machine::value::Text;
 use crate::machine::value::session::Items;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,17 +115,17 @@ impl Seals {
 
 impl Sessions {
     /// Names and values of items as they are to stand under this key, and before them the place, where it is to be stored too.
-    pub(super) fn stored<'a>(
+    pub(super) fn stored<'a, T: Into<Text<'a>>>(
         &self,
         key: &[u8],
         place: &mut Option<Place>,
-        items: impl IntoIterator<Item = (&'a Bytes, &'a Bytes)>,
+        items: impl IntoIterator<Item = (T, T)>,
     ) -> Result<Vec<Bytes>> {
+        let items = items.into_iter();
+        let items = items.map(|(name, value)| (name.into(), value.into()));
         let Some(seal) = &self.seal else {
-            let items = items.into_iter();
-            return Ok(items
-                .flat_map(|(name, value)| [name.clone(), value.clone()])
-                .collect());
+            let texts = items.flat_map(|(name, value)| [name, value]);
+            return Ok(texts.map(Text::to_bytes).collect());
         };
         let place = match *place {
             Some(place) => place,
@@ -138,12 +139,12 @@ impl Sessions {
             ]);
         }
         for (name, value) in items {
-            if name == PLACE {
+            if name == *PLACE {
                 return Err(Error::Value(format!(
                     "an item cannot be named {PLACE}: sealed sessions have one of their own"
                 )));
             }
-            stored.extend([name.clone(), seal.seal(&place.bytes, name, value)?.into()]);
+            stored.extend([name.to_bytes(), seal.seal(&place.bytes, &name, &value)?.into()]);
         }
         Ok(stored)
     }
@@ -173,7 +174,7 @@ impl Sessions {
         let items = content.items.living(event.at);
         Ok(Some(
             items
-                .map(|item| (item.name.clone(), item.value.clone()))
+                .map(|item| (item.name.to_bytes(), item.value.to_bytes()))
                 .collect(),
         ))
     }
@@ -221,7 +222,7 @@ impl Sessions {
         let mut save = vec![word("SESSION.SAVE"), to.clone(), word("*")];
         save.extend_from_slice(says);
         save.extend([word("SET"), count(1)]);
-        save.extend(self.stored(&to, &mut place, [])?);
+        save.extend(self.stored::<Text<'_>>(&to, &mut place, [])?);
         let commands = vec![rename, save];
         let transact = || self.cache.transact([(to.clone(), 0)], commands.clone());
         let Some(replies) = self.retried(transact).await? else {
@@ -271,13 +272,13 @@ impl Session {
     }
 
     /// The items that a save must send: those that were set, and with them, unless it merges, those that are to be sealed anew.
-    pub(super) fn to_set(&self, merges: bool) -> BTreeMap<&Bytes, &Bytes> {
+    pub(super) fn to_set(&self, merges: bool) -> BTreeMap<Text<'_>, Text<'_>> {
         let old = self.seals.old.iter().filter(|_| !merges);
-        let anew = old.filter_map(|name| Some((name, self.get(name)?)));
+        let anew = old.filter_map(|name| Some((name.into(), self.get(name)?)));
         let set = self
             .changes
             .iter()
-            .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+            .filter_map(|(name, value)| Some((name.into(), value.as_ref()?.into())));
         anew.chain(set).collect()
     }
 }
@@ -303,13 +304,13 @@ fn open(
     // Nothing was ever sealed for no place.
     let place = seals.place.map(|place| place.bytes);
     let place = place.as_ref().map_or(&[][..], |bytes| bytes);
-    for item in stored.living(now).filter(|item| item.name != PLACE) {
+    for item in stored.living(now).filter(|item| item.name != *PLACE) {
         let opened = open(place, &item.name, &item.value)?;
         // One that ends by itself is left as it is: to seal it anew would let it live on.
         if opened.anew && item.deadline.is_none() {
-            seals.old.insert(item.name.clone());
+            seals.old.insert(item.name.to_bytes());
         }
-        items.insert(item.name.clone(), opened.value.into());
+        items.insert(item.name.to_bytes(), opened.value.into());
     }
     Ok((items, seals))
 }

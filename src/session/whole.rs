@@ -9,7 +9,7 @@
 use super::{Merge, NewSession, Session, SessionError, SessionId, Sessions, word};
 use crate::error::Result;
 use crate::machine::entry::Millis;
-use crate::machine::value;
+use crate::machine::value::{self, Text};
 use crate::node::Freshness;
 use crate::remote::Sight;
 use bytes::Bytes;
@@ -96,14 +96,14 @@ impl Sessions {
 impl Session {
     /// Changes what differs from these items and this life, and nothing else: of the items, what differs from `loaded` where that is known.
     fn become_like(&mut self, items: &Items, loaded: Option<(&State, &RandomState)>, life: Duration) {
-        let was_there = |name: &Bytes| {
+        let was_there = |name: &Text<'_>| {
             loaded.is_none_or(|(state, hasher)| state.value_of(hasher.hash_one(name)).is_some())
         };
         let removed: Vec<_> = self
             .items()
             .map(|(name, _)| name)
-            .filter(|name| !items.contains_key(*name) && was_there(name))
-            .cloned()
+            .filter(|name| !items.contains_key(&**name) && was_there(name))
+            .map(Text::to_bytes)
             .collect();
         for name in removed {
             self.remove(name);

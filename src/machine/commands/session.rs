@@ -262,7 +262,11 @@ impl<'a> Changes<'a> {
         session.owner = self.owner.unwrap_or(std::mem::take(&mut session.owner));
         if self.replace {
             let kept = |name: &Bytes| self.set.iter().any(|[set, _]| set == name);
-            let gone: Vec<Bytes> = session.items.living(now).map(|item| item.name.clone()).collect();
+            let gone: Vec<Bytes> = session
+                .items
+                .living(now)
+                .map(|item| item.name.to_bytes())
+                .collect();
             gone.iter()
                 .filter(|name| !kept(name))
                 .for_each(|name| session.items.remove(name, version));
@@ -278,7 +282,7 @@ impl<'a> Changes<'a> {
                 return Err(CommandError::text("ERR EXPIRE names an item that is not there"));
             }
         }
-        session.items.gather();
+        session.items.pack();
         Ok(())
     }
 }
@@ -377,7 +381,9 @@ fn end(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
         };
         ended += 1;
         let later = view.renamed(session).filter(|session| session.is_retired());
-        let later: Vec<Bytes> = later.map(|session| session.successor.clone()).collect();
+        let later: Vec<Bytes> = later
+            .map(|session| Bytes::copy_from_slice(&session.successor))
+            .collect();
         remove(keys, key, Reason::Abandoned);
         for key in &later {
             remove(keys, key, Reason::Abandoned);
@@ -417,7 +423,7 @@ fn rename(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         let deadline = keys.view().slot(from).and_then(|slot| slot.deadline());
         let ends = deadline.unwrap_or(Millis::MAX).min(now.saturating_add(grace_ms));
         let copy = Session {
-            successor: Bytes::copy_from_slice(to),
+            successor: to.into(),
             lock: Default::default(),
             ..session
         };
@@ -433,7 +439,12 @@ fn get(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let Some(session) = view.session(args.key()?)? else {
         return Ok(Reply::NilArray);
     };
-    let item = |name: &Bytes| session.items.get(name, view.now()).map(|item| item.value.clone());
+    let item = |name: &Bytes| {
+        session
+            .items
+            .get(name, view.now())
+            .map(|item| item.value.to_bytes())
+    };
     let values = args.rest().iter().map(|name| Reply::bulk_or_nil(item(name)));
     Ok(Reply::Array(values.collect()))
 }
@@ -448,7 +459,7 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let now = view.now();
     let ends = session.items.living(now).filter_map(|item| {
         let deadline = item.deadline?;
-        Some((Reply::Bulk(item.name.clone()), integer(deadline)))
+        Some((Reply::Bulk(item.name.to_bytes()), integer(deadline)))
     });
     let held = session.lock.holders(now).next();
     let pairs = [
@@ -471,8 +482,13 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
 }
 
 /// Names and values of items.
-pub(super) fn items<'a>(items: impl Iterator<Item = &'a Item>) -> Reply {
-    let pair = |item: &Item| (Reply::Bulk(item.name.clone()), Reply::Bulk(item.value.clone()));
+pub(super) fn items<'a>(items: impl Iterator<Item = Item<'a>>) -> Reply {
+    let pair = |item: Item<'_>| {
+        (
+            Reply::Bulk(item.name.to_bytes()),
+            Reply::Bulk(item.value.to_bytes()),
+        )
+    };
     Reply::Map(items.map(pair).collect())
 }
 

@@ -342,12 +342,7 @@ impl Hash {
             )));
         }
         let (large, extended) = (kind & 1 == 1, kind & 2 == 2);
-        let mut hash = Self::default();
-        for _ in 0..count {
-            if !hash.set_value(&from.bytes()?, &from.bytes()?) {
-                return Err(invalid("a field that was there before".to_owned()));
-            }
-        }
+        let mut hash = Self::read_fields(from, count as usize)?;
         for _ in 0..if extended { from.u32()? } else { 0 } {
             let (name, at) = (from.bytes()?, from.u64()?);
             if hash.get(&name).is_none() || hash.deadline(&name).is_some() {
@@ -358,6 +353,35 @@ impl Hash {
             hash.set_deadline(&name, Some(at));
         }
         (hash.large, hash.extended, hash.longest) = (large, extended, 0);
+        Ok(hash)
+    }
+}
+
+/// Room for the fields of a small hash that is read; more is taken where it is needed.
+const READ_BYTES: usize = 1 << 10;
+
+impl Hash {
+    /// Reads fields, those of a small hash straight into its run.
+    fn read_fields(from: &mut dyn Source, count: usize) -> io::Result<Self> {
+        let twin = || invalid("a field that was there before".to_owned());
+        let mut hash = Self::default();
+        if count > PACKED_FIELDS {
+            for _ in 0..count {
+                if !hash.set_value(&from.bytes()?, &from.bytes()?) {
+                    return Err(twin());
+                }
+            }
+            return Ok(hash);
+        }
+        let mut run = Vec::with_capacity(READ_BYTES);
+        for _ in 0..2 * count {
+            hash.bytes += from.text_into(&mut run)?.len();
+        }
+        let packed = Packed::of(&run, count).ok_or_else(twin)?;
+        hash.fields = Fields::Packed(packed);
+        if run.len() > PACKED_BYTES {
+            hash.fields.table();
+        }
         Ok(hash)
     }
 }

@@ -4,11 +4,12 @@ mod counted;
 mod hash;
 mod list;
 mod order;
-mod packed;
+pub(super) mod packed;
 pub mod session;
 mod set;
 pub mod stream;
 mod string;
+mod text;
 mod zset;
 
 pub(super) use counted::counted;
@@ -18,6 +19,7 @@ pub use session::Session;
 pub use set::Set;
 pub use stream::Stream;
 pub use string::{Encoding, Str};
+pub use text::Text;
 pub use zset::Zset;
 
 use super::entry::Millis;

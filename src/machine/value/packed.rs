@@ -1,5 +1,5 @@
-//! Small hashes and sessions in one run of memory: pairs of texts, one behind the other, found by walking along them. A pair costs two bytes beside
-//! its content, where a table with an allocation for each text would cost some two hundred.
+//! Small hashes in one run of memory: pairs of texts, one behind the other, found by walking along them. A pair costs two bytes beside its content,
+//! where a table with an allocation for each text would cost some two hundred. What the runs of sessions are written with as well.
 //!
 //! ```text
 //! pair = length of the name, name, length of the value, value        a length: 7 bits a byte, the lowest first, all but the last with the highest bit set
@@ -25,6 +25,18 @@ pub(super) struct Place {
 }
 
 impl Packed {
+    /// So many pairs that stand in a run already; none where two of them have one name.
+    pub(super) fn of(run: &[u8], pairs: usize) -> Option<Self> {
+        let names = Pairs(Walk::new(run)).map(|(name, _)| name);
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        let twins = names.windows(2).any(|names| names[0] == names[1]);
+        (!twins).then(|| Self {
+            run: Bytes::copy_from_slice(run),
+            pairs,
+        })
+    }
+
     /// How many pairs.
     pub(super) fn len(&self) -> usize {
         self.pairs
@@ -37,10 +49,7 @@ impl Packed {
 
     /// All pairs, in order.
     pub(super) fn iter(&self) -> Pairs<'_> {
-        Pairs {
-            run: &self.run,
-            at: 0,
-        }
+        Pairs(Walk::new(&self.run))
     }
 
     /// The pair of this name.
@@ -87,12 +96,8 @@ impl Packed {
             return;
         }
         self.run = old;
-        let name = Pairs {
-            run: &self.run,
-            at: place.pair.start,
-        }
-        .next();
-        let name = name.map(|(name, _)| self.share(name)).unwrap_or_default();
+        let name = Walk::new(&self.run[place.pair.clone()]).text();
+        let name = name.map(|name| self.share(name)).unwrap_or_default();
         self.replace(place.pair.clone(), Some((&name, value)));
     }
 
@@ -119,14 +124,11 @@ impl Packed {
     }
 
     fn replace(&mut self, range: Range<usize>, pair: Option<(&[u8], &[u8])>) {
-        let new = pair.map_or(0, |(name, value)| {
-            length_bytes(name.len()) + name.len() + length_bytes(value.len()) + value.len()
-        });
+        let new = pair.map_or(0, |(name, value)| text_bytes(name) + text_bytes(value));
         let mut run = Vec::with_capacity(self.run.len() - range.len() + new);
         run.extend_from_slice(&self.run[..range.start]);
         for text in pair.into_iter().flat_map(|(name, value)| [name, value]) {
-            put_length(text.len(), &mut run);
-            run.extend_from_slice(text);
+            put_text(text, &mut run);
         }
         run.extend_from_slice(&self.run[range.end..]);
         self.run = run.into();
@@ -135,37 +137,18 @@ impl Packed {
 
 /// A walk along the pairs.
 #[derive(Clone, Debug)]
-pub(super) struct Pairs<'a> {
-    run: &'a [u8],
-    at: usize,
-}
+pub(super) struct Pairs<'a>(Walk<'a>);
 
 impl<'a> Pairs<'a> {
     /// The same walk, with where each pair stands.
     fn places(mut self) -> impl Iterator<Item = (&'a [u8], Place)> {
         std::iter::from_fn(move || {
-            let start = self.at;
+            let start = self.0.at;
             let (name, value) = self.next()?;
-            let value = self.at - value.len()..self.at;
-            let pair = start..self.at;
+            let value = self.0.at - value.len()..self.0.at;
+            let pair = start..self.0.at;
             Some((name, Place { pair, value }))
         })
-    }
-
-    fn text(&mut self) -> Option<&'a [u8]> {
-        let (mut length, mut shift) = (0, 0);
-        loop {
-            let byte = *self.run.get(self.at)?;
-            self.at += 1;
-            length |= usize::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                break;
-            }
-            shift += 7;
-        }
-        let text = &self.run[self.at..self.at + length];
-        self.at += length;
-        Some(text)
     }
 }
 
@@ -173,22 +156,70 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some((self.text()?, self.text()?))
+        Some((self.0.text()?, self.0.text()?))
     }
 }
 
-/// Bytes of a length in the run.
-fn length_bytes(length: usize) -> usize {
-    let bits = usize::BITS - (length | 1).leading_zeros();
+/// A walk along a run of texts and numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Walk<'a> {
+    run: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// From the run's begin.
+    pub(super) fn new(run: &'a [u8]) -> Self {
+        Self { run, at: 0 }
+    }
+
+    /// The number that follows; none at the end.
+    pub(super) fn number(&mut self) -> Option<u64> {
+        let (mut number, mut shift) = (0, 0);
+        loop {
+            let byte = *self.run.get(self.at)?;
+            self.at += 1;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+            shift += 7;
+        }
+    }
+
+    /// The text that follows; none at the end.
+    pub(super) fn text(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let text = &self.run[self.at..self.at + length];
+        self.at += length;
+        Some(text)
+    }
+}
+
+/// Bytes of a number in a run.
+pub(super) fn number_bytes(number: u64) -> usize {
+    let bits = u64::BITS - (number | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
-fn put_length(mut length: usize, run: &mut Vec<u8>) {
-    while length >= 0x80 {
-        run.push(0x80 | u8::try_from(length & 0x7f).expect("7 bits"));
-        length >>= 7;
+/// Bytes of a text in a run, its length among them.
+pub(super) fn text_bytes(text: &[u8]) -> usize {
+    number_bytes(text.len() as u64) + text.len()
+}
+
+/// Puts a number behind what is there.
+pub(in crate::machine) fn put_number(mut number: u64, run: &mut Vec<u8>) {
+    while number >= 0x80 {
+        run.push(0x80 | u8::try_from(number & 0x7f).expect("7 bits"));
+        number >>= 7;
     }
-    run.push(u8::try_from(length).expect("7 bits"));
+    run.push(u8::try_from(number).expect("7 bits"));
+}
+
+/// Puts a text behind what is there.
+pub(super) fn put_text(text: &[u8], run: &mut Vec<u8>) {
+    put_number(text.len() as u64, run);
+    run.extend_from_slice(text);
 }
 
 #[cfg(test)]
@@ -197,11 +228,12 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_length_takes_the_bytes_it_is_said_to_take() {
-        for length in [0, 1, 127, 128, 16_383, 16_384, 1 << 21, u32::MAX as usize] {
+    fn a_number_takes_the_bytes_it_is_said_to_take() {
+        for number in [0, 1, 127, 128, 16_383, 16_384, 1 << 21, u32::MAX.into(), u64::MAX] {
             let mut run = Vec::new();
-            put_length(length, &mut run);
-            assert_eq!(run.len(), length_bytes(length), "{length}");
+            put_number(number, &mut run);
+            assert_eq!(run.len(), number_bytes(number), "{number}");
+            assert_eq!(Walk::new(&run).number(), Some(number));
         }
     }
 

@@ -268,6 +268,15 @@ impl LogReader {
         live.end - before.max(live.purged_end)
     }
 
+    /// Up to which index the log may be purged so that no more than so many bytes of entries stay at or below `index`; none where no more do.
+    pub(crate) fn surplus(&self, index: u64, bytes: u64) -> Option<u64> {
+        let live = self.shared.live.lock();
+        let end = live.entries[live.position(index)?].end;
+        let below = end.checked_sub(bytes).filter(|below| *below > live.purged_end)?;
+        let at = live.entries.partition_point(|kept| kept.end < below);
+        Some(live.entries[at].entry.log_id.index)
+    }
+
     /// The last purged and the last entry.
     pub(crate) fn bounds(&self) -> (Option<LogId>, Option<LogId>) {
         let live = self.shared.live.lock();

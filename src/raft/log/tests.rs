@@ -321,6 +321,25 @@ async fn bytes_are_counted_from_the_last_purge() {
     assert_eq!((reader.bytes_after(0), reader.bytes_after(20)), (0, 0));
 }
 
+#[tokio::test]
+async fn a_surplus_is_what_goes_so_that_no_more_stays() {
+    let (mut log, _) = Memory::default().open();
+    let reader = log.reader();
+    let each = ENTRY_OVERHEAD + 10;
+    let entries = (1..=10).map(|index| entry(1, index, vec![0; 10])).collect();
+    append(&mut log, entries).await.unwrap().await.unwrap();
+    assert_eq!(reader.surplus(8, 8 * each), None);
+    assert_eq!(reader.surplus(8, 3 * each), Some(5));
+    assert_eq!(reader.surplus(8, 3 * each - 1), Some(6), "no part of an entry stays");
+    assert_eq!(reader.surplus(8, 0), Some(8));
+    assert_eq!(reader.surplus(11, 0), None, "it is not there yet");
+    log.purge(id(1, 5)).await.unwrap();
+    assert_eq!(reader.surplus(8, 3 * each), None, "it is gone");
+    assert_eq!(reader.surplus(8, 2 * each), Some(6));
+    log.purge(id(1, 9)).await.unwrap();
+    assert_eq!(reader.surplus(8, 0), None);
+}
+
 /// What a log must hold, kept the simplest way.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Model {

@@ -50,7 +50,7 @@ pub struct Session {
     /// Who has it locked.
     pub lock: Lock,
     /// The key under which the session goes on; empty: this one. What stays under an old id is a copy that can only be read.
-    pub successor: Bytes,
+    pub successor: Box<[u8]>,
 }
 
 impl Session {
@@ -140,7 +140,7 @@ impl Session {
             absolute_deadline,
             created_at,
             owner: from.bytes()?,
-            successor: from.bytes()?,
+            successor: from.bytes()?[..].into(),
             items: Items::read(from, version)?,
             lock: Lock::read(from)?,
         })
@@ -155,6 +155,7 @@ impl Session {
         for (name, value) in old.iter() {
             items.set(name, value, version);
         }
+        items.pack();
         Ok(Self {
             items,
             version,

@@ -423,7 +423,7 @@ fn rename(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         let deadline = keys.view().slot(from).and_then(|slot| slot.deadline());
         let ends = deadline.unwrap_or(Millis::MAX).min(now.saturating_add(grace_ms));
         let copy = Session {
-            successor: to.into(),
+            successor: to[..].into(),
             lock: Default::default(),
             ..session
         };

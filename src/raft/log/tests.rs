@@ -330,7 +330,11 @@ async fn a_surplus_is_what_goes_so_that_no_more_stays() {
     append(&mut log, entries).await.unwrap().await.unwrap();
     assert_eq!(reader.surplus(8, 8 * each), None);
     assert_eq!(reader.surplus(8, 3 * each), Some(5));
-    assert_eq!(reader.surplus(8, 3 * each - 1), Some(6), "no part of an entry stays");
+    assert_eq!(
+        reader.surplus(8, 3 * each - 1),
+        Some(6),
+        "no part of an entry stays"
+    );
     assert_eq!(reader.surplus(8, 0), Some(8));
     assert_eq!(reader.surplus(11, 0), None, "it is not there yet");
     log.purge(id(1, 5)).await.unwrap();

@@ -167,7 +167,7 @@ async fn a_session_saves_what_changed_and_nothing_else() {
     let loaded = sessions.load(session.id()).await.unwrap().unwrap();
     let items: Vec<_> = loaded
         .items()
-        .map(|(name, value)| (&name[..], &value[..]))
+        .map(|(name, value)| (name.as_slice(), value.as_slice()))
         .collect();
     assert_eq!(items, [(&b"a"[..], &b"1"[..]), (b"b", b"two"), (b"d", b"[4]")]);
     assert_eq!(loaded.version(), session.version());

@@ -309,7 +309,7 @@ async fn the_place_of_a_session_is_no_item_of_the_application() {
     let here = fixture().await;
     let sessions = here.sealed(ring(1));
     let mut session = basket(&sessions).await;
-    let names: Vec<_> = session.items().map(|(name, _)| name.clone()).collect();
+    let names: Vec<_> = session.items().map(|(name, _)| name).collect();
     assert_eq!(names, ["basket", "theme"]);
     let new = NewSession::new().item("plenary.place", "mine");
     assert!(

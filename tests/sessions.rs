@@ -12,7 +12,7 @@ use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::Node;
 use plenary::session::{
-    AtMost, Clash, Locking, Merge, NewSession, Position, Reason, SessionError, SessionEvent, SessionId,
+    AtMost, Clash, Locking, Merge, NewSession, Position, Reason, SessionError, SessionEvent, SessionId, Text,
     Trouble, What,
 };
 use std::pin::pin;
@@ -172,8 +172,8 @@ async fn the_same_item_is_settled_as_the_application_chose(reach: Reach) {
     assert!(two.get("other").is_none());
     // A counter that everybody counts up at once: the function adds what each has added.
     let add = |clash: Clash<'_>| {
-        let number = |value: Option<&Bytes>| -> i64 {
-            value.map_or(0, |value| std::str::from_utf8(value).unwrap().parse().unwrap())
+        let number = |value: Option<Text<'_>>| -> i64 {
+            value.map_or(0, |value| std::str::from_utf8(&value).unwrap().parse().unwrap())
         };
         let sum = number(clash.theirs) + number(clash.mine) - number(clash.base);
         Some(Bytes::from(sum.to_string()))

@@ -459,8 +459,8 @@ async fn requests_that_merge_what_they_changed_all_win_and_keys_change_meanwhile
             Err(SessionError::Conflict { .. })
         ));
         let settle = |clash: plenary::session::Clash<'_>| {
-            assert_eq!(clash.base.map(|value| &value[..]), Some(&b"1"[..]));
-            assert_eq!(clash.theirs.map(|value| &value[..]), Some(&b"10"[..]));
+            assert_eq!(clash.base.map(Text::as_slice), Some(&b"1"[..]));
+            assert_eq!(clash.theirs.map(Text::as_slice), Some(&b"10"[..]));
             clash.mine.map(Text::to_bytes)
         };
         both.save_merged(&mut other, Merge::With(&settle)).await.unwrap();

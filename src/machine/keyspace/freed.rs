@@ -39,7 +39,7 @@ impl Freeing {
             self.freed.push(Freed {
                 _value: Some(value.clone()),
                 _shards: Vec::new(),
-                _deadlines: OfDatabase::new(),
+                _deadlines: OfDatabase::default(),
                 objects: 1,
             });
         }

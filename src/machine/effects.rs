@@ -166,7 +166,9 @@ impl Applied {
         }
         node.finished = node.finished.max(finished);
         node.numbers.insert(caller.number);
-        node.numbers = node.numbers.split_off(&node.finished);
+        while node.numbers.first().is_some_and(|first| *first < node.finished) {
+            node.numbers.pop_first();
+        }
     }
 
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 const LONGEST: usize = 255;
 
 /// A copy of `content` that allocates nothing when it is shared.
-pub(in crate::machine) fn counted(content: &[u8]) -> Bytes {
+pub(crate) fn counted(content: &[u8]) -> Bytes {
     // Sizes that, with the count and the length, fill what an allocator gives in steps of 16 bytes.
     match content.len() {
         0 => Bytes::new(),

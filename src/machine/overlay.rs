@@ -469,7 +469,10 @@ mod tests {
         let dbsize = words("DBSIZE").argv;
         let spec = table::lookup(&dbsize).unwrap();
         let mut overlay = Overlay::new(LOG_BYTES);
-        assert_eq!(overlay.run(spec, 0, &dbsize, &|_, _| None), Err(Refused::NeedsAll));
+        assert_eq!(
+            overlay.run(spec, 0, &dbsize, &|_, _| None),
+            Err(Refused::NeedsAll)
+        );
         let mut whole = Overlay::over(machine.freeze(), LOG_BYTES);
         whole.begin(1_000, 1);
         assert_eq!(whole.run(spec, 0, &dbsize, &|_, _| None), Ok(Reply::Integer(1)));

@@ -166,7 +166,9 @@ impl Applied {
         }
         node.finished = node.finished.max(finished);
         node.numbers.insert(caller.number);
-        node.numbers = node.numbers.split_off(&node.finished);
+        while node.numbers.first().is_some_and(|first| *first < node.finished) {
+            node.numbers.pop_first();
+        }
     }
 
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
@@ -259,6 +261,26 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_node_waits_for_no_more_is_remembered_by_one_number() {
+        let caller = |number| Waiter {
+            node: 1,
+            start: 1,
+            number,
+        };
+        let mut applied = Applied::default();
+        for number in 1..=10 {
+            applied.note(caller(number), 1);
+        }
+        applied.note(caller(12), 9);
+        let kept: Vec<u64> = applied.nodes[&1].numbers.iter().copied().collect();
+        assert_eq!(kept, [9, 10, 12]);
+        let known: Vec<u64> = (1..=13)
+            .filter(|number| applied.contains(caller(*number)))
+            .collect();
+        assert_eq!(known, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]);
+    }
 
     #[test]
     fn what_effects_take_in_the_log_is_never_said_to_be_less() {

@@ -163,13 +163,13 @@ impl Overlay {
     ///
     /// # Errors
     /// See [`Refused`]; then the script is not to go on here, and what it wrote is for nobody.
-    pub fn run(&mut self, spec: &Spec, command: Command, fetch: Fetch<'_>) -> Result<Reply, Refused> {
+    pub fn run(&mut self, spec: &Spec, db: u8, argv: &[Bytes], fetch: Fetch<'_>) -> Result<Reply, Refused> {
         if !self.whole {
-            if looks_at_all(spec, &command.argv) {
+            if looks_at_all(spec, argv) {
                 return Err(Refused::NeedsAll);
             }
-            for key in spec.keys_of(&command.argv) {
-                self.know(command.db, key, fetch);
+            for key in spec.keys_of(argv) {
+                self.know(db, key, fetch);
                 self.fits()?;
             }
         }
@@ -178,11 +178,11 @@ impl Overlay {
             self.owners = true;
         }
         if !matches!(spec.run, Run::Write(_)) {
-            let reply = self.scratch.run(command.db, &command.argv, &self.call);
+            let reply = self.scratch.run(db, argv, &self.call);
             self.scratch.store.take_events();
             return Ok(reply.unwrap_or_else(Reply::Error));
         }
-        if let Some(reply) = self.renew(spec, &command) {
+        if let Some(reply) = self.renew(spec, db, argv) {
             return Ok(reply);
         }
         if usize::try_from(self.grown).is_ok_and(|grown| grown > self.memory_bytes()) {
@@ -191,12 +191,14 @@ impl Overlay {
         let (revision, bytes) = (self.scratch.store.revision(), self.scratch.store.bytes());
         // The same step that applying the effects takes: the chance of each write is the same there. Reads draw from the same place.
         self.call.seed = self.call.seed.wrapping_add(1 << 32);
-        let reply = self.scratch.run(command.db, &command.argv, &self.call);
+        let reply = self.scratch.run(db, argv, &self.call);
         let grown = self.scratch.store.bytes().cast_signed() - bytes.cast_signed();
         self.grown += grown;
         self.held = self.held.saturating_add_signed(grown);
         let told = !self.scratch.store.take_events().is_empty();
         if self.scratch.store.revision() != revision || told {
+            let argv = argv.to_vec();
+            let command = Command { db, argv };
             self.written_bytes += effects::command_bytes(&command);
             self.written.push(command);
             self.fits()?;
@@ -207,9 +209,10 @@ impl Overlay {
     }
 
     /// What a command answers that only renews a key's life, where that needs no write: so a script that does no more is in no log.
-    fn renew(&mut self, spec: &Spec, command: &Command) -> Option<Reply> {
-        let view = self.scratch.view(self.call.now?, command.db);
-        let renewed = (spec.renews?)(&view, &mut Args::new(&command.argv, 1))?;
+    fn renew(&mut self, spec: &Spec, db: u8, argv: &[Bytes]) -> Option<Reply> {
+        let renews = spec.renews?;
+        let view = self.scratch.view(self.call.now?, db);
+        let renewed = renews(&view, &mut Args::new(argv, 1))?;
         if let Some(due) = renewed.due
             && self.due.len() < DUE_MAX
         {
@@ -334,7 +337,7 @@ mod tests {
         let run = |text: &&str| {
             let command = words(text);
             let spec = table::lookup(&command.argv).unwrap();
-            overlay.run(spec, command, &fetch).unwrap()
+            overlay.run(spec, command.db, &command.argv, &fetch).unwrap()
         };
         let replies = commands.iter().map(run).collect();
         let outcome = overlay.finish();
@@ -436,7 +439,8 @@ mod tests {
         for text in ["EXPIRE a 1200", "EXPIRE a 1200"] {
             let command = words(text);
             let spec = table::lookup(&command.argv).unwrap();
-            assert_eq!(overlay.run(spec, command, &fetch), Ok(Reply::Integer(1)));
+            let reply = overlay.run(spec, command.db, &command.argv, &fetch);
+            assert_eq!(reply, Ok(Reply::Integer(1)));
         }
         let outcome = overlay.finish();
         assert_eq!((outcome.commands.len(), outcome.due.len()), (0, 1));
@@ -462,13 +466,16 @@ mod tests {
     fn a_command_that_looks_at_all_keys_needs_the_whole_state() {
         let mut machine = Machine::default();
         apply(&mut machine, words("SET a 1"));
-        let dbsize = || words("DBSIZE");
-        let spec = table::lookup(&dbsize().argv).unwrap();
+        let dbsize = words("DBSIZE").argv;
+        let spec = table::lookup(&dbsize).unwrap();
         let mut overlay = Overlay::new(LOG_BYTES);
-        assert_eq!(overlay.run(spec, dbsize(), &|_, _| None), Err(Refused::NeedsAll));
+        assert_eq!(
+            overlay.run(spec, 0, &dbsize, &|_, _| None),
+            Err(Refused::NeedsAll)
+        );
         let mut whole = Overlay::over(machine.freeze(), LOG_BYTES);
         whole.begin(1_000, 1);
-        assert_eq!(whole.run(spec, dbsize(), &|_, _| None), Ok(Reply::Integer(1)));
+        assert_eq!(whole.run(spec, 0, &dbsize, &|_, _| None), Ok(Reply::Integer(1)));
     }
 
     /// Runs what this says of each number until it is refused: after how many, and why.
@@ -477,7 +484,7 @@ mod tests {
         for number in 0..LOG_BYTES {
             let command = words(&text(number));
             let spec = table::lookup(&command.argv).unwrap();
-            if let Err(refused) = overlay.run(spec, command, &|_, _| None) {
+            if let Err(refused) = overlay.run(spec, command.db, &command.argv, &|_, _| None) {
                 return (number, Some(refused));
             }
         }

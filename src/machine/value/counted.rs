@@ -10,7 +10,7 @@ use bytes::Bytes;
 const LONGEST: usize = 255;
 
 /// A copy of `content` that allocates nothing when it is shared.
-pub(in crate::machine) fn counted(content: &[u8]) -> Bytes {
+pub(crate) fn counted(content: &[u8]) -> Bytes {
     // With the count and the length these are sizes in steps of 8 bytes: whatever steps an allocator gives, and whatever it keeps beside, no more than 7
     // bytes are lost here.
     match content.len() {

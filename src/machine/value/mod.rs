@@ -1,6 +1,6 @@
 //! What a key can hold: one file per type. Changed only through [`super::keyspace`]; each value knows its size in bytes without counting.
 
-mod counted;
+pub(crate) mod counted;
 mod hash;
 mod list;
 mod order;

@@ -6,7 +6,7 @@ use super::notes::Notes;
 use super::request::Request;
 use crate::machine::access::{Denied, User};
 use crate::machine::args::{Args, integer};
-use crate::machine::entry::{Command, Millis};
+use crate::machine::entry::Millis;
 use crate::machine::internal::Watch;
 use crate::machine::keyspace::DATABASES;
 use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay, Refused};
@@ -118,13 +118,9 @@ impl<'a> Desk<'a> {
         if matches!(spec.run, Run::Write(_)) && !self.may_write {
             return self.give_up(GivenUp::Writes);
         }
-        let command = Command {
-            db: self.db,
-            argv: argv.to_vec(),
-        };
         let (state, now) = (self.state, self.now);
         let fetch = |db: u8, key: &[u8]| state.machine().read().view(now, db).find(key).cloned();
-        match self.overlay.run(spec, command, &fetch) {
+        match self.overlay.run(spec, self.db, argv, &fetch) {
             Ok(reply) => reply,
             Err(Refused::NeedsAll) => self.give_up(GivenUp::NeedsAll),
             Err(Refused::TooMuch) => self.give_up(GivenUp::TooMuch),

@@ -22,7 +22,7 @@ use crate::raft::client::{Kind, Running};
 use crate::raft::state_store::State;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -142,8 +142,8 @@ impl Job {
 /// What the thread is told.
 enum Message {
     Evaluate(Job),
-    /// What became of a script's effects.
-    Evaluated(Waiter, bool),
+    /// A script's effects did not hold. Of those that do nobody is told: there are many, and each message would wake the thread.
+    Failed(Waiter),
     /// A batch was applied, or not taken.
     Proposed(u64, Result<(), String>),
     Stop,
@@ -256,9 +256,9 @@ pub(super) fn busy_error(kind: Kind) -> CommandError {
 
 impl Listener for Evaluator {
     fn event(&self, event: &Event) {
-        if let Event::Evaluated { caller, reply } = event {
+        if let Event::Evaluated { caller, reply: None } = event {
             // A thread that has ended needs no news.
-            let _ = self.sender.send(Message::Evaluated(*caller, reply.is_some()));
+            let _ = self.sender.send(Message::Failed(*caller));
         }
     }
 }
@@ -295,6 +295,7 @@ impl Evaluator {
                 overlay: Overlay::new(command_bytes),
                 queue: VecDeque::new(),
                 under_way: BTreeMap::new(),
+                held: HashSet::new(),
                 batches: 0,
             };
             thread.run(&messages);
@@ -370,7 +371,7 @@ impl Drop for Counted<'_> {
 /// Scripts whose effects are proposed as one command.
 struct Batch {
     jobs: Vec<Job>,
-    keys: BTreeSet<(u8, Bytes)>,
+    keys: HashSet<(u8, Bytes)>,
     /// Those that are to be evaluated again.
     failed: BTreeSet<Waiter>,
 }
@@ -398,6 +399,8 @@ struct Thread {
     overlay: Overlay,
     queue: VecDeque<Job>,
     under_way: BTreeMap<u64, Batch>,
+    /// The keys of all that is under way: each is of one batch.
+    held: HashSet<(u8, Bytes)>,
     batches: u64,
 }
 
@@ -431,12 +434,10 @@ impl Thread {
         match message {
             Message::Evaluate(job) if job.place == Place::Leader => self.enqueue(job),
             Message::Evaluate(job) => self.read_here(job),
-            Message::Evaluated(caller, applied) => {
-                if !applied {
-                    let of = |batch: &&mut Batch| batch.jobs.iter().any(|job| job.caller == caller);
-                    let batch = self.under_way.values_mut().find(of);
-                    batch.map(|batch| batch.failed.insert(caller));
-                }
+            Message::Failed(caller) => {
+                let of = |batch: &&mut Batch| batch.jobs.iter().any(|job| job.caller == caller);
+                let batch = self.under_way.values_mut().find(of);
+                batch.map(|batch| batch.failed.insert(caller));
             }
             Message::Proposed(number, outcome) => self.settle(number, outcome),
             Message::Stop => {}
@@ -463,6 +464,9 @@ impl Thread {
         let Some(mut batch) = self.under_way.remove(&number) else {
             return;
         };
+        for key in &batch.keys {
+            self.held.remove(key);
+        }
         match outcome {
             Ok(()) => {
                 batch.jobs.retain(|job| batch.failed.contains(&job.caller));
@@ -500,7 +504,7 @@ impl Thread {
         self.overlay.reset(&settings);
         let at = self.now();
         let (mut batch, mut effects, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut keys = BTreeSet::new();
+        let mut keys = HashSet::new();
         while let Some(mut job) = jobs.pop_front() {
             if !job.begin() {
                 continue;
@@ -509,8 +513,8 @@ impl Thread {
             match self.evaluate(&mut job, at, seed, ENDS_AFTER, true) {
                 Evaluation::Done(reply, outcome) => {
                     let touched = outcome.relied_on.iter().map(|(db, key, _)| (*db, key.clone()));
-                    let touched: BTreeSet<_> = touched.collect();
-                    if self.is_under_way(&touched) {
+                    let touched: Vec<_> = touched.collect();
+                    if self.are_held(&touched) {
                         job.keys.extend(touched);
                         job.wait_again();
                         jobs.push_front(job);
@@ -573,12 +577,12 @@ impl Thread {
     /// The requests to evaluate next: in order, none whose keys are under way or are wanted by one that waits before it.
     fn ready(&mut self) -> VecDeque<Job> {
         let (mut ready, mut waiting) = (VecDeque::new(), VecDeque::new());
-        let mut wanted = BTreeSet::new();
+        let mut wanted = HashSet::new();
         while let Some(job) = self.queue.pop_front() {
             let blocked = job.needs_all
                 || job.tries >= TRIES
                 || ready.len() >= BATCH
-                || self.is_under_way(&job.keys)
+                || self.are_held(&job.keys)
                 || job.keys.iter().any(|key| wanted.contains(key));
             if blocked {
                 wanted.extend(job.keys.iter().cloned());
@@ -591,10 +595,9 @@ impl Thread {
         ready
     }
 
-    fn is_under_way(&self, keys: &BTreeSet<(u8, Bytes)>) -> bool {
-        self.under_way
-            .values()
-            .any(|batch| keys.iter().any(|key| batch.keys.contains(key)))
+    /// Whether one of these keys is under way.
+    fn are_held<'a>(&self, keys: impl IntoIterator<Item = &'a (u8, Bytes)>) -> bool {
+        !self.held.is_empty() && keys.into_iter().any(|key| self.held.contains(key))
     }
 
     /// If the script only read what is in the log, and all of that is as it was: the index it is true at.
@@ -612,8 +615,9 @@ impl Thread {
         outcome.relied_on.iter().all(same).then_some(index)
     }
 
-    fn propose(&mut self, jobs: Vec<Job>, keys: BTreeSet<(u8, Bytes)>, effects: Vec<Effects>) {
+    fn propose(&mut self, jobs: Vec<Job>, keys: HashSet<(u8, Bytes)>, effects: Vec<Effects>) {
         self.batches += 1;
+        self.held.extend(keys.iter().cloned());
         let number = self.batches;
         let mut jobs = jobs;
         jobs.iter_mut().for_each(Job::answer_proposed);

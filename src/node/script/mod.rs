@@ -267,6 +267,9 @@ impl Scripts {
     }
 
     async fn wait_for(&self, index: u64, deadline: Instant) -> Result<()> {
+        if *self.applied.borrow() >= index {
+            return Ok(());
+        }
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| *applied >= index);
         match tokio::time::timeout_at(deadline.into(), reached).await {

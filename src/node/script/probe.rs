@@ -148,11 +148,7 @@ impl Host for Desk<'_> {
         };
         let (machine, at) = (self.machine, self.at);
         let fetch = |db: u8, key: &[u8]| machine.view(at, db).find(key).cloned();
-        let command = Command {
-            db: 0,
-            argv: argv.to_vec(),
-        };
-        self.overlay.run(spec, command, &fetch).unwrap_or_else(|refused| {
+        self.overlay.run(spec, 0, argv, &fetch).unwrap_or_else(|refused| {
             self.refused = Some(refused);
             self.signals.kill.store(true, Ordering::Relaxed);
             Reply::Error(NOT_FROM_SCRIPT)

@@ -3,6 +3,7 @@
 use super::number::{general, to_text, truncate};
 use super::raise;
 use crate::machine::reply::{CommandError, Reply, coordinate_text};
+use crate::machine::value::counted::counted;
 use bytes::Bytes;
 use mlua::{IntoLua, Lua, LuaString, MultiValue, Table, Value};
 use std::borrow::Cow;
@@ -17,6 +18,50 @@ const REPLY_SHARE: usize = 4;
 
 /// The most digits Redis prints of a double.
 const DOUBLE_DIGITS: usize = 17;
+
+/// What a value takes in a Lua state beside its text: its place in a table that has just grown, the table that it is or that says what it is.
+const VALUE_BYTES: usize = 256;
+
+/// What reading a value takes of its Lua state: the names of the fields that are looked for.
+pub(super) const READING_BYTES: usize = 4 << 10;
+
+/// Makes or reads values of a Lua state, which takes so many bytes of it. Where these are far from its limit, the limit is off meanwhile: mlua
+/// guards each step that may meet it by a call that costs several times what the step does. Nothing of a script runs meanwhile.
+pub(super) fn with_room<R>(
+    lua: &Lua,
+    bytes_max: usize,
+    bytes: usize,
+    work: impl FnOnce() -> mlua::Result<R>,
+) -> mlua::Result<R> {
+    if lua.used_memory().saturating_add(bytes) > bytes_max / 2 {
+        return work();
+    }
+    lua.set_memory_limit(0)?;
+    let worked = work();
+    lua.set_memory_limit(bytes_max)?;
+    worked
+}
+
+/// The bytes of texts in a Lua state, at most.
+pub(super) fn texts_bytes(texts: &[Bytes]) -> usize {
+    texts.iter().map(|text| VALUE_BYTES + text.len()).sum()
+}
+
+/// The bytes of a command's reply in a Lua state, at most.
+pub(super) fn reply_bytes(reply: &Reply) -> usize {
+    let text = match reply {
+        Reply::Bulk(text) | Reply::Verbatim(text) | Reply::BigNumber(text) => text.len(),
+        Reply::Simple(text) => text.len(),
+        Reply::Array(items) | Reply::Set(items) => items.iter().map(reply_bytes).sum(),
+        Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Streams(pairs) => pairs
+            .iter()
+            .map(|(left, right)| VALUE_BYTES + reply_bytes(left) + reply_bytes(right))
+            .sum(),
+        Reply::Error(error) => error_text(error).len(),
+        _ => 0,
+    };
+    VALUE_BYTES + text
+}
 
 /// A list of lists of two.
 fn pairs_in_list(lua: &Lua, pairs: &[(Reply, Reply)], resp3: bool) -> mlua::Result<Value> {
@@ -238,7 +283,8 @@ pub(super) fn arguments(values: &MultiValue, bytes_max: usize) -> Result<Vec<Byt
                 room = room
                     .checked_sub(text.len())
                     .ok_or("Lua redis lib command arguments are too large")?;
-                Bytes::copy_from_slice(&text)
+                // A key is remembered, a write goes into the log: it will be shared.
+                counted(&text)
             }
             Value::Integer(number) if number.unsigned_abs() < 100_000_000_000_000_000 => {
                 Bytes::from(number.to_string())

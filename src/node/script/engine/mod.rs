@@ -47,7 +47,6 @@ use sha1::{Digest, Sha1};
 pub(crate) use shebang::{Header, ScriptFlags, library as library_header, script as script_flags};
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,14 +133,15 @@ struct Kept {
     used: u64,
 }
 
+/// Hexadecimal digits.
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// SHA-1 in lower-case hexadecimal digits: the name of a script.
 pub(crate) fn sha1_hex(text: &[u8]) -> String {
-    Sha1::digest(text)
-        .iter()
-        .fold(String::with_capacity(40), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("a String takes whatever is written");
-            hex
-        })
+    let digit = |half: u8| char::from(HEX[usize::from(half)]);
+    let digest = Sha1::digest(text);
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(digit).collect()
 }
 
 impl Engine {
@@ -173,8 +173,10 @@ impl Engine {
         };
         let vm = &self.scripts.vm;
         let result = vm.start(run).and_then(|()| {
-            vm.set_global("KEYS", Value::Table(vm.strings(run.keys)?))?;
-            vm.set_global("ARGV", Value::Table(vm.strings(run.args)?))?;
+            vm.with_room_for(run, || {
+                vm.set_global("KEYS", Value::Table(vm.strings(run.keys)?))?;
+                vm.set_global("ARGV", Value::Table(vm.strings(run.args)?))
+            })?;
             vm.desk.lend(&vm.lua, host, || vm.run(&function, None))
         });
         let reply = vm.reply(result, &sha);
@@ -206,7 +208,7 @@ impl Engine {
         };
         let vm = &self.functions.vm;
         let result = vm.start(run).and_then(|()| {
-            let arguments = (vm.strings(run.keys)?, vm.strings(run.args)?);
+            let arguments = vm.with_room_for(run, || Ok((vm.strings(run.keys)?, vm.strings(run.args)?)))?;
             vm.desk.lend(&vm.lua, host, || vm.run(&function, Some(arguments)))
         });
         let reply = vm.reply(result, name);
@@ -346,6 +348,12 @@ impl Vm {
         )
     }
 
+    /// Makes what a run is given.
+    fn with_room_for<R>(&self, run: &Run<'_>, make: impl FnOnce() -> mlua::Result<R>) -> mlua::Result<R> {
+        let bytes = convert::texts_bytes(run.keys) + convert::texts_bytes(run.args);
+        convert::with_room(&self.lua, self.desk.bytes_max, bytes, make)
+    }
+
     fn strings(&self, items: &[Bytes]) -> mlua::Result<Table> {
         let table = self.lua.create_table_with_capacity(items.len(), 0)?;
         for (index, item) in items.iter().enumerate() {
@@ -361,7 +369,10 @@ impl Vm {
         }
         let error = match result {
             Ok((true, value)) => {
-                return convert::to_reply(&value, self.desk.resp3(), self.desk.bytes_max);
+                let (resp3, bytes_max) = (self.desk.resp3(), self.desk.bytes_max);
+                let read = || Ok(convert::to_reply(&value, resp3, bytes_max));
+                return convert::with_room(&self.lua, bytes_max, convert::READING_BYTES, read)
+                    .unwrap_or_else(|error| failure(raise::read_error(&self.lua, &error), name));
             }
             Ok((false, Value::Table(error))) => error,
             Ok((false, value)) => return failure(raise::read(&self.lua, value), name),

@@ -25,6 +25,9 @@ const REPLICATION: [(&str, u8); 5] = [
 /// With more arguments than these a call leaves too little of the 8,000 values that the stack of a function in Lua may hold.
 const CROWDED: usize = 7_000;
 
+/// What the function that reaches the host takes of a Lua state.
+const DOOR_BYTES: usize = 1 << 10;
+
 /// Passes what a script asks to the host of its run and the answer back. The functions of `redis` live as long as the Lua state, the
 /// host is only lent to one run: `door` is the function that reaches it, there while the run lasts.
 pub(super) struct Desk {
@@ -73,9 +76,12 @@ impl Desk {
         self.resp3.set(false);
         self.prepare(lua)?;
         lua.scope(|scope| {
-            let door = scope.create_function_mut(|_, ()| {
+            let serve = |_: &Lua, ()| {
                 self.serve(host);
                 Ok(())
+            };
+            let door = convert::with_room(lua, self.bytes_max, DOOR_BYTES, || {
+                scope.create_function_mut(serve)
             })?;
             self.door.replace(Some(door));
             let result = run();
@@ -259,7 +265,9 @@ fn run_command(lua: &Lua, desk: &Desk, argv: Vec<Bytes>, raises: bool) -> mlua::
             let text = convert::error_text(error).into_bytes();
             Err(Raised::Refusal { text, counted: true }.into())
         }
-        reply => convert::to_lua(lua, reply, desk.resp3()),
+        reply => convert::with_room(lua, desk.bytes_max, convert::reply_bytes(reply), || {
+            convert::to_lua(lua, reply, desk.resp3())
+        }),
     }
 }
 

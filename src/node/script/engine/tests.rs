@@ -513,6 +513,9 @@ fn memory_is_bounded_and_the_engine_lives_on() {
         "local s = ('x'):rep(1000000) return cmsgpack.pack(s, s, s, s, s)",
         "local t = {} while true do t = {t} end",
         "local function f(...) return f(1, ...) end f()",
+        // Values that come from outside count as well, and after them the limit is what it was.
+        "local t = {} for i = 1, 1e9 do t[i] = redis.call('echo', ('x'):rep(100000) .. i) end",
+        "redis.call('echo', 'x') redis.pcall('no such') local s = 'x' while true do s = s .. s end",
     ] {
         let started = Instant::now();
         let reply = shown(&eval_with(

@@ -332,9 +332,9 @@ impl Live {
     }
 
     fn recorded(&mut self, call: String) {
-        if self.moments.is_some() {
-            let moment = self.moment(call);
-            self.moments.as_mut().expect("looked at above").push(moment);
+        if let Some(mut moments) = self.moments.take() {
+            moments.push(self.moment(call));
+            self.moments = Some(moments);
         }
     }
 
@@ -395,7 +395,7 @@ impl Moment {
         }
         while combinations.len() < most {
             let by_chance = undecided.iter().map(|states| chance.below(*states as u64));
-            combinations.push(by_chance.map(|state| at(state)).collect());
+            combinations.push(by_chance.map(at).collect());
         }
         combinations
     }
@@ -417,12 +417,12 @@ impl Moment {
 
 /// The combination of this number, counted as with wheels of so many digits.
 fn nth(undecided: &[usize], mut number: usize) -> Vec<usize> {
-    let mut digit = |states: &usize| {
+    let digit = |states: &usize| {
         let digit = number % states;
         number /= states;
         digit
     };
-    undecided.iter().map(|states| digit(states)).collect()
+    undecided.iter().map(digit).collect()
 }
 
 impl State {

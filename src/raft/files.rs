@@ -112,9 +112,10 @@ impl Disk {
         for parent in path.ancestors().skip(1).take(missing.max(1)) {
             let here = parent.as_os_str().is_empty();
             match self.sync_folder(if here { Path::new(".") } else { parent }) {
-                // Whoever may not read a folder cannot flush it.
-                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-                _ => {}
+                Ok(()) => {}
+                // Whoever may not read a folder cannot flush it; and it may be of another file system, that is not written to or flushes no names.
+                Err(error) if cannot_be_flushed(&error) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -331,6 +332,14 @@ impl Seek for File {
             Self::Simulated(file) => file.seek(to),
         }
     }
+}
+
+fn cannot_be_flushed(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(
+        error.kind(),
+        PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported
+    )
 }
 
 /// Locks a file, waiting up to [`LOCK_WAIT`].

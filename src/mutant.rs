@@ -10,6 +10,8 @@ pub(crate) enum Mutant {
     SkipFlush,
     /// A batch of the log is acknowledged before it is written.
     AcknowledgeUnwritten,
+    /// Names in folders are not flushed: power loss may take a file back that was made, renamed or removed.
+    SkipNameFlush,
     /// A vote is not written to the log.
     ForgetVote,
     /// A member that was started again votes at once, though it may have promised a leader that it would not.
@@ -34,9 +36,10 @@ pub(crate) enum Mutant {
 
 #[cfg(feature = "mutants")]
 impl Mutant {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::SkipFlush,
         Self::AcknowledgeUnwritten,
+        Self::SkipNameFlush,
         Self::ForgetVote,
         Self::VoteAfterRestart,
         Self::ReadUnconfirmed,

@@ -1,6 +1,7 @@
 //! Outbound calls. `Peers` keeps the channels; `Link` is Raft's network to one member; the rest are calls of node/.
 
 use super::caller::{Caller, Proof, Role};
+use super::files::File;
 use super::leadership::Follows;
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
@@ -454,7 +455,7 @@ impl Link {
         snapshot: openraft::type_config::alias::SnapshotOf<Types, SnapshotFile>,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let _fed = Fed::begin(&self.peers.fed);
-        let file = std::fs::File::open(&snapshot.snapshot.path).map_err(|error| network(&error))?;
+        let file = snapshot.snapshot.open().map_err(|error| network(&error))?;
         let vote = pb::SnapshotChunk {
             vote: Some(wire::vote_to(vote)),
             content: Bytes::new(),
@@ -490,7 +491,7 @@ impl Drop for Fed<'_> {
 }
 
 /// A file in pieces. One that cannot be read on ends early: the receiver sees by the checksum that it is not whole.
-fn chunks(file: std::fs::File) -> impl Stream<Item = pb::SnapshotChunk> + Send {
+fn chunks(file: File) -> impl Stream<Item = pb::SnapshotChunk> + Send {
     futures::stream::unfold(file, |mut file| async move {
         let read = tokio::task::spawn_blocking(move || {
             let mut content = vec![0; CHUNK_BYTES];

@@ -12,7 +12,7 @@
 //!
 //! The only file that names bincode.
 
-use super::files::{lock_soon, publish, remove, sync_folder};
+use super::files::{Disk, File};
 use super::log::kind::{self, Note};
 use super::log::sled::{Database, guarded};
 use super::log::{ADVICE, Journal};
@@ -22,7 +22,7 @@ use openraft::type_config::alias::SnapshotMetaOf;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,10 +114,10 @@ pub(crate) struct Meta(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    disk: Disk,
     folder: PathBuf,
     durability: Durability,
-    database: Arc<Database>,
-    tree: sled::Tree,
+    kept: Kept,
     node: u64,
     start: u64,
     run: Run,
@@ -125,6 +125,18 @@ struct Inner {
     records: Mutex<Records>,
     /// Locked as long as it is open.
     _lock: File,
+}
+
+/// Where the records are.
+#[derive(Debug)]
+enum Kept {
+    Sled {
+        database: Arc<Database>,
+        tree: sled::Tree,
+    },
+    /// On a simulated disk, which sled cannot be put on: a file for each in this folder, replaced as a whole, for that is what is asked of sled.
+    #[cfg(test)]
+    Files(PathBuf),
 }
 
 #[derive(Debug)]
@@ -166,15 +178,25 @@ impl Meta {
         durability: Durability,
         boot: Option<&str>,
     ) -> Result<(Self, Fresh), Error> {
+        Self::open_on(Disk::System, folder, durability, boot)
+    }
+
+    /// [`Meta::open`] on any disk.
+    pub(crate) fn open_on(
+        disk: Disk,
+        folder: &Path,
+        durability: Durability,
+        boot: Option<&str>,
+    ) -> Result<(Self, Fresh), Error> {
         let io = |source| Error::Io {
             doing: format!("preparing the data folder {}", folder.display()),
             source,
         };
-        fs::create_dir_all(folder).map_err(io)?;
-        let lock = lock(folder)?;
-        let (mut run, mut fresh) = read_run(folder)?;
+        disk.create_folders(folder).map_err(io)?;
+        let lock = lock(&disk, folder)?;
+        let (mut run, mut fresh) = read_run(&disk, folder)?;
         if run.lost_by_power_loss(boot) {
-            let aside = discard(folder).map_err(io)?;
+            let aside = discard(&disk, folder).map_err(io)?;
             tracing::warn!(
                 aside = %aside.display(),
                 "the machine was restarted while acknowledged data was not flushed (durability `os`): this node starts as a new one"
@@ -183,11 +205,11 @@ impl Meta {
         }
         if run.start == 0 {
             // A first start that was not completed has told nobody of itself.
-            clear(folder).map_err(io)?;
-            publish(&folder.join("run"), &cold::encode(&run)).map_err(io)?;
+            clear(&disk, folder).map_err(io)?;
+            disk.publish(&folder.join("run"), &cold::encode(&run))
+                .map_err(io)?;
         }
-        let database = Database::open(folder)?;
-        let inner = Inner::read(folder, durability, database, run.start, lock)?;
+        let inner = Inner::read(disk, folder, durability, run.start, lock)?;
         let run = Run {
             format: FORMAT,
             start: inner.start,
@@ -195,7 +217,10 @@ impl Meta {
             boot: boot.map(str::to_owned),
             clean: false,
         };
-        publish(&folder.join("run"), &cold::encode(&run)).map_err(io)?;
+        inner
+            .disk
+            .publish(&folder.join("run"), &cold::encode(&run))
+            .map_err(io)?;
         Ok((Self(Arc::new(Inner { run, ..inner })), fresh))
     }
 
@@ -205,19 +230,31 @@ impl Meta {
     /// [`Error::Folder`] when it is damaged or missing; [`Error::Io`].
     pub(crate) fn journal(&self, kind: LogKind) -> Result<Box<dyn Journal>, Error> {
         let inner = &*self.0;
-        kind::open(&inner.folder, &inner.database, inner.durability, kind, inner)
+        match &inner.kept {
+            Kept::Sled { database, .. } => kind::open(&inner.folder, database, inner.durability, kind, inner),
+            #[cfg(test)]
+            Kept::Files(_) => kind::open_simulated(&inner.disk, &inner.folder, inner.durability),
+        }
     }
 
     /// The database, for tests that damage it.
     #[cfg(test)]
     pub(super) fn database(&self) -> Arc<Database> {
-        self.0.database.clone()
+        match &self.0.kept {
+            Kept::Sled { database, .. } => database.clone(),
+            Kept::Files(_) => panic!("a simulated disk has no sled"),
+        }
     }
 
     /// Notes which kind the log is, for tests that stand in for a crash.
     #[cfg(test)]
     pub(super) fn note(&self, kind: LogKind) {
         Note::write(&*self.0, kind).expect("the test's disk works");
+    }
+
+    /// The disk that the data folder is on.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.0.disk
     }
 
     /// The data folder.
@@ -267,11 +304,11 @@ impl Meta {
             clean: true,
             ..self.0.run.clone()
         };
-        let closed = self
-            .0
-            .database
-            .durable()
-            .and_then(|()| publish(&self.0.folder.join("run"), &cold::encode(&run)));
+        let closed = self.0.kept.durable().and_then(|()| {
+            self.0
+                .disk
+                .publish(&self.0.folder.join("run"), &cold::encode(&run))
+        });
         closed.map_err(|source| Error::Io {
             doing: "noting a clean stop".to_owned(),
             source,
@@ -290,9 +327,9 @@ mod key {
 impl Inner {
     /// Reads every record; draws the id at the first start; counts this one, not before the last start known from `run`.
     fn read(
+        disk: Disk,
         folder: &Path,
         durability: Durability,
-        database: Arc<Database>,
         last_start: u64,
         lock: File,
     ) -> Result<Self, Error> {
@@ -300,12 +337,25 @@ impl Inner {
             folder: folder.to_owned(),
             why: format!("its records: {why}. {ADVICE}"),
         };
-        let tree = database.tree("meta").map_err(|error| broken(error.to_string()))?;
+        let kept = match &disk {
+            Disk::System => {
+                let database = Database::open(folder)?;
+                let tree = database.tree("meta").map_err(|error| broken(error.to_string()))?;
+                Kept::Sled { database, tree }
+            }
+            #[cfg(test)]
+            Disk::Simulated(_) => {
+                let records = folder.join("records");
+                disk.create_folders(&records)
+                    .map_err(|error| broken(error.to_string()))?;
+                Kept::Files(records)
+            }
+        };
         let mut inner = Self {
+            disk,
             folder: folder.to_owned(),
             durability,
-            database,
-            tree,
+            kept,
             node: 0,
             start: 0,
             run: Run::none(),
@@ -329,7 +379,7 @@ impl Inner {
             snapshots: inner.get(key::SNAPSHOTS).map_err(wrong)?.unwrap_or_default(),
         };
         if inner.node == 0 {
-            inner.node = draw_node_id()?;
+            inner.node = draw_node_id(&inner.disk)?;
             inner.put(key::NODE, &inner.node)?;
         }
         inner.start += 1;
@@ -338,19 +388,43 @@ impl Inner {
     }
 
     fn get<T: DeserializeOwned>(&self, key: &str) -> io::Result<Option<T>> {
-        guarded(|| self.tree.get(key))?
-            .map(|bytes| cold::decode(&bytes))
-            .transpose()
+        match &self.kept {
+            Kept::Sled { tree, .. } => guarded(|| tree.get(key))?
+                .map(|bytes| cold::decode(&bytes))
+                .transpose(),
+            #[cfg(test)]
+            Kept::Files(folder) => match self.disk.read(&folder.join(key)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                read => cold::decode(&read?).map(Some),
+            },
+        }
     }
 
     /// Without the flush a promise or a start could be taken back by power loss.
     fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), Error> {
-        let written =
-            guarded(|| self.tree.insert(key, cold::encode(value))).and_then(|_| self.database.durable());
+        let bytes = cold::encode(value);
+        let written = match &self.kept {
+            Kept::Sled { database, tree } => {
+                guarded(|| tree.insert(key, bytes)).and_then(|_| database.durable())
+            }
+            #[cfg(test)]
+            Kept::Files(folder) => self.disk.publish(&folder.join(key), &bytes),
+        };
         written.map_err(|source| Error::Io {
             doing: format!("writing the record `{key}`"),
             source,
         })
+    }
+}
+
+impl Kept {
+    fn durable(&self) -> io::Result<()> {
+        match self {
+            Self::Sled { database, .. } => database.durable(),
+            // Each was when it was written.
+            #[cfg(test)]
+            Self::Files(_) => Ok(()),
+        }
     }
 }
 
@@ -371,13 +445,12 @@ impl Note for Inner {
     }
 }
 
-fn draw_node_id() -> Result<u64, Error> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| Error::Io {
+fn draw_node_id(disk: &Disk) -> Result<u64, Error> {
+    let drawn = disk.draw().map_err(|source| Error::Io {
         doing: "drawing a node id".to_owned(),
-        source: io::Error::other(error.to_string()),
+        source,
     })?;
-    Ok((u64::from_le_bytes(bytes) >> 1).max(1))
+    Ok((drawn >> 1).max(1))
 }
 
 impl Run {
@@ -398,33 +471,27 @@ impl Run {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, Error> {
+fn lock(disk: &Disk, folder: &Path) -> Result<File, Error> {
     let io = |source| Error::Io {
         doing: format!("locking the data folder {}", folder.display()),
         source,
     };
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(folder.join("LOCK"))
-        .map_err(io)?;
-    match lock_soon(&file) {
-        Ok(()) => Ok(file),
+    match disk.lock(&folder.join("LOCK")) {
+        Ok(file) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::FolderInUse(folder.to_owned())),
         Err(TryLockError::Error(source)) => Err(io(source)),
     }
 }
 
-fn read_run(folder: &Path) -> Result<(Run, Fresh), Error> {
+fn read_run(disk: &Disk, folder: &Path) -> Result<(Run, Fresh), Error> {
     let broken = |why: String| Error::Folder {
         folder: folder.to_owned(),
         why: format!("its file `run`: {why}. {ADVICE}"),
     };
-    let bytes = match fs::read(folder.join("run")) {
+    let bytes = match disk.read(&folder.join("run")) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if folder.join("sled").exists() || folder.join("log").exists() {
+            if disk.exists(&folder.join("sled")) || disk.exists(&folder.join("log")) {
                 return Err(broken("it is missing".to_owned()));
             }
             return Ok((Run::none(), Fresh::New));
@@ -451,39 +518,34 @@ fn own() -> impl Iterator<Item = &'static str> {
 }
 
 /// Sets everything aside in a new folder `discarded-N`, and removes those before it.
-fn discard(folder: &Path) -> io::Result<PathBuf> {
-    let mut earlier: Vec<u64> = fs::read_dir(folder)?
-        .filter_map(|item| {
-            item.ok()?
-                .file_name()
-                .to_str()?
-                .strip_prefix("discarded-")?
-                .parse()
-                .ok()
-        })
+fn discard(disk: &Disk, folder: &Path) -> io::Result<PathBuf> {
+    let names = disk.list(folder)?;
+    let mut earlier: Vec<u64> = names
+        .iter()
+        .filter_map(|name| name.strip_prefix("discarded-")?.parse().ok())
         .collect();
     earlier.sort_unstable();
-    let begun = earlier.pop_if(|last| !folder.join(format!("discarded-{last}")).join("run").exists());
+    let begun = earlier.pop_if(|last| !disk.exists(&folder.join(format!("discarded-{last}")).join("run")));
     let number = begun.unwrap_or_else(|| earlier.last().map_or(1, |last| last + 1));
     let aside = folder.join(format!("discarded-{number}"));
-    fs::create_dir_all(&aside)?;
+    disk.create_folders(&aside)?;
     for name in own() {
-        match fs::rename(folder.join(name), aside.join(name)) {
+        match disk.rename(&folder.join(name), &aside.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        sync_folder(&aside)?;
-        sync_folder(folder)?;
+        disk.sync_folder(&aside)?;
+        disk.sync_folder(folder)?;
     }
     for number in earlier {
-        fs::remove_dir_all(folder.join(format!("discarded-{number}")))?;
+        disk.remove(&folder.join(format!("discarded-{number}")))?;
     }
     Ok(aside)
 }
 
 /// Removes what a first start left that was not completed.
-fn clear(folder: &Path) -> io::Result<()> {
-    own().try_for_each(|name| remove(&folder.join(name)))
+fn clear(disk: &Disk, folder: &Path) -> io::Result<()> {
+    own().try_for_each(|name| disk.remove(&folder.join(name)))
 }
 
 #[cfg(test)]

@@ -9,14 +9,13 @@
 //! Which files count stands in the catalogue (meta.rs), written after the file is durable: what is not in it is removed at start.
 
 use super::Types;
-use super::files::sync_folder;
+use super::files::{Disk, File, Open};
 use super::log::ADVICE;
 use super::meta::{CatalogueEntry, Meta, cold};
 use crate::error::Error;
 use bytes::Buf;
 use openraft::type_config::alias::SnapshotMetaOf;
 use parking_lot::Mutex;
-use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,6 +56,7 @@ pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     /// Its length in bytes, head and foot included.
     pub(crate) len: u64,
+    disk: Disk,
 }
 
 /// The snapshots of this node. Clones are the same.
@@ -83,12 +83,15 @@ pub(crate) struct Receiving {
 
 /// A file aside; removed unless it is published.
 #[derive(Debug)]
-struct Aside(PathBuf);
+struct Aside {
+    disk: Disk,
+    path: PathBuf,
+}
 
 impl Drop for Aside {
     fn drop(&mut self) {
         // It is gone when it was published; what cannot be removed now is removed at the next start.
-        let _ = fs::remove_file(&self.0);
+        let _ = self.disk.remove(&self.path);
     }
 }
 
@@ -103,9 +106,7 @@ impl SnapshotStore {
             doing: format!("opening the snapshots in {}", folder.display()),
             source,
         };
-        fs::create_dir_all(&folder)
-            .and_then(|()| sync_folder(meta.folder()))
-            .map_err(io)?;
+        meta.disk().create_folders(&folder).map_err(io)?;
         let store = Self {
             meta,
             folder: folder.clone(),
@@ -188,7 +189,8 @@ impl SnapshotStore {
         entries.retain(|entry| self.folder.join(&entry.file) != snapshot.path);
         self.meta.set_snapshots(entries)?;
         // A missing file cannot be kept; that it is damaged is logged.
-        let _ = fs::rename(&snapshot.path, snapshot.path.with_extension("damaged"));
+        let damaged = snapshot.path.with_extension("damaged");
+        let _ = snapshot.disk.rename(&snapshot.path, &damaged);
         Ok(())
     }
 
@@ -244,10 +246,13 @@ impl SnapshotStore {
             return Ok(snapshot.clone());
         }
         let aside = if snapshot.path.parent() == Some(&self.folder) {
-            Aside(snapshot.path.clone())
+            Aside {
+                disk: snapshot.disk.clone(),
+                path: snapshot.path.clone(),
+            }
         } else {
             let (mut file, aside) = self.aside()?;
-            io::copy(&mut File::open(&snapshot.path)?, &mut file)?;
+            io::copy(&mut snapshot.open()?, &mut file)?;
             file.sync_all()?;
             aside
         };
@@ -259,20 +264,15 @@ impl SnapshotStore {
             meta: entry.meta.clone(),
             path: self.folder.join(&entry.file),
             len: entry.len,
+            disk: self.meta.disk().clone(),
         }
     }
 
     fn aside(&self) -> io::Result<(File, Aside)> {
         let number = self.aside.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("{number}.aside"));
-        Ok((
-            File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(&path)?,
-            Aside(path),
-        ))
+        let disk = self.meta.disk().clone();
+        Ok((disk.open(&path, Open::CreateNew)?, Aside { disk, path }))
     }
 
     /// Gives a durable file its name, makes that durable, notes it in the catalogue and removes what is too old.
@@ -283,8 +283,9 @@ impl SnapshotStore {
             meta: meta.clone(),
             len,
         };
-        fs::rename(&aside.0, self.folder.join(&entry.file))?;
-        sync_folder(&self.folder)?;
+        let disk = self.meta.disk();
+        disk.rename(&aside.path, &self.folder.join(&entry.file))?;
+        disk.sync_folder(&self.folder)?;
         let published = self.file(&entry);
         let mut entries = self.meta.snapshots();
         entries.retain(|known| known.file != entry.file);
@@ -294,21 +295,19 @@ impl SnapshotStore {
         self.meta.set_snapshots(entries).map_err(io::Error::other)?;
         for entry in dropped {
             // What cannot be removed now is removed at the next start.
-            let _ = fs::remove_file(self.folder.join(entry.file));
+            let _ = disk.remove(&self.folder.join(entry.file));
         }
         Ok(published)
     }
 
     fn remove_strangers(&self) -> io::Result<()> {
         let known = self.meta.snapshots();
-        for item in fs::read_dir(&self.folder)? {
-            let item = item?;
-            let name = item.file_name();
+        for name in self.meta.disk().list(&self.folder)? {
             let damaged = Path::new(&name)
                 .extension()
                 .is_some_and(|extension| extension == "damaged");
-            if !damaged && !known.iter().any(|entry| *entry.file == *name) {
-                fs::remove_file(item.path())?;
+            if !damaged && !known.iter().any(|entry| entry.file == name) {
+                self.meta.disk().remove(&self.folder.join(name))?;
             }
         }
         Ok(())
@@ -344,27 +343,34 @@ impl Receiving {
     /// `InvalidData` when it is damaged, cut short or of a later version.
     pub(crate) fn finish(self) -> io::Result<SnapshotFile> {
         self.file.sync_all()?;
-        let mut content = Content::open(&self.aside.0)?;
+        let Aside { disk, path: aside } = &self.aside;
+        let mut content = Content::open(disk.open(aside, Open::Read)?)?;
         let meta = content.meta.clone();
         io::copy(&mut content, &mut io::sink())?;
         content.finish()?;
-        let path = self.aside.0.with_extension("received");
-        fs::rename(&self.aside.0, &path)?;
+        let path = aside.with_extension("received");
+        disk.rename(aside, &path)?;
         Ok(SnapshotFile {
             meta,
             path,
             len: self.len,
+            disk: disk.clone(),
         })
     }
 }
 
 impl SnapshotFile {
+    /// Opens it to be read as it is, head and foot included.
+    pub(super) fn open(&self) -> io::Result<File> {
+        self.disk.open(&self.path, Open::Read)
+    }
+
     /// Reads the content and checks it to its end. Blocks on the disk: not for a task.
     ///
     /// # Errors
     /// `InvalidData` when it is damaged or of a later version; what `read` answers.
     pub(crate) fn read<T>(&self, read: impl Fn(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
-        let mut content = Content::open(&self.path)?;
+        let mut content = Content::open(self.open()?)?;
         let value = read(&mut content)?;
         content.finish()?;
         if content.meta == self.meta {
@@ -494,9 +500,8 @@ struct Content {
 }
 
 impl Content {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let len = file.metadata()?.len();
+    fn open(file: File) -> io::Result<Self> {
+        let len = file.len()?;
         let mut from = BufReader::with_capacity(BUFFER, file);
         let mut head = [0; 12];
         from.read_exact(&mut head)?;
@@ -515,7 +520,6 @@ impl Content {
         from.read_exact(&mut meta)?;
         let meta = cold::decode(&meta)?;
         let mut foot = [0; FOOT];
-        use std::os::unix::fs::FileExt;
         from.get_ref().read_exact_at(&mut foot, len - FOOT as u64)?;
         let (left, checksum) = ((&foot[..8]).get_u64_le(), (&foot[8..12]).get_u32_le());
         if crc32fast::hash(&foot[..12]) != (&foot[12..]).get_u32_le() || left != len - around {

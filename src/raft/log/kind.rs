@@ -17,8 +17,7 @@ use super::sled::{Database, SledJournal};
 use super::{ADVICE, Journal};
 use crate::config::{Durability, LogKind};
 use crate::error::Error;
-use crate::raft::files::{remove, sync_folder};
-use std::fs;
+use crate::raft::files::Disk;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,6 +65,34 @@ pub(in crate::raft) fn open(
     })
 }
 
+/// The log of a simulated disk, which has no sled: segments from the beginning.
+#[cfg(test)]
+pub(in crate::raft) fn open_simulated(
+    disk: &Disk,
+    data: &Path,
+    durability: Durability,
+) -> Result<Box<dyn Journal>, Error> {
+    let Disk::Simulated(simulated) = disk else {
+        panic!("a simulated disk");
+    };
+    let segment_bytes = simulated.segment_bytes();
+    let log = data.join(LOG);
+    if !disk.exists(&log) {
+        let new = data.join(NEW);
+        let made = disk
+            .remove(&new)
+            .and_then(|()| SegmentJournal::create(disk, &new, segment_bytes))
+            .and_then(|()| disk.rename(&new, &log))
+            .and_then(|()| disk.sync_folder(data));
+        made.map_err(|source| Error::Io {
+            doing: "making a log".to_owned(),
+            source,
+        })?;
+    }
+    let journal = SegmentJournal::open(disk, data, &log, durability, segment_bytes)?;
+    Ok(Box::new(journal))
+}
+
 struct Place<'a, N> {
     data: &'a Path,
     database: &'a Arc<Database>,
@@ -77,7 +104,7 @@ impl<N: Note> Place<'_, N> {
     /// Which kind the log is, after whatever a crash interrupted is ended or thrown away.
     fn settle(&self) -> Result<LogKind, Error> {
         let doing = "looking for the log";
-        self.io(doing, remove(&self.data.join(NEW)))?;
+        self.io(doing, Disk::System.remove(&self.data.join(NEW)))?;
         let noted = self.note.read()?;
         if self.data.join(LOG).exists() {
             self.moved(LogKind::Segments, noted)?;
@@ -103,7 +130,7 @@ impl<N: Note> Place<'_, N> {
         if now == LogKind::Segments {
             self.io(doing, SledJournal::clear(self.database))?;
         }
-        self.io(doing, remove(&self.data.join(OLD)))
+        self.io(doing, Disk::System.remove(&self.data.join(OLD)))
     }
 
     /// Moves the log to the other kind.
@@ -111,7 +138,10 @@ impl<N: Note> Place<'_, N> {
         let doing = "converting the log";
         let batches = match wanted {
             LogKind::Segments => {
-                self.io(doing, SegmentJournal::create(&self.data.join(NEW), SEGMENT_BYTES))?;
+                self.io(
+                    doing,
+                    SegmentJournal::create(&Disk::System, &self.data.join(NEW), SEGMENT_BYTES),
+                )?;
                 let batches = self.copy(self.sled()?, self.segments(NEW)?)?;
                 self.rename(NEW, LOG)?;
                 batches
@@ -143,13 +173,20 @@ impl<N: Note> Place<'_, N> {
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        let renamed =
-            fs::rename(self.data.join(from), self.data.join(to)).and_then(|()| sync_folder(self.data));
+        let renamed = Disk::System
+            .rename(&self.data.join(from), &self.data.join(to))
+            .and_then(|()| Disk::System.sync_folder(self.data));
         self.io("converting the log", renamed)
     }
 
     fn segments(&self, folder: &str) -> Result<SegmentJournal, Error> {
-        SegmentJournal::open(self.data, &self.data.join(folder), self.durability, SEGMENT_BYTES)
+        SegmentJournal::open(
+            &Disk::System,
+            self.data,
+            &self.data.join(folder),
+            self.durability,
+            SEGMENT_BYTES,
+        )
     }
 
     fn sled(&self) -> Result<SledJournal, Error> {

@@ -8,11 +8,9 @@
 //! file = what it is, 7 letters, and version u8 (1) | number u64 | crc32 of all before u32
 //! ```
 
-use crate::raft::files::sync_folder;
+use crate::raft::files::{Disk, File, Open};
 use bytes::Buf;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What a mark begins with.
@@ -32,20 +30,15 @@ impl Mark {
     ///
     /// # Errors
     /// `InvalidData` when it is damaged.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, u64)> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+    pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<(Self, u64)> {
+        let mut file = disk.open(path, Open::OrCreate)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mark = Self { file };
         if bytes.is_empty() {
             mark.write(0)?;
             mark.file.sync_all()?;
-            sync_folder(path.parent().expect("a file in the data folder has a parent"))?;
+            disk.sync_folder(path.parent().expect("a file in the data folder has a parent"))?;
             return Ok((mark, 0));
         }
         Ok((mark, decode(MAGIC, &bytes)?))

@@ -169,10 +169,40 @@ impl LogStore {
     /// # Errors
     /// [`Error::Folder`] where the journal or its content is damaged; [`Error::Io`] without a thread.
     pub(crate) fn open(
-        mut journal: Box<dyn Journal>,
+        journal: Box<dyn Journal>,
         durability: Durability,
         fault: Fault,
     ) -> Result<(Self, LogStopper), Error> {
+        let (log, writer, queue) = Self::recover(journal, durability, fault)?;
+        std::thread::Builder::new()
+            .name("plenary-log".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|source| Error::Io {
+                doing: "starting the log's thread".to_owned(),
+                source,
+            })?;
+        let requests = log.requests.clone();
+        Ok((log, LogStopper { requests }))
+    }
+
+    /// [`LogStore::open`] with a task in the place of the thread: what a simulation can follow step by step.
+    #[cfg(test)]
+    pub(crate) fn open_as_task(
+        journal: Box<dyn Journal>,
+        durability: Durability,
+        fault: Fault,
+    ) -> Result<(Self, LogStopper), Error> {
+        let (log, writer, queue) = Self::recover(journal, durability, fault)?;
+        tokio::spawn(writer.run_as_task(queue));
+        let requests = log.requests.clone();
+        Ok((log, LogStopper { requests }))
+    }
+
+    fn recover(
+        mut journal: Box<dyn Journal>,
+        durability: Durability,
+        fault: Fault,
+    ) -> Result<(Self, Writer, mpsc::Receiver<Request>), Error> {
         let recovered = recover(&mut *journal)?;
         let written = Written {
             vote: recovered.live.vote,
@@ -198,20 +228,7 @@ impl LogStore {
             untidy: true,
             failed: None,
         };
-        std::thread::Builder::new()
-            .name("plenary-log".to_owned())
-            .spawn(move || writer.run(queue))
-            .map_err(|source| Error::Io {
-                doing: "starting the log's thread".to_owned(),
-                source,
-            })?;
-        Ok((
-            Self {
-                shared,
-                requests: requests.clone(),
-            },
-            LogStopper { requests },
-        ))
+        Ok((Self { shared, requests }, writer, queue))
     }
 
     /// A reader.
@@ -525,7 +542,7 @@ struct Written {
     purged: Option<LogId>,
 }
 
-/// The thread that writes. Its steps are functions of their own, so that a simulation can drive them without a thread.
+/// The thread that writes. Its steps are functions of their own, so that a simulation can drive them without a thread ([`Writer::run_as_task`]).
 struct Writer {
     journal: Box<dyn Journal>,
     durability: Durability,
@@ -558,17 +575,49 @@ impl Writer {
             let Some(request) = self.next(&mut queue) else {
                 break;
             };
-            stop = self.take(request);
-            while stop.is_none() && self.batch.len() < BATCH_BYTES {
-                let Ok(request) = queue.try_recv() else { break };
-                stop = self.take(request);
-            }
-            self.write();
-            self.tidy();
+            stop = self.turn(request, &mut queue);
         }
+        self.end(queue, stop);
+        drop(alarm);
+    }
+
+    /// [`Writer::run`] as a task.
+    #[cfg(test)]
+    async fn run_as_task(mut self, mut queue: mpsc::Receiver<Request>) {
+        let mut stop = None;
+        while stop.is_none() {
+            let request = match queue.try_recv() {
+                Ok(request) => Some(request),
+                Err(mpsc::error::TryRecvError::Empty) if self.untidy => {
+                    self.tidy();
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+                Err(_) => queue.recv().await,
+            };
+            let Some(request) = request else { break };
+            stop = self.turn(request, &mut queue);
+            tokio::task::yield_now().await;
+        }
+        self.end(queue, stop);
+    }
+
+    /// Makes a batch of this request and of those that wait behind it, writes it, and tidies a step. The one who waits for the end, if that was asked
+    /// for.
+    fn turn(&mut self, first: Request, queue: &mut mpsc::Receiver<Request>) -> Option<Waiter> {
+        let mut stop = self.take(first);
+        while stop.is_none() && self.batch.len() < BATCH_BYTES {
+            let Ok(request) = queue.try_recv() else { break };
+            stop = self.take(request);
+        }
+        self.write();
+        self.tidy();
+        stop
+    }
+
+    fn end(mut self, queue: mpsc::Receiver<Request>, stop: Option<Waiter>) {
         let result = self.close();
         drop(self);
-        drop(alarm);
         // Before the answer: whoever has it finds the store stopped, never a queue that nobody reads.
         drop(queue);
         if let Some(Waiter(done)) = stop {
@@ -621,6 +670,10 @@ impl Writer {
                 self.waiters.push(done);
             }
             Request::Purge { upto } => {
+                if self.written.last.is_none_or(|last| last.index < upto.index) {
+                    // Beyond the end, for a snapshot: entries behind it leave a hole to those before it, so it is read before them.
+                    record::encode(&Record::Purge(upto), &mut self.batch);
+                }
                 self.purge = Some(upto);
                 self.written.purged = Some(upto);
                 self.written.last = self
@@ -653,7 +706,8 @@ impl Writer {
     /// The vote, the commit mark and the purge mark that ride with the batch.
     fn encode_marks(&mut self) {
         if let Some(upto) = self.purge {
-            // Batches before this one will be forgotten: what still counts of them is said again here.
+            // Batches before this one will be forgotten: what still counts of them is said again here. At the end: when the log begins with this
+            // batch, its entries may begin anywhere, and need not follow what is purged.
             for record in [
                 self.written.vote.map(Record::Vote),
                 self.written.committed.map(Record::Committed),

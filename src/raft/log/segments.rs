@@ -31,13 +31,11 @@ use super::mark::{self, Mark};
 use super::{ADVICE, Journal};
 use crate::config::Durability;
 use crate::error::Error;
-use crate::raft::files::{is_dense, publish, remove, sync_folder, write_zeros};
+use crate::raft::files::{Disk, File, Open};
 use bytes::Bytes;
 use format::{FRAME_BYTES, Frame, HEAD_BYTES, Head, Seal, sequence_at};
 use std::collections::VecDeque;
-use std::fs::{self, File};
 use std::io::{self, BufReader, IoSlice, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Bytes of a segment. A batch that is larger gets a segment of its own size.
@@ -61,6 +59,7 @@ const FLOOR_MAGIC: &[u8; 8] = b"PLNFLOR\x01";
 /// The journal: the folder `log` of a data folder.
 #[derive(Debug)]
 pub(crate) struct SegmentJournal {
+    disk: Disk,
     data: PathBuf,
     /// Where its files are.
     log: PathBuf,
@@ -102,19 +101,19 @@ impl SegmentJournal {
     ///
     /// # Errors
     /// What the disk answered.
-    pub(super) fn create(folder: &Path, segment_bytes: u64) -> io::Result<()> {
-        fs::create_dir(folder)?;
+    pub(super) fn create(disk: &Disk, folder: &Path, segment_bytes: u64) -> io::Result<()> {
+        disk.create_folder(folder)?;
         let head = Head {
             number: 1,
-            salt: draw_salt()?,
+            salt: disk.draw()?,
             first: 1,
         };
-        let file = File::create(folder.join(segment_name(head.number)))?;
+        let file = disk.open(&folder.join(segment_name(head.number)), Open::Create)?;
         file.set_len(segment_bytes)?;
         file.write_all_at(&head.encode(), 0)?;
         file.sync_all()?;
-        Mark::open(&folder.join("mark"))?;
-        publish(&folder.join("floor"), &mark::encode(FLOOR_MAGIC, 1))
+        Mark::open(disk, &folder.join("mark"))?;
+        disk.publish(&folder.join("floor"), &mark::encode(FLOOR_MAGIC, 1))
     }
 
     /// The journal in this folder of a data folder. No batch is read yet.
@@ -122,6 +121,7 @@ impl SegmentJournal {
     /// # Errors
     /// [`Error::Folder`] where a segment is missing, or a head, the floor or the mark is damaged; [`Error::Io`].
     pub(super) fn open(
+        disk: &Disk,
         data: &Path,
         folder: &Path,
         durability: Durability,
@@ -129,18 +129,19 @@ impl SegmentJournal {
     ) -> Result<Self, Error> {
         let broken = |why: String| broken(data, why);
         let failed = |error| failed(folder, error);
-        let found = Found::list(folder).map_err(failed)?;
-        let floor = fs::read(folder.join("floor"))
+        let found = Found::list(disk, folder).map_err(failed)?;
+        let floor = disk
+            .read(&folder.join("floor"))
             .and_then(|bytes| mark::decode(FLOOR_MAGIC, &bytes))
             .map_err(|error| broken(format!("the log's file `floor` cannot be read: {error}")))?;
-        if !folder.join("mark").exists() {
+        if !disk.exists(&folder.join("mark")) {
             return Err(broken("the log's file `mark` is missing".to_owned()));
         }
-        let (mark, marked) = Mark::open(&folder.join("mark"))
+        let (mark, marked) = Mark::open(disk, &folder.join("mark"))
             .map_err(|error| broken(format!("the log's file `mark` cannot be read: {error}")))?;
         let mut segments = VecDeque::with_capacity(found.segments.len());
         for number in found.segments {
-            let head = read_head(&folder.join(segment_name(number))).map_err(failed)?;
+            let head = read_head(disk, &folder.join(segment_name(number))).map_err(failed)?;
             let head = head.and_then(|head| match head.number == number {
                 true => Ok(head),
                 false => Err(format!("it is segment {}", head.number)),
@@ -152,10 +153,10 @@ impl SegmentJournal {
         let Some(last) = segments.back().copied() else {
             return Err(broken("the log has no segment".to_owned()));
         };
-        let file = open_segment(folder, last.number).map_err(failed)?;
-        let bytes = file.metadata().map_err(failed)?.len();
+        let file = open_segment(disk, folder, last.number).map_err(failed)?;
+        let bytes = file.len().map_err(failed)?;
         let current = Current {
-            filled: if is_dense(&file).map_err(failed)? {
+            filled: if file.is_dense().map_err(failed)? {
                 bytes
             } else {
                 0
@@ -167,6 +168,7 @@ impl SegmentJournal {
         };
         let next_spare = found.spares.iter().max().map_or(1, |spare| spare + 1);
         Ok(Self {
+            disk: disk.clone(),
             data: data.to_owned(),
             log: folder.to_owned(),
             durability,
@@ -218,7 +220,7 @@ impl SegmentJournal {
         next_first: Option<u64>,
         each: &mut dyn FnMut(u64, Bytes) -> Result<(), Error>,
     ) -> Result<u64, Error> {
-        let file = open_segment(&self.log, head.number).map_err(|error| self.failed(error))?;
+        let file = open_segment(&self.disk, &self.log, head.number).map_err(|error| self.failed(error))?;
         // What an earlier process left in the page cache counts as durable from here on.
         file.sync_data().map_err(|error| self.failed(error))?;
         let mut frames = Frames::new(file, head.seal()).map_err(|error| self.failed(error))?;
@@ -280,7 +282,8 @@ impl SegmentJournal {
         }
         let head = Head {
             number: self.current_number() + 1,
-            salt: draw_salt()?,
+            // Random, so that nobody can foresee which bytes would count as a frame.
+            salt: self.disk.draw()?,
             first: self.next,
         };
         let needed = HEAD_BYTES + frame_bytes;
@@ -289,8 +292,8 @@ impl SegmentJournal {
         }
         let spare = self.spares.pop_front().expect("one was made above");
         let path = self.log.join(spare_name(spare));
-        let mut file = File::options().read(true).write(true).open(&path)?;
-        let mut bytes = file.metadata()?.len();
+        let mut file = self.disk.open(&path, Open::Write)?;
+        let mut bytes = file.len()?;
         if bytes < needed {
             file.set_len(needed)?;
             bytes = needed;
@@ -299,12 +302,13 @@ impl SegmentJournal {
         if self.durability == Durability::Fsync {
             file.sync_all()?;
         }
-        fs::rename(&path, self.log.join(segment_name(head.number)))?;
+        self.disk
+            .rename(&path, &self.log.join(segment_name(head.number)))?;
         // Without it power loss could take the name of a segment whose batches were acknowledged.
         self.flush_names()?;
         file.seek(SeekFrom::Start(HEAD_BYTES))?;
         let current = Current {
-            filled: if is_dense(&file)? { bytes } else { 0 },
+            filled: if file.is_dense()? { bytes } else { 0 },
             file,
             seal: head.seal(),
             end: HEAD_BYTES,
@@ -323,7 +327,7 @@ impl SegmentJournal {
     fn flush_names(&mut self) -> io::Result<()> {
         self.unflushed_names = self.durability == Durability::Os;
         match self.durability {
-            Durability::Fsync => sync_folder(&self.log),
+            Durability::Fsync => self.disk.sync_folder(&self.log),
             Durability::Os => Ok(()),
         }
     }
@@ -334,12 +338,13 @@ impl SegmentJournal {
 
     /// A new spare. It takes no space yet.
     fn make_spare(&mut self, bytes: u64) -> io::Result<()> {
-        let file = File::create(self.log.join(NEW_SPARE))?;
+        let file = self.disk.open(&self.log.join(NEW_SPARE), Open::Create)?;
         file.set_len(bytes)?;
         file.sync_all()?;
         let name = spare_name(self.next_spare);
-        fs::rename(self.log.join(NEW_SPARE), self.log.join(name))?;
-        sync_folder(&self.log)?;
+        self.disk
+            .rename(&self.log.join(NEW_SPARE), &self.log.join(name))?;
+        self.disk.sync_folder(&self.log)?;
         self.spares.push_back(self.next_spare);
         self.next_spare += 1;
         Ok(())
@@ -359,10 +364,11 @@ impl SegmentJournal {
         };
         self.unflushed.retain(|(number, _)| *number != head.number);
         let path = self.log.join(segment_name(head.number));
-        if self.spares.len() >= SPARES_MAX || fs::metadata(&path)?.len() != self.segment_bytes {
-            return remove(&path);
+        if self.spares.len() >= SPARES_MAX || self.bytes_of(&path)? != self.segment_bytes {
+            return self.disk.remove(&path);
         }
-        fs::rename(&path, self.log.join(spare_name(self.next_spare)))?;
+        self.disk
+            .rename(&path, &self.log.join(spare_name(self.next_spare)))?;
         // Without it power loss could bring the old name back with the content that it gets as a spare.
         self.flush_names()?;
         self.spares.push_back(self.next_spare);
@@ -381,7 +387,7 @@ impl SegmentJournal {
     fn fill(&mut self) -> io::Result<()> {
         let from = self.current.filled.max(self.current.end);
         let to = (from - from % FILL_STEP_BYTES + FILL_STEP_BYTES).min(self.current.bytes);
-        write_zeros(&self.current.file, from, to)?;
+        self.current.file.write_zeros(from, to)?;
         // Else the next batch would wait for it.
         self.current.file.sync_data()?;
         self.current.filled = to;
@@ -398,14 +404,18 @@ impl SegmentJournal {
         let mut kept = VecDeque::new();
         for spare in std::mem::take(&mut self.spares) {
             let path = self.log.join(spare_name(spare));
-            if kept.len() < SPARES_MAX && fs::metadata(&path)?.len() == self.segment_bytes {
+            if kept.len() < SPARES_MAX && self.bytes_of(&path)? == self.segment_bytes {
                 kept.push_back(spare);
             } else {
-                remove(&path)?;
+                self.disk.remove(&path)?;
             }
         }
         self.spares = kept;
-        remove(&self.log.join(NEW_SPARE))
+        self.disk.remove(&self.log.join(NEW_SPARE))
+    }
+
+    fn bytes_of(&self, path: &Path) -> io::Result<u64> {
+        self.disk.open(path, Open::Read)?.len()
     }
 }
 
@@ -427,7 +437,9 @@ impl Journal for SegmentJournal {
         let end = SeekFrom::Start(self.current.end);
         self.current.file.seek(end).map_err(|error| self.failed(error))?;
         self.drop_spares().map_err(|error| self.failed(error))?;
-        sync_folder(&self.log).map_err(|error| self.failed(error))
+        self.disk
+            .sync_folder(&self.log)
+            .map_err(|error| self.failed(error))
     }
 
     fn append(&mut self, batch: &[u8]) -> io::Result<u64> {
@@ -455,7 +467,7 @@ impl Journal for SegmentJournal {
         }
         self.current.file.sync_data()?;
         if std::mem::take(&mut self.unflushed_names) {
-            sync_folder(&self.log)?;
+            self.disk.sync_folder(&self.log)?;
         }
         // After the flush, never before: the mark must not promise what power loss can take.
         self.mark.write(self.next - 1)
@@ -466,7 +478,8 @@ impl Journal for SegmentJournal {
             return Ok(());
         }
         // Durable before any segment goes: without it power loss could bring the old floor back while what is above it is gone.
-        publish(&self.log.join("floor"), &mark::encode(FLOOR_MAGIC, before))?;
+        let floor = mark::encode(FLOOR_MAGIC, before);
+        self.disk.publish(&self.log.join("floor"), &floor)?;
         self.floor = before;
         Ok(())
     }
@@ -521,11 +534,9 @@ struct Found {
 }
 
 impl Found {
-    fn list(folder: &Path) -> io::Result<Self> {
+    fn list(disk: &Disk, folder: &Path) -> io::Result<Self> {
         let (mut segments, mut spares) = (Vec::new(), Vec::new());
-        for item in fs::read_dir(folder)? {
-            let name = item?.file_name();
-            let Some(name) = name.to_str() else { continue };
+        for name in disk.list(folder)? {
             let number = |text: &str| text.parse::<u64>().ok();
             if let Some(number) = name.strip_suffix(".log").and_then(number) {
                 segments.push(number);
@@ -538,26 +549,18 @@ impl Found {
     }
 }
 
-fn open_segment(folder: &Path, number: u64) -> io::Result<File> {
-    let path = folder.join(segment_name(number));
-    File::options().read(true).write(true).open(path)
+fn open_segment(disk: &Disk, folder: &Path, number: u64) -> io::Result<File> {
+    disk.open(&folder.join(segment_name(number)), Open::Write)
 }
 
 /// The head of a segment, or what is wrong with it.
-fn read_head(path: &Path) -> io::Result<Result<Head, String>> {
+fn read_head(disk: &Disk, path: &Path) -> io::Result<Result<Head, String>> {
     let mut bytes = [0; HEAD_BYTES as usize];
-    match File::open(path)?.read_exact(&mut bytes) {
+    match disk.open(path, Open::Read)?.read_exact(&mut bytes) {
         Ok(()) => Ok(Head::decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err("it ends too early".to_owned())),
         Err(error) => Err(error),
     }
-}
-
-/// Random, so that nobody can foresee which bytes would count as a frame.
-fn draw_salt() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(u64::from_le_bytes(bytes))
 }
 
 /// Writes a frame's head and its batch with one call, as far as the system takes both.
@@ -586,7 +589,7 @@ struct Frames {
 
 impl Frames {
     fn new(mut file: File, seal: Seal) -> io::Result<Self> {
-        let bytes = file.metadata()?.len();
+        let bytes = file.len()?;
         file.seek(SeekFrom::Start(HEAD_BYTES))?;
         Ok(Self {
             file: BufReader::with_capacity(READ_BYTES, file),

@@ -20,7 +20,7 @@ use super::mark::Mark;
 use super::{ADVICE, Journal};
 use crate::config::Durability;
 use crate::error::Error;
-use crate::raft::files::{lock_soon, remove, sync_folder};
+use crate::raft::files::{Disk, lock_soon};
 use bytes::{Buf, BufMut, Bytes};
 use sled::Tree;
 use std::fs::File;
@@ -109,8 +109,9 @@ impl Database {
         };
         // What an earlier process left in the page cache counts as durable from here on, and so do the names of new files.
         database.durable().map_err(damaged)?;
-        sync_folder(&path)
-            .and_then(|()| sync_folder(data))
+        Disk::System
+            .sync_folder(&path)
+            .and_then(|()| Disk::System.sync_folder(data))
             .map_err(damaged)?;
         Ok(Arc::new(database))
     }
@@ -191,8 +192,8 @@ impl SledJournal {
                 decode_floor(bytes).ok_or_else(|| broken("the log's floor", &"its checksum does not fit"))?
             }
         };
-        let (mark, marked) =
-            Mark::open(&database.data.join(MARK)).map_err(|error| broken("the file `log.mark`", &error))?;
+        let (mark, marked) = Mark::open(&Disk::System, &database.data.join(MARK))
+            .map_err(|error| broken("the file `log.mark`", &error))?;
         Ok(Self {
             database,
             log,
@@ -216,7 +217,7 @@ impl SledJournal {
         if trees.iter().all(Tree::is_empty) && !mark.exists() {
             return Ok(());
         }
-        remove(&mark)?;
+        Disk::System.remove(&mark)?;
         for tree in &trees {
             guarded(|| tree.clear())?;
         }

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Durability;
 use crate::raft::LogId;
 use openraft::impls::leader_id_adv::LeaderId;
+use std::fs;
 use tempfile::TempDir;
 
 fn store(data: &TempDir) -> SnapshotStore {

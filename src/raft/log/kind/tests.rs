@@ -4,6 +4,7 @@ use super::*;
 use crate::raft::log::tests::disk::{Opened, copy, history, open};
 use crate::raft::log::tests::{Model, append, entry};
 use crate::raft::meta::Meta;
+use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -134,7 +135,7 @@ async fn a_crash_at_any_step_of_a_move_leaves_a_log_that_starts() {
                 let data = copied(sled.path());
                 with_folder(&data, LOG);
                 note(data.path(), LogKind::Segments);
-                remove(&data.path().join("log.mark")).unwrap();
+                fs::remove_file(data.path().join("log.mark")).unwrap();
                 data
             }),
         ),
@@ -191,7 +192,7 @@ async fn a_crash_at_any_step_of_a_move_leaves_a_log_that_starts() {
 #[tokio::test]
 async fn a_log_that_is_gone_is_missed() {
     let (data, _) = written(LogKind::Segments).await;
-    remove(&data.path().join("log")).unwrap();
+    fs::remove_dir_all(data.path().join("log")).unwrap();
     for wanted in [LogKind::Segments, LogKind::Sled] {
         let text = open(data.path(), wanted).map(|_| ()).unwrap_err().to_string();
         assert!(

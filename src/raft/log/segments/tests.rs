@@ -4,6 +4,7 @@ use super::*;
 use crate::raft::log::tests::Chance;
 use crate::raft::log::tests::disk::copy;
 use std::collections::BTreeSet;
+use std::fs;
 use tempfile::TempDir;
 
 /// Bytes of a segment here: room for a few batches.
@@ -13,12 +14,12 @@ type Batches = Vec<(u64, Bytes)>;
 
 fn fresh() -> TempDir {
     let data = TempDir::new().unwrap();
-    SegmentJournal::create(&data.path().join("log"), SMALL).unwrap();
+    SegmentJournal::create(&Disk::System, &data.path().join("log"), SMALL).unwrap();
     data
 }
 
 fn open_for(data: &Path, durability: Durability) -> Result<(SegmentJournal, Batches), Error> {
-    let mut journal = SegmentJournal::open(data, &data.join("log"), durability, SMALL)?;
+    let mut journal = SegmentJournal::open(&Disk::System, data, &data.join("log"), durability, SMALL)?;
     let mut batches = Vec::new();
     journal.recover(&mut |position, batch| {
         batches.push((position, batch));
@@ -53,7 +54,7 @@ fn segment(data: &Path, number: u64) -> PathBuf {
 }
 
 fn set_mark(data: &Path, sequence: u64) {
-    Mark::open(&data.join("log/mark"))
+    Mark::open(&Disk::System, &data.join("log/mark"))
         .unwrap()
         .0
         .write(sequence)
@@ -212,7 +213,7 @@ fn a_cut_anywhere_loses_nothing_silently() {
         for length in 0..length {
             let data = TempDir::new().unwrap();
             copy(intact.path(), data.path());
-            let file = File::options()
+            let file = fs::File::options()
                 .write(true)
                 .open(data.path().join("log").join(&name))
                 .unwrap();
@@ -237,7 +238,7 @@ fn a_whole_batch_behind_a_damaged_one_is_damage_even_if_no_mark_tells() {
         let (journal, _) = open(data.path()).unwrap();
         // Batch 3 is damaged, so nobody knows where it ended; batch 4 stands somewhere behind it.
         let later = [&journal.current.seal.frame(4, 5, b"later")[..], b"later"].concat();
-        let file = open_segment(&data.path().join("log"), 1).unwrap();
+        let file = open_segment(&Disk::System, &data.path().join("log"), 1).unwrap();
         file.write_all_at(&later, journal.current.end + distance).unwrap();
         let text = refusal(data.path());
         assert!(
@@ -262,7 +263,7 @@ fn what_an_earlier_life_of_a_segment_left_never_counts() {
     ] {
         // As if it were exactly what must come next, but for the segment it was written in.
         let stale = [&foreign.seal().frame(3, 5, b"stale")[..], b"stale"].concat();
-        let file = open_segment(&data.path().join("log"), 1).unwrap();
+        let file = open_segment(&Disk::System, &data.path().join("log"), 1).unwrap();
         file.write_all_at(&stale, journal.current.end).unwrap();
         assert_eq!(open(data.path()).unwrap().1, expected);
     }
@@ -291,13 +292,7 @@ fn every_place_is_searched_also_between_two_reads() {
     .seal();
     let later = [&seal.frame(2, 5, b"later")[..], b"later"].concat();
     for at in READ_BYTES as u64 + HEAD_BYTES - 30..READ_BYTES as u64 + HEAD_BYTES + 10 {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .unwrap();
+        let file = Disk::System.open(&path, Open::Create).unwrap();
         file.set_len(3 * READ_BYTES as u64).unwrap();
         file.write_all_at(&later, at).unwrap();
         let frames = Frames::new(file, seal.clone()).unwrap();
@@ -373,7 +368,9 @@ fn what_is_left_of_forgotten_segments_is_no_hole() {
     assert_eq!(batches, expected[5..]);
     while journal.tidy().unwrap() {}
     drop(journal);
-    let left: Vec<u64> = Found::list(&data.path().join("log")).unwrap().segments;
+    let left: Vec<u64> = Found::list(&Disk::System, &data.path().join("log"))
+        .unwrap()
+        .segments;
     assert_eq!(left, [6, 7, 8]);
     assert_eq!(open(data.path()).unwrap().1, expected[5..]);
 }
@@ -447,8 +444,9 @@ fn space_is_there_before_it_is_written_to() {
     let data = TempDir::new().unwrap();
     let folder = data.path().join("log");
     let bytes = 3 * FILL_AHEAD_BYTES;
-    SegmentJournal::create(&folder, bytes).unwrap();
-    let mut journal = SegmentJournal::open(data.path(), &folder, Durability::Fsync, bytes).unwrap();
+    SegmentJournal::create(&Disk::System, &folder, bytes).unwrap();
+    let mut journal =
+        SegmentJournal::open(&Disk::System, data.path(), &folder, Durability::Fsync, bytes).unwrap();
     journal.recover(&mut |_, _| Ok(())).unwrap();
     let blocks = |number| {
         use std::os::unix::fs::MetadataExt;
@@ -472,7 +470,8 @@ fn space_is_there_before_it_is_written_to() {
     assert_eq!(journal.current_number(), 2);
     assert!(blocks(1) >= bytes && blocks(2) < bytes);
     drop(journal);
-    let mut again = SegmentJournal::open(data.path(), &folder, Durability::Fsync, bytes).unwrap();
+    let mut again =
+        SegmentJournal::open(&Disk::System, data.path(), &folder, Durability::Fsync, bytes).unwrap();
     let mut batches = Batches::new();
     again
         .recover(&mut |position, batch| {

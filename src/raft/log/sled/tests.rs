@@ -149,7 +149,7 @@ async fn a_hole_a_lost_end_and_a_damaged_part_are_refused_with_advice() {
 #[tokio::test]
 async fn leftovers_below_the_floor_are_no_hole() {
     let data = TempDir::new().unwrap();
-    let model = history(data.path(), 60, 100).await;
+    let model = history(data.path(), 150, 100).await;
     tamper(data.path(), |database| {
         let log = database.tree("log").unwrap();
         log.insert(1u64.to_be_bytes(), b"half deleted").unwrap();

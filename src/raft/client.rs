@@ -644,6 +644,7 @@ impl RaftNetworkV2<Types> for Link {
 mod tests {
     use super::*;
     use crate::raft::Vote;
+    use crate::raft::files::Disk;
     use crate::raft::snapshot_store::SnapshotMeta;
     use openraft::type_config::alias::SnapshotOf;
 
@@ -666,6 +667,7 @@ mod tests {
                 meta,
                 path: file.path().to_owned(),
                 len: 0,
+                disk: Disk::System,
             },
         };
         let mut sending = Box::pin(link.send_snapshot(Vote::new(1, 1), snapshot));

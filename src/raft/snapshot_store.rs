@@ -56,7 +56,8 @@ pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     /// Its length in bytes, head and foot included.
     pub(crate) len: u64,
-    disk: Disk,
+    /// The disk it is on.
+    pub(super) disk: Disk,
 }
 
 /// The snapshots of this node. Clones are the same.

@@ -189,7 +189,7 @@ fn whoever_writes_a_snapshot_rests_until_the_node_stops() {
     let data = TempDir::new().unwrap();
     let store = store(&data);
     let rests_left = |name: &str| {
-        let file = File::create(data.path().join(name)).unwrap();
+        let file = Disk::System.open(&data.path().join(name), Open::Create).unwrap();
         let mut file = GentleFile::new(file, store.hurried.clone());
         for _ in 0..4 {
             file.write_all(&[1; RESTS_AFTER as usize]).unwrap();

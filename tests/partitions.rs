@@ -58,10 +58,11 @@ fn a_member_that_was_started_again_keeps_the_word_it_gave() {
     cluster.network().cut(rival, leader);
     cluster.nodes[voter].says("reject pre-vote-request: leader lease has not yet expired");
 
+    // The voter gives the leader its word once more; then nobody answers the leader any more, which reads on its lease.
     let mut reads = reader(&cluster.nodes[leader]);
+    assert_eq!(read(&mut reads).as_deref(), Some("old"));
     cluster.nodes[voter].kill();
     cluster.network().isolate(leader);
-    // Nobody answers the leader any more: it reads on its lease.
     assert_eq!(read(&mut reads).as_deref(), Some("old"));
     cluster.nodes[voter].start();
     wait_until("the others elect a leader", || {

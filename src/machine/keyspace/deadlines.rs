@@ -26,7 +26,11 @@ const BEGIN: Inside = (0, 0);
 
 /// Each database apart, so that emptying one, or exchanging two, walks over no key.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Deadlines([OfDatabase; DATABASES]);
+pub(super) struct Deadlines {
+    of: [OfDatabase; DATABASES],
+    /// The first of all: each command asks for it.
+    first: Option<Ending>,
+}
 
 /// Of one database: deadlines and hashes in order.
 #[derive(Debug, Default)]
@@ -40,17 +44,13 @@ pub(super) struct OfDatabase {
 impl Deadlines {
     /// The first that passes.
     pub(super) fn first(&self) -> Option<Ending> {
-        let firsts = (0..).zip(&self.0).filter_map(|(db, of)| {
-            let (at, hash) = of.iter().next()?;
-            Some((at, db, hash))
-        });
-        firsts.min()
+        self.first
     }
 
     /// All of them, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = Ending> {
         let mut all: Vec<_> = (0..)
-            .zip(&self.0)
+            .zip(&self.of)
             .map(|(db, of)| of.iter().map(move |(at, hash)| (at, db, hash)).peekable())
             .collect();
         std::iter::from_fn(move || {
@@ -60,22 +60,39 @@ impl Deadlines {
         })
     }
 
-    pub(super) fn add(&mut self, (at, db, hash): Ending) {
-        self.0[usize::from(db)].add((at, hash));
+    pub(super) fn add(&mut self, ending: Ending) {
+        let (at, db, hash) = ending;
+        self.of[usize::from(db)].add((at, hash));
+        self.first = Some(self.first.map_or(ending, |first| first.min(ending)));
     }
 
-    pub(super) fn remove(&mut self, (at, db, hash): Ending) {
-        self.0[usize::from(db)].remove((at, hash));
+    pub(super) fn remove(&mut self, ending: Ending) {
+        let (at, db, hash) = ending;
+        self.of[usize::from(db)].remove((at, hash));
+        if self.first == Some(ending) {
+            self.find_first();
+        }
     }
 
     /// Takes away those of a database.
     pub(super) fn take(&mut self, db: u8) -> OfDatabase {
-        std::mem::take(&mut self.0[usize::from(db)])
+        let taken = std::mem::take(&mut self.of[usize::from(db)]);
+        self.find_first();
+        taken
     }
 
     /// Exchanges those of two databases.
     pub(super) fn swap(&mut self, left: u8, right: u8) {
-        self.0.swap(usize::from(left), usize::from(right));
+        self.of.swap(usize::from(left), usize::from(right));
+        self.find_first();
+    }
+
+    fn find_first(&mut self) {
+        let firsts = (0..).zip(&self.of).filter_map(|(db, of)| {
+            let (at, hash) = of.iter().next()?;
+            Some((at, db, hash))
+        });
+        self.first = firsts.min();
     }
 }
 
@@ -193,14 +210,14 @@ mod tests {
     fn what_ends_in_the_order_in_which_it_came_leaves_no_run_half_empty() {
         let mut deadlines = Deadlines::default();
         (0..4 * RUN as u64).for_each(|at| deadlines.add((at, 0, at)));
-        assert_eq!(deadlines.0[0].runs.len(), 4);
-        assert!(deadlines.0[0].runs.values().all(|run| run.capacity() == RUN));
+        assert_eq!(deadlines.of[0].runs.len(), 4);
+        assert!(deadlines.of[0].runs.values().all(|run| run.capacity() == RUN));
         for at in 0..4 * RUN as u64 {
             assert_eq!(deadlines.first(), Some((at, 0, at)));
             deadlines.remove((at, 0, at));
         }
         assert_eq!(deadlines.first(), None);
-        assert!(deadlines.0[0].runs.len() <= 1);
+        assert!(deadlines.of[0].runs.len() <= 1);
     }
 
     #[test]
@@ -209,7 +226,7 @@ mod tests {
         for (at, key) in (0..100u64).flat_map(|at| (0..300u64).map(move |key| (at, key))) {
             deadlines.add((at, 0, key.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         }
-        let room: usize = deadlines.0[0].runs.values().map(Vec::capacity).sum();
+        let room: usize = deadlines.of[0].runs.values().map(Vec::capacity).sum();
         assert!(room < 100 * 300 * 3 / 2, "{room}");
     }
 

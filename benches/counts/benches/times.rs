@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use plenary::config::{Durability, LogKind};
-use plenary::machine::Machine;
 use plenary::testing::{LogProbe, SnapshotProbe};
 use plenary_counts::{STEPS, operations, sessions, strings};
 use std::hint::black_box;
@@ -81,15 +80,17 @@ fn of_snapshot_files(criterion: &mut Criterion) {
     let mut benchmarks = criterion.benchmark_group("a snapshot file");
     benchmarks.sample_size(10);
     benchmarks.throughput(Throughput::Elements(SNAPSHOT_KEYS as u64));
-    let machines: [(&str, fn(usize) -> Machine); 2] = [("strings", strings), ("sessions", sessions)];
-    for (of, machine) in machines {
+    let machines = [
+        ("strings", strings(SNAPSHOT_KEYS)),
+        ("sessions", sessions(SNAPSHOT_KEYS)),
+    ];
+    for (of, machine) in &machines {
         let folder = tempfile::tempdir().expect("a folder for snapshots");
         let mut snapshots = SnapshotProbe::open(folder.path()).expect("snapshots in a fresh folder");
-        let machine = machine(SNAPSHOT_KEYS);
         // That one is there to be read, whichever of the two is asked for.
-        snapshots.write(&machine).expect("the disk takes it");
+        snapshots.write(machine).expect("the disk takes it");
         benchmarks.bench_function(BenchmarkId::new("written", of), |bencher| {
-            bencher.iter(|| snapshots.write(&machine).expect("the disk takes it"));
+            bencher.iter(|| snapshots.write(machine).expect("the disk takes it"));
         });
         benchmarks.bench_function(BenchmarkId::new("read", of), |bencher| {
             bencher.iter(|| black_box(snapshots.read().expect("what was written is read")));

@@ -450,7 +450,7 @@ fn read(session: Option<&Session>) -> Result<Basket, plenary::Error> {
 }
 
 fn user(session: Option<&Session>) -> Option<String> {
-    Some(lossy(session?.get(USER)?))
+    Some(lossy(&session?.get(USER)?))
 }
 
 fn lossy(bytes: &[u8]) -> String {

@@ -75,7 +75,7 @@ const TAG_BYTES: usize = 16;
 /// let stored = plenary.cache().execute([&b"SESSION.GET"[..], &sessions.key_of(session.id()), b"basket"].map(bytes::Bytes::copy_from_slice)).await?;
 /// assert!(!format!("{stored:?}").contains("three books"));
 /// let loaded = sessions.load(session.id()).await?.expect("just created");
-/// assert_eq!(loaded.get("basket").map(|value| &value[..]), Some(&b"three books"[..]));
+/// assert!(loaded.get("basket").is_some_and(|basket| basket == "three books"));
 /// # plenary.stop().await?; Ok(()) }
 /// ```
 #[derive(Clone)]

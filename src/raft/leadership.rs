@@ -1,7 +1,7 @@
 //! Whether a leader still leads, as of now: a majority is asked whom it follows.
 //!
-//! openraft can be asked as well (`ReadPolicy::ReadIndex`), but takes an answer on a stream of entries as one to the last message that says no more than what it answers,
-//! whenever that was sent. An answer that was held up on its way for longer than an election takes, by a link that was cut and is whole again, would so become a
+//! openraft can be asked as well (`ReadPolicy::ReadIndex`), but takes an answer on a stream of entries as one to the last message that says no more
+//! than what it answers, whenever that was sent. An answer that was held up on its way for longer than an election takes, by a link that was cut and is whole again, would so become a
 //! word of now, and a leader of before would answer reads. Here the question has an answer of its own: no member that says after a read began that it follows
 //! this leader can have voted for another before. It waits for no disk either.
 
@@ -135,11 +135,14 @@ impl Lease {
 mod tests {
     use super::*;
 
-    const VOTE: fn() -> Vote = || Vote::new_committed(3, 1);
+    /// By which node 1 leads.
+    fn vote() -> Vote {
+        Vote::new_committed(3, 1)
+    }
 
     fn electorate(sets: &[&[u64]]) -> Electorate {
         Electorate {
-            vote: VOTE(),
+            vote: vote(),
             sets: sets.iter().map(|set| set.iter().copied().collect()).collect(),
             addresses: BTreeMap::new(),
         }
@@ -179,13 +182,13 @@ mod tests {
     #[test]
     fn a_lease_is_as_long_as_the_word_that_was_given_first() {
         let (asked, second) = (Instant::now(), Duration::from_secs(1));
-        let lease = |heard_ago| Lease::from(VOTE(), asked, heard_ago, 60 * second);
+        let lease = |heard_ago| Lease::from(vote(), asked, heard_ago, 60 * second);
         let fresh = lease(Some(second)).unwrap();
         assert_eq!(fresh.until, asked + 59 * second);
-        assert!(fresh.holds(VOTE()));
+        assert!(fresh.holds(vote()));
         assert!(!fresh.holds(Vote::new_committed(4, 1)), "another term");
         assert!(lease(Some(61 * second)).is_none(), "too long ago");
         assert!(lease(None).is_none(), "it has forgotten when");
-        assert!(!lease(Some(60 * second)).unwrap().holds(VOTE()), "it is over");
+        assert!(!lease(Some(60 * second)).unwrap().holds(vote()), "it is over");
     }
 }

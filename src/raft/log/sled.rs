@@ -91,6 +91,7 @@ impl Database {
         {
             file.unlock().map_err(damaged)?;
         }
+        clear_unfinished(&path).map_err(damaged)?;
         let config = sled::Config::default()
             .path(&path)
             .segment_size(SEGMENT_BYTES)
@@ -136,6 +137,21 @@ impl Database {
         self.flush()?;
         self.sync()
     }
+}
+
+/// Removes what a process left that was killed while sled wrote down where its log stands. sled, which writes that at its start, takes the unfinished
+/// file for the newest one and refuses to open for good (spacejam/sled#1527); the one before it is only removed once the new one has its name.
+fn clear_unfinished(path: &Path) -> io::Result<()> {
+    let disk = Disk::System;
+    if !disk.exists(path) {
+        return Ok(());
+    }
+    let unfinished = |name: &String| name.starts_with("snap.") && name.ends_with(".generating");
+    let names = disk.list(path)?;
+    names
+        .iter()
+        .filter(|name| unfinished(name))
+        .try_for_each(|name| disk.remove(&path.join(name)))
 }
 
 /// Calls sled, which answers damage with an error or with a panic: both become an error.

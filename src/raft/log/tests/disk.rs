@@ -7,8 +7,9 @@ use crate::raft::fault::Fault;
 use crate::raft::log::{LogStopper, LogStore};
 use crate::raft::meta::Meta;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -87,6 +88,7 @@ async fn batches_of_any_size_come_back() {
 const KILL_CHILD: &str = "PLENARY_TEST_KILL_CHILD";
 const KILL_CHILD_FROM: &str = "PLENARY_TEST_KILL_CHILD_FROM";
 const STRACE_CHILD: &str = "PLENARY_TEST_STRACE_CHILD";
+const OPENING_CHILD: &str = "PLENARY_TEST_OPENING_CHILD";
 const CHILD_KIND: &str = "PLENARY_TEST_CHILD_KIND";
 
 /// Steps that the child has under way at once.
@@ -251,30 +253,15 @@ fn each_append_ends_in_a_flush_to_the_disk_before_it_is_acknowledged() {
 
 fn appends_are_flushed(kind: LogKind) {
     let (data, trace) = (TempDir::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let how = [
+        "-y",
+        "-e",
+        "trace=fdatasync,fsync,sync_file_range,pwrite64,write,writev",
+    ];
     let child = child("strace_child", kind);
-    let status = Command::new("strace")
-        .args([
-            "-f",
-            "-y",
-            "-e",
-            "trace=fdatasync,fsync,sync_file_range,pwrite64,write,writev",
-            "-o",
-        ])
-        .arg(trace.path())
-        .arg(child.get_program())
-        .args(child.get_args())
-        .env(STRACE_CHILD, data.path())
-        .env(CHILD_KIND, kind.to_string())
-        .stdout(Stdio::null())
-        .status();
-    let traced = status.is_ok_and(|status| status.success());
-    if !traced {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "strace is missing or may not trace: install it"
-        );
-        println!("not shown: strace is missing or may not trace");
-        return;
+    let ended = strace(&child, &how, (STRACE_CHILD, data.path()), trace.path());
+    if !ended.success() {
+        return not_shown();
     }
     let (call_of_batches, file) = match kind {
         LogKind::Segments => ("writev(", "log/00000000000000000001.log"),
@@ -315,4 +302,106 @@ fn appends_are_flushed(kind: LogKind) {
         }
     }
     assert_eq!(acknowledged, 20, "{kind}: every append is seen in the trace");
+}
+
+/// Runs the child under strace, which writes to this file. How it ended.
+fn strace(child: &Command, how: &[&str], told: (&str, &Path), trace: &Path) -> ExitStatus {
+    let own = child.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    Command::new("strace")
+        .arg("-f")
+        .args(how)
+        .arg("-o")
+        .arg(trace)
+        .arg(child.get_program())
+        .args(child.get_args())
+        .envs(own)
+        .env(told.0, told.1)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap_or(ExitStatus::from_raw(127 << 8))
+}
+
+/// Where tests must show all, strace has to be there.
+fn not_shown() {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "strace is missing or may not trace: install it"
+    );
+    println!("not shown: strace is missing or may not trace");
+}
+
+/// Runs under strace: opens, appends twice and stops.
+#[tokio::test]
+async fn opening_child() {
+    let Some(data) = std::env::var_os(OPENING_CHILD) else {
+        return;
+    };
+    let mut opened = open(Path::new(&data), child_kind()).unwrap();
+    let model = Model::of(&mut opened.log).await;
+    let last = model.entries.last().map(|entry| entry.log_id).or(model.purged);
+    let last = last.map_or(0, |id| id.index);
+    for index in [last + 1, last + 2] {
+        append(&mut opened.log, vec![entry(99, index, "content")])
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+    }
+    opened.stopper.stop().await.unwrap();
+}
+
+/// Kills the child before the first of its calls that change a disk, before the second and so on: each folder opens again, and so it does if the
+/// next start is killed there too.
+#[tokio::test]
+async fn a_process_killed_before_any_call_that_changes_the_disk_starts_again() {
+    for kind in KINDS {
+        let (new, used) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        history(used.path(), kind, 40, 100).await;
+        for folder in [new, used] {
+            let before = match std::fs::exists(folder.path().join("run")).unwrap() {
+                true => Model::of(&mut open(folder.path(), kind).unwrap().log).await,
+                false => Model::default(),
+            };
+            let mut calls = 0;
+            while killed_before(calls + 1, folder.path(), kind, &before).await {
+                calls += 1;
+            }
+            if calls == 0 {
+                return not_shown();
+            }
+            assert!(calls > 5, "{kind}: only {calls} calls were seen");
+        }
+    }
+}
+
+/// Whether the child had so many calls, on a copy of the folder; it is killed before that one, and what it leaves is opened.
+async fn killed_before(call: u32, folder: &Path, kind: LogKind, before: &Model) -> bool {
+    let data = TempDir::new().unwrap();
+    copy(folder, data.path());
+    let changing = "write,pwrite64,writev,ftruncate,fallocate,?rename,?renameat,renameat2,?unlink,unlinkat,?rmdir,?mkdir,mkdirat,fsync,fdatasync,\
+                    sync_file_range";
+    let (trace, inject) = (
+        format!("trace={changing}"),
+        format!("inject={changing}:signal=KILL:when={call}"),
+    );
+    let child = child("opening_child", kind);
+    let run = || {
+        let how = ["-e", &trace, "-e", &inject];
+        strace(&child, &how, (OPENING_CHILD, data.path()), Path::new("/dev/null"))
+    };
+    const KILL: i32 = 9;
+    if run().signal() != Some(KILL) {
+        return false;
+    }
+    run();
+    let mut opened =
+        open(data.path(), kind).unwrap_or_else(|error| panic!("{kind}: killed before call {call}: {error}"));
+    let now = Model::of(&mut opened.log).await;
+    opened.stopper.stop().await.unwrap();
+    assert!(
+        now.entries.starts_with(&before.entries),
+        "{kind}: killed before call {call}"
+    );
+    true
 }

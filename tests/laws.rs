@@ -342,6 +342,7 @@ fn log(groups: usize) -> impl Strategy<Value = Vec<Entry>> {
                 .map(|(spec, seed)| command(spec, seed, 6))
                 .collect();
             Entry {
+                format: Entry::FORMAT,
                 at,
                 seed,
                 origin,
@@ -392,6 +393,7 @@ fn bytes_of(machine: &Machine) -> Vec<u8> {
 /// A group of no node's, so that it may be applied at any point.
 fn alone(at: Millis, commands: Vec<Command>) -> Entry {
     Entry {
+        format: Entry::FORMAT,
         at,
         seed: 7,
         origin: Origin::default(),
@@ -640,6 +642,7 @@ fn no_arguments_panic() {
             number: 1,
         };
         machine.apply(&Entry {
+            format: Entry::FORMAT,
             at,
             seed: u64::MAX,
             origin,

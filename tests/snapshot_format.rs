@@ -212,6 +212,7 @@ fn furnished() -> Machine {
 /// Applies the next group of node 7.
 fn group(machine: &mut Machine, number: u64, commands: Vec<Command>) -> Vec<Reply> {
     let entry = Entry {
+        format: Entry::FORMAT,
         at: AT + 2_000,
         seed: 9,
         origin: Origin {

@@ -28,6 +28,7 @@ impl Log {
         let (start, number) = self.nodes.entry(node).or_insert((1, 0));
         *number += 1;
         let entry = Entry {
+            format: Entry::FORMAT,
             at: self.clock,
             seed: *number,
             origin: Origin {
@@ -68,6 +69,7 @@ impl Log {
     fn tick(&mut self, at: Millis) {
         self.clock = at;
         let entry = Entry {
+            format: Entry::FORMAT,
             at,
             seed: 0,
             origin: Origin::default(),

@@ -16,6 +16,7 @@ static EMPTY: LazyLock<Machine> = LazyLock::new(|| {
 
 fn entry(commands: Vec<Command>) -> Entry {
     Entry {
+        format: Entry::FORMAT,
         at: 1_700_000_000_000,
         seed: 1,
         origin: Origin::default(),

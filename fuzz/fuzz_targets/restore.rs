@@ -34,6 +34,7 @@ fn words(line: &str) -> Vec<Bytes> {
 
 fn apply(machine: &mut Machine, argv: Vec<Bytes>) -> Reply {
     let entry = Entry {
+        format: Entry::FORMAT,
         at: AT,
         seed: 1,
         origin: Origin::default(),

@@ -44,6 +44,7 @@ fn probe() -> ScriptProbe {
 
 fn entry(command: Command) -> Entry {
     Entry {
+        format: Entry::FORMAT,
         at: AT,
         seed: 1,
         origin: Origin::default(),

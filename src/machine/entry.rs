@@ -1,8 +1,14 @@
 //! What the log carries: one group of commands, as bytes with a version in front.
 //!
 //! A group is encoded once, by hand, on the node that collected it (each caller its part, before it waits); the leader fills in the stamp (time and chance)
-//! and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`;
-//! `tests/golden/entry.hex` pins them.
+//! and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`; a test pins them.
+//!
+//! A format is a layout and the rules by which a group is applied, so that whoever applies an old log comes to what all others came to.
+//!
+//! | format | rules |
+//! |---|---|
+//! | 1 | each group ends up to a thousand keys by their deadlines before its commands |
+//! | 2 | a group with commands ends few, one without many: [`Entry::ends_at_most`] |
 
 use super::args::Lists;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,10 +17,7 @@ use std::fmt;
 /// Milliseconds since the Unix epoch, by the log's clock.
 pub type Millis = u64;
 
-/// The layout written today. A reader refuses what it does not know.
-const VERSION: u8 = 1;
-
-/// Bytes before the first command: version, at, seed, origin (node, start, number), count of commands.
+/// Bytes before the first command: format, at, seed, origin (node, start, number), count of commands.
 const HEADER: usize = 1 + 8 + 8 + 8 + 8 + 8 + 4;
 
 /// Where the leader's stamp (`at`, `seed`) stands in the encoded group.
@@ -58,6 +61,8 @@ impl Command {
 /// One group as it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// In which format it was written: 1 to [`Entry::FORMAT`].
+    pub format: u8,
     /// The leader's time. Never runs backwards along the log.
     pub at: Millis,
     /// The leader's chance, from which every random choice in `apply` is drawn.
@@ -66,6 +71,27 @@ pub struct Entry {
     pub origin: Origin,
     /// The commands, in order.
     pub commands: Vec<Command>,
+}
+
+impl Entry {
+    /// The format written today. A reader refuses what it does not know.
+    pub const FORMAT: u8 = 2;
+
+    /// How many keys, and how many fields, a group without commands ends at most: a step of the leader's ticks, which rest between two of them.
+    pub const ENDED_PER_TICK: usize = 500;
+
+    /// How many one with commands ends at least, if there are any to end.
+    const ENDED_PER_GROUP: usize = 16;
+
+    /// How many keys, and how many fields, whose deadlines have passed it ends at most, before its commands. Whoever waits for a command waits for these as well,
+    /// so they are few; but twice as many as the commands, so that keys do not end faster than they go.
+    pub fn ends_at_most(&self) -> usize {
+        match (self.format, self.commands.len()) {
+            (1, _) => 1_000,
+            (_, 0) => Self::ENDED_PER_TICK,
+            (_, commands) => (2 * commands).clamp(Self::ENDED_PER_GROUP, Self::ENDED_PER_TICK),
+        }
+    }
 }
 
 /// Why bytes are not a group.
@@ -83,7 +109,8 @@ impl fmt::Display for DecodeError {
             Self::Version(version) => {
                 write!(
                     f,
-                    "a group in format {version}: this program reads format {VERSION}; run a newer one"
+                    "a group in format {version}: this program reads formats up to {}; run a newer one",
+                    Entry::FORMAT
                 )
             }
             Self::Length => write!(f, "a group whose length does not fit its content"),
@@ -138,7 +165,7 @@ pub fn encode(origin: Origin, commands: &[Command]) -> Bytes {
 /// Joins what several callers gave into one group, in their order. The stamp is zero until [`stamp`] fills it in.
 pub fn join(origin: Origin, parts: &[Part]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER + parts.iter().map(Part::bytes).sum::<usize>());
-    out.put_u8(VERSION);
+    out.put_u8(Entry::FORMAT);
     out.put_u64_le(0);
     out.put_u64_le(0);
     out.put_u64_le(origin.node);
@@ -167,7 +194,7 @@ pub fn stamp(group: Bytes, at: Millis, seed: u64) -> Bytes {
 /// Whose group these bytes are, without decoding the commands.
 pub fn origin(group: &Bytes) -> Result<Origin, DecodeError> {
     let mut cursor = Cursor { bytes: group, at: 0 };
-    cursor.version()?;
+    cursor.format()?;
     cursor.u64()?;
     cursor.u64()?;
     cursor.origin()
@@ -187,7 +214,7 @@ pub fn decode(group: &Bytes) -> Result<Entry, DecodeError> {
 /// As [`decode`].
 pub fn decode_with(group: &Bytes, lists: &mut Lists) -> Result<Entry, DecodeError> {
     let mut cursor = Cursor { bytes: group, at: 0 };
-    cursor.version()?;
+    let format = cursor.format()?;
     let (at, seed, origin) = (cursor.u64()?, cursor.u64()?, cursor.origin()?);
     let count = cursor.u32()? as usize;
     // A command takes at least 5 bytes, an argument at least 4: a count beyond that is a lie and reserves nothing.
@@ -207,6 +234,7 @@ pub fn decode_with(group: &Bytes, lists: &mut Lists) -> Result<Entry, DecodeErro
         return Err(DecodeError::Length);
     }
     Ok(Entry {
+        format,
         at,
         seed,
         origin,
@@ -238,9 +266,9 @@ impl Cursor<'_> {
         Ok(slice)
     }
 
-    fn version(&mut self) -> Result<(), DecodeError> {
+    fn format(&mut self) -> Result<u8, DecodeError> {
         match self.u8()? {
-            VERSION => Ok(()),
+            format @ 1..=Entry::FORMAT => Ok(format),
             other => Err(DecodeError::Version(other)),
         }
     }
@@ -290,6 +318,7 @@ mod tests {
         assert_eq!(
             decode(&group),
             Ok(Entry {
+                format: Entry::FORMAT,
                 at: 1_000,
                 seed: 42,
                 origin: origin_,
@@ -330,15 +359,45 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_format_1_stay() {
+    fn the_bytes_of_format_2_stay_and_format_1_is_read() {
         let (origin, commands) = sample();
         let group = stamp(encode(origin, &commands), 1_000, 42);
         let hex: String = group.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "01e8030000000000002a0000000000000007000000000000000200000000000000030000000000000002000000\
+            "02e8030000000000002a0000000000000007000000000000000200000000000000030000000000000002000000\
              0003000000030000005345540100000 06b010000007 60f010000000400000050494e47"
                 .replace(' ', "")
         );
+        let mut before = BytesMut::from(&group[..]);
+        before[0] = 1;
+        let now = decode(&group).unwrap();
+        let entry = Entry { format: 1, ..now };
+        assert_eq!(decode(&before.freeze()), Ok(entry));
+    }
+
+    #[test]
+    fn a_group_ends_few_keys_and_a_tick_many() {
+        let entry = |format, commands: usize| Entry {
+            format,
+            at: 0,
+            seed: 0,
+            origin: Origin::default(),
+            commands: vec![Command::new(0, ["PING"]); commands],
+        };
+        for (format, commands, most) in [
+            (1, 0, 1_000),
+            (1, 5, 1_000),
+            (2, 0, 500),
+            (2, 1, 16),
+            (2, 20, 40),
+            (2, 900, 500),
+        ] {
+            assert_eq!(
+                entry(format, commands).ends_at_most(),
+                most,
+                "{format}, {commands}"
+            );
+        }
     }
 }

@@ -220,6 +220,7 @@ mod tests {
         let mut machine = Machine::default();
         let command = |text: &&str| Command::new(0, text.split(' ').map(str::to_owned));
         machine.apply(&Entry {
+            format: Entry::FORMAT,
             at: 1_000,
             seed: 1,
             origin: Origin::default(),

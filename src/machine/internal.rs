@@ -343,6 +343,7 @@ mod tests {
     /// Applies commands of one group; their replies, and what happened.
     fn apply(machine: &mut Machine, commands: Vec<Command>) -> (Vec<Reply>, Vec<Event>) {
         let entry = Entry {
+            format: Entry::FORMAT,
             at: machine.store().clock() + 1,
             seed: 1,
             origin: Origin::default(),

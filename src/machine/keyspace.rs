@@ -44,9 +44,6 @@ pub const DATABASES: usize = 16;
 /// 1,000 keys, 140 µs cold) stops nobody.
 pub const SHARDS: usize = 1024;
 
-/// Keys that one entry removes for their deadline before its own commands run. The rest are absent all the same and go with later ticks.
-pub const EXPIRED_PER_ENTRY: usize = 1_000;
-
 /// Ids that are followed to the one a session has now, where it had many within their grace times.
 const RENAMED_MAX: usize = 1_000;
 
@@ -561,8 +558,9 @@ impl Store {
         }
     }
 
-    /// Moves the log's clock to `at` (never backwards) and removes up to [`EXPIRED_PER_ENTRY`] keys whose deadline has passed.
-    pub(super) fn advance(&mut self, at: Millis) {
+    /// Moves the log's clock to `at` (never backwards) and removes up to so many keys, and as many fields, whose deadline has passed. The rest
+    /// are absent all the same and go later.
+    pub(super) fn advance(&mut self, at: Millis, most: usize) {
         self.clock = self.clock.max(at);
         while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
             let reply = wait.otherwise.into();
@@ -571,7 +569,7 @@ impl Store {
         if !self.settings.active_expire {
             return;
         }
-        for _ in 0..EXPIRED_PER_ENTRY {
+        for _ in 0..most {
             let Some(ending) = self.deadlines.first().filter(|(at, ..)| *at <= self.clock) else {
                 break;
             };
@@ -580,7 +578,7 @@ impl Store {
             self.note_expired(db, &key);
             slot.inspect(|slot| self.tell_session_end(db, &key, slot, Reason::Idle));
         }
-        let mut left = EXPIRED_PER_ENTRY;
+        let mut left = most;
         while let Some((deadline, db, key)) = self.field_deadlines.first() {
             if left == 0 || *deadline > self.clock {
                 return;
@@ -1631,7 +1629,7 @@ mod tests {
 
     fn apply(store: &mut Store, db: u8, change: &Change) {
         if let Change::Advance(by) = change {
-            return store.advance(store.clock() + by);
+            return store.advance(store.clock() + by, 500);
         }
         let mut keys = store.keyspace(db, 0);
         match change {
@@ -1821,27 +1819,24 @@ mod tests {
     #[test]
     fn an_entry_removes_a_bounded_number_of_ended_keys() {
         let mut store = Store::new(7);
-        let all = EXPIRED_PER_ENTRY + 10;
+        let (most, all) = (500, 510_u64);
         for key in 0..all {
             store
                 .keyspace(0, 0)
                 .put_until(&key.to_le_bytes(), Value::string(b""), Some(5));
         }
-        store.advance(5);
-        assert_eq!(
-            (store.counts(0).0, store.expired()),
-            (10, EXPIRED_PER_ENTRY as u64)
-        );
+        store.advance(5, most);
+        assert_eq!((store.counts(0).0, store.expired()), (10, 500));
         assert_eq!(
             store.view(0, 5).keys().count(),
             0,
             "the rest are absent all the same"
         );
         assert_eq!(store.view(0, 5).random_key(3), None);
-        store.advance(5);
+        store.advance(5, most);
         assert_eq!(
             (store.counts(0).0, store.expired(), store.next_deadline()),
-            (0, all as u64, None)
+            (0, all, None)
         );
     }
 
@@ -1852,7 +1847,7 @@ mod tests {
             store.keyspace(0, 0).put_until(b"k", Value::string(b""), Some(5));
             store.clock = 5;
             find(&mut store.keyspace(0, 0));
-            store.advance(6);
+            store.advance(6, 1);
             store.expired()
         };
         assert_eq!(ended(|_| {}), 1);

@@ -85,7 +85,7 @@ impl Machine {
             self.store.watch_changes(watched);
             self.store.keep_freed(kept);
         }
-        self.store.advance(entry.at);
+        self.store.advance(entry.at, entry.ends_at_most());
         // Keys that have ended, for those who wait for that.
         self.serve(&Call {
             seed: entry.seed,
@@ -320,6 +320,7 @@ mod tests {
             };
             let (at, seed) = (1, 1);
             machine.apply(&Entry {
+                format: Entry::FORMAT,
                 at,
                 seed,
                 origin,

@@ -316,6 +316,7 @@ mod tests {
 
     fn apply(machine: &mut Machine, command: Command) -> Vec<Event> {
         let entry = Entry {
+            format: Entry::FORMAT,
             at: 1_000,
             seed: 77,
             origin: Origin::default(),

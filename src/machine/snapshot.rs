@@ -571,6 +571,7 @@ mod tests {
             number: 1,
         };
         machine.apply(&Entry {
+            format: Entry::FORMAT,
             at: 1_000,
             seed: 42,
             origin,
@@ -648,6 +649,7 @@ mod tests {
         assert_eq!(read.digest(), Machine::default().digest());
         // It takes its hash seed from its first entry, as a new one does.
         let entry = Entry {
+            format: Entry::FORMAT,
             at: 1,
             seed: 9,
             origin: Origin::default(),

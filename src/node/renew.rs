@@ -132,6 +132,7 @@ mod tests {
 
         fn apply(&mut self, at: Millis, commands: Vec<Command>) {
             self.machine.apply(&Entry {
+                format: Entry::FORMAT,
                 at,
                 seed: 1,
                 origin: Origin::default(),

@@ -12,6 +12,12 @@ use std::time::Duration;
 /// How late a key may end at most, besides the time of a write: a key set with a shorter life than this is found at the next look.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// While more has ended than one tick takes, the rest between two of them: a million keys that end at once shall leave others room.
+const REST: Duration = Duration::from_millis(4);
+
+/// What has ended is in memory for about so long at most: the rests grow shorter until there are none.
+const LATE_MOST: Duration = Duration::from_secs(10);
+
 /// How often the size of the log is looked at.
 const MEASURE: Duration = Duration::from_millis(500);
 
@@ -24,24 +30,31 @@ const KEPT_BYTES: u64 = 16 << 20;
 
 /// Ends keys whose deadline has passed, while this node leads.
 pub(super) async fn tick(state: State, outbound: Outbound) {
+    let next_deadline = || state.machine().read().next_deadline();
+    let mut rest = LOOK;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(rest).await;
+        rest = LOOK;
         if outbound.replica.state().role != Role::Leader {
             continue;
         }
-        let due = state
-            .machine()
-            .read()
-            .next_deadline()
-            .is_some_and(|deadline| deadline <= outbound.clock.now());
-        if due {
-            let tick = entry::encode(Origin::default(), &[]);
-            if let Some(why) = outbound.propose_at_once(tick).await {
-                // Another leads now, and ticks.
-                tracing::debug!(why, "a tick was refused");
-            }
+        let now = outbound.clock.now();
+        let Some(late) = next_deadline().and_then(|deadline| now.checked_sub(deadline)) else {
+            continue;
+        };
+        let tick = entry::encode(Origin::default(), &[]);
+        if let Some(why) = outbound.propose_at_once(tick).await {
+            // Another leads now, and ticks.
+            tracing::debug!(why, "a tick was refused");
+        } else if next_deadline().is_some_and(|deadline| deadline <= now) {
+            rest = rest_behind(Duration::from_millis(late));
         }
     }
+}
+
+/// The rest before the next tick, if what it ends has been late for this long.
+fn rest_behind(late: Duration) -> Duration {
+    REST.mul_f64(1.0 - late.div_duration_f64(LATE_MOST).min(1.0))
 }
 
 /// Takes a snapshot each time the log has grown enough, and cuts the log down to [`KEPT_BYTES`] below it.
@@ -76,6 +89,14 @@ fn due_after(limit: u64, newest: u64, feeds: bool) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_follow_each_other_sooner_the_later_they_are() {
+        assert_eq!(rest_behind(Duration::ZERO), REST);
+        assert_eq!(rest_behind(LATE_MOST / 2), REST / 2);
+        assert_eq!(rest_behind(LATE_MOST), Duration::ZERO);
+        assert_eq!(rest_behind(100 * LATE_MOST), Duration::ZERO);
+    }
 
     #[test]
     fn a_large_state_is_written_less_often_and_the_log_waits_for_who_is_fed() {

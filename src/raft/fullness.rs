@@ -110,6 +110,7 @@ mod tests {
 
     fn apply(machine: &mut Machine, command: Command) {
         let entry = Entry {
+            format: Entry::FORMAT,
             at: 1,
             seed: 1,
             origin: Origin::default(),

@@ -298,6 +298,7 @@ mod tests {
     fn apply(machine: &mut Machine, at: Millis, command: &str) {
         let argv = command.split(' ').map(str::as_bytes);
         machine.apply(&Entry {
+            format: Entry::FORMAT,
             at,
             seed: 1,
             origin: Origin::default(),

@@ -85,6 +85,7 @@ mod tests {
     impl Node {
         fn apply(&mut self, at: Millis, commands: Vec<Command>) {
             self.machine.apply(&Entry {
+                format: Entry::FORMAT,
                 at,
                 seed: 1,
                 origin: Origin::default(),

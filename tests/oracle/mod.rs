@@ -168,6 +168,7 @@ pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>
         return machine.read(at, db, &command.argv).into();
     }
     let entry = Entry {
+        format: Entry::FORMAT,
         at,
         seed,
         origin: Origin::default(),
@@ -184,6 +185,7 @@ pub fn run(machine: &mut Machine, at: Millis, seed: u64, db: u8, argv: &[Vec<u8>
 /// Runs what only a node writes into the log.
 pub fn run_internal(machine: &mut Machine, at: Millis, command: LogCommand) {
     let entry = Entry {
+        format: Entry::FORMAT,
         at,
         seed: 0,
         origin: Origin::default(),

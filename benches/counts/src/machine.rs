@@ -182,6 +182,7 @@ fn machine_of(begins: &[Begin], keys: usize) -> Machine {
     apply(
         &mut machine,
         &Entry {
+            format: Entry::FORMAT,
             at: BEGIN,
             seed: 1,
             origin: Origin::default(),
@@ -210,6 +211,7 @@ fn writes(begins: &[Begin], command: fn(usize) -> Vec<Bytes>) -> Step {
 fn groups(begins: &[Begin], commands: usize, command: fn(usize) -> Vec<Bytes>) -> Step {
     let mut machine = machine_with(begins);
     let group = |step: usize| Entry {
+        format: Entry::FORMAT,
         at: BEGIN + step as u64,
         seed: step as u64,
         origin: Origin {

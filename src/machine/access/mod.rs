@@ -293,6 +293,7 @@ mod tests {
             .collect();
         commands.push(crate::machine::internal::key(Which::Primary, Some(&hash(b"key"))));
         let entry = Entry {
+            format: Entry::FORMAT,
             at: 5,
             seed: 1,
             origin: Origin::default(),

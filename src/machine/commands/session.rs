@@ -661,6 +661,7 @@ mod tests {
             argv.iter().map(|argument| Bytes::copy_from_slice(argument)),
         )];
         let entry = Entry {
+            format: Entry::FORMAT,
             at: 1_000,
             seed: 1,
             origin: Origin::default(),

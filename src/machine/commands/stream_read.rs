@@ -425,6 +425,7 @@ mod tests {
 
         fn apply(&mut self, origin: Origin, commands: Vec<Command>) -> Vec<Reply> {
             let entry = Entry {
+                format: Entry::FORMAT,
                 at: self.at,
                 seed: self.sent,
                 origin,

@@ -109,7 +109,7 @@ mod tests {
         store.keyspace(0, 0).rename(b"ren", b"new");
         assert_eq!(freed(&mut store), 0);
         store.keyspace(0, 0).put_until(b"end", list(65), Some(5));
-        store.advance(5);
+        store.advance(5, 1);
         assert_eq!(freed(&mut store), 1);
         store.keyspace(0, 0).flush();
         assert_eq!(freed(&mut store), 0, "two keys are few");

@@ -1,9 +1,10 @@
-//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by three.
+//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by four.
 //!
 //! | who | what for |
 //! |---|---|
 //! | `clock` | the members' common time, by which a leader stamps |
 //! | `departed` | who is silent, so that nobody waits behind a node that is gone |
+//! | `ticker` | who writes a snapshot, so that not all do at once |
 //! | `min-replicas-to-write` | how many are near: a majority has every acknowledged write in any case, and who wants more can have writes refused |
 
 use super::clock::{self, Clock};
@@ -41,6 +42,9 @@ const PAUSE_AT_FIRST: Duration = Duration::from_millis(20);
 /// How long a majority waits for the clocks of the others, at first: the more are known, the less one that is wrong can do.
 const ALL_AGREE_WITHIN: Duration = Duration::from_millis(500);
 
+/// Who was not heard from for this long has missed at least one question, and does nothing that anybody waits for.
+const SILENT: Duration = Duration::from_secs(3);
+
 /// Seconds after which a member that was not heard from does not count, at first. Redis: `min-replicas-max-lag`.
 const MAX_LAG_S: u64 = 10;
 
@@ -62,6 +66,8 @@ struct Fellow {
     asked: Instant,
     /// When it answered last, and what its clock said; 0: it does not tell.
     heard: Option<(Instant, Millis)>,
+    /// Whether it said that it writes a snapshot.
+    writes_snapshot: bool,
 }
 
 impl Default for Fellows {
@@ -113,6 +119,15 @@ impl Fellows {
         Some(since.elapsed())
     }
 
+    /// Whether another member writes a snapshot, as far as is known. Who is silent does not.
+    pub(super) fn write_snapshots(&self) -> bool {
+        let heard = |fellow: &Fellow| fellow.heard.is_some_and(|(at, _)| at.elapsed() <= SILENT);
+        let known = self.known.lock();
+        known
+            .values()
+            .any(|fellow| fellow.writes_snapshot && heard(fellow))
+    }
+
     /// Whether fewer are than a write needs.
     pub(super) fn lack(&self) -> bool {
         let wanted = self.wanted();
@@ -127,8 +142,11 @@ impl Fellows {
             let mut known = self.known.lock();
             known.retain(|id, _| members.contains_key(id));
             for (id, _) in others() {
-                let (asked, heard) = (Instant::now(), None);
-                known.entry(*id).or_insert(Fellow { asked, heard });
+                known.entry(*id).or_insert(Fellow {
+                    asked: Instant::now(),
+                    heard: None,
+                    writes_snapshot: false,
+                });
             }
         }
         let asked = others().map(|(id, (member, _))| async {
@@ -137,6 +155,7 @@ impl Fellows {
                 && let Some(fellow) = self.known.lock().get_mut(id)
             {
                 fellow.heard = Some((Instant::now(), answer.wall_ms));
+                fellow.writes_snapshot = answer.writes_snapshot;
             }
         });
         futures::future::join_all(asked).await;
@@ -211,9 +230,12 @@ mod tests {
         let heard = |at| Fellow {
             asked: long_ago,
             heard: Some((at, 0)),
+            writes_snapshot: true,
         };
-        let known = [(1, heard(Instant::now())), (2, heard(long_ago))];
-        fellows.known.lock().extend(known);
+        fellows.known.lock().insert(2, heard(long_ago));
+        assert!(!fellows.write_snapshots(), "it is silent");
+        fellows.known.lock().insert(1, heard(Instant::now()));
+        assert!(fellows.write_snapshots());
         assert!(fellows.lack() && fellows.near() == 1);
         fellows.set_max_lag_s(MAX_LAG_S * 2);
         assert!(!fellows.lack() && fellows.near() == 2);
@@ -229,6 +251,7 @@ mod tests {
         let told = |wall| Fellow {
             asked: Instant::now(),
             heard: Some((Instant::now(), wall)),
+            writes_snapshot: false,
         };
         let common = |waited| fellows.common_time(1, &[1, 2, 3], waited);
         assert_eq!(common(ALL_AGREE_WITHIN), None, "its own is no majority");

@@ -1068,7 +1068,9 @@ impl Opened {
         endless.spawn(departed::watch(outbound.clone()));
         endless.spawn(ticker::tick(inner.state.clone(), outbound));
         endless.spawn(ticker::snapshot(
+            inner.id,
             inner.replica.clone(),
+            inner.fellows.clone(),
             reader,
             config.limits.snapshot_log_bytes,
         ));

@@ -1,6 +1,7 @@
 //! On the leader: proposes a tick when a deadline has passed, so that expiry is an event in the log. On every node: takes a snapshot when the
 //! log has grown enough, and cuts what is kept below it by bytes as well.
 
+use super::fellows::Fellows;
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
 use crate::raft::log::LogReader;
@@ -22,6 +23,10 @@ const LATE_MOST: Duration = Duration::from_secs(10);
 
 /// How often the size of the log is looked at.
 const MEASURE: Duration = Duration::from_millis(500);
+
+/// How long a member leaves each of those before it to begin a snapshot that all of them are about to write: time enough to hear of it. None is waited for once
+/// the log is half as long again.
+const TURN: Duration = Duration::from_millis(1_500);
 
 /// Bytes of a snapshot for one of the log that follows it before the next is taken. The log is in memory: this bounds it to a fraction of what the state takes.
 const STATE_PER_LOG: u64 = 4;
@@ -62,12 +67,29 @@ fn rest_behind(took: Duration, late: Duration) -> Duration {
 }
 
 /// Takes a snapshot each time the log has grown enough, and cuts the log down to [`KEPT_BYTES`] below it.
-pub(super) async fn snapshot(replica: Arc<Replica>, log: LogReader, limit: u64) {
+pub(super) async fn snapshot(
+    me: u64,
+    replica: Arc<Replica>,
+    fellows: Arc<Fellows>,
+    log: LogReader,
+    limit: u64,
+) {
+    // Since when one is due and nobody writes one.
+    let mut free: Option<Instant> = None;
     loop {
         tokio::time::sleep(MEASURE).await;
         let (newest, feeds) = replica.snapshot_bytes();
-        let snapshot = replica.state().snapshot_index;
-        if log.bytes_after(snapshot) >= due_after(limit, newest, feeds)
+        let state = replica.state();
+        let snapshot = state.snapshot_index;
+        let (bytes, due) = (log.bytes_after(snapshot), due_after(limit, newest, feeds));
+        if bytes < due || fellows.write_snapshots() {
+            free = None;
+        } else {
+            free.get_or_insert_with(Instant::now);
+        }
+        let before = state.members.keys().filter(|id| **id < me).count();
+        let waited = free.map(|since| since.elapsed());
+        if is_turn(bytes, due, before, waited)
             && let Err(why) = replica.snapshot().await
         {
             tracing::warn!(why, "no snapshot was taken");
@@ -80,6 +102,13 @@ pub(super) async fn snapshot(replica: Arc<Replica>, log: LogReader, limit: u64) 
             tracing::warn!(why, "the log was not cut");
         }
     }
+}
+
+/// Whether to write a snapshot now, where one is due after so many bytes of log, so many members come before this one, and for so long nobody has written one
+/// since. For all see the log grow alike, and where all write at once nobody is left to answer quickly.
+fn is_turn(bytes: u64, due: u64, before: usize, free: Option<Duration>) -> bool {
+    let turns = u32::try_from(before).unwrap_or(u32::MAX);
+    bytes >= due.saturating_add(due / 2) || free.is_some_and(|free| free >= TURN.saturating_mul(turns))
 }
 
 /// Bytes of log after which the next snapshot is due: `limit`, or a part of the newest snapshot where that is more, so that of a large state not all is
@@ -102,6 +131,19 @@ mod tests {
         assert_eq!(rest_behind(quick, LATE_MOST / 2), REST / 2);
         assert_eq!(rest_behind(slow, LATE_MOST), Duration::ZERO);
         assert_eq!(rest_behind(quick, 100 * LATE_MOST), Duration::ZERO);
+    }
+
+    #[test]
+    fn snapshots_are_written_one_after_the_other_unless_the_log_grows_on() {
+        let waited = |turns| Some(TURN * turns);
+        assert!(is_turn(100, 100, 0, waited(0)), "the first");
+        assert!(!is_turn(100, 100, 2, waited(1)), "two come before it");
+        assert!(is_turn(100, 100, 2, waited(2)));
+        assert!(
+            !is_turn(149, 100, 0, None),
+            "another writes one, or it is not due"
+        );
+        assert!(is_turn(150, 100, 2, None));
     }
 
     #[test]

@@ -347,6 +347,9 @@ pub struct StatusResponse {
     /// Its machine's clock, in milliseconds since the Unix epoch.
     #[prost(uint64, tag = "7")]
     pub wall_ms: u64,
+    /// It is writing a snapshot.
+    #[prost(bool, tag = "8")]
+    pub writes_snapshot: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {

@@ -311,6 +311,11 @@ impl Replica {
         (bytes, self.peers.feeds())
     }
 
+    /// Whether this node is writing a snapshot.
+    pub(crate) fn writes_snapshot(&self) -> bool {
+        self.snapshots.writes()
+    }
+
     /// Takes a snapshot now, after which the log is cut.
     pub(crate) async fn snapshot(&self) -> Result<(), String> {
         self.raft

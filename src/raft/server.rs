@@ -439,6 +439,7 @@ impl<I: Inbound> Peer for Service<I> {
                 Bytes::copy_from_slice(&audit.digest.to_le_bytes())
             }),
             wall_ms: self.inbound.wall_ms(),
+            writes_snapshot: self.replica.writes_snapshot(),
         }))
     }
 }

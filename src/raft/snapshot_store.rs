@@ -71,6 +71,8 @@ pub(crate) struct SnapshotStore {
     aside: Arc<AtomicU64>,
     /// Whether whoever writes a snapshot is to end soon.
     hurried: Arc<AtomicBool>,
+    /// Held while one is written.
+    writing: Arc<Mutex<()>>,
 }
 
 /// A snapshot that arrives from a peer in chunks. Dropped unfinished, it leaves nothing.
@@ -114,6 +116,7 @@ impl SnapshotStore {
             publishing: Arc::default(),
             aside: Arc::default(),
             hurried: Arc::default(),
+            writing: Arc::default(),
         };
         store.remove_strangers().map_err(io)?;
         Ok(store)
@@ -200,6 +203,11 @@ impl SnapshotStore {
         self.hurried.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a snapshot is being written.
+    pub(crate) fn writes(&self) -> bool {
+        self.writing.is_locked()
+    }
+
     /// Writes a snapshot and publishes it. Blocks on the disk: not for a task.
     ///
     /// # Errors
@@ -209,6 +217,7 @@ impl SnapshotStore {
         meta: &SnapshotMeta,
         content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
+        let _writing = self.writing.lock();
         let (file, aside) = self.aside()?;
         let mut out = ContentWriter::begin(
             BufWriter::with_capacity(BUFFER, GentleFile::new(file, self.hurried.clone())),

@@ -63,9 +63,11 @@ pub use session::{Session, SessionError, Sessions};
 /// What `benches/` and `fuzz/` need of the inside. Changes without notice.
 #[doc(hidden)]
 pub mod testing {
+    #[cfg(feature = "cli")]
+    pub use crate::cli::SettingsProbe;
     #[cfg(feature = "lua")]
-    pub use crate::node::script::probe::ScriptProbe;
-    pub use crate::raft::probe::{LogProbe, RecordProbe, SnapshotProbe};
+    pub use crate::node::script::probe::{CallProbe, ScriptProbe};
+    pub use crate::raft::probe::{LogProbe, MessageProbe, RecordProbe, SnapshotProbe};
 }
 
 /// README's example is compiled with the tests.

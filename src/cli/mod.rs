@@ -5,12 +5,15 @@
 //! that waits for each answer), `report` (answers as tables).
 
 pub mod client;
+mod probe;
 mod report;
 mod serve;
 mod settings;
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
+#[doc(hidden)]
+pub use probe::SettingsProbe;
 use settings::{Resolved, Settings};
 use std::ffi::OsString;
 use std::path::PathBuf;

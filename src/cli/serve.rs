@@ -43,6 +43,7 @@ pub(super) fn log_to_stderr(filter: EnvFilter) {
 /// # Errors
 /// What kept it from starting, and the fault if it stopped by itself.
 pub(super) fn serve(config: Config, until_stdin_ends: bool) -> Result<()> {
+    crate::edge::resp::descriptors::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

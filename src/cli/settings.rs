@@ -448,7 +448,7 @@ impl Settings {
         Ok(Resolved { config, warnings })
     }
 
-    fn config(self, secret: Option<Secret>, access_key: Option<Secret>) -> Config {
+    pub(super) fn config(self, secret: Option<Secret>, access_key: Option<Secret>) -> Config {
         let (timing, limits) = (Timing::default(), Limits::default());
         let ms = |value: Option<u64>, default: Duration| value.map_or(default, Duration::from_millis);
         let said = |text: &String| !text.is_empty();

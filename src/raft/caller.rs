@@ -7,8 +7,13 @@ use crate::config::Secret;
 use crate::mutant::Mutant;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use subtle::ConstantTimeEq;
+use tokio::sync::Notify;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 const PROOF: &str = "plenary-proof";
@@ -68,6 +73,52 @@ impl Proof {
             Err(Status::unauthenticated(
                 "wrong or missing cluster secret: give every node the same --secret-file",
             ))
+        }
+    }
+}
+
+/// Lets no call in without the proof: before a byte of its body is read, so that nobody else can have us hold what was sent.
+#[derive(Clone, Debug)]
+pub(super) struct Guard(pub(super) Proof);
+
+impl Interceptor for Guard {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        self.0.admits(request.metadata())?;
+        if let Some(standing) = request.extensions().get::<Arc<Standing>>() {
+            standing.prove();
+        }
+        Ok(request)
+    }
+}
+
+/// What is known of who is at the other end of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Whether a call has shown the proof.
+    proven: AtomicBool,
+    end: Notify,
+}
+
+impl Standing {
+    pub(super) fn prove(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection, unless it has proved itself meanwhile.
+    pub(super) fn end(&self) {
+        self.end.notify_one();
+    }
+
+    /// Resolves when the connection is to end because it proved nothing: when that is said, or so much time is over.
+    pub(super) async fn ended(standing: Arc<Self>, after: Duration) {
+        // Whether it is said or the time is over is the same.
+        let _ = tokio::time::timeout(after, standing.end.notified()).await;
+        if standing.is_proven() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The log alone, its records, and snapshot files, for `benches/`: nothing else of a node runs. No part of the public face.
+//! The log alone, its records, messages, and snapshot files, for `benches/` and `fuzz/`: nothing else of a node runs. No part of the public face.
 
 use super::fault::Fault;
-use super::log::record::{Damage, decode_entries, encode_entries};
+use super::log::record::{self, Damage, decode_entries, encode_entries};
 use super::log::{LogStopper, LogStore};
 use super::meta::{Meta, boot_id};
-use super::snapshot_store::{SnapshotMeta, SnapshotStore};
-use super::{Entry, Group, LogId, Types};
+use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
+use super::{Entry, Group, LogId, Types, remote, wire};
 use crate::config::{Durability, LogKind};
 use crate::error::Error;
 use crate::machine::{Machine, snapshot};
@@ -67,6 +67,14 @@ impl LogProbe {
         self.log.purge(id(self.next.saturating_sub(16))).await
     }
 
+    /// What a start makes of the segments in `<data>/log`, as records that would make the same.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn recovered(data: &Path) -> Result<Bytes, Error> {
+        Ok(super::log::recovered(data)?.into())
+    }
+
     /// Ends the log.
     ///
     /// # Errors
@@ -97,8 +105,35 @@ impl RecordProbe {
     /// What is wrong with the first that is none.
     pub fn decode(bytes: Bytes) -> io::Result<usize> {
         let entries = decode_entries(bytes);
-        let damaged = |damage: Damage| io::Error::new(io::ErrorKind::InvalidData, damage.to_string());
         entries.map(|entries| entries.len()).map_err(damaged)
+    }
+
+    /// Records of every kind from bytes, and their bytes again.
+    ///
+    /// # Errors
+    /// What is wrong with the first that is none.
+    pub fn again(mut bytes: Bytes) -> io::Result<Bytes> {
+        let mut again = Vec::new();
+        while let Some(record) = record::decode(&mut bytes).map_err(damaged)? {
+            record::encode(&record, &mut again);
+        }
+        Ok(again.into())
+    }
+}
+
+fn damaged(damage: Damage) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, damage.to_string())
+}
+
+/// Messages of the peer port.
+#[derive(Debug)]
+pub struct MessageProbe;
+
+impl MessageProbe {
+    /// The bytes of a message of this name, as they are written again when it has become what stands behind it; none where it is refused, or there
+    /// is no such message.
+    pub fn again(name: &str, bytes: Bytes) -> Option<Vec<u8>> {
+        wire::again(name, bytes.clone()).or_else(|| remote::again(name, bytes))
     }
 }
 
@@ -141,7 +176,23 @@ impl SnapshotProbe {
     /// # Errors
     /// What is wrong with it; there is none.
     pub fn read(&self) -> io::Result<Machine> {
-        let newest = self.snapshots.newest();
+        self.of(self.snapshots.newest())
+    }
+
+    /// The machine of a snapshot file that another member sends, in chunks of this size.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn receive(&self, file: &[u8], chunk: usize) -> io::Result<Machine> {
+        let mut receiving = self.snapshots.receive()?;
+        file.chunks(chunk).try_for_each(|chunk| receiving.write(chunk))?;
+        let received = receiving.finish()?;
+        let machine = self.of(Some(received.clone()));
+        std::fs::remove_file(received.path)?;
+        machine
+    }
+
+    fn of(&self, newest: Option<SnapshotFile>) -> io::Result<Machine> {
         let newest =
             newest.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no snapshot was written"))?;
         newest.read(|mut from| snapshot::read(&mut from))

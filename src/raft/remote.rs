@@ -3,7 +3,7 @@
 //! Such a process has the cluster's secret and no id. Its proof is made of the secret for this service alone, so it opens no call between nodes, and
 //! theirs opens none here; it is checked before a byte of a call's body is read.
 
-use super::caller::{Proof, Role};
+use super::caller::{Guard, Proof, Role};
 use super::client::{MESSAGE_BYTES, endpoint};
 use super::pb;
 use super::pb::remote_client::RemoteClient;
@@ -21,7 +21,6 @@ use futures::stream::{self, BoxStream, StreamExt};
 use prost::Message;
 use std::future::{Future, ready};
 use std::time::Duration;
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Request, Response, Status, Streaming};
@@ -108,17 +107,6 @@ pub(super) fn service<H: Host>(
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     InterceptedService::new(service, Guard(Proof::new(secret, Role::Remote)))
-}
-
-/// Lets nobody in without the proof.
-#[derive(Clone, Debug)]
-pub(super) struct Guard(Proof);
-
-impl Interceptor for Guard {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        self.0.admits(request.metadata())?;
-        Ok(request)
-    }
 }
 
 pub(super) struct Served<H>(H);
@@ -515,6 +503,38 @@ fn failure_from(failure: pb::Failure) -> Error {
         Kind::Refused => Error::Refused(CommandError::from_text(why)),
         Kind::Other => Error::Value(why),
     }
+}
+
+/// A message's bytes as they are written again once it has become one of our types; none where it is refused. For `fuzz/`.
+pub(super) fn again(name: &str, bytes: Bytes) -> Option<Vec<u8>> {
+    Some(match name {
+        "WriteRequest" => write_to(write_from(pb::WriteRequest::decode(bytes).ok()?).ok()?).encode_to_vec(),
+        "WriteResponse" => {
+            let response = pb::WriteResponse::decode(bytes).ok()?;
+            let replies: Result<Vec<Reply>, Lost> = response.replies.iter().map(reply_from).collect();
+            pb::WriteResponse {
+                replies: replies.ok()?.iter().map(Reply::to_bytes).collect(),
+                index: response.index,
+            }
+            .encode_to_vec()
+        }
+        "ReadRequest" => {
+            let request = pb::ReadRequest::decode(bytes).ok()?;
+            pb::ReadRequest {
+                freshness: Some(fresh_to(fresh_from(request.freshness))),
+                database: database_from(request.database).ok()?.into(),
+                argv: request.argv,
+            }
+            .encode_to_vec()
+        }
+        "LookRequest" => {
+            let request = pb::LookRequest::decode(bytes).ok()?;
+            database_from(request.database).ok()?;
+            request.encode_to_vec()
+        }
+        "Failure" => failure_to(failure_from(pb::Failure::decode(bytes).ok()?)).encode_to_vec(),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

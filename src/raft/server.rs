@@ -1,10 +1,11 @@
-//! Inbound calls. Checks who calls, turns bytes into our types, and hands on: Raft's calls to Raft, the rest to node/.
+//! Inbound calls. Checks who calls (the proof before a byte of the body is read), turns bytes into our types, and hands on: Raft's calls to Raft, the
+//! rest to node/.
 
-use super::caller::Caller;
+use super::caller::{Caller, Guard};
 use super::client::{
     CONNECTION_WINDOW, Evaluated, Hello, Kind, MESSAGE_BYTES, MemberChange, Peers, Running, STREAM_WINDOW,
 };
-use super::connection::Connection;
+use super::connection::{accepted, told};
 use super::pb::peer_server::{Peer, PeerServer};
 use super::remote::{self, Host};
 use super::replica::Replica;
@@ -14,7 +15,7 @@ use crate::machine::entry::{self, Millis};
 use crate::machine::recency::Use;
 use crate::mutant::Mutant;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use openraft::raft::VoteResponse;
 use openraft::storage::Snapshot;
 use std::future::Future;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Groups of one follower that wait for the leader's word, at most: more than it may have in flight, so the stream never stalls.
@@ -37,9 +38,6 @@ pub(crate) const LAST_USE_KEYS: usize = 4_096;
 
 /// HTTP/2 streams of one connection at once: a peer opens a handful, a stranger must not open a million.
 const STREAMS_PER_CONNECTION: u32 = 256;
-
-/// How long connections last after the service was told to stop: until who calls has heard that it takes no more, and has its answers.
-const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// What node/ answers other nodes.
 pub(crate) trait Inbound: Send + Sync + 'static {
@@ -97,47 +95,28 @@ impl<I: Inbound> Service<I> {
         stop: watch::Receiver<bool>,
     ) -> Result<(), tonic::transport::Error> {
         let (host, secret) = remote;
+        let guard = Guard(self.peers.proof().clone());
         let service = PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
-        let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let ended = stop.clone();
-        let connections = connections.map_ok(move |stream| {
-            let told = told(ended.clone());
-            Connection::new(stream, async {
-                told.await;
-                tokio::time::sleep(LAST_WORDS).await;
-            })
-        });
         tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-            .add_service(service)
+            .add_service(InterceptedService::new(service, guard))
             .add_service(remote::service(host, secret.as_ref()))
-            .serve_with_incoming_shutdown(connections, told(stop))
+            .serve_with_incoming_shutdown(accepted(listener, stop.clone()), told(stop))
             .await
     }
 
-    /// A call between nodes that may not share a cluster yet: the secret is all that is checked.
-    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        self.peers.proof().admits(request.metadata())?;
-        Caller::of(request.metadata())
-    }
-
-    /// A call within the cluster that means this very node.
+    /// A call within the cluster that means this very node. Of nodes that may not share a cluster yet the proof is all that is asked for.
     fn admit_member<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let caller = self.admit(request)?;
+        let caller = Caller::of(request.metadata())?;
         caller.must_mean(self.peers.cluster(), self.node)?;
         Ok(caller)
     }
-}
-
-/// Resolves when it is told, or can be told no more.
-async fn told(mut stop: watch::Receiver<bool>) {
-    drop(stop.wait_for(|stop| *stop).await);
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -367,7 +346,7 @@ impl<I: Inbound> Peer for Service<I> {
     }
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
-        self.admit(&request)?;
+        Caller::of(request.metadata())?;
         let hello = self.inbound.hello().await;
         Ok(Response::new(pb::HelloResponse {
             node: hello.node,
@@ -382,7 +361,7 @@ impl<I: Inbound> Peer for Service<I> {
         &self,
         request: Request<pb::PromiseRequest>,
     ) -> Result<Response<pb::PromiseResponse>, Status> {
-        self.admit(&request)?;
+        Caller::of(request.metadata())?;
         let members = request
             .into_inner()
             .members
@@ -398,7 +377,7 @@ impl<I: Inbound> Peer for Service<I> {
         request: Request<pb::ChangeMemberRequest>,
     ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
         use pb::change_member_request::Change;
-        self.admit(&request)?;
+        Caller::of(request.metadata())?;
         let change = request
             .into_inner()
             .change

@@ -13,6 +13,7 @@ use openraft::raft::{
     VoteResponse,
 };
 use openraft::vote::leader_id_adv::LeaderId;
+use prost::Message;
 use std::time::Duration;
 use tonic::Status;
 
@@ -300,4 +301,51 @@ pub(super) fn uses_from(response: &pb::LastUseResponse) -> Vec<Option<Use>> {
         })
     };
     pairs.map(used).collect()
+}
+
+/// A message's bytes as they are written again once it has become one of our types; none where it is refused. For `fuzz/`.
+pub(super) fn again(name: &str, bytes: Bytes) -> Option<Vec<u8>> {
+    fn read<M: Message + Default>(bytes: Bytes) -> Option<M> {
+        M::decode(bytes).ok()
+    }
+    Some(match name {
+        "VoteRequest" => {
+            let request: pb::VoteRequest = read(bytes)?;
+            let pre_vote = request.pre_vote;
+            vote_request_to(vote_request_from(request).ok()?, pre_vote).encode_to_vec()
+        }
+        "VoteResponse" => vote_response_to(vote_response_from(read(bytes)?).ok()?).encode_to_vec(),
+        "AppendRequest" => append_request_to(append_request_from(read(bytes)?).ok()?).encode_to_vec(),
+        "AppendResponse" => append_result_to(append_result_from(read(bytes)?).ok()?).encode_to_vec(),
+        "TransferLeaderRequest" => transfer_to(&transfer_from(read(bytes)?).ok()?).encode_to_vec(),
+        "EvaluateResponse" => {
+            let response: pb::EvaluateResponse = read(bytes)?;
+            evaluated_to(response.ticket, evaluated_from(response).ok()?).encode_to_vec()
+        }
+        "RunningRequest" => running_request_to(running_request_from(read(bytes)?)).encode_to_vec(),
+        "RunningResponse" => running_to(running_from(read(bytes)?)).encode_to_vec(),
+        "FollowsRequest" => {
+            let vote = vote_from(read::<pb::FollowsRequest>(bytes)?.vote).ok()?;
+            pb::FollowsRequest {
+                vote: Some(vote_to(vote)),
+            }
+            .encode_to_vec()
+        }
+        "LastUseRequest" => used_keys_to(used_keys_from(read(bytes)?).ok()?).encode_to_vec(),
+        "LastUseResponse" => uses_to(&uses_from(&read(bytes)?)).encode_to_vec(),
+        "FoundingMember" => {
+            let (id, member) = member_from(read(bytes)?);
+            member_to(id, &member).encode_to_vec()
+        }
+        // What goes on as it is.
+        "SnapshotChunk" => read::<pb::SnapshotChunk>(bytes)?.encode_to_vec(),
+        "ForwardRequest" => read::<pb::ForwardRequest>(bytes)?.encode_to_vec(),
+        "EvaluateRequest" => read::<pb::EvaluateRequest>(bytes)?.encode_to_vec(),
+        "HelloRequest" => read::<pb::HelloRequest>(bytes)?.encode_to_vec(),
+        "HelloResponse" => read::<pb::HelloResponse>(bytes)?.encode_to_vec(),
+        "PromiseRequest" => read::<pb::PromiseRequest>(bytes)?.encode_to_vec(),
+        "ChangeMemberRequest" => read::<pb::ChangeMemberRequest>(bytes)?.encode_to_vec(),
+        "StatusResponse" => read::<pb::StatusResponse>(bytes)?.encode_to_vec(),
+        _ => return None,
+    })
 }

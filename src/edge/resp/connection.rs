@@ -61,6 +61,9 @@ pub const PATIENCE: Duration = Duration::from_millis(100);
 /// Replies that may wait before the first [`PATIENCE`]; doubled after each, up to `max_output_bytes`.
 const OUTPUT_EASE_BYTES: usize = 1 << 20;
 
+/// Replies that may wait for who has not said who it is: it is told little, and may not have us keep more than that. (Redis from 7.4.3 on: 1,024.)
+const STRANGER_OUTPUT_BYTES: usize = 64 << 10;
+
 /// Bytes that one read makes room for.
 const READ_BYTES: usize = 16 << 10;
 
@@ -295,7 +298,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         writer,
         input: BytesMut::with_capacity(READ_BYTES),
         output: BytesMut::with_capacity(READ_BYTES),
-        ease_at: OUTPUT_EASE_BYTES.min(shared.config.max_output_bytes),
+        ease_at: 0,
         parser: Parser::new(shared.limits()),
         ahead: None,
         turn: 0,
@@ -305,6 +308,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         writes_bytes: 0,
         published: Vec::new(),
     };
+    connection.ease_at = connection.first_ease();
     let end = connection.run().await;
     entered.leave();
     let client = &entered.client;
@@ -494,7 +498,7 @@ impl Connection {
         self.caller.shared.stats.output_bytes.add(bytes);
         self.caller.client.note_buffers(&self.input, &self.output);
         if self.output.is_empty() {
-            self.ease_at = OUTPUT_EASE_BYTES.min(self.caller.shared.config.max_output_bytes);
+            self.ease_at = self.first_ease();
         }
         Ok(())
     }
@@ -900,9 +904,24 @@ impl Connection {
         self.output.len() >= self.ease_at || self.exceeds_hard()
     }
 
+    /// Bytes of replies that may wait, before the client is cut off.
+    fn output_max(&self) -> usize {
+        let most = self.caller.shared.config.max_output_bytes;
+        if self.caller.known {
+            most
+        } else {
+            most.min(STRANGER_OUTPUT_BYTES)
+        }
+    }
+
+    /// When the client is given [`PATIENCE`] first.
+    fn first_ease(&self) -> usize {
+        OUTPUT_EASE_BYTES.min(self.output_max() / 2)
+    }
+
     /// Lets the client take replies, until enough are gone or it took none for [`PATIENCE`].
     async fn ease(&mut self) -> Result<(), End> {
-        let limit = self.caller.shared.config.max_output_bytes;
+        let limit = self.output_max();
         if self.output.len() > limit {
             return Err(End::OutputLimit);
         }

@@ -41,6 +41,7 @@ mod compat;
 mod config;
 pub mod connection;
 pub mod decode;
+pub(crate) mod descriptors;
 pub mod encode;
 pub mod frame;
 mod hub;
@@ -222,12 +223,20 @@ impl Resp {
             .or(secure)
             .ok_or_else(|| Error::Config(vec!["resp: there is no port to serve".to_owned()]))?;
         let limits = frame::Limits::new(config.max_arguments, config.max_bulk_bytes);
+        let max_clients = config.max_clients.min(descriptors::room());
+        if max_clients < config.max_clients {
+            tracing::warn!(
+                asked = config.max_clients,
+                max_clients,
+                "fewer clients are served: the system lets this process open too few files (ulimit -n)"
+            );
+        }
         let shared = Shared {
             node,
             idle_timeout_ms: AtomicU64::new(
                 u64::try_from(config.idle_timeout.as_millis()).unwrap_or(u64::MAX),
             ),
-            max_clients: AtomicUsize::new(config.max_clients),
+            max_clients: AtomicUsize::new(max_clients),
             busy_for_all: AtomicBool::new(false),
             max_bulk_bytes: AtomicUsize::new(limits.bulk_bytes),
             max_command_bytes: AtomicUsize::new(limits.command_bytes),

@@ -75,6 +75,19 @@ const fn own(
     row(names, Kind::Own(check, get, set))
 }
 
+/// A number of clients that the system has room for.
+fn clients(now: &str, new: &str) -> Result<String, String> {
+    let value = Integer(1, U32_MAX).value(now, new)?;
+    let room = super::descriptors::room();
+    if value.parse::<usize>().is_ok_and(|clients| clients <= room) {
+        Ok(value)
+    } else {
+        Err(format!(
+            "The operating system is not able to handle the specified number of clients, try with {room}"
+        ))
+    }
+}
+
 const fn common(names: &'static [&'static str], check: Check) -> Parameter {
     row(names, Kind::Common(check))
 }
@@ -344,7 +357,7 @@ const PARAMETERS: &[Parameter] = &[
     own(&["proto-max-bulk-len"], Memory(1 << 20, I64_MAX), |shared| shared.limits().bulk_bytes.to_string(), |shared, value| {
         shared.max_bulk_bytes.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
-    own(&["maxclients"], Integer(1, U32_MAX), |shared| shared.max_clients.load(Relaxed).to_string(), |shared, value| {
+    own(&["maxclients"], Check::Special(clients), |shared| shared.max_clients.load(Relaxed).to_string(), |shared, value| {
         shared.max_clients.store(value.parse().unwrap_or(usize::MAX), Relaxed);
     }),
     own(&["slowlog-log-slower-than"], Integer(-1, I64_MAX), |shared| shared.slowlog.threshold_us().to_string(), |shared, value| {

@@ -2,6 +2,8 @@
 //! users nor what a connection has. No part of the public face.
 
 use super::engine::{self, Engine, Host, Limits, Run, Signals};
+use super::notes::Notes;
+use super::request::Request;
 use crate::config::REDIS_VERSION;
 use crate::machine::Machine;
 use crate::machine::effects::{self, Effects};
@@ -117,6 +119,23 @@ impl ScriptProbe {
             Err(_) => vec![engine.run(text, &run, &mut desk)],
         };
         desk.refused.map_or(Ok(replies), Err)
+    }
+}
+
+/// A script's way from node to node: its request, and the notes that come back.
+#[derive(Debug)]
+pub struct CallProbe;
+
+impl CallProbe {
+    /// A request's bytes as they are written again once it was read; none where it is refused.
+    pub fn request_again(bytes: &Bytes) -> Option<Bytes> {
+        let (sender, request) = Request::from_bytes(bytes)?;
+        Some(request.to_bytes(sender))
+    }
+
+    /// The bytes of notes as they are written again once they were read.
+    pub fn notes_again(bytes: &Bytes) -> Bytes {
+        Notes::from_bytes(bytes).to_bytes()
     }
 }
 

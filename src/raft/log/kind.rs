@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// What of a data folder is the log's alone. Beside it only trees in sled are.
 pub(in crate::raft) const OWN: [&str; 4] = [LOG, NEW, OLD, super::sled::MARK];
 
-const LOG: &str = "log";
+pub(super) const LOG: &str = "log";
 const NEW: &str = "log.new";
 const OLD: &str = "log.old";
 

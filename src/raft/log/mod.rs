@@ -20,7 +20,7 @@ mod segments;
 pub(super) mod sled;
 
 use super::fault::Fault;
-use super::{Entry, LogId, Types, Vote};
+use super::{Entry, LogId, Types, Vote, files};
 use crate::config::Durability;
 use crate::error::Error;
 use crate::mutant::Mutant;
@@ -884,6 +884,23 @@ fn recover(journal: &mut dyn Journal) -> Result<Recovered, Error> {
         )));
     }
     Ok(recovered)
+}
+
+/// What a start makes of the log in the segments of `<data>/log`, as records that would make the same: for `fuzz/`.
+pub(super) fn recovered(data: &Path) -> Result<Vec<u8>, Error> {
+    let disk = files::Disk::System;
+    let log = data.join(kind::LOG);
+    let mut journal =
+        segments::SegmentJournal::open(&disk, data, &log, Durability::Fsync, segments::SEGMENT_BYTES)?;
+    let live = recover(&mut journal)?.live;
+    let entries = live.entries.into_iter().map(|kept| Record::Entry(kept.entry));
+    let purged = live.purged.map(Record::Purge);
+    let (committed, vote) = (live.committed.map(Record::Committed), live.vote.map(Record::Vote));
+    let mut records = Vec::new();
+    for record in entries.chain(purged).chain(committed).chain(vote) {
+        record::encode(&record, &mut records);
+    }
+    Ok(records)
 }
 
 /// What to do about a damaged log: the others have everything, so a new member costs nothing but a copy.

@@ -26,7 +26,7 @@ pub(super) const ENTRY_OVERHEAD: u64 = (HEAD + 2 + 24) as u64;
 
 /// One thing that happened to the log. A later record overrules an earlier one.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Record {
+pub(in crate::raft) enum Record {
     /// The next entry.
     Entry(Entry),
     /// What this node has promised.
@@ -80,7 +80,7 @@ impl fmt::Display for Damage {
 }
 
 /// Appends one record to `out`.
-pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
+pub(in crate::raft) fn encode(record: &Record, out: &mut Vec<u8>) {
     match record {
         Record::Entry(entry) => encode_entry(entry, out),
         Record::Vote(vote) => body(out, kind::VOTE, |out| {
@@ -166,7 +166,7 @@ fn put_log_id(out: &mut Vec<u8>, id: &LogId) {
 ///
 /// # Errors
 /// What is wrong with the record. There is no way past it.
-pub(super) fn decode(bytes: &mut Bytes) -> Result<Option<Record>, Damage> {
+pub(in crate::raft) fn decode(bytes: &mut Bytes) -> Result<Option<Record>, Damage> {
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -111,9 +111,17 @@ impl FromStr for LogKind {
 }
 
 /// A secret or key. `Debug` shows nothing of it.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl<'de> Deserialize<'de> for Secret {
+    /// An error says nothing of what stood there.
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text =
+            String::deserialize(from).map_err(|_| serde::de::Error::custom("expected a text in quotes"))?;
+        Ok(Self(text))
+    }
+}
 
 impl Secret {
     /// Wraps the text.

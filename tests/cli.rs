@@ -248,7 +248,12 @@ fn a_file_with_an_unknown_key_is_refused_with_the_known_ones() {
     std::fs::write(&file, "data = 'unused'\nacces_key = 'x'\n").unwrap();
     run(&mut plenary(["serve", "--config", file.to_str().unwrap()])).failed_with(
         2,
-        &["acces_key", "line 2", "`access_key`", "`snapshot_log_bytes`"],
+        &[
+            "acces_key",
+            "line 2, column 1",
+            "`access_key`",
+            "`snapshot_log_bytes`",
+        ],
     );
     run(&mut plenary(["serve", "--config", "no/such/file"]))
         .failed_with(2, &["no/such/file", "cannot be read"]);

@@ -14,8 +14,17 @@ static MACHINE: LazyLock<Machine> = LazyLock::new(|| {
     let mut machine = Machine::default();
     let lines = "SET k1 10|SET k v PX 100000|RPUSH k2 a b c|HSET h f v|ZADD z 1 a 2 b|SADD s 1 2 x|XADD x 1-1 f v|XGROUP CREATE x g 0|BLPOP nothing 0|\
         SESSION.CREATE se 1800000 OWNER ann ITEMS 2 a 1 b 2|SESSION.LOCK se web-1 60000|SESSION.LOCK se web-2 60000";
-    let commands = lines.split('|').map(|line| entry::Command::new(0, line.split(' ').map(str::to_owned)));
-    let group = entry::encode(entry::Origin { node: 1, start: 1, number: 1 }, &commands.collect::<Vec<_>>());
+    let commands = lines
+        .split('|')
+        .map(|line| entry::Command::new(0, line.split(' ').map(str::to_owned)));
+    let group = entry::encode(
+        entry::Origin {
+            node: 1,
+            start: 1,
+            number: 1,
+        },
+        &commands.collect::<Vec<_>>(),
+    );
     machine.apply(&entry::decode(&entry::stamp(group, 1_700_000_000_000, 1)).expect("as it was written"));
     machine.store_mut().take_events();
     machine

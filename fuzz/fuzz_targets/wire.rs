@@ -21,7 +21,9 @@ fn again(name: &str, bytes: &Bytes) -> Option<Bytes> {
         "reply" => Reply::from_bytes(bytes).map(|reply| reply.to_bytes()),
         "script" => CallProbe::request_again(bytes),
         "notes" => Some(CallProbe::notes_again(bytes)),
-        "events" => SessionEvents::from_bytes(bytes.clone()).ok().map(|events| events.to_bytes()),
+        "events" => SessionEvents::from_bytes(bytes.clone())
+            .ok()
+            .map(|events| events.to_bytes()),
         // Of what was left from the one before nothing may be seen: the same keys, however often it is read.
         "excerpt" => SCRATCH.with_borrow_mut(|scratch| {
             let mut seen = || scratch.view(bytes.clone(), 0, |view| view.keys().count()).ok();

@@ -59,7 +59,11 @@ pub fn number(magic: &[u8; 8], number: u64) -> Vec<u8> {
 /// A folder in memory, where the system has one, for targets that need files.
 pub fn folder(name: &str) -> std::path::PathBuf {
     let memory = std::path::Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let parent = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
     let folder = parent.join(format!("plenary-fuzz-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder is made");
     folder

@@ -356,9 +356,15 @@ impl Settings {
         Self::from_toml(&text).map_err(fault)
     }
 
-    /// Reads TOML.
+    /// Reads TOML. Of what is wrong the place is told and not the line that stands there: it may hold an access key, under a misspelt name too.
     pub(crate) fn from_toml(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start.min(text.len()));
+            let before = String::from_utf8_lossy(&text.as_bytes()[..at]);
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|sign| *sign != '\n').count() + 1;
+            format!("line {line}, column {column}: {}", error.message())
+        })
     }
 
     /// These settings; what they do not say, `below` says.
@@ -607,6 +613,34 @@ mod tests {
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    #[test]
+    fn an_error_in_a_file_does_not_tell_the_access_key() {
+        for text in [
+            "access_key = \"Xyzzy",
+            "access_key = Xyzzy",
+            "access_key = \"Xyzzy\" expect = 3",
+            "access_key = \"\"\"\nXyzzy",
+            "access_key = [\"Xyzzy\"]",
+            "access_key = { Xyzzy = 1 }",
+            "access_key = 77777",
+            "access_key = 7.7777",
+            "access_key = 1979-05-27",
+            "\"access_key\" = 'Xyzzy",
+            "acces_key = \"Xyzzy\"",
+            "access_key = \"Xyzzy\"\naccess_key = \"Xyzzy\"",
+            "access_key = \"Xyzzy\"\nexpect = \"Xyzzy",
+        ] {
+            let error = Settings::from_toml(text).expect_err(text);
+            let told = ["Xyzzy", "7777", "1979"]
+                .iter()
+                .any(|secret| error.contains(secret));
+            assert!(!told, "{text}: {error}");
+        }
+        let error = Settings::from_toml("access_key = \"a\"\n\n  expect = \"three\"").expect_err("no number");
+        let place = "line 3, column 12: invalid type: string \"three\"";
+        assert!(error.starts_with(place), "{error}");
     }
 
     #[test]

@@ -44,6 +44,9 @@ openraft::declare_raft_types!(
         Node = Member,
 );
 
+/// Terms and indices that are read, from the disk or from others, stay below this: none comes to it by steps, and no later step of one overflows.
+const COUNTER_MAX: u64 = 1 << 62;
+
 /// One encoded, stamped group of commands (`machine::entry`). A clone counts a reference.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Group(pub(crate) Bytes);

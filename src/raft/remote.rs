@@ -473,6 +473,7 @@ fn failure_to(error: Error) -> pb::Failure {
         },
         Error::Stopped { why } => of(Kind::Stopped, why),
         Error::Refused(refused) => of(Kind::Refused, refused.to_string()),
+        Error::Value(why) => of(Kind::Other, why),
         other => of(Kind::Other, other.to_string()),
     }
 }
@@ -555,6 +556,7 @@ mod tests {
             },
             Error::TooLarge { size: 3, limit: 2 },
             Error::Stopped { why: why() },
+            Error::Value(why()),
             Error::Refused(CommandError::WrongType),
             Error::Refused(CommandError::text("NOSESSION no such session")),
         ];

@@ -8,10 +8,10 @@
 //! The foot comes last because a snapshot is written in one pass, without knowing how long it gets. Files travel to peers as they are.
 //! Which files count stands in the catalogue (meta.rs), written after the file is durable: what is not in it is removed at start.
 
-use super::Types;
 use super::files::{Disk, File, Open};
 use super::log::ADVICE;
 use super::meta::{CatalogueEntry, Meta, cold};
+use super::{COUNTER_MAX, Types};
 use crate::error::Error;
 use bytes::Buf;
 use openraft::type_config::alias::SnapshotMetaOf;
@@ -528,7 +528,10 @@ impl Content {
         }
         let mut meta = vec![0; meta_len];
         from.read_exact(&mut meta)?;
-        let meta = cold::decode(&meta)?;
+        let meta: SnapshotMeta = cold::decode(&meta)?;
+        if meta.last_log_id.is_some_and(|last| last.index >= COUNTER_MAX) {
+            return Err(invalid("it covers more than any log comes to"));
+        }
         let mut foot = [0; FOOT];
         from.get_ref().read_exact_at(&mut foot, len - FOOT as u64)?;
         let (left, checksum) = ((&foot[..8]).get_u64_le(), (&foot[8..12]).get_u32_le());

@@ -3,7 +3,7 @@
 use super::client::{Evaluated, Kind, Running};
 use super::leadership::Follows;
 use super::log::record;
-use super::{LogId, Member, Types, Vote, pb};
+use super::{COUNTER_MAX, LogId, Member, Types, Vote, pb};
 use crate::machine::keyspace::DATABASES;
 use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
@@ -109,14 +109,23 @@ pub(super) fn log_id_to(id: LogId) -> pb::LogId {
     }
 }
 
-pub(super) fn log_id_from(id: pb::LogId) -> LogId {
-    LogId::new(
-        LeaderId {
-            term: id.term,
-            node_id: id.node,
-        },
-        id.index,
-    )
+pub(super) fn log_id_from(id: pb::LogId) -> Result<LogId, Status> {
+    let leader_id = LeaderId {
+        term: counter(id.term)?,
+        node_id: id.node,
+    };
+    Ok(LogId::new(leader_id, counter(id.index)?))
+}
+
+/// The place in the log that a message names, where it names one.
+fn place_from(id: Option<pb::LogId>) -> Result<Option<LogId>, Status> {
+    id.map(log_id_from).transpose()
+}
+
+/// A term or an index from a peer.
+fn counter(counter: u64) -> Result<u64, Status> {
+    let counted = (counter < COUNTER_MAX).then_some(counter);
+    counted.ok_or_else(|| Status::invalid_argument("a term or index that no log comes to"))
 }
 
 pub(super) fn vote_to(vote: Vote) -> pb::VoteValue {
@@ -146,10 +155,11 @@ pub(super) fn follows_from(message: pb::FollowsResponse) -> Follows {
 
 pub(super) fn vote_from(vote: Option<pb::VoteValue>) -> Result<Vote, Status> {
     let vote = vote.ok_or_else(|| missing("vote"))?;
+    let term = counter(vote.term)?;
     Ok(if vote.committed {
-        Vote::new_committed(vote.term, vote.node)
+        Vote::new_committed(term, vote.node)
     } else {
-        Vote::new(vote.term, vote.node)
+        Vote::new(term, vote.node)
     })
 }
 
@@ -163,7 +173,7 @@ pub(super) fn vote_request_to(request: VoteRequest<Types>, pre_vote: bool) -> pb
 }
 
 pub(super) fn vote_request_from(request: pb::VoteRequest) -> Result<VoteRequest<Types>, Status> {
-    let mut vote = VoteRequest::new(vote_from(request.vote)?, request.last_log.map(log_id_from));
+    let mut vote = VoteRequest::new(vote_from(request.vote)?, place_from(request.last_log)?);
     vote.leadership_transfer = request.leadership_transfer;
     Ok(vote)
 }
@@ -179,7 +189,7 @@ pub(super) fn vote_response_to(response: VoteResponse<Types>) -> pb::VoteRespons
 pub(super) fn vote_response_from(response: pb::VoteResponse) -> Result<VoteResponse<Types>, Status> {
     Ok(VoteResponse::new(
         vote_from(response.vote)?,
-        response.last_log.map(log_id_from),
+        place_from(response.last_log)?,
         response.granted,
     ))
 }
@@ -198,8 +208,8 @@ pub(super) fn append_request_from(request: pb::AppendRequest) -> Result<AppendEn
         .map_err(|damage| Status::invalid_argument(format!("an entry: {damage}")))?;
     Ok(AppendEntriesRequest {
         vote: vote_from(request.vote)?,
-        prev_log_id: request.prev_log.map(log_id_from),
-        leader_commit: request.leader_commit.map(log_id_from),
+        prev_log_id: place_from(request.prev_log)?,
+        leader_commit: place_from(request.leader_commit)?,
         entries,
     })
 }
@@ -219,8 +229,8 @@ pub(super) fn append_result_to(result: StreamAppendResult<Types>) -> pb::AppendR
 pub(super) fn append_result_from(response: pb::AppendResponse) -> Result<StreamAppendResult<Types>, Status> {
     use pb::append_response::Result as Answer;
     Ok(match response.result.ok_or_else(|| missing("result"))? {
-        Answer::Matched(matched) => Ok(matched.log.map(log_id_from)),
-        Answer::Conflict(at) => Err(StreamAppendError::Conflict(log_id_from(at))),
+        Answer::Matched(matched) => Ok(place_from(matched.log)?),
+        Answer::Conflict(at) => Err(StreamAppendError::Conflict(log_id_from(at)?)),
         Answer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_from(Some(vote))?)),
     })
 }
@@ -239,7 +249,7 @@ pub(super) fn transfer_from(
     Ok(TransferLeaderRequest::new(
         vote_from(request.from_leader)?,
         request.to,
-        request.last_log.map(log_id_from),
+        place_from(request.last_log)?,
     ))
 }
 

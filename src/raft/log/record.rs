@@ -9,7 +9,7 @@
 //! Fixed-width little-endian, by hand: these bytes are written once per group of commands. A test pins them.
 
 use crate::raft::meta::cold;
-use crate::raft::{Entry, Group, LogId, Vote};
+use crate::raft::{COUNTER_MAX, Entry, Group, LogId, Vote};
 use bytes::{Buf, BufMut, Bytes};
 use openraft::EntryPayload;
 use openraft::impls::leader_id_adv::LeaderId;
@@ -207,6 +207,10 @@ fn decode_body(mut body: Bytes) -> Result<Record, Damage> {
         kind::MEMBERSHIP => {
             let (log_id, content) = (log_id(&mut body)?, body.split_off(0));
             let membership = cold::decode(&content).map_err(|_| Damage::Content)?;
+            // Members twice, or in another order: nobody writes that, and what is read is sent on as it was.
+            if cold::encode(&membership) != content {
+                return Err(Damage::Content);
+            }
             Record::Entry(Entry {
                 log_id,
                 payload: EntryPayload::Membership(membership),
@@ -217,7 +221,7 @@ fn decode_body(mut body: Bytes) -> Result<Record, Damage> {
                 return Err(Damage::Content);
             }
             let leader_id = LeaderId {
-                term: body.get_u64_le(),
+                term: counter(&mut body)?,
                 node_id: body.get_u64_le(),
             };
             let committed = match body.get_u8() {
@@ -245,13 +249,18 @@ fn log_id(body: &mut Bytes) -> Result<LogId, Damage> {
         return Err(Damage::Content);
     }
     let leader_id = LeaderId {
-        term: body.get_u64_le(),
+        term: counter(body)?,
         node_id: body.get_u64_le(),
     };
     Ok(LogId {
         leader_id,
-        index: body.get_u64_le(),
+        index: counter(body)?,
     })
+}
+
+fn counter(body: &mut Bytes) -> Result<u64, Damage> {
+    let counter = body.get_u64_le();
+    (counter < COUNTER_MAX).then_some(counter).ok_or(Damage::Content)
 }
 
 #[cfg(test)]
@@ -331,6 +340,34 @@ mod tests {
                 bytes[at] ^= 1 << bit;
                 assert!(decoded(&bytes).is_err(), "bit {bit} of byte {at}");
             }
+        }
+    }
+
+    /// Found by `fuzz/`: the entry after the last index there is would have had none.
+    #[test]
+    fn a_term_or_index_that_no_log_comes_to_is_refused() {
+        let vote = |term| {
+            let leader_id = LeaderId { term, node_id: 1 };
+            Record::Vote(Vote {
+                leader_id,
+                committed: true,
+            })
+        };
+        let refused = [
+            vote(u64::MAX),
+            vote(COUNTER_MAX),
+            Record::Purge(id(1, 7, u64::MAX)),
+            Record::Committed(id(COUNTER_MAX, 7, 1)),
+        ];
+        for record in refused.into_iter().chain([vote(COUNTER_MAX - 1)]) {
+            let mut out = Vec::new();
+            encode(&record, &mut out);
+            let expected = if record == vote(COUNTER_MAX - 1) {
+                Ok(vec![record])
+            } else {
+                Err(Damage::Content)
+            };
+            assert_eq!(decoded(&out), expected);
         }
     }
 

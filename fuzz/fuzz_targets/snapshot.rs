@@ -34,6 +34,7 @@ fn goes_on(machine: &mut Machine) -> String {
     let mut told = String::new();
     for (step, line) in GOES_ON.split('|').enumerate() {
         let entry = Entry {
+            format: Entry::FORMAT,
             at: 1_700_000_000_000 << step.min(1),
             seed: 1,
             origin: Origin::default(),

@@ -150,8 +150,22 @@ impl Client {
         }
     }
 
+    /// Waits for what comes next without having asked: a subscriber's messages.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], also when nothing comes within the time for a reply; the connection is of no use then.
+    pub fn receive(&mut self) -> Result<Reply, Error> {
+        let address = self.address.clone();
+        self.next_reply()
+            .map_err(|source| Error::Broken { address, source })
+    }
+
     fn exchange<A: AsRef<[u8]>>(&mut self, argv: &[A]) -> io::Result<Reply> {
         self.stream.write_all(&request(argv))?;
+        self.next_reply()
+    }
+
+    fn next_reply(&mut self) -> io::Result<Reply> {
         let mut bytes = vec![0; READ_BYTES];
         loop {
             let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, error);

@@ -1,14 +1,16 @@
-//! The `plenary` program: `serve` runs a node, `status` and `members` ask a running one over its Redis port.
+//! The `plenary` program: `serve` runs a node, `status` and `members` ask a running one over its Redis port, `bench` tries a cluster of its own.
 //!
 //! It is a library function so that other programs can be it: an example that runs three nodes starts itself three times.
 //! In reading order: `settings` (what `serve` is told), `serve` (a node from start to stop), [`client`] (a Redis client
-//! that waits for each answer), `report` (answers as tables).
+//! that waits for each answer), `report` (answers as tables), `soak` (three nodes under load, killed and rolled), `plot` (lines and bars).
 
 pub mod client;
 mod probe;
+mod plot;
 mod report;
 mod serve;
 mod settings;
+mod soak;
 
 use clap::{Args, Parser, Subcommand};
 use client::Client;
@@ -18,6 +20,7 @@ use settings::{Resolved, Settings};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit status of a command that was tried and failed.
 const FAILED: u8 = 1;
@@ -62,6 +65,8 @@ enum Command {
     /// Show or change the cluster's two access keys
     #[command(subcommand)]
     Keys(Keys),
+    /// Try a cluster of three that it starts itself on this machine
+    Bench(Bench),
     /// Show what clients sent and this node's endpoint does not know: commands, subcommands, options
     Compat {
         #[command(flatten)]
@@ -92,6 +97,29 @@ enum Keys {
         #[command(flatten)]
         endpoint: Endpoint,
     },
+}
+
+#[derive(Args, Debug)]
+struct Bench {
+    /// Mixed load while members are killed and rolled; exits with 1 if anything acknowledged is lost or applied twice, states differ, or memory grows
+    #[arg(long, required = true)]
+    soak: bool,
+
+    /// How long: 90s, 15m, 2h
+    #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = soak::span)]
+    span: Duration,
+
+    /// What happens when follows from it: that of an earlier run repeats its plan. Drawn if it is left out
+    #[arg(long)]
+    seed: Option<u64>,
+
+    /// Clients at once
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: u16,
+
+    /// Folder for the report, its plots and, while it runs, the members' data
+    #[arg(long, value_name = "FOLDER", default_value = "plenary-soak")]
+    report: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -276,9 +304,36 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Members(change) => members(change),
         Command::Keys(change) => keys(change),
+        Command::Bench(bench) => run_bench(bench),
         Command::Compat { endpoint } => print(&report::compat(
             &endpoint.connect()?.call(&["PLENARY", "COMPAT"])?,
         )),
+    }
+}
+
+fn run_bench(bench: Bench) -> Result<(), Failure> {
+    let seed = match bench.seed {
+        Some(seed) => seed,
+        None => getrandom::u64().map_err(|error| Failure {
+            status: FAILED,
+            why: format!("no seed can be drawn: {error}"),
+        })?,
+    };
+    let options = soak::Options {
+        span: bench.span,
+        seed,
+        workers: bench.workers.into(),
+        report: bench.report,
+    };
+    print(&format!("seed {seed}\n"))?;
+    let failed = |why: String| Failure { status: FAILED, why };
+    match soak::run(&options) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(failed(format!(
+            "something happened that must not: {}",
+            options.report.join("report.md").display()
+        ))),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 

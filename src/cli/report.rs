@@ -28,6 +28,12 @@ pub(super) fn ask_status(client: &mut Client) -> Result<Answer, Error> {
 }
 
 impl Answer {
+    /// Whether the node serves, and no member's state differs from its own.
+    pub(super) fn is_well(&self) -> Result<bool, Error> {
+        let status: Status = self.read()?;
+        Ok(status.ready && status.differing_members.is_empty())
+    }
+
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(&self.json).map_err(|error| Error::Strange {
             address: self.address.clone(),

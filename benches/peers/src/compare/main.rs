@@ -5,6 +5,7 @@
 //! turn of each system. So whatever else the machine does meets all alike, and no system pays for the idling of another.
 
 mod embedded;
+#[path = "../../../../src/cli/plot.rs"]
 mod plot;
 mod report;
 mod system;

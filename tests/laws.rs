@@ -581,7 +581,8 @@ proptest! {
     #[test]
     fn a_damaged_group_is_refused_or_applied(entries in log(6), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         for entry in &entries {
-            let group = entry::stamp(entry::encode(entry.origin, &entry.commands), entry.at, entry.seed);
+            let group = entry::encode(entry.origin, &entry.commands);
+            let group = entry::stamp(group, entry.format, entry.at, entry.seed);
             prop_assert_eq!(&entry::decode(&group).unwrap(), entry);
             let mut damaged = group.to_vec();
             let at = at.index(damaged.len());

@@ -365,6 +365,7 @@ mod tests {
             ready: true,
             fault: None,
             differing_members: Vec::new(),
+            level: 1,
             durability: "fsync".into(),
             version: "0.1.0".into(),
             uptime_ms: 61_005,

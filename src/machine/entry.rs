@@ -1,14 +1,20 @@
 //! What the log carries: one group of commands, as bytes with a version in front.
 //!
-//! A group is encoded once, by hand, on the node that collected it (each caller its part, before it waits); the leader fills in the stamp (time and chance)
-//! and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`; a test pins them.
+//! A group is encoded once, by hand, on the node that collected it (each caller its part, before it waits); the leader fills in the stamp (format, time and
+//! chance) and from there on the same bytes are stored, sent, cached and applied. Fixed-width little-endian, no `usize`; a test pins them.
 //!
-//! A format is a layout and the rules by which a group is applied, so that whoever applies an old log comes to what all others came to.
+//! A format is the rules by which a group is applied, so that whoever applies an old log comes to what all others came to; the layout is that of the first for
+//! ever, for those who forward and those who stamp need not be of one version. A program refuses a format beyond its own, so that no two make different
+//! states of one log. What a member understands it tells the others; the leader stamps a format once all members understand it, and the highest that was applied
+//! is the *level* of the state ([`super::settings::Settings::level`]), from which the log never goes back.
+//!
+//! Raise it with whatever makes `apply` come to something else than before: a command with a row of its own ([`super::table::Spec::level`] says from which level
+//! on it is there), an option, a command that only nodes write, a repair of what one does.
 //!
 //! | format | rules |
 //! |---|---|
 //! | 1 | each group ends up to a thousand keys by their deadlines before its commands |
-//! | 2 | a group with commands ends few, one without many: [`Entry::ends_at_most`] |
+//! | 2 | a group with commands ends few, one without many: [`Entry::ends_at_most`]; the state remembers its level, in snapshots too |
 
 use super::args::Lists;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,8 +26,8 @@ pub type Millis = u64;
 /// Bytes before the first command: format, at, seed, origin (node, start, number), count of commands.
 const HEADER: usize = 1 + 8 + 8 + 8 + 8 + 8 + 4;
 
-/// Where the leader's stamp (`at`, `seed`) stands in the encoded group.
-const STAMP: std::ops::Range<usize> = 1..17;
+/// Where the leader's stamp (format, `at`, `seed`) stands in the encoded group.
+const STAMP: std::ops::Range<usize> = 0..17;
 
 /// Who collected a group, so that a group sent twice is applied once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -61,7 +67,7 @@ impl Command {
 /// One group as it is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// In which format it was written: 1 to [`Entry::FORMAT`].
+    /// By which format it is applied: 1 to [`Entry::FORMAT`].
     pub format: u8,
     /// The leader's time. Never runs backwards along the log.
     pub at: Millis,
@@ -74,8 +80,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The format written today. A reader refuses what it does not know.
+    /// The format that this program understands. A reader refuses what is beyond it.
     pub const FORMAT: u8 = 2;
+
+    /// The format of groups that no leader has stamped, which every program understands.
+    pub const FIRST_FORMAT: u8 = 1;
 
     /// How many keys, and how many fields, a group without commands ends at most: a step of the leader's ticks, which rest between two of them.
     pub const ENDED_PER_TICK: usize = 500;
@@ -165,7 +174,7 @@ pub fn encode(origin: Origin, commands: &[Command]) -> Bytes {
 /// Joins what several callers gave into one group, in their order. The stamp is zero until [`stamp`] fills it in.
 pub fn join(origin: Origin, parts: &[Part]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER + parts.iter().map(Part::bytes).sum::<usize>());
-    out.put_u8(Entry::FORMAT);
+    out.put_u8(Entry::FIRST_FORMAT);
     out.put_u64_le(0);
     out.put_u64_le(0);
     out.put_u64_le(origin.node);
@@ -179,14 +188,15 @@ pub fn join(origin: Origin, parts: &[Part]) -> Bytes {
     out.freeze()
 }
 
-/// Puts the leader's time and chance into an encoded group. Copies only if the bytes are shared.
-pub fn stamp(group: Bytes, at: Millis, seed: u64) -> Bytes {
+/// Puts the format that all members understand, and the leader's time and chance, into an encoded group. Copies only if the bytes are shared.
+pub fn stamp(group: Bytes, format: u8, at: Millis, seed: u64) -> Bytes {
     let mut bytes = group
         .try_into_mut()
         .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
     if bytes.len() >= HEADER {
-        bytes[STAMP.start..STAMP.start + 8].copy_from_slice(&at.to_le_bytes());
-        bytes[STAMP.start + 8..STAMP.end].copy_from_slice(&seed.to_le_bytes());
+        bytes[STAMP.start] = format;
+        bytes[STAMP.start + 1..STAMP.start + 9].copy_from_slice(&at.to_le_bytes());
+        bytes[STAMP.start + 9..STAMP.end].copy_from_slice(&seed.to_le_bytes());
     }
     bytes.freeze()
 }
@@ -268,7 +278,7 @@ impl Cursor<'_> {
 
     fn format(&mut self) -> Result<u8, DecodeError> {
         match self.u8()? {
-            format @ 1..=Entry::FORMAT => Ok(format),
+            format @ Entry::FIRST_FORMAT..=Entry::FORMAT => Ok(format),
             other => Err(DecodeError::Version(other)),
         }
     }
@@ -313,7 +323,7 @@ mod tests {
     #[test]
     fn what_is_encoded_and_stamped_is_decoded() {
         let (origin_, commands) = sample();
-        let group = stamp(encode(origin_, &commands), 1_000, 42);
+        let group = stamp(encode(origin_, &commands), Entry::FORMAT, 1_000, 42);
         assert_eq!(origin(&group), Ok(origin_));
         assert_eq!(
             decode(&group),
@@ -351,17 +361,23 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_refused_by_name() {
+    fn a_later_format_is_refused_by_name_and_with_advice() {
         let (origin, commands) = sample();
         let mut bytes = BytesMut::from(&encode(origin, &commands)[..]);
-        bytes[0] = 9;
-        assert_eq!(decode(&bytes.freeze()), Err(DecodeError::Version(9)));
+        bytes[0] = Entry::FORMAT + 1;
+        let (group, later) = (bytes.freeze(), DecodeError::Version(Entry::FORMAT + 1));
+        assert_eq!((decode(&group), self::origin(&group)), (Err(later), Err(later)));
+        let said = later.to_string();
+        assert!(
+            said.contains("this program reads formats up to 2; run a newer one"),
+            "{said}"
+        );
     }
 
     #[test]
     fn the_bytes_of_format_2_stay_and_format_1_is_read() {
         let (origin, commands) = sample();
-        let group = stamp(encode(origin, &commands), 1_000, 42);
+        let group = stamp(encode(origin, &commands), Entry::FORMAT, 1_000, 42);
         let hex: String = group.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,

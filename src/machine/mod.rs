@@ -85,6 +85,7 @@ impl Machine {
             self.store.watch_changes(watched);
             self.store.keep_freed(kept);
         }
+        self.raise_level(entry.format);
         self.store.advance(entry.at, entry.ends_at_most());
         // Keys that have ended, for those who wait for that.
         self.serve(&Call {
@@ -122,6 +123,12 @@ impl Machine {
         Outcome::Applied(replies.collect())
     }
 
+    /// Raises the level to the format of an entry. Nothing where one before it had a higher one: the leader that stamped this one may not have applied that.
+    pub fn raise_level(&mut self, level: u8) {
+        let settings = self.store.settings_mut();
+        settings.level = settings.level.max(level);
+    }
+
     /// Lets go of what a node's starts before this one held: its commands that wait, and the locks that are bound to it.
     fn forget(&mut self, node: u64, before_start: u64) {
         for (waiter, wait) in self.store.waiting_mut().forget(node, before_start) {
@@ -143,7 +150,7 @@ impl Machine {
         if argv.first().is_some_and(|name| name.starts_with(b".")) {
             return self.run_internal(argv, call);
         }
-        let spec = table::lookup(argv)?;
+        let spec = table::lookup_at(argv, self.store.settings().level)?;
         let db = known_database(db)?;
         let mut args = Args::new(argv, spec.words);
         match (spec.run, spec.waits) {
@@ -214,7 +221,7 @@ impl Machine {
 
     fn read_as(&self, now: Millis, db: u8, argv: &[Bytes], quiet: bool) -> Reply {
         let answer = || {
-            let spec = table::lookup(argv)?;
+            let spec = table::lookup_at(argv, self.store.settings().level)?;
             let mut args = Args::new(argv, spec.words);
             let mut view = self.view(now, known_database(db)?);
             if quiet && spec.name != "TOUCH" {
@@ -292,6 +299,62 @@ fn known_database(db: u8) -> Result<u8, CommandError> {
 mod tests {
     use super::*;
     use entry::{Command, Origin};
+
+    #[test]
+    fn a_command_of_a_later_level_is_unknown_until_the_log_has_that_level() {
+        let later = ["TEST.LATER", "k", "v"].map(|word| Bytes::from_static(word.as_bytes()));
+        let apply = |machine: &mut Machine, format| {
+            machine.apply(&Entry {
+                format,
+                at: 1,
+                seed: 1,
+                origin: Origin::default(),
+                commands: vec![Command::new(0, later.clone())],
+            })
+        };
+        let mut machine = Machine::default();
+        let Outcome::Applied(refused) = apply(&mut machine, Entry::FORMAT) else {
+            panic!("a group of no node is applied");
+        };
+        assert!(
+            matches!(refused[..], [Reply::Error(CommandError::Unknown { .. })]),
+            "{refused:?}"
+        );
+        assert_eq!(machine.store().counts(0).0, 0);
+        let done = || Outcome::Applied(vec![Reply::OK]);
+        assert_eq!(apply(&mut machine, Entry::FORMAT + 1), done());
+        assert_eq!(apply(&mut machine, Entry::FIRST_FORMAT), done(), "a level stays");
+        assert_eq!(
+            apply(&mut Machine::default(), Entry::FORMAT + 1),
+            done(),
+            "also of the first entry"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_remembers_the_level_and_one_of_a_later_level_is_refused_with_advice() {
+        let copy = |machine: &Machine| {
+            let mut bytes = Vec::new();
+            snapshot::write(machine, &mut bytes).unwrap();
+            snapshot::read(&mut &bytes[..])
+        };
+        let mut machine = Machine::default();
+        assert_eq!(copy(&machine).unwrap().store().settings().level, 1);
+        let digest = machine.digest();
+        machine.raise_level(Entry::FORMAT);
+        assert_ne!(machine.digest(), digest, "it is state");
+        let read = copy(&machine).unwrap();
+        assert_eq!(
+            (read.store().settings().level, read.digest()),
+            (Entry::FORMAT, machine.digest())
+        );
+        machine.raise_level(Entry::FORMAT + 1);
+        let refused = copy(&machine).unwrap_err().to_string();
+        assert!(
+            refused.contains("a state of level 3: this program understands level 2; run a newer one"),
+            "{refused}"
+        );
+    }
 
     /// What a line of a thousand costs when it moves on: not the thousand.
     #[test]

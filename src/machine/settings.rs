@@ -2,7 +2,7 @@
 //!
 //! What concerns one node's endpoint (`timeout`, `maxclients` …) is that endpoint's.
 
-use super::entry::Millis;
+use super::entry::{Entry, Millis};
 use super::event::Classes;
 use super::glob;
 use super::session_events::Telling;
@@ -16,6 +16,9 @@ pub const EXPIRE_SLACK_MS_MIN: Millis = 1_000;
 
 /// The greatest part of a life, in percent, by which it may end late.
 pub const EXPIRE_SLACK_PERCENT_MAX: u64 = 50;
+
+/// By what name a level above the first stands among the settings of a snapshot. No parameter has it.
+const LEVEL_NAME: &[u8] = b"level";
 
 /// The settings, by the names of Redis' parameters.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +68,8 @@ pub struct Settings {
     pub expire_slack_keys: Arc<str>,
     /// `DEBUG SET-ACTIVE-EXPIRE`: whether keys end by themselves, or only when somebody finds that they have ended.
     pub active_expire: bool,
+    /// The level: the highest format of the entries applied, see [`super::entry`]. No parameter; entries raise it.
+    pub level: u8,
 }
 
 /// Which keys go when all take more than `maxmemory`.
@@ -153,6 +158,7 @@ impl Default for Settings {
             session_events: Telling::default(),
             expire_slack_percent: 0,
             expire_slack_keys: "*".into(),
+            level: Entry::FIRST_FORMAT,
             active_expire: true,
         }
     }
@@ -317,7 +323,13 @@ impl Settings {
     }
 
     pub(super) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        write_length(out, parameters().count())?;
+        let level = (self.level > Entry::FIRST_FORMAT).then(|| self.level.to_string());
+        write_length(out, parameters().count() + usize::from(level.is_some()))?;
+        // In front, so that a program which does not understand it says so before all else.
+        if let Some(level) = level {
+            write_bytes(out, LEVEL_NAME)?;
+            write_bytes(out, level.as_bytes())?;
+        }
         parameters().try_for_each(|parameter| {
             write_bytes(out, parameter.names[0].as_bytes())?;
             write_bytes(out, (parameter.get)(self).as_bytes())
@@ -328,6 +340,10 @@ impl Settings {
         let mut settings = Self::default();
         for _ in 0..from.u32()? {
             let (name, value) = (from.bytes()?, from.bytes()?);
+            if name == LEVEL_NAME {
+                settings.level = read_level(&value)?;
+                continue;
+            }
             let known = std::str::from_utf8(&name)
                 .ok()
                 .zip(std::str::from_utf8(&value).ok())
@@ -340,6 +356,19 @@ impl Settings {
             }
         }
         Ok(settings)
+    }
+}
+
+/// The level of a state that was read.
+fn read_level(text: &[u8]) -> io::Result<u8> {
+    let level: Option<u8> = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    match level {
+        Some(level @ Entry::FIRST_FORMAT..=Entry::FORMAT) => Ok(level),
+        _ => Err(invalid(format!(
+            "a state of level {}: this program understands level {}; run a newer one",
+            text.escape_ascii(),
+            Entry::FORMAT
+        ))),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::args::{self, Args};
 use super::commands;
+use super::entry::Entry;
 use super::keyspace::{Due, Keyspace, View};
 use super::reply::{CommandError, Reply};
 use bytes::Bytes;
@@ -32,6 +33,8 @@ pub struct Spec {
     pub summary: &'static str,
     /// The version of Redis (or `plenary 0.1.0`) that brought it.
     pub since: &'static str,
+    /// The level from which on it is there: on a state below it is unknown, as it is to the programs that came before. See [`super::entry`].
+    pub level: u8,
     /// `string`, `hash`, `generic`, `connection`, `server`, `session`, `cache`.
     pub group: &'static str,
     /// Redis' flags beside `readonly` and `write`, space separated: `denyoom fast`, `noscript loading stale` …
@@ -101,6 +104,7 @@ const fn row(name: &'static str, syntax: &'static str, run: Run) -> Spec {
         run,
         summary: "",
         since: "1.0.0",
+        level: Entry::FIRST_FORMAT,
         group: "",
         flags: "",
         categories: "",
@@ -141,6 +145,11 @@ impl Spec {
     /// The version that brought it, where it is not 1.0.0.
     pub const fn since(self, since: &'static str) -> Self {
         Self { since, ..self }
+    }
+
+    /// The level from which on it is there.
+    pub const fn level(self, level: u8) -> Self {
+        Self { level, ..self }
     }
 
     /// Redis' flags beside `readonly` and `write`.
@@ -405,6 +414,19 @@ pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
         Ok(spec)
     } else {
         Err(CommandError::Arity(spec.name.to_ascii_lowercase()))
+    }
+}
+
+/// The row of a command as a state of this level has it.
+///
+/// # Errors
+/// As [`lookup`]; one of a higher level is unknown.
+pub fn lookup_at(argv: &[Bytes], level: u8) -> Result<&'static Spec, CommandError> {
+    let spec = lookup(argv)?;
+    if spec.level > level {
+        Err(unknown(argv))
+    } else {
+        Ok(spec)
     }
 }
 

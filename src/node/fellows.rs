@@ -1,14 +1,15 @@
-//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by four.
+//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by five.
 //!
 //! | who | what for |
 //! |---|---|
 //! | `clock` | the members' common time, by which a leader stamps |
 //! | `departed` | who is silent, so that nobody waits behind a node that is gone |
 //! | `ticker` | who writes a snapshot, so that not all do at once |
+//! | `propose` | the level that all members understand, up to which a leader may stamp |
 //! | `min-replicas-to-write` | how many are near: a majority has every acknowledged write in any case, and who wants more can have writes refused |
 
 use super::clock::{self, Clock};
-use crate::machine::entry::Millis;
+use crate::machine::entry::{Entry, Millis};
 use crate::machine::reply::CommandError;
 use crate::mutant::Mutant;
 use crate::raft::client::Peers;
@@ -16,7 +17,7 @@ use crate::raft::replica::Replica;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -54,6 +55,8 @@ pub(crate) struct Fellows {
     wanted: AtomicUsize,
     /// 0: whoever was ever heard from counts, and as in Redis nothing is refused.
     max_lag_s: AtomicU64,
+    /// What all members understand, as far as all have said.
+    level: AtomicU8,
     /// What is known of each. Held to look or to note it.
     known: Mutex<BTreeMap<u64, Fellow>>,
     changed: Notify,
@@ -68,6 +71,8 @@ struct Fellow {
     heard: Option<(Instant, Millis)>,
     /// Whether it said that it writes a snapshot.
     writes_snapshot: bool,
+    /// What its program understood when it answered last.
+    level: Option<u8>,
 }
 
 impl Default for Fellows {
@@ -75,6 +80,7 @@ impl Default for Fellows {
         Self {
             wanted: AtomicUsize::new(0),
             max_lag_s: AtomicU64::new(MAX_LAG_S),
+            level: AtomicU8::new(Entry::FIRST_FORMAT),
             known: Mutex::default(),
             changed: Notify::new(),
         }
@@ -101,6 +107,21 @@ impl Fellows {
     /// Sets that.
     pub(super) fn set_max_lag_s(&self, seconds: u64) {
         self.max_lag_s.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The level that all members' programs understand; the first while one of them has not said.
+    pub(super) fn level(&self) -> u8 {
+        self.level.load(Ordering::Relaxed)
+    }
+
+    /// Finds it anew, from what all others have said.
+    fn note_level(&self) {
+        let known = self.known.lock();
+        let told = known
+            .values()
+            .map(|fellow| fellow.level.unwrap_or(Entry::FIRST_FORMAT));
+        self.level
+            .store(told.fold(Entry::FORMAT, u8::min), Ordering::Relaxed);
     }
 
     /// How many others were heard from lately.
@@ -146,6 +167,7 @@ impl Fellows {
                     asked: Instant::now(),
                     heard: None,
                     writes_snapshot: false,
+                    level: None,
                 });
             }
         }
@@ -156,9 +178,18 @@ impl Fellows {
             {
                 fellow.heard = Some((Instant::now(), answer.wall_ms));
                 fellow.writes_snapshot = answer.writes_snapshot;
+                fellow.level = Some(
+                    u8::try_from(answer.level)
+                        .unwrap_or(u8::MAX)
+                        .max(Entry::FIRST_FORMAT),
+                );
             }
         });
         futures::future::join_all(asked).await;
+        // A node that belongs nowhere yet knows nothing of who will be a member with it.
+        if members.contains_key(&me) {
+            self.note_level();
+        }
     }
 
     /// The common time of those of these voters that were ever heard from, this node's own clock among them; none while no majority is known, or not all
@@ -231,6 +262,7 @@ mod tests {
             asked: long_ago,
             heard: Some((at, 0)),
             writes_snapshot: true,
+            level: None,
         };
         fellows.known.lock().insert(2, heard(long_ago));
         assert!(!fellows.write_snapshots(), "it is silent");
@@ -246,12 +278,44 @@ mod tests {
     }
 
     #[test]
+    fn the_level_is_that_of_the_least_and_the_first_until_all_have_said() {
+        let fellows = Fellows::default();
+        assert_eq!(fellows.level(), Entry::FIRST_FORMAT, "nobody was looked for");
+        let level_with = |levels: &[Option<u8>]| {
+            let told = levels.iter().zip(2..).map(|(level, id)| {
+                let fellow = Fellow {
+                    asked: Instant::now(),
+                    heard: None,
+                    writes_snapshot: false,
+                    level: *level,
+                };
+                (id, fellow)
+            });
+            *fellows.known.lock() = told.collect();
+            fellows.note_level();
+            fellows.level()
+        };
+        assert_eq!(level_with(&[]), Entry::FORMAT, "a node by itself");
+        assert_eq!(level_with(&[Some(Entry::FORMAT), None]), Entry::FIRST_FORMAT);
+        assert_eq!(
+            level_with(&[Some(Entry::FORMAT), Some(Entry::FIRST_FORMAT)]),
+            Entry::FIRST_FORMAT
+        );
+        assert_eq!(
+            level_with(&[Some(Entry::FORMAT + 1), Some(Entry::FORMAT + 1)]),
+            Entry::FORMAT,
+            "its own counts"
+        );
+    }
+
+    #[test]
     fn clocks_are_common_once_all_or_after_a_while_a_majority_is_known() {
         let (fellows, now) = (Fellows::default(), clock::wall());
         let told = |wall| Fellow {
             asked: Instant::now(),
             heard: Some((Instant::now(), wall)),
             writes_snapshot: false,
+            level: None,
         };
         let common = |waited| fellows.common_time(1, &[1, 2, 3], waited);
         assert_eq!(common(ALL_AGREE_WITHIN), None, "its own is no majority");

@@ -654,6 +654,7 @@ impl Node {
             ready: self.is_ready(),
             fault: inner.fault.get(),
             differing_members: inner.differences.members(),
+            level: inner.state.level(),
             durability: match inner.durability {
                 Durability::Fsync => "fsync".to_owned(),
                 Durability::Os => "os".to_owned(),

@@ -357,7 +357,7 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    /// Stamps a group with this leader's time and chance and hands it to Raft. `Some`: why it was not applied.
+    /// Stamps a group with the members' level and this leader's time and chance and hands it to Raft. `Some`: why it was not applied.
     pub(super) async fn propose(&self, group: Bytes) -> Option<String> {
         let came = Instant::now();
         let turn = self.turn.lock().await;
@@ -397,8 +397,13 @@ impl Outbound {
         self.hand_over(group).await
     }
 
+    /// The level that the members agree on. It never falls behind what the log has, whoever is heard from.
+    fn level(&self) -> u8 {
+        self.fellows.level().max(self.state.level())
+    }
+
     async fn hand_over(&self, group: Bytes) -> Option<String> {
-        let group = entry::stamp(group, self.clock.now(), self.clock.chance());
+        let group = entry::stamp(group, self.level(), self.clock.now(), self.clock.chance());
         self.replica.propose(group).await.err()
     }
 }

@@ -50,6 +50,9 @@ pub struct Status {
     /// Members whose state differs from this node's at the same index of the log: never any, or somebody must look.
     #[serde(default)]
     pub differing_members: Vec<u64>,
+    /// The level of the state: what came with a higher one is not there yet, for a member's program does not understand it. See [`crate::machine::entry`].
+    #[serde(default)]
+    pub level: u8,
     /// `fsync` or `os`.
     pub durability: String,
     /// Its version.

@@ -4,6 +4,7 @@
 //! from who can read the network (TLS between nodes is a later step, see ARCHITECTURE.md).
 
 use crate::config::Secret;
+use crate::machine::entry::Entry;
 use crate::mutant::Mutant;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -20,6 +21,7 @@ const PROOF: &str = "plenary-proof";
 const CLUSTER: &str = "plenary-cluster";
 const FROM: &str = "plenary-from";
 const TO: &str = "plenary-to";
+const LEVEL: &str = "plenary-level";
 
 /// Who shows a proof: each has its own, and neither opens what is for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,7 @@ impl Caller {
         for (name, value) in [(CLUSTER, self.cluster), (FROM, self.from), (TO, self.to)] {
             metadata.insert(name, MetadataValue::from(value));
         }
+        metadata.insert(LEVEL, MetadataValue::from(u64::from(Entry::FORMAT)));
         request
     }
 
@@ -155,6 +158,21 @@ impl Caller {
             from: number(FROM)?,
             to: number(TO)?,
         })
+    }
+
+    /// Whoever calls must understand the state's level: one that does not is no use to the cluster, and could only stop at the next entry.
+    pub(super) fn must_understand(metadata: &MetadataMap, level: u8) -> Result<(), Status> {
+        let said = metadata
+            .get(LEVEL)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        // Programs of the first level do not say.
+        let understood = said.unwrap_or(u64::from(Entry::FIRST_FORMAT));
+        if understood >= u64::from(level) {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "the cluster is at level {level}, the caller's program understands level {understood}: run a newer one there"
+        )))
     }
 
     /// A call of Raft must come from this cluster and mean this node: an id belongs to one data folder, so a node whose disk was lost or

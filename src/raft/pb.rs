@@ -350,6 +350,9 @@ pub struct StatusResponse {
     /// It is writing a snapshot.
     #[prost(bool, tag = "8")]
     pub writes_snapshot: bool,
+    /// The format of entries that its program understands, src/machine/entry.rs; 0, of a program that does not say: 1.
+    #[prost(uint32, tag = "9")]
+    pub level: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Command {

@@ -150,6 +150,11 @@ impl Replica {
         self.state.audit()
     }
 
+    /// The level of the state here.
+    pub(super) fn level(&self) -> u8 {
+        self.state.level()
+    }
+
     /// Lets this node stand for election.
     pub(crate) fn allow_elections(&self) {
         self.raft.runtime_config().elect(true);

@@ -11,7 +11,7 @@ use super::remote::{self, Host};
 use super::replica::Replica;
 use super::{Member, pb, telling, wire};
 use crate::config::Secret;
-use crate::machine::entry::{self, Millis};
+use crate::machine::entry::{self, Entry, Millis};
 use crate::machine::recency::Use;
 use crate::mutant::Mutant;
 use bytes::Bytes;
@@ -111,9 +111,15 @@ impl<I: Inbound> Service<I> {
             .await
     }
 
-    /// A call within the cluster that means this very node. Of nodes that may not share a cluster yet the proof is all that is asked for.
+    /// A call of nodes that may not share a cluster yet: beside the proof, that the caller's program is not too old.
+    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        Caller::must_understand(request.metadata(), self.replica.level())?;
+        Caller::of(request.metadata())
+    }
+
+    /// A call within the cluster that means this very node.
     fn admit_member<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let caller = Caller::of(request.metadata())?;
+        let caller = self.admit(request)?;
         caller.must_mean(self.peers.cluster(), self.node)?;
         Ok(caller)
     }
@@ -346,7 +352,7 @@ impl<I: Inbound> Peer for Service<I> {
     }
 
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
-        Caller::of(request.metadata())?;
+        self.admit(&request)?;
         let hello = self.inbound.hello().await;
         Ok(Response::new(pb::HelloResponse {
             node: hello.node,
@@ -361,7 +367,7 @@ impl<I: Inbound> Peer for Service<I> {
         &self,
         request: Request<pb::PromiseRequest>,
     ) -> Result<Response<pb::PromiseResponse>, Status> {
-        Caller::of(request.metadata())?;
+        self.admit(&request)?;
         let members = request
             .into_inner()
             .members
@@ -377,7 +383,7 @@ impl<I: Inbound> Peer for Service<I> {
         request: Request<pb::ChangeMemberRequest>,
     ) -> Result<Response<pb::ChangeMemberResponse>, Status> {
         use pb::change_member_request::Change;
-        Caller::of(request.metadata())?;
+        self.admit(&request)?;
         let change = request
             .into_inner()
             .change
@@ -419,6 +425,7 @@ impl<I: Inbound> Peer for Service<I> {
             }),
             wall_ms: self.inbound.wall_ms(),
             writes_snapshot: self.replica.writes_snapshot(),
+            level: Entry::FORMAT.into(),
         }))
     }
 }

@@ -20,7 +20,7 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::{Mutex, RwLock};
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
 
@@ -39,6 +39,8 @@ pub(crate) struct State {
     /// The revision of who may do what: see [`State::access_revision`].
     access: Arc<AtomicU64>,
     access_changes: watch::Receiver<u64>,
+    /// The level of the state: see [`State::level`].
+    level: Arc<AtomicU8>,
     /// The last audit that is complete; held for a copy.
     audit: Arc<Mutex<Option<Audit>>>,
     fullness: Arc<Fullness>,
@@ -93,6 +95,11 @@ impl State {
     /// The same, to wait for changes.
     pub(crate) fn access_changes(&self) -> watch::Receiver<u64> {
         self.access_changes.clone()
+    }
+
+    /// The level of the last entry applied, or of one before it, if that is higher; costs no lock. See [`entry`].
+    pub(crate) fn level(&self) -> u8 {
+        self.level.load(Ordering::Acquire)
     }
 
     /// How full memory is, as of the last entry applied.
@@ -196,6 +203,7 @@ impl StateStore {
         let state = State {
             access: Arc::new(AtomicU64::new(revision)),
             access_changes: access_changes.subscribe(),
+            level: Arc::new(AtomicU8::new(machine.store().settings().level)),
             machine: Arc::new(RwLock::new(machine)),
             clock: Arc::new(clock),
             index: Arc::new(AtomicU64::new(index)),
@@ -240,6 +248,7 @@ impl StateStore {
             let clock = machine.store().clock();
             self.state.clock.move_to(clock);
             self.note_access(machine.store().access().revision());
+            self.note_level(&machine);
             self.state.fullness.note(machine.store());
             // Under the lock, so that a reader finds index and state together.
             self.state.index.store(index, Ordering::Release);
@@ -265,6 +274,16 @@ impl StateStore {
             _ => {}
         }
         Ok(())
+    }
+
+    fn note_level(&self, machine: &Machine) {
+        let level = machine.store().settings().level;
+        if self.state.level.swap(level, Ordering::AcqRel) < level {
+            tracing::info!(
+                level,
+                "all members understand this level: what came with it is there from here on"
+            );
+        }
     }
 
     fn note_access(&self, revision: u64) {
@@ -375,6 +394,7 @@ impl RaftStateMachine<Types> for StateStore {
             let mut current = self.state.machine.write();
             self.state.clock.move_to(machine.store().clock());
             self.note_access(machine.store().access().revision());
+            self.note_level(&machine);
             self.state.fullness.note(machine.store());
             self.note_applied(meta.last_log_id.map_or(0, |id| id.index));
             let watched = current.store().watches_changes();

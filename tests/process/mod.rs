@@ -30,7 +30,12 @@ const SECRET: &str = "what the nodes of a test share";
 
 /// The program, without settings of whoever runs the tests, save for the bug that is planted.
 pub fn plenary<const N: usize>(args: [&str; N]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_plenary"));
+    program(Path::new(env!("CARGO_BIN_EXE_plenary")), args)
+}
+
+/// The same of another build of the program.
+pub fn program<const N: usize>(program: &Path, args: [&str; N]) -> Command {
+    let mut command = Command::new(program);
     for (variable, _) in std::env::vars_os()
         .filter(|(name, _)| name.to_string_lossy().starts_with("PLENARY_") && name != "PLENARY_MUTANT")
     {

@@ -56,7 +56,7 @@ fn commands(count: usize) -> Vec<Command> {
 }
 
 fn group(count: usize) -> Bytes {
-    entry::stamp(entry::encode(Origin::default(), &commands(count)), BEGIN, 1)
+    entry::stamp(entry::encode(Origin::default(), &commands(count)), entry::FIRST_LEVEL, BEGIN, 1)
 }
 
 fn parsed(count: usize) -> Step {
@@ -92,7 +92,7 @@ fn grouped(count: usize) -> Step {
             },
             &commands,
         );
-        black_box(entry::stamp(group, BEGIN, step as u64));
+        black_box(entry::stamp(group, entry::FIRST_LEVEL, BEGIN, step as u64));
     })
 }
 

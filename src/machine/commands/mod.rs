@@ -11,6 +11,8 @@ mod geo;
 mod hash;
 mod hyperloglog;
 mod key;
+#[cfg(test)]
+mod later;
 mod list;
 mod pubsub;
 mod scan;
@@ -59,6 +61,8 @@ pub(super) const GROUPS: &[(&str, &[Spec])] = &[
     ("session", session_lock::COMMANDS),
     ("session", session_owner::COMMANDS),
     ("cache", cache::COMMANDS),
+    #[cfg(test)]
+    ("generic", later::COMMANDS),
     ("connection", connection::CONNECTION),
     ("cluster", connection::CLUSTER),
     ("server", connection::SERVER),

@@ -513,8 +513,8 @@ impl Courier {
             return false;
         }
         let groups = self.flights.groups.lock();
-        let enough = |last: &Flight| self.waiting.len() >= last.callers.len() || self.is_full();
-        groups.len() < self.limits.groups_in_flight && groups.values().next_back().is_none_or(enough)
+        let last = groups.values().next_back().map(|last| last.callers.len());
+        groups.len() < self.limits.groups_in_flight && may_fly(self.waiting.len(), self.is_full(), last)
     }
 
     /// Whether what waits is enough for a group that can take no more commands.
@@ -739,5 +739,26 @@ async fn remote_lane(
             }
             None => return,
         }
+    }
+}
+
+/// Whether so many callers are enough for a further group, beside a last one of so many; none: nothing flies.
+fn may_fly(waiting: usize, is_full: bool, last: Option<usize>) -> bool {
+    is_full || last.is_none_or(|last| waiting >= last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_group_flies_if_it_is_as_large_as_the_last_or_full() {
+        assert!(may_fly(1, false, None), "nobody to wait for");
+        assert!(
+            !may_fly(63, false, Some(64)),
+            "two small ones would go on by turns"
+        );
+        assert!(may_fly(64, false, Some(64)));
+        assert!(may_fly(1, true, Some(64)), "it can take no more");
     }
 }

@@ -359,3 +359,56 @@ pub(super) fn again(name: &str, bytes: Bytes) -> Option<Vec<u8>> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::log::record;
+    use bytes::{BufMut, BytesMut};
+    use openraft::entry::RaftEntry;
+
+    #[test]
+    fn a_word_never_looks_younger_than_it_is() {
+        for us in [0, 1, 999, 1_000, 1_001, 250_400] {
+            let ago = Duration::from_micros(us);
+            let said = Follows {
+                follows: true,
+                heard_ago: Some(ago),
+            };
+            let heard = follows_from(follows_to(said)).heard_ago.unwrap();
+            assert!(
+                heard > ago && heard <= ago + Duration::from_millis(1),
+                "{ago:?} as {heard:?}"
+            );
+        }
+        let never = follows_from(follows_to(Follows {
+            follows: false,
+            heard_ago: None,
+        }));
+        assert!(!never.follows && never.heard_ago.is_none());
+    }
+
+    #[test]
+    fn an_entry_of_a_later_version_is_refused_with_advice() {
+        let mut entries = BytesMut::from(&record::encode_entries(&[Entry::new_blank(LogId::default())])[..]);
+        let request = |entries: &BytesMut| {
+            append_request_from(pb::AppendRequest {
+                vote: Some(pb::VoteValue::default()),
+                entries: entries.clone().freeze(),
+                ..pb::AppendRequest::default()
+            })
+        };
+        assert!(request(&entries).is_ok());
+        // Length and checksum, then the version.
+        entries[8] += 1;
+        let checksum = crc32fast::hash(&entries[8..]);
+        (&mut entries[4..8]).put_u32_le(checksum);
+        let refused = request(&entries).unwrap_err();
+        assert!(
+            refused
+                .message()
+                .contains("it has format 2, this program reads 1: run a newer one"),
+            "{refused}"
+        );
+    }
+}

@@ -63,17 +63,24 @@ pub(super) fn encode(magic: &[u8; 8], number: u64) -> [u8; BYTES] {
 /// The number in a file.
 ///
 /// # Errors
-/// `InvalidData` when it is damaged or another kind of file.
+/// `InvalidData` when it is damaged, another kind of file, or of a later version.
 pub(super) fn decode(magic: &[u8; 8], bytes: &[u8]) -> io::Result<u64> {
     let number = bytes.get(8..16).map_or(0, |mut bytes| bytes.get_u64_le());
     if bytes == encode(magic, number) {
-        Ok(number)
-    } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "its content is damaged",
-        ))
+        return Ok(number);
     }
+    let mut head = *magic;
+    head[7] = bytes.get(7).copied().unwrap_or_default();
+    // Whole, but for its version.
+    let why = if head != *magic && bytes == encode(&head, number) {
+        format!(
+            "it has format {}, this program reads {}: run a newer one",
+            head[7], magic[7]
+        )
+    } else {
+        "its content is damaged".to_owned()
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 #[cfg(test)]
@@ -85,6 +92,18 @@ mod tests {
         assert_eq!(
             encode(MAGIC, 0x0102_0304_0506_0708),
             *b"PLNMARK\x01\x08\x07\x06\x05\x04\x03\x02\x01\x2e\x47\xb4\xe1"
+        );
+    }
+
+    #[test]
+    fn a_later_version_is_refused_by_name() {
+        let later = encode(b"PLNMARK\x02", 9);
+        let said = decode(MAGIC, &later).unwrap_err().to_string();
+        assert_eq!(said, "it has format 2, this program reads 1: run a newer one");
+        let another = encode(b"PLNFLOR\x02", 9);
+        assert_eq!(
+            decode(MAGIC, &another).unwrap_err().to_string(),
+            "its content is damaged"
         );
     }
 

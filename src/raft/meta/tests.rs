@@ -164,6 +164,17 @@ fn a_folder_of_a_later_version_is_refused_by_name() {
 }
 
 #[test]
+fn a_record_of_a_later_version_is_refused_by_name() {
+    let mut bytes = cold::encode(&7_u64);
+    bytes[0] += 1;
+    let said = cold::decode::<u64>(&bytes).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "a record of format 2: this program reads 1; run a newer one"
+    );
+}
+
+#[test]
 fn every_flip_and_cut_of_a_record_is_noticed() {
     let run = Run {
         format: 1,

@@ -172,6 +172,24 @@ fn every_flip_and_cut_is_noticed_and_leaves_nothing() {
 }
 
 #[test]
+fn a_snapshot_of_a_later_version_is_refused_with_advice() {
+    let data = TempDir::new().unwrap();
+    let store = store(&data);
+    let written = write(&store, 5);
+    let path = data.path().join("snapshots").join(&names(&data)[0]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    assert_eq!(bytes[..7], MAGIC[..7]);
+    bytes[7] += 1;
+    std::fs::write(&path, bytes).unwrap();
+    let refused = written.read(text).unwrap_err().to_string();
+    assert!(
+        refused.contains("it was written by another version: run a newer one"),
+        "{refused}"
+    );
+    assert!(load(&store, Some(5)).is_err(), "the log begins behind it");
+}
+
+#[test]
 fn the_bytes_of_a_snapshot_file_stay() {
     let data = TempDir::new().unwrap();
     let store = store(&data);

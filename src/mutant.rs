@@ -32,11 +32,13 @@ pub(crate) enum Mutant {
     DropWaiter,
     /// Whoever reaches the peer port is let in.
     AdmitStranger,
+    /// A leader stamps groups with the level that its own program understands, whatever the others do.
+    IgnoreLevel,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::SkipFlush,
         Self::AcknowledgeUnwritten,
         Self::SkipNameFlush,
@@ -50,6 +52,7 @@ impl Mutant {
         Self::ReuseToken,
         Self::DropWaiter,
         Self::AdmitStranger,
+        Self::IgnoreLevel,
     ];
 
     /// Whether it is planted in this process.

@@ -184,6 +184,10 @@ fn level(node: &Process) -> u8 {
 fn a_cluster_is_upgraded_one_node_at_a_time_and_nothing_is_lost() {
     let Some(older) = older() else { return };
     let mut cluster = Cluster::new(3, SETTINGS);
+    // One keeps its log in the other kind of files.
+    cluster.nodes[2]
+        .args
+        .extend(["--log-store", "sled"].map(str::to_owned));
     for node in &mut cluster.nodes {
         node.start_by(&mut program(older, ["serve"]));
     }

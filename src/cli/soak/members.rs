@@ -76,7 +76,8 @@ impl Member {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(std::env::current_exe()?);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PLENARY_") {
+            // Save for a bug that is planted: members are to show that it is found.
+            if name.to_string_lossy().starts_with("PLENARY_") && name != "PLENARY_MUTANT" {
                 command.env_remove(name);
             }
         }

@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Points of a plot, about.
 const SAMPLES: u32 = 600;
 
-/// How long a member is left alone before the next goes, at most, and how long it stays away, at most; milliseconds.
+/// How long all are left alone before the next goes, at most (a quarter of a round, if that is less: each round has one), and how long it stays away, at most;
+/// milliseconds.
 const BETWEEN_MS: u64 = 12_000;
 const AWAY_MS: u64 = 4_000;
 
@@ -103,11 +104,13 @@ pub(super) fn run(options: &Options) -> io::Result<bool> {
     await_all(&members)?;
     load::prepare(&mut members[0].client().map_err(io::Error::other)?).map_err(io::Error::other)?;
     let shared = Shared::default();
+    let round = ROUND.min(options.span / ROUNDS_MIN);
     let mut soak = Soak {
         began: Instant::now(),
         sample_every: (options.span / SAMPLES).max(Duration::from_secs(1)),
         sampled: (Instant::now(), 0),
         away: Away::None(Instant::now()),
+        between_ms: BETWEEN_MS.min(u64::try_from(round.as_millis()).unwrap_or(u64::MAX) / 4),
         chance: options.seed,
         record: Record::default(),
         shared: &shared,
@@ -115,7 +118,6 @@ pub(super) fn run(options: &Options) -> io::Result<bool> {
     let mut workers: Vec<Worker> = (0..options.workers)
         .map(|name| Worker::new(name, &members, &shared))
         .collect();
-    let round = ROUND.min(options.span / ROUNDS_MIN);
     while soak.began.elapsed() < options.span && shared.violations().is_empty() {
         soak.round(&mut members, &mut workers, round)?;
         if let Err(why) = soak.rest(&members, &mut workers) {
@@ -154,6 +156,8 @@ struct Soak<'s> {
     /// When the last sample was taken, and how much was acknowledged by then.
     sampled: (Instant, u64),
     away: Away,
+    /// How long all are left alone, at most.
+    between_ms: u64,
     chance: u64,
     record: Record,
     shared: &'s Shared,
@@ -189,7 +193,7 @@ impl Soak<'_> {
 
     fn look_after(&mut self, members: &mut [Member], span: Duration) -> io::Result<()> {
         let began = Instant::now();
-        self.away = Away::None(began + self.some(BETWEEN_MS));
+        self.away = Away::None(began + self.some(self.between_ms));
         loop {
             let over = began.elapsed() >= span || !self.shared.violations().is_empty();
             if over && matches!(self.away, Away::None(_)) {
@@ -254,7 +258,7 @@ impl Soak<'_> {
                 Away::Coming(which, now)
             }
             Away::Coming(which, since) => match members[which].serves() {
-                Ok(()) => Away::None(now + self.some(BETWEEN_MS)),
+                Ok(()) => Away::None(now + self.some(self.between_ms)),
                 Err(why) if late(since) => {
                     let (name, words) = (&members[which].name, members[which].last_words());
                     self.shared

@@ -363,9 +363,10 @@ pub(super) fn again(name: &str, bytes: Bytes) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::Entry;
     use crate::raft::log::record;
     use bytes::{BufMut, BytesMut};
-    use openraft::entry::RaftEntry;
+    use openraft::EntryPayload;
 
     #[test]
     fn a_word_never_looks_younger_than_it_is() {
@@ -390,7 +391,12 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_later_version_is_refused_with_advice() {
-        let mut entries = BytesMut::from(&record::encode_entries(&[Entry::new_blank(LogId::default())])[..]);
+        let log_id = log_id_from(pb::LogId::default());
+        let blank = Entry {
+            log_id,
+            payload: EntryPayload::Blank,
+        };
+        let mut entries = BytesMut::from(&record::encode_entries(&[blank])[..]);
         let request = |entries: &BytesMut| {
             append_request_from(pb::AppendRequest {
                 vote: Some(pb::VoteValue::default()),

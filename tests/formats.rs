@@ -2,7 +2,7 @@
 //! group as it was first written. They are read for ever, come to the same on a machine (`golden/groups.txt`), and are written byte for byte the same today.
 //!
 //! `PLENARY_GOLDEN=record cargo test --test formats` adds kinds that are new, and writes no other line anew: whoever changes a layout gives the command another
-//! name (or the group another level) and adds it here. The other formats are pinned where they are written; `ARCHITECTURE.md` has the table.
+//! name (or groups another format) and adds it here. The other formats are pinned where they are written; `ARCHITECTURE.md` has the table.
 
 mod oracle;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use oracle::Answer;
 use plenary::machine::access::Which;
 use plenary::machine::effects::{self, Effects, Expected};
-use plenary::machine::entry::{self, Command, Millis, Origin};
+use plenary::machine::entry::{self, Command, Entry, Millis, Origin};
 use plenary::machine::event::Waiter;
 use plenary::machine::internal::{self, Unwait, Watch};
 use plenary::machine::keyspace::{Candidate, Due};
@@ -156,7 +156,7 @@ fn group(number: u64, commands: &[Command]) -> Bytes {
     let (node, start) = (7, 2);
     let number = if commands.is_empty() { 0 } else { number };
     let group = entry::encode(Origin { node, start, number }, commands);
-    entry::stamp(group, entry::FIRST_LEVEL, AT, 42)
+    entry::stamp(group, Entry::FIRST_FORMAT, AT, 42)
 }
 
 /// All groups of today, by name.
@@ -215,7 +215,7 @@ fn what_is_written_today_is_what_was_written_first() {
         let entry = entry::decode(first).expect("it is read");
         let again = entry::stamp(
             entry::encode(entry.origin, &entry.commands),
-            entry::level(first),
+            entry.format,
             entry.at,
             entry.seed,
         );

@@ -324,7 +324,10 @@ fn what_is_written_today_is_what_was_written_then() {
         (now.0, now.2),
         "another layout needs another number"
     );
-    assert_eq!(read(&FIXTURE).digest(), machine.digest());
+    let mut then = read(&FIXTURE);
+    // What is written today is of a higher level, which stands among the settings.
+    then.raise_level(Entry::FORMAT);
+    assert_eq!(then.digest(), machine.digest());
 }
 
 /// What a machine answers that was read, as it was recorded.

@@ -117,7 +117,9 @@ impl Fellows {
     /// Finds it anew, from what all others have said.
     fn note_level(&self) {
         let known = self.known.lock();
-        let told = known.values().map(|fellow| fellow.level.unwrap_or(Entry::FIRST_FORMAT));
+        let told = known
+            .values()
+            .map(|fellow| fellow.level.unwrap_or(Entry::FIRST_FORMAT));
         let all = told.fold(Entry::FORMAT, u8::min);
         let level = if Mutant::IgnoreLevel.is_planted() {
             Entry::FORMAT

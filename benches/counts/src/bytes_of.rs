@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use plenary::edge::resp::decode::request;
 use plenary::edge::resp::encode::{Protocol, encode};
 use plenary::edge::resp::frame::{Limits, Parser};
-use plenary::machine::entry::{self, Command, Origin};
+use plenary::machine::entry::{self, Command, Entry, Origin};
 use plenary::machine::reply::Reply;
 use plenary::testing::RecordProbe;
 use std::hint::black_box;
@@ -56,7 +56,7 @@ fn commands(count: usize) -> Vec<Command> {
 }
 
 fn group(count: usize) -> Bytes {
-    entry::stamp(entry::encode(Origin::default(), &commands(count)), entry::FIRST_LEVEL, BEGIN, 1)
+    entry::stamp(entry::encode(Origin::default(), &commands(count)), Entry::FORMAT, BEGIN, 1)
 }
 
 fn parsed(count: usize) -> Step {
@@ -92,7 +92,7 @@ fn grouped(count: usize) -> Step {
             },
             &commands,
         );
-        black_box(entry::stamp(group, entry::FIRST_LEVEL, BEGIN, step as u64));
+        black_box(entry::stamp(group, Entry::FORMAT, BEGIN, step as u64));
     })
 }
 

@@ -5,8 +5,8 @@
 //! that waits for each answer), `report` (answers as tables), `soak` (three nodes under load, killed and rolled), `plot` (lines and bars).
 
 pub mod client;
-mod probe;
 mod plot;
+mod probe;
 mod report;
 mod serve;
 mod settings;

@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_later_version_is_refused_with_advice() {
-        let log_id = log_id_from(pb::LogId::default());
+        let log_id = log_id_from(pb::LogId::default()).unwrap();
         let blank = Entry {
             log_id,
             payload: EntryPayload::Blank,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{Durability, LogKind};
-use crate::machine::entry::{Command, Entry, Origin};
+use crate::machine::entry::{Command, Origin};
 use crate::machine::event::Event;
 use crate::machine::reply::Reply;
 use crate::raft::log::{LogStopper, LogStore};
@@ -121,7 +121,7 @@ fn group(index: u64, number: u64, value: &str) -> Entry {
             origin,
             &[Command::new(0, ["SET", "key", value].map(str::to_owned))],
         ),
-        Entry::FORMAT,
+        entry::Entry::FORMAT,
         1_000 * index,
         42,
     );
@@ -202,7 +202,7 @@ async fn groups_of_others_and_of_earlier_starts_answer_nobody_here() {
         let bytes = entry::encode(Origin { node, start, number }, &[]);
         Entry {
             log_id: id(index),
-            payload: EntryPayload::Normal(Group(entry::stamp(bytes, Entry::FORMAT, 1, 1))),
+            payload: EntryPayload::Normal(Group(entry::stamp(bytes, entry::Entry::FORMAT, 1, 1))),
         }
     };
     apply(

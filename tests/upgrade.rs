@@ -157,6 +157,8 @@ const KINDS: &[&str] = &[
     "GEOADD {k}g 13.361389 38.115556 Palermo",
     "COPY {k}z {k}y",
     "EVAL redis.call('SET',KEYS[1],ARGV[1])return(redis.call('INCR',KEYS[1])) 1 {k}e 41",
+    // More than end with one group: by how many, the formats differ.
+    "EVAL for\ti=1,300\tdo\tredis.call('SET',KEYS[1]..i,'v','PX','1')end 1 {k}end",
     "SCRIPT LOAD return(1)",
     "SESSION.CREATE {k}ses 600000 OWNER ann ITEMS 1 a 1",
     "SESSION.LOCK {k}ses EXCLUSIVE me 60000",

@@ -668,8 +668,9 @@ mod tests {
             .map(|at| u8::from_str_radix(&golden[2 * at..2 * at + 2], 16).unwrap())
             .collect();
         let mut then = sample();
-        // Nothing was kept of what happened to sessions.
+        // Nothing was kept of what happened to sessions, and no level.
         *then.store.session_events_mut() = SessionEvents::default();
+        then.store.settings_mut().level = Entry::FIRST_FORMAT;
         assert_eq!(read(&mut &bytes[..]).unwrap().digest(), then.digest());
     }
 

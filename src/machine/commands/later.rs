@@ -8,7 +8,7 @@ use crate::machine::value::{Str, Value};
 
 pub(super) const COMMANDS: &[Spec] = &[write("TEST.LATER", "key value", |keys, args| {
     let key = args.key()?;
-    keys.put(&key, Value::String(Str::as_text(args.bytes()?.clone())));
+    keys.put(key, Value::String(Str::as_text(args.bytes()?.clone())));
     Ok(Reply::OK)
 })
 .since(SINCE)

@@ -56,7 +56,12 @@ fn commands(count: usize) -> Vec<Command> {
 }
 
 fn group(count: usize) -> Bytes {
-    entry::stamp(entry::encode(Origin::default(), &commands(count)), Entry::FORMAT, BEGIN, 1)
+    entry::stamp(
+        entry::encode(Origin::default(), &commands(count)),
+        Entry::FORMAT,
+        BEGIN,
+        1,
+    )
 }
 
 fn parsed(count: usize) -> Step {

@@ -274,7 +274,6 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
     let before = target.node.status().unwrap();
     let who = (before.cluster_id.unwrap(), before.node_id);
     runtime().block_on(async {
-        let peers = channel(&target.node.peers).await;
         let (peer, remote) = (proof(SECRET, "peer"), proof(SECRET, "remote"));
         for (service, path) in calls() {
             // Nothing, another secret's, the other service's, and ours with a letter too few and one too many.
@@ -290,6 +289,8 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
             ];
             let shown = [None, Some(theirs)].into_iter().chain(wrong.iter().map(Some));
             for shown in shown {
+                // One that has shown no proof for ten seconds is ended: each call has its own.
+                let peers = channel(&target.node.peers).await;
                 let refused = call(&peers, &path, shown.map(String::as_str), who, 0).await;
                 assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{path} {refused}");
                 assert!(
@@ -297,12 +298,18 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
                     "{refused}"
                 );
             }
-            // Much at once: it is refused before it is read.
+            // Much at once: it is refused before it is read, or its connection is ended when it takes too long.
+            let peers = channel(&target.node.peers).await;
             let calls = (0..4).map(|_| call(&peers, &path, Some(theirs), who, 24 << 20));
             for refused in futures::future::join_all(calls).await {
-                assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{path} {refused}");
+                let ended = matches!(refused.code(), tonic::Code::Unknown | tonic::Code::Unavailable);
+                assert!(
+                    ended || refused.code() == tonic::Code::Unauthenticated,
+                    "{path} {refused}"
+                );
             }
         }
+        let peers = channel(&target.node.peers).await;
         // A proof that somebody heard on the network opens calls between nodes, as SECURITY.md says: those that mean this node and its cluster.
         for (service, path) in calls().iter().filter(|(service, _)| service == "Peer") {
             let free = ["Hello", "Promise", "ChangeMember"]

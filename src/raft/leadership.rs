@@ -12,7 +12,8 @@ use futures::stream::FuturesUnordered;
 use openraft::RaftState;
 use openraft::async_runtime::instant::Instant as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a member says to whoever asks whether it follows a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::ground::Net;
 
     /// By which node 1 leads.
     fn vote() -> Vote {
@@ -168,7 +170,7 @@ mod tests {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = nobody.local_addr().unwrap().to_string();
         drop(nobody);
-        let peers = Peers::new(1, 1, None);
+        let peers = Peers::new(Net::System, 1, 1, None);
         let mut three = electorate(&[&[1, 2, 3]]);
         three.addresses = [2, 3].map(|id| (id, address.clone())).into();
         assert!(three.confirm(&peers, 1).await.is_err());

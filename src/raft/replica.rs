@@ -16,7 +16,8 @@ use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Log entries kept below a snapshot, so that a member that is a little behind needs no snapshot; fewer where they are large (`node/ticker.rs`).
 const KEPT_ENTRIES: u64 = 4_096;

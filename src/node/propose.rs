@@ -476,7 +476,7 @@ impl Courier {
             .route
             .as_ref()
             .is_some_and(|route| Some(route.leader) == leader && route.term == term);
-        if leads && self.moved_at.elapsed() > RESEND_AFTER && !self.flights.groups.lock().is_empty() {
+        if leads && self.moved_at.elapsed() >= RESEND_AFTER && !self.flights.groups.lock().is_empty() {
             self.flights.resend.store(true, Ordering::Release);
         }
         if !leads {

@@ -193,6 +193,18 @@ impl<I: Inbound> Peer for Service<I> {
             .map(|message| wire::append_request_from(message?));
         let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        if Mutant::AcknowledgeUnstored.is_planted() {
+            let (told, answers) = tokio::sync::mpsc::unbounded_channel();
+            let requests = requests.inspect(move |request| {
+                let last = request.entries.last().map(|entry| entry.log_id);
+                // Who has hung up hears nothing.
+                let _ = told.send(Ok(wire::append_result_to(Ok(last.or(request.prev_log_id)))));
+            });
+            let stored = self.replica.raft().stream_append(Box::pin(requests));
+            tokio::spawn(stored.for_each(|_| futures::future::ready(())));
+            let answers = tokio_stream::wrappers::UnboundedReceiverStream::new(answers);
+            return Ok(Response::new(Box::pin(answers)));
+        }
         let answers = self.replica.raft().stream_append(Box::pin(requests));
         let answers = telling::worth_answering(answers);
         Ok(Response::new(Box::pin(answers.map(|answer| {

@@ -9,6 +9,7 @@
 //!
 //! `tests/README.md` says how a seed is run again.
 
+mod bad_moments;
 #[path = "../../tests/checker/mod.rs"]
 mod checker;
 mod clients;
@@ -39,34 +40,12 @@ struct Report {
 /// # Errors
 /// What was found wrong.
 fn run(plan: &Plan) -> Result<Report, String> {
-    let plan = plan.clone();
-    let thread = std::thread::Builder::new().name(format!("seed {}", plan.seed));
-    let running = thread.spawn(move || simulate(&plan)).expect("a thread");
-    running.join().unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        Err(text.unwrap_or_else(|| "a panic without words".to_owned()))
-    })
-}
-
-fn simulate(plan: &Plan) -> Result<Report, String> {
-    let _simulation = Simulation::begin(plan.seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let oracle = Arc::new(Oracle::new());
-        let world = Arc::new(World::new(plan, oracle.clone()));
-        world.begin().await?;
+    simulate(plan, async |world, plan| {
+        let oracle = world.oracle.clone();
         let clients: Vec<_> = (0..plan.clients)
             .map(|which| {
-                tokio::spawn(clients::run(
-                    world.clone(),
-                    which,
-                    Chance(plan.seed ^ which as u64),
-                ))
+                let chance = Chance(plan.seed ^ ((which as u64) << 32));
+                tokio::spawn(clients::run(world.clone(), which, chance))
             })
             .collect();
         let judge = tokio::spawn(oracle::watch(world.clone()));
@@ -79,6 +58,37 @@ fn simulate(plan: &Plan) -> Result<Report, String> {
         judge.await.map_err(|error| error.to_string())?;
         oracle::judge(&world).await?;
         Ok(oracle.report(world.network.trace()))
+    })
+}
+
+/// Makes the world of a plan on a thread of its own, and lets this happen in it once it serves.
+///
+/// # Errors
+/// What was found wrong.
+fn simulate<T: Send + 'static>(
+    plan: &Plan,
+    happens: impl AsyncFnOnce(Arc<World>, &Plan) -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let plan = plan.clone();
+    let thread = std::thread::Builder::new().name(format!("seed {}", plan.seed));
+    let work = move || {
+        let _simulation = Simulation::begin(plan.seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(async {
+            let world = Arc::new(World::new(&plan, Arc::new(Oracle::new())));
+            world.begin().await?;
+            happens(world, &plan).await
+        })
+    };
+    let running = thread.spawn(work).map_err(|error| error.to_string())?;
+    running.join().unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(text.unwrap_or_else(|| "a panic without words".to_owned()))
     })
 }
 
@@ -128,7 +138,7 @@ fn one_seed_is_one_run() {
 #[test]
 fn nothing_is_lost_doubled_or_stale_whatever_befalls_a_cluster() {
     let seeds = seeds(12);
-    let (length, began) = (length(10), std::time::Instant::now());
+    let (length, began) = (length(2), std::time::Instant::now());
     let next = std::sync::atomic::AtomicUsize::new(0);
     let (operations, unknown) = std::thread::scope(|scope| {
         let work = || {

@@ -153,7 +153,7 @@ impl World {
     }
 
     /// Ends the process of a machine at once, with its power or alone.
-    fn crash(&self, host: Host, power: bool) {
+    pub(super) fn crash(&self, host: Host, power: bool) {
         self.network.crash(host, power);
         let mut machine = self.machines[&host].lock();
         machine.disk = machine.disk.after_crash(power, &mut self.chance.lock());
@@ -165,6 +165,16 @@ impl World {
         }
     }
 
+    /// Lets the disk of a machine take so long for each batch of the log.
+    pub(super) fn slow(&self, host: Host, pause: Duration) {
+        self.machines[&host].lock().disk.slow(pause);
+    }
+
+    /// Lets nobody start the process of a machine any more.
+    pub(super) fn stay_down(&self, host: Host) {
+        self.machines[&host].lock().wanted = false;
+    }
+
     /// The processes that run.
     pub(super) fn running(&self) -> Vec<Running> {
         let machines = self.machines.values();
@@ -173,11 +183,11 @@ impl World {
             .collect()
     }
 
-    fn node(&self, host: Host) -> Option<Running> {
+    pub(super) fn node(&self, host: Host) -> Option<Running> {
         self.machines[&host].lock().running.clone()
     }
 
-    fn leader(&self) -> Option<Host> {
+    pub(super) fn leader(&self) -> Option<Host> {
         let running = self.running();
         let leads = running
             .iter()
@@ -210,7 +220,7 @@ impl World {
         let hosts: Vec<Host> = self.machines.keys().copied().collect();
         for from in &hosts {
             self.machines[from].lock().disk.trouble(Trouble::None);
-            self.machines[from].lock().disk.slow(Duration::ZERO);
+            self.slow(*from, Duration::ZERO);
             for to in &hosts {
                 self.network.mend(*from, *to);
             }
@@ -346,9 +356,9 @@ async fn befall(world: Arc<World>, fault: Fault) {
         }
         Fault::SlowDisk { who, pause, length } => {
             let host = whom(who);
-            world.machines[&host].lock().disk.slow(pause);
+            world.slow(host, pause);
             tokio::time::sleep(length).await;
-            world.machines[&host].lock().disk.slow(Duration::ZERO);
+            world.slow(host, Duration::ZERO);
         }
         Fault::Stop { who, down } => {
             let host = whom(who);

@@ -161,7 +161,7 @@ impl Disk {
     pub(crate) fn record(&self) {
         let mut live = self.0.lock();
         live.moments = Some(Vec::new());
-        live.recorded("begin".to_owned());
+        live.recorded(|| "begin".to_owned());
     }
 
     /// The moments since [`Disk::record`].
@@ -245,13 +245,13 @@ impl Disk {
                 live.state.files.insert(id, Content::default());
                 let (folder, name) = live.state.place(path)?;
                 live.state.change(vec![(folder, name, Some(id))]);
-                live.recorded(format!("create {}", path.display()));
+                live.recorded(|| format!("create {}", path.display()));
                 id
             }
         };
         if how == Open::Create && !live.state.file(id).now.is_empty() {
             live.state.file(id).resize(0);
-            live.recorded(format!("empty {}", path.display()));
+            live.recorded(|| format!("empty {}", path.display()));
         }
         Ok(File {
             disk: self.clone(),
@@ -274,7 +274,7 @@ impl Disk {
         let id = live.state.new_id();
         live.state.folders.insert(id, Folder::default());
         live.state.change(vec![(folder, name, Some(id))]);
-        live.recorded(format!("create folder {}", path.display()));
+        live.recorded(|| format!("create folder {}", path.display()));
         Ok(())
     }
 
@@ -302,7 +302,7 @@ impl Disk {
         let (new_folder, new_name) = live.state.place(to)?;
         live.state
             .change(vec![(folder, name, None), (new_folder, new_name, Some(id))]);
-        live.recorded(format!("rename {} to {}", from.display(), to.display()));
+        live.recorded(|| format!("rename {} to {}", from.display(), to.display()));
         Ok(())
     }
 
@@ -317,7 +317,7 @@ impl Disk {
         let mut live = self.0.lock();
         let (folder, name) = live.state.place(path)?;
         live.state.change(vec![(folder, name, None)]);
-        live.recorded(format!("remove {}", path.display()));
+        live.recorded(|| format!("remove {}", path.display()));
         Ok(())
     }
 
@@ -334,7 +334,7 @@ impl Disk {
                 state.changes.push(change);
             }
         }
-        live.recorded(format!("sync folder {}", path.display()));
+        live.recorded(|| format!("sync folder {}", path.display()));
         failed_if(fails)
     }
 }
@@ -358,9 +358,9 @@ impl Live {
         }
     }
 
-    fn recorded(&mut self, call: String) {
+    fn recorded(&mut self, call: impl FnOnce() -> String) {
         if let Some(mut moments) = self.moments.take() {
-            moments.push(self.moment(call));
+            moments.push(self.moment(call()));
             self.moments = Some(moments);
         }
     }
@@ -596,11 +596,15 @@ impl Content {
 
     /// Flushes it. If that fails, chance decides about each sector.
     fn sync(&mut self, fails: bool, chance: &mut Chance) {
-        let mut kept = |states: usize| match fails {
-            false => states - 1,
-            true => usize::try_from(chance.below(states as u64)).expect("one of a few"),
-        };
-        self.durable = self.lost(&mut kept).durable;
+        if fails {
+            let mut kept = |states: usize| at(chance.below(states as u64));
+            self.durable = self.lost(&mut kept).durable;
+        } else {
+            self.durable.resize(self.now.len(), 0);
+            for number in self.sectors.keys() {
+                put_sector(&mut self.durable, *number, &sector(&self.now, *number));
+            }
+        }
         self.lengths.clear();
         self.sectors.clear();
         self.note_length();
@@ -636,7 +640,7 @@ impl File {
         let mut live = self.disk.0.lock();
         live.needs_space()?;
         live.state.file(self.id).resize(at(bytes));
-        live.recorded(format!("set the length of {} to {bytes}", self.id));
+        live.recorded(|| format!("set the length of {} to {bytes}", self.id));
         Ok(())
     }
 
@@ -663,11 +667,11 @@ impl File {
             // As file systems do it: of a sector everything or nothing.
             let some = at((end - end % SECTOR as u64).saturating_sub(from));
             live.state.file(self.id).write(&bytes[..some], at(from));
-            live.recorded(format!("write a part at {from} of {}", self.id));
+            live.recorded(|| format!("write a part at {from} of {}", self.id));
             return Err(error);
         }
         live.state.file(self.id).write(bytes, at(from));
-        live.recorded(format!("write {} bytes at {from} of {}", bytes.len(), self.id));
+        live.recorded(|| format!("write {} bytes at {from} of {}", bytes.len(), self.id));
         Ok(())
     }
 
@@ -676,7 +680,7 @@ impl File {
         let fails = live.sync_fails();
         let Live { state, chance, .. } = &mut *live;
         state.file(self.id).sync(fails, chance);
-        live.recorded(format!("sync {}", self.id));
+        live.recorded(|| format!("sync {}", self.id));
         failed_if(fails)
     }
 

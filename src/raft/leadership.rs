@@ -2,7 +2,7 @@
 //!
 //! openraft can be asked as well (`ReadPolicy::ReadIndex`), but takes an answer on a stream of entries as one to the last message that says no more
 //! than what it answers, whenever that was sent. An answer that was held up on its way for longer than an election takes, by a link that was cut and is whole again, would so become a
-//! word of now, and a leader of before would answer reads. Here the question has an answer of its own: no member that says after a read began that it follows
+//! word of now, and a leader of before would answer reads (`src/simulation/bad_moments.rs` lets it happen). Here the question has an answer of its own: no member that says after a read began that it follows
 //! this leader can have voted for another before. It waits for no disk either.
 
 use super::client::Peers;

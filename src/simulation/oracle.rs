@@ -9,6 +9,7 @@ use crate::node::{Freshness, Node};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -106,8 +107,16 @@ impl Oracle {
             .clone()
             .filter(|event| event.outcome == Outcome::Unknown)
             .count();
+        let mut history = DefaultHasher::new();
+        for told in operations.clone() {
+            format!("{told:?}").hash(&mut history);
+        }
+        for list in lists.values() {
+            format!("{:?}", list.values).hash(&mut history);
+        }
         Report {
             trace,
+            history: history.finish(),
             operations: operations.count() + fates().count(),
             unknown: unknown + fates().filter(|fate| **fate == Fate::Unknown).count(),
         }

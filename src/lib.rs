@@ -50,6 +50,8 @@ mod plenary;
 mod raft;
 mod remote;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 
 pub use cache::{Cache, EntryOptions, Ttl};
 pub use config::{Config, Durability, LogKind, RespConfig};

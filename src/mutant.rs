@@ -10,6 +10,8 @@ pub(crate) enum Mutant {
     SkipFlush,
     /// A batch of the log is acknowledged before it is written.
     AcknowledgeUnwritten,
+    /// A member says that it has stored entries as soon as they have come.
+    AcknowledgeUnstored,
     /// Names in folders are not flushed: power loss may take a file back that was made, renamed or removed.
     SkipNameFlush,
     /// A vote is not written to the log.
@@ -18,6 +20,8 @@ pub(crate) enum Mutant {
     VoteAfterRestart,
     /// A linearizable read is answered without asking a majority whether this node still leads.
     ReadUnconfirmed,
+    /// A linearizable read is answered when openraft says that a majority has, which takes an answer on a stream of entries for one of now.
+    ReadOnOldAnswers,
     /// A read that is to be as fresh as a token is answered by a node that is behind.
     ReadBehindToken,
     /// A group that comes a second time is applied a second time.
@@ -38,13 +42,15 @@ pub(crate) enum Mutant {
 
 #[cfg(feature = "mutants")]
 impl Mutant {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::SkipFlush,
         Self::AcknowledgeUnwritten,
+        Self::AcknowledgeUnstored,
         Self::SkipNameFlush,
         Self::ForgetVote,
         Self::VoteAfterRestart,
         Self::ReadUnconfirmed,
+        Self::ReadOnOldAnswers,
         Self::ReadBehindToken,
         Self::ApplyTwice,
         Self::ApplyStaleScript,

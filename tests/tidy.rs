@@ -18,6 +18,8 @@ const LAYERS: &[&[&str]] = &[
     &["connect"],
     // The builder that starts a node and its edges, and hands out the handles.
     &["edge", "plenary"],
+    // Simulated clusters, in tests of the library alone: they stand on what is inside.
+    &["simulation"],
     // The program: its file, and the commands that stand in the library so that tests reach them.
     &["bin", "cli"],
 ];

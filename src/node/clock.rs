@@ -1,14 +1,16 @@
-//! The leader's time and chance, for the stamp of a group. The only place in node/ that asks the system for either.
+//! The leader's time and chance, for the stamp of a group.
 //!
 //! One clock that is wrong must end nobody's session. So a group is not stamped with its leader's clock but with the members' common one: the
 //! lower median of theirs, learned by asking ([`super::fellows`]) and carried on by this node's monotonic clock in between. As long as a majority's
 //! clocks are right, so is the log's, whoever leads; where two of two disagree, the one that is behind counts, for late is allowed and early is not.
 
 use crate::machine::entry::Millis;
+use crate::raft::ground::Wall;
 use crate::raft::state_store::State;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long a leader that has just started waits at most until it knows the others' clocks. One of an older version does not tell its own.
 const AGREES_WITHIN: Duration = Duration::from_secs(2);
@@ -17,6 +19,8 @@ const AGREES_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Clock {
     state: State,
+    /// This machine's own.
+    wall: Wall,
     chance: AtomicU64,
     /// The monotonic clock: time since then.
     began: Instant,
@@ -26,14 +30,21 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new(state: State) -> Result<Self, getrandom::Error> {
-        Ok(Self {
+    /// `chance` is drawn anew at each start.
+    pub(super) fn new(state: State, wall: Wall, chance: u64) -> Self {
+        Self {
             state,
-            chance: AtomicU64::new(getrandom::u64()?),
+            wall,
+            chance: AtomicU64::new(chance),
             began: Instant::now(),
             began_at: AtomicU64::new(0),
             agreed: watch::Sender::new(false),
-        })
+        }
+    }
+
+    /// This machine's clock, in milliseconds since the Unix epoch.
+    pub(super) fn wall(&self) -> Millis {
+        self.wall.now()
     }
 
     /// The members' common time, but never behind the log's, as far as that is known here. Before the members agree it is the log's alone: nothing ends early
@@ -72,15 +83,9 @@ impl Clock {
         let waited = tokio::time::timeout(AGREES_WITHIN, agreed.wait_for(|agreed| *agreed)).await;
         if waited.is_err() {
             tracing::warn!("no majority has told its time: this machine's clock counts until it does");
-            self.agree(wall());
+            self.agree(self.wall());
         }
     }
-}
-
-/// This machine's clock, in milliseconds since the Unix epoch.
-pub(super) fn wall() -> Millis {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-    Millis::try_from(wall.map_or(0, |since| since.as_millis())).unwrap_or(Millis::MAX)
 }
 
 /// Milliseconds since then, by the monotonic clock.

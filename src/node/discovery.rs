@@ -14,6 +14,7 @@ use super::members::Members;
 use crate::raft::Member;
 use crate::raft::client::{Hello, MemberChange, Peers};
 use crate::raft::fault::Fault;
+use crate::raft::ground::beside;
 use crate::raft::meta::Meta;
 use crate::raft::replica::Replica;
 use sha2::{Digest, Sha256};
@@ -318,7 +319,7 @@ pub(super) async fn promise(meta: &Meta, peers: &Peers, cluster: u64) -> Result<
         return Ok(());
     }
     let meta = meta.clone();
-    let stored = tokio::task::spawn_blocking(move || meta.set_cluster(cluster)).await;
+    let stored = beside(move || meta.set_cluster(cluster)).await;
     stored
         .map_err(|error| error.to_string())?
         .map_err(|error| error.to_string())?;

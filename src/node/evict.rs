@@ -14,7 +14,8 @@ use crate::raft::replica::Role;
 use crate::raft::server::LAST_USE_KEYS;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Keys that one entry evicts, at most.
 const KEYS: usize = 512;

@@ -18,8 +18,9 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What a write is answered while too few members are heard from.
 #[cfg_attr(
@@ -197,9 +198,9 @@ impl Fellows {
         }
     }
 
-    /// The common time of those of these voters that were ever heard from, this node's own clock among them; none while no majority is known, or not all
+    /// The common time of those of these voters that were ever heard from, this node's own clock (`wall`) among them; none while no majority is known, or not all
     /// are and there is time left to wait for them.
-    fn common_time(&self, me: u64, voters: &[u64], waited: Duration) -> Option<Millis> {
+    fn common_time(&self, me: u64, wall: Millis, voters: &[u64], waited: Duration) -> Option<Millis> {
         let known = self.known.lock();
         let others = voters.iter().filter_map(|id| known.get(id)?.heard);
         let told = others.filter(|(_, wall)| *wall > 0);
@@ -207,7 +208,7 @@ impl Fellows {
             .map(|(at, wall)| wall.saturating_add(clock::since(at)))
             .collect();
         if voters.contains(&me) {
-            clocks.push(clock::wall());
+            clocks.push(wall);
         }
         let enough = clocks.len() > voters.len() / 2;
         let all = clocks.len() == voters.len();
@@ -236,10 +237,10 @@ pub(super) async fn ask(
         let patience = if hurried { ANSWER_WHILE_HURRIED } else { ANSWER };
         fellows.ask(me, &replica, &peers, patience).await;
         if let Some(belongs) = belongs
-            && let Some(common) = fellows.common_time(me, &voters, belongs.elapsed())
+            && let Some(common) = fellows.common_time(me, clock.wall(), &voters, belongs.elapsed())
         {
             clock.agree(if Mutant::OwnClock.is_planted() {
-                clock::wall()
+                clock.wall()
             } else {
                 common
             });
@@ -315,14 +316,14 @@ mod tests {
 
     #[test]
     fn clocks_are_common_once_all_or_after_a_while_a_majority_is_known() {
-        let (fellows, now) = (Fellows::default(), clock::wall());
+        let (fellows, now) = (Fellows::default(), 1_795_000_000_000);
         let told = |wall| Fellow {
             asked: Instant::now(),
             heard: Some((Instant::now(), wall)),
             writes_snapshot: false,
             level: None,
         };
-        let common = |waited| fellows.common_time(1, &[1, 2, 3], waited);
+        let common = |waited| fellows.common_time(1, now, &[1, 2, 3], waited);
         assert_eq!(common(ALL_AGREE_WITHIN), None, "its own is no majority");
         fellows.known.lock().insert(2, told(0));
         assert_eq!(common(ALL_AGREE_WITHIN), None, "it does not tell");

@@ -159,6 +159,7 @@ impl Host for Node {
             }
         };
         let part = tokio::select! {
+            biased;
             part = tokio::time::timeout(wait, next) => part,
             _ = self.stopped() => return Err(self.why_stopped()),
         };

@@ -5,7 +5,8 @@
 //! busy each caller's answer comes sooner. Callers that do not come back are waited for once, and then not again for a while.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Callers that must have been answered for the next group to wait for them: few make no difference.
 const ENOUGH: usize = 8;

@@ -56,13 +56,15 @@ use crate::raft::client::{Evaluated, Hello, MemberChange, Peers};
 #[cfg(not(feature = "lua"))]
 use crate::raft::client::{Kind, Running};
 use crate::raft::fault::Fault;
+use crate::raft::ground::{Ground, beside};
 use crate::raft::meta::{self, Meta};
+use crate::raft::net;
 pub use crate::raft::remote::Heard;
 use crate::raft::replica::{self, Replica};
 use crate::raft::server::{Inbound, Service};
 use crate::raft::snapshot_store::SnapshotStore;
 use crate::raft::state_store::{State, StateStore};
-use crate::raft::{Member, log};
+use crate::raft::{Member, ground, log};
 use bytes::Bytes;
 use clock::Clock;
 use discovery::Discovery;
@@ -82,10 +84,10 @@ use status::{MemberStatus, Status};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// How long a leader that stops waits for another to lead.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -192,22 +194,23 @@ impl Node {
     /// # Errors
     /// [`Error::Config`], [`Error::FolderInUse`], [`Error::Folder`], [`Error::Listen`] or [`Error::Io`].
     pub async fn start(config: Config) -> Result<Self> {
+        Self::start_on(Ground::default(), config).await
+    }
+
+    /// [`Node::start`] on any ground.
+    pub(crate) async fn start_on(ground: Ground, config: Config) -> Result<Self> {
         config.validate()?;
-        let listener = TcpListener::bind(&config.listen)
-            .await
-            .map_err(|source| Error::Listen {
-                address: config.listen.clone(),
-                source,
-            })?;
-        let bound = listener.local_addr().map_err(|source| Error::Listen {
+        let cannot = |source| Error::Listen {
             address: config.listen.clone(),
             source,
-        })?;
-        let raft_addr = with_port(&config.listen, bound.port());
+        };
+        let listener = ground.net.listen(&config.listen).await.map_err(cannot)?;
+        let port = listener.port().map_err(cannot)?;
+        let raft_addr = with_port(&config.listen, port);
         let advertise = config
             .advertise
             .as_ref()
-            .map_or_else(|| raft_addr.clone(), |address| with_port(address, bound.port()));
+            .map_or_else(|| raft_addr.clone(), |address| with_port(address, port));
         let resp_addr = config
             .resp
             .as_ref()
@@ -217,7 +220,7 @@ impl Node {
             raft_addr: advertise,
             resp_addr,
         };
-        let opened = Opened::open(&config, me, raft_addr).await?;
+        let opened = Opened::open(ground, &config, me, raft_addr).await?;
         Ok(opened.run(config, listener))
     }
 
@@ -240,7 +243,7 @@ impl Node {
         let covered = || {
             // Whichever is later: what this node knows of the log's time and of the members' is behind where it has only just caught up, or rested with its
             // machine, and the key would end early. A machine's clock that is ahead costs writes and does no harm.
-            let now = self.inner.clock.now().max(clock::wall());
+            let now = self.inner.clock.now().max(self.inner.clock.wall());
             let machine = self.inner.state.machine().read();
             renews(&machine.view(now, db), &mut Args::new(argv, 1))
         };
@@ -579,6 +582,7 @@ impl Node {
         let wait = async {
             while !self.is_ready() {
                 let running = tokio::select! {
+                    biased;
                     running = state.changed() => running,
                     _ = recovered.changed() => true,
                 };
@@ -704,7 +708,7 @@ impl Node {
             let machine = self.inner.state.machine().read();
             (self.inner.query.applied(), machine.freeze())
         };
-        let digest = tokio::task::spawn_blocking(move || frozen.digest()).await;
+        let digest = beside(move || frozen.digest()).await;
         (index, digest.expect("the digest does not panic"))
     }
 
@@ -811,6 +815,15 @@ impl Node {
         }
     }
 
+    /// Hands over leadership to this member, for simulations.
+    ///
+    /// # Errors
+    /// Why not.
+    #[cfg(test)]
+    pub(crate) async fn hand_over_to(&self, heir: u64) -> Result<(), String> {
+        self.inner.replica.transfer_leadership(heir).await
+    }
+
     /// Waits until this node's own writes are applied, as far as a majority is there.
     async fn drain(&self) {
         let idle = async {
@@ -869,21 +882,29 @@ struct Opened {
 }
 
 impl Opened {
-    async fn open(config: &Config, me: Member, raft_addr: String) -> Result<Self> {
+    async fn open(ground: Ground, config: &Config, me: Member, raft_addr: String) -> Result<Self> {
         let (folder, durability, kind) = (config.data.clone(), config.durability, config.log_store);
         let fault = Fault::default();
         let flights = Arc::<Flights>::default();
         // Recovery reads the disk for a while: not on a task.
         let (on_disk, seen) = (fault.clone(), flights.clone());
-        let disk =
-            tokio::task::spawn_blocking(move || Disk::open(&folder, durability, kind, seen, on_disk)).await;
+        let chance = ground.disk.draw().map_err(|source| Error::Io {
+            doing: "drawing a random seed".to_owned(),
+            source,
+        })?;
+        let disk = beside(move || Disk::open(ground.disk, &folder, durability, kind, seen, on_disk)).await;
         let disk = disk.map_err(|error| Error::Io {
             doing: "opening the data folder".to_owned(),
             source: error.into(),
         })??;
         let (id, start) = (disk.meta.node_id(), disk.meta.start());
         flights.hearing().belong_to(id, start);
-        let peers = Peers::new(id, disk.meta.cluster().unwrap_or(0), config.secret.as_ref());
+        let peers = Peers::new(
+            ground.net,
+            id,
+            disk.meta.cluster().unwrap_or(0),
+            config.secret.as_ref(),
+        );
         let state = disk.states.state();
         let reader = disk.log.reader();
         let was_member = disk.was_member();
@@ -902,10 +923,7 @@ impl Opened {
             why,
         })?);
         let founders = discovery::founders(&config.join, &me.raft_addr, config.expect);
-        let clock = Arc::new(Clock::new(state.clone()).map_err(|error| Error::Io {
-            doing: "drawing a random seed".to_owned(),
-            source: std::io::Error::other(error.to_string()),
-        })?);
+        let clock = Arc::new(Clock::new(state.clone(), ground.wall, chance));
         let (proposer, intake) = Proposer::new(config.limits, config.timing, flights.clone());
         let (query, rounds) = Query::new(state.clone(), config.timing.write_deadline);
         let fellows = Arc::<Fellows>::default();
@@ -993,7 +1011,7 @@ impl Opened {
     }
 
     /// Starts every task, in the order of the table at the top.
-    fn run(self, config: Config, listener: TcpListener) -> Node {
+    fn run(self, config: Config, listener: net::Listener) -> Node {
         let Self {
             inner,
             service,
@@ -1091,8 +1109,9 @@ async fn take_back(node: Node) {
     let mut stopped = node.inner.stop_service.subscribe();
     loop {
         let numbers = tokio::select! {
-            numbers = node.inner.hearing.abandoned() => numbers,
+            biased;
             _ = stopped.wait_for(|stopped| *stopped) => return,
+            numbers = node.inner.hearing.abandoned() => numbers,
         };
         let commands: Vec<_> = numbers
             .iter()
@@ -1138,6 +1157,7 @@ async fn stop_on_fault(node: Node) {
     let mut stopped = node.inner.stopped.subscribe();
     loop {
         tokio::select! {
+            biased;
             _ = faults.wait_for(Option::is_some) => break,
             _ = stopped.wait_for(|stopped| *stopped) => return,
             running = watch.changed() => {
@@ -1167,13 +1187,14 @@ struct Disk {
 
 impl Disk {
     fn open(
+        disk: ground::Disk,
         folder: &Path,
         durability: Durability,
         kind: LogKind,
         seen: Arc<Flights>,
         fault: Fault,
     ) -> Result<Self> {
-        let (meta, fresh) = Meta::open(folder, durability, meta::boot_id().as_deref())?;
+        let (meta, fresh) = Meta::open_on(disk, folder, durability, meta::boot_id().as_deref())?;
         tracing::info!(
             node = meta.node_id(),
             start = meta.start(),
@@ -1274,7 +1295,7 @@ impl Inbound for Doorway {
     }
 
     fn wall_ms(&self) -> Millis {
-        clock::wall()
+        self.outbound.clock.wall()
     }
 
     #[cfg(feature = "lua")]

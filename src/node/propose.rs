@@ -29,11 +29,12 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 #[cfg(feature = "lua")]
 use tokio::sync::OwnedRwLockWriteGuard;
 use tokio::sync::{Notify, RwLock, mpsc, oneshot};
 use tokio::task::yield_now;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 /// A group that was not applied for this long is sent again, in case it was lost where nobody noticed.
@@ -380,7 +381,7 @@ impl Outbound {
     async fn pass(&self, came: Instant) {
         let fullness = self.state.fullness();
         if fullness.holds_back() {
-            let eased = tokio::time::timeout_at((came + HELD_BACK).into(), fullness.eased());
+            let eased = tokio::time::timeout_at(came + HELD_BACK, fullness.eased());
             if eased.await.is_err() {
                 tracing::debug!("keys are evicted more slowly than others are written");
             }
@@ -452,6 +453,14 @@ impl Courier {
             // Taking from the queue stops while enough for the next group waits here: the queue's bound counts both.
             let room = self.limits.group_commands.saturating_sub(self.waiting.len());
             tokio::select! {
+                // What is rare comes first: a landing, another leader. Of requests there may be one more at any time, until there is no room for them.
+                biased;
+                () = self.flights.wake.notified() => self.moved_at = Instant::now(),
+                running = self.watch.changed() => {
+                    if !running {
+                        break;
+                    }
+                }
                 taken = self.requests.recv_many(&mut batch, room), if room > 0 => {
                     if taken == 0 {
                         break;
@@ -459,13 +468,7 @@ impl Courier {
                     self.flights.expected.came(taken);
                     self.waiting.extend(batch.drain(..));
                 }
-                () = self.flights.wake.notified() => self.moved_at = Instant::now(),
-                running = self.watch.changed() => {
-                    if !running {
-                        break;
-                    }
-                }
-                () = tokio::time::sleep_until(wake_at.into()) => self.expire(),
+                () = tokio::time::sleep_until(wake_at) => self.expire(),
             }
         }
         self.close();
@@ -478,7 +481,7 @@ impl Courier {
             .route
             .as_ref()
             .is_some_and(|route| Some(route.leader) == leader && route.term == term);
-        if leads && self.moved_at.elapsed() > RESEND_AFTER && !self.flights.groups.lock().is_empty() {
+        if leads && self.moved_at.elapsed() >= RESEND_AFTER && !self.flights.groups.lock().is_empty() {
             self.flights.resend.store(true, Ordering::Release);
         }
         if !leads {

@@ -7,8 +7,9 @@ use crate::raft::client::Peers;
 use crate::raft::replica::{Replica, Role};
 use crate::raft::state_store::State;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// Readers that wait for the next round to a majority, at most.
 const WAITING_READERS: usize = 64 << 10;

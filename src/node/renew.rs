@@ -87,8 +87,9 @@ pub(super) async fn write_down(node: Node) {
     };
     loop {
         tokio::select! {
-            () = gathered() => {}
+            biased;
             _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = gathered() => {}
         }
         let is_due = |due: &Due| node.view(due.db, |view| is_due(&view, due));
         let uses: Vec<Due> = renewals.take().filter(is_due).collect();

@@ -8,7 +8,8 @@ use crate::raft::log::LogReader;
 use crate::raft::replica::{Replica, Role};
 use crate::raft::state_store::State;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How late a key may end at most, besides the time of a write: a key set with a shorter life than this is found at the next look.
 const LOOK: Duration = Duration::from_millis(20);

@@ -2,6 +2,7 @@
 
 use super::caller::{Caller, Proof, Role};
 use super::files::File;
+use super::ground::{Net, beside};
 use super::leadership::Follows;
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
@@ -43,6 +44,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// The channels to other nodes, by address.
 #[derive(Debug)]
 pub(crate) struct Peers {
+    net: Net,
     /// Held to look up or add a channel, never across an await.
     channels: Mutex<HashMap<String, Channels>>,
     /// Where each member is, as known last. Raft keeps its [`Link`]s when a member moves, so they look here. Held to look up or note one.
@@ -126,8 +128,9 @@ pub(crate) enum MemberChange {
 }
 
 impl Peers {
-    pub(crate) fn new(node: u64, cluster: u64, secret: Option<&Secret>) -> Arc<Self> {
+    pub(crate) fn new(net: Net, node: u64, cluster: u64, secret: Option<&Secret>) -> Arc<Self> {
         Arc::new(Self {
+            net,
             channels: Mutex::default(),
             addresses: Mutex::default(),
             proof: Proof::new(secret, Role::Peer),
@@ -167,8 +170,8 @@ impl Peers {
         let endpoint = endpoint(address)
             .map_err(|error| Status::invalid_argument(format!("{address} is no address: {error}")))?;
         let found = Channels {
-            control: endpoint.connect_lazy(),
-            bulk: endpoint.connect_lazy(),
+            control: self.net.channel(&endpoint),
+            bulk: self.net.channel(&endpoint),
         };
         channels.insert(address.to_owned(), found.clone());
         Ok(found)
@@ -493,7 +496,7 @@ impl Drop for Fed<'_> {
 /// A file in pieces. One that cannot be read on ends early: the receiver sees by the checksum that it is not whole.
 fn chunks(file: File) -> impl Stream<Item = pb::SnapshotChunk> + Send {
     futures::stream::unfold(file, |mut file| async move {
-        let read = tokio::task::spawn_blocking(move || {
+        let read = beside(move || {
             let mut content = vec![0; CHUNK_BYTES];
             let length = file.read(&mut content).ok()?;
             content.truncate(length);
@@ -604,6 +607,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         // No limit of time: a large snapshot over a slow line takes what it takes, and a dead line ends by its keep-alive.
         tokio::select! {
+            biased;
             answer = self.send_snapshot(vote, snapshot) => answer,
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
@@ -652,7 +656,7 @@ mod tests {
     async fn a_member_is_fed_as_long_as_a_snapshot_is_on_its_way() {
         // One who never answers.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let peers = Peers::new(1, 1, None);
+        let peers = Peers::new(Net::System, 1, 1, None);
         peers.note_address(2, &silent.local_addr().unwrap().to_string());
         let link = Link {
             peers: peers.clone(),

@@ -4,6 +4,7 @@
 //! stopped node for as long as its peers live. And it keeps a connection that says nothing, or half of something, for ever.
 
 use super::caller::Standing;
+use super::net::{Listener, Wire};
 use futures::future::BoxFuture;
 use futures::stream::{self, Stream};
 use std::collections::VecDeque;
@@ -14,7 +15,6 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
 
@@ -32,22 +32,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Those who connect, until the service is told to stop.
 pub(super) fn accepted(
-    listener: TcpListener,
+    listener: Listener,
     stop: watch::Receiver<bool>,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let begin = (listener, Strangers::default(), stop);
-    stream::unfold(begin, |(listener, mut strangers, stop)| async move {
+    stream::unfold(begin, |(mut listener, mut strangers, stop)| async move {
         let stream = loop {
             match listener.accept().await {
-                Ok((stream, _)) => break stream,
+                Ok(stream) => break stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a peer; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         };
-        // A socket that refuses this is closing anyway.
-        let _ = stream.set_nodelay(true);
         let standing = strangers.admit();
         let (ended, stranger) = (
             told(stop.clone()),
@@ -55,6 +53,7 @@ pub(super) fn accepted(
         );
         let end = async move {
             tokio::select! {
+                biased;
                 () = ended => tokio::time::sleep(LAST_WORDS).await,
                 () = stranger => {}
             }
@@ -91,18 +90,14 @@ impl Strangers {
 
 /// A connection that can be read until `end` resolves, and fails then.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     standing: Arc<Standing>,
     /// None once it has resolved.
     end: Option<BoxFuture<'static, ()>>,
 }
 
 impl Connection {
-    fn new(
-        stream: TcpStream,
-        standing: Arc<Standing>,
-        end: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
+    fn new(stream: Wire, standing: Arc<Standing>, end: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             stream,
             standing,

@@ -7,7 +7,7 @@
 //! A program has one kind of disk only, so the choice costs it nothing: outside of tests both types have one variant.
 
 #[cfg(test)]
-pub(in crate::raft) mod simulated;
+pub(crate) mod simulated;
 
 use crate::mutant::Mutant;
 use std::fs::{self, TryLockError};
@@ -193,7 +193,7 @@ impl Disk {
     }
 
     /// A random number.
-    pub(super) fn draw(&self) -> io::Result<u64> {
+    pub(crate) fn draw(&self) -> io::Result<u64> {
         match self {
             Self::System => {
                 let mut bytes = [0; 8];

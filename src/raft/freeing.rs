@@ -1,5 +1,6 @@
 //! Frees beside the log what an entry took away: a set of a million members, a whole database. Redis: lazy freeing.
 
+use super::ground::beside;
 use crate::machine::keyspace::Freed;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -32,7 +33,7 @@ impl Freeing {
             this.waiting.fetch_sub(1, Ordering::Relaxed);
         };
         if self.waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MOST {
-            tokio::task::spawn_blocking(work);
+            beside(work);
         } else {
             work();
         }

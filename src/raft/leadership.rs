@@ -2,7 +2,7 @@
 //!
 //! openraft can be asked as well (`ReadPolicy::ReadIndex`), but takes an answer on a stream of entries as one to the last message that says no more
 //! than what it answers, whenever that was sent. An answer that was held up on its way for longer than an election takes, by a link that was cut and is whole again, would so become a
-//! word of now, and a leader of before would answer reads. Here the question has an answer of its own: no member that says after a read began that it follows
+//! word of now, and a leader of before would answer reads (`src/simulation/bad_moments.rs` lets it happen). Here the question has an answer of its own: no member that says after a read began that it follows
 //! this leader can have voted for another before. It waits for no disk either.
 
 use super::client::Peers;
@@ -12,7 +12,8 @@ use futures::stream::FuturesUnordered;
 use openraft::RaftState;
 use openraft::async_runtime::instant::Instant as _;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a member says to whoever asks whether it follows a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,7 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::ground::Net;
 
     /// By which node 1 leads.
     fn vote() -> Vote {
@@ -168,7 +170,7 @@ mod tests {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = nobody.local_addr().unwrap().to_string();
         drop(nobody);
-        let peers = Peers::new(1, 1, None);
+        let peers = Peers::new(Net::System, 1, 1, None);
         let mut three = electorate(&[&[1, 2, 3]]);
         three.addresses = [2, 3].map(|id| (id, address.clone())).into();
         assert!(three.confirm(&peers, 1).await.is_err());

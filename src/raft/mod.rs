@@ -1,6 +1,6 @@
 //! LAYER 2: how the machine is replicated. The only place that names openraft, sled, tonic and prost.
 //!
-//! In reading order: `files` (what disks need), `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
+//! In reading order: `ground` (what a node stands on: the doors to disk, network and clocks), `files` (the disk), `net` (the network), `log/` (the Raft log on disk), `meta` (who this node is), `snapshot_store` (snapshot files),
 //! `state_store` (applies entries, answers waiting callers), `fullness` (of memory, as applied), `freeing` (of what
 //! entries took away), `wire` (protobuf to our types and back), `client` and
 //! `server` (outbound and inbound calls; `connection` ends the latter), `remote` (calls of processes that embed no node), `replica` (all of it as one, for node/).
@@ -10,11 +10,13 @@ mod caller;
 pub(crate) mod client;
 mod connection;
 pub(crate) mod fault;
-mod files;
+pub(crate) mod files;
 mod freeing;
 pub(crate) mod fullness;
+pub(crate) mod ground;
 pub(crate) mod log;
 pub(crate) mod meta;
+pub(crate) mod net;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 // Generated: proto/plenary.proto has the words.
 // As it was generated: tests/proto.rs compares it byte for byte.
@@ -25,6 +27,8 @@ pub(crate) mod probe;
 pub(crate) mod remote;
 pub(crate) mod replica;
 pub(crate) mod server;
+#[cfg(test)]
+pub(crate) mod simulation;
 pub(crate) mod snapshot_store;
 pub(crate) mod state_store;
 mod telling;
@@ -42,6 +46,7 @@ openraft::declare_raft_types!(
         R = (),
         NodeId = u64,
         Node = Member,
+        AsyncRuntime = ground::Runtime,
 );
 
 /// Terms and indices that are read, from the disk or from others, stay below this: none comes to it by steps, and no later step of one overflows.

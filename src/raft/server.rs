@@ -6,6 +6,8 @@ use super::client::{
     CONNECTION_WINDOW, Evaluated, Hello, Kind, MESSAGE_BYTES, MemberChange, Peers, Running, STREAM_WINDOW,
 };
 use super::connection::{accepted, told};
+use super::ground::beside;
+use super::net::Listener;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::remote::{self, Host};
 use super::replica::Replica;
@@ -21,9 +23,9 @@ use openraft::storage::Snapshot;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -91,7 +93,7 @@ impl<I: Inbound> Service<I> {
     pub(crate) async fn serve(
         self,
         remote: (impl Host, Option<Secret>),
-        listener: TcpListener,
+        listener: Listener,
         stop: watch::Receiver<bool>,
     ) -> Result<(), tonic::transport::Error> {
         let (host, secret) = remote;
@@ -133,10 +135,7 @@ fn internal(error: impl std::fmt::Display) -> Status {
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(internal)?
-        .map_err(internal)
+    beside(work).await.map_err(internal)?.map_err(internal)
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -200,6 +199,18 @@ impl<I: Inbound> Peer for Service<I> {
             .map(|message| wire::append_request_from(message?));
         let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        if Mutant::AcknowledgeUnstored.is_planted() {
+            let (told, answers) = tokio::sync::mpsc::unbounded_channel();
+            let requests = requests.inspect(move |request| {
+                let last = request.entries.last().map(|entry| entry.log_id);
+                // Who has hung up hears nothing.
+                let _ = told.send(Ok(wire::append_result_to(Ok(last.or(request.prev_log_id)))));
+            });
+            let stored = self.replica.raft().stream_append(Box::pin(requests));
+            tokio::spawn(stored.for_each(|_| futures::future::ready(())));
+            let answers = tokio_stream::wrappers::UnboundedReceiverStream::new(answers);
+            return Ok(Response::new(Box::pin(answers)));
+        }
         let answers = self.replica.raft().stream_append(Box::pin(requests));
         let answers = telling::worth_answering(answers);
         Ok(Response::new(Box::pin(answers.map(|answer| {

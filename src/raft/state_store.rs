@@ -6,6 +6,7 @@ use super::answers::Answers;
 use super::fault::Fault;
 use super::freeing::Freeing;
 use super::fullness::Fullness;
+use super::ground::beside;
 use super::log::LogReader;
 use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
 use super::{Group, LogId, Types};
@@ -21,8 +22,8 @@ use parking_lot::{Mutex, RwLock};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Instant;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 type StoredMembership = StoredMembershipOf<Types>;
 
@@ -295,7 +296,7 @@ impl StateStore {
     /// Takes the digest beside the tasks; walking a large state takes a while, and nobody waits for it.
     fn audit(&self, index: u64, frozen: Machine) {
         let audit = self.state.audit.clone();
-        tokio::task::spawn_blocking(move || {
+        beside(move || {
             let digest = frozen.digest();
             let mut last = audit.lock();
             if last.is_none_or(|last| last.index < index) {
@@ -332,7 +333,7 @@ fn read_machine(mut from: &mut dyn Read) -> io::Result<Machine> {
 
 /// Runs what blocks on the disk beside the tasks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
+    beside(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
@@ -408,7 +409,7 @@ impl RaftStateMachine<Types> for StateStore {
         self.answers.lost(skipped);
         self.answers.replaced(&self.state.machine.read());
         // Freeing millions of keys takes a while; nobody waits for it.
-        tokio::task::spawn_blocking(move || drop(old));
+        beside(move || drop(old));
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, SeekFrom};
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is on a disk whole or not at all.
 const SECTOR: usize = 512;
@@ -45,6 +46,8 @@ struct Live {
     segment_bytes: u64,
     chance: Chance,
     trouble: Trouble,
+    /// How long a batch of the log takes.
+    pause: Duration,
     /// What was so after each change and each flush, with what the test had noted then. `None` while nothing is recorded.
     moments: Option<Vec<Moment>>,
     noted: [usize; 3],
@@ -52,7 +55,7 @@ struct Live {
 
 /// What goes wrong: the calls of its kind that succeed before it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::raft) enum Trouble {
+pub(crate) enum Trouble {
     #[default]
     None,
     /// One flush fails, of a file or of a folder.
@@ -63,11 +66,11 @@ pub(in crate::raft) enum Trouble {
 
 /// A disk at one moment.
 #[derive(Clone, Debug)]
-pub(in crate::raft) struct Moment {
+pub(crate) struct Moment {
     /// What the test had noted then.
-    pub(in crate::raft) noted: [usize; 3],
+    pub(crate) noted: [usize; 3],
     /// The call that had just been made.
-    pub(in crate::raft) call: String,
+    pub(crate) call: String,
     state: State,
     segment_bytes: u64,
 }
@@ -106,7 +109,7 @@ struct Content {
 
 /// An open file.
 #[derive(Debug)]
-pub(in crate::raft) struct File {
+pub(crate) struct File {
     disk: Disk,
     id: Id,
     at: u64,
@@ -114,11 +117,11 @@ pub(in crate::raft) struct File {
 
 /// A small generator: the same seed draws the same numbers on every machine.
 #[derive(Clone, Debug)]
-pub(in crate::raft) struct Chance(pub(in crate::raft) u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
     /// splitmix64.
-    pub(in crate::raft) fn draw(&mut self) -> u64 {
+    pub(crate) fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -126,14 +129,14 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
-    pub(in crate::raft) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound
     }
 }
 
 impl Disk {
     /// An empty disk whose own choices follow from the seed.
-    pub(in crate::raft) fn new(seed: u64, segment_bytes: u64) -> Self {
+    pub(crate) fn new(seed: u64, segment_bytes: u64) -> Self {
         let state = State {
             folders: BTreeMap::from([(ROOT, Folder::default())]),
             next: ROOT + 1,
@@ -148,45 +151,69 @@ impl Disk {
             segment_bytes,
             chance: Chance(seed),
             trouble: Trouble::None,
+            pause: Duration::ZERO,
             moments: None,
             noted: [0; 3],
         })))
     }
 
     /// Records every moment from now on.
-    pub(in crate::raft) fn record(&self) {
+    pub(crate) fn record(&self) {
         let mut live = self.0.lock();
         live.moments = Some(Vec::new());
-        live.recorded("begin".to_owned());
+        live.recorded(|| "begin".to_owned());
     }
 
     /// The moments since [`Disk::record`].
-    pub(in crate::raft) fn moments(&self) -> Vec<Moment> {
+    pub(crate) fn moments(&self) -> Vec<Moment> {
         self.0.lock().moments.take().unwrap_or_default()
     }
 
     /// What goes with the moments from here on.
-    pub(in crate::raft) fn note(&self, numbers: [usize; 3]) {
+    pub(crate) fn note(&self, numbers: [usize; 3]) {
         self.0.lock().noted = numbers;
     }
 
     /// The disk as it is now.
-    pub(in crate::raft) fn moment(&self) -> Moment {
+    pub(crate) fn moment(&self) -> Moment {
         self.0.lock().moment("now".to_owned())
     }
 
+    /// The disk after a crash at this moment: of the process alone, or with power loss, which leaves of what is undecided whatever chance picks.
+    pub(crate) fn after_crash(&self, power: bool, chance: &mut Chance) -> Self {
+        let moment = self.moment();
+        if !power {
+            return moment.after_kill(chance.draw());
+        }
+        let picked: Vec<usize> = moment
+            .undecided()
+            .into_iter()
+            .map(|states| at(chance.below(states as u64)))
+            .collect();
+        moment.after_power_loss(chance.draw(), &picked)
+    }
+
     /// What will go wrong, from now on counted.
-    pub(in crate::raft) fn trouble(&self, trouble: Trouble) {
+    pub(crate) fn trouble(&self, trouble: Trouble) {
         self.0.lock().trouble = trouble;
     }
 
+    /// How long each batch of the log takes from now on.
+    pub(crate) fn slow(&self, pause: Duration) {
+        self.0.lock().pause = pause;
+    }
+
+    pub(crate) fn pause(&self) -> Duration {
+        self.0.lock().pause
+    }
+
     /// Whether what was to go wrong has not happened yet.
-    pub(in crate::raft) fn is_trouble_ahead(&self) -> bool {
+    pub(crate) fn is_trouble_ahead(&self) -> bool {
         matches!(self.0.lock().trouble, Trouble::Sync(_))
     }
 
     /// Flips a bit of a file, on the disk and in what is seen of it.
-    pub(in crate::raft) fn flip(&self, path: &Path, byte: usize, bit: u8) {
+    pub(crate) fn flip(&self, path: &Path, byte: usize, bit: u8) {
         let mut live = self.0.lock();
         let id = live.state.find(path).expect("a file that is there");
         let content = live.state.files.get_mut(&id).expect("a file, no folder");
@@ -195,7 +222,7 @@ impl Disk {
     }
 
     /// Bytes of a segment of a log that is made here.
-    pub(in crate::raft) fn segment_bytes(&self) -> u64 {
+    pub(crate) fn segment_bytes(&self) -> u64 {
         self.0.lock().segment_bytes
     }
 
@@ -218,13 +245,13 @@ impl Disk {
                 live.state.files.insert(id, Content::default());
                 let (folder, name) = live.state.place(path)?;
                 live.state.change(vec![(folder, name, Some(id))]);
-                live.recorded(format!("create {}", path.display()));
+                live.recorded(|| format!("create {}", path.display()));
                 id
             }
         };
         if how == Open::Create && !live.state.file(id).now.is_empty() {
             live.state.file(id).resize(0);
-            live.recorded(format!("empty {}", path.display()));
+            live.recorded(|| format!("empty {}", path.display()));
         }
         Ok(File {
             disk: self.clone(),
@@ -247,7 +274,7 @@ impl Disk {
         let id = live.state.new_id();
         live.state.folders.insert(id, Folder::default());
         live.state.change(vec![(folder, name, Some(id))]);
-        live.recorded(format!("create folder {}", path.display()));
+        live.recorded(|| format!("create folder {}", path.display()));
         Ok(())
     }
 
@@ -275,7 +302,7 @@ impl Disk {
         let (new_folder, new_name) = live.state.place(to)?;
         live.state
             .change(vec![(folder, name, None), (new_folder, new_name, Some(id))]);
-        live.recorded(format!("rename {} to {}", from.display(), to.display()));
+        live.recorded(|| format!("rename {} to {}", from.display(), to.display()));
         Ok(())
     }
 
@@ -290,7 +317,7 @@ impl Disk {
         let mut live = self.0.lock();
         let (folder, name) = live.state.place(path)?;
         live.state.change(vec![(folder, name, None)]);
-        live.recorded(format!("remove {}", path.display()));
+        live.recorded(|| format!("remove {}", path.display()));
         Ok(())
     }
 
@@ -307,7 +334,7 @@ impl Disk {
                 state.changes.push(change);
             }
         }
-        live.recorded(format!("sync folder {}", path.display()));
+        live.recorded(|| format!("sync folder {}", path.display()));
         failed_if(fails)
     }
 }
@@ -331,9 +358,9 @@ impl Live {
         }
     }
 
-    fn recorded(&mut self, call: String) {
+    fn recorded(&mut self, call: impl FnOnce() -> String) {
         if let Some(mut moments) = self.moments.take() {
-            moments.push(self.moment(call));
+            moments.push(self.moment(call()));
             self.moments = Some(moments);
         }
     }
@@ -366,7 +393,7 @@ impl Live {
 
 impl Moment {
     /// Of how many states each undecided thing may be, if power is lost now. State 0 is the one that was flushed, the last is the newest.
-    pub(in crate::raft) fn undecided(&self) -> Vec<usize> {
+    pub(crate) fn undecided(&self) -> Vec<usize> {
         let mut undecided = Vec::new();
         self.state.lost(&mut |states| {
             undecided.push(states);
@@ -377,7 +404,7 @@ impl Moment {
 
     /// Combinations of these states, for [`Moment::after_power_loss`]: all of them, or if there are more than `most`, nothing, everything, each
     /// thing alone, everything but one thing, and some by chance.
-    pub(in crate::raft) fn combinations(&self, most: usize, chance: &mut Chance) -> Vec<Vec<usize>> {
+    pub(crate) fn combinations(&self, most: usize, chance: &mut Chance) -> Vec<Vec<usize>> {
         let undecided = self.undecided();
         let all = undecided
             .iter()
@@ -401,7 +428,7 @@ impl Moment {
     }
 
     /// The disk after power loss, for these states of what is undecided.
-    pub(in crate::raft) fn after_power_loss(&self, seed: u64, states: &[usize]) -> Disk {
+    pub(crate) fn after_power_loss(&self, seed: u64, states: &[usize]) -> Disk {
         let mut states = states.iter();
         let state = self
             .state
@@ -410,7 +437,7 @@ impl Moment {
     }
 
     /// The disk after the death of the process: all that was written is seen, and what was not flushed may still be lost with the power.
-    pub(in crate::raft) fn after_kill(&self, seed: u64) -> Disk {
+    pub(crate) fn after_kill(&self, seed: u64) -> Disk {
         Disk::of(self.state.clone(), seed, self.segment_bytes)
     }
 }
@@ -569,11 +596,15 @@ impl Content {
 
     /// Flushes it. If that fails, chance decides about each sector.
     fn sync(&mut self, fails: bool, chance: &mut Chance) {
-        let mut kept = |states: usize| match fails {
-            false => states - 1,
-            true => usize::try_from(chance.below(states as u64)).expect("one of a few"),
-        };
-        self.durable = self.lost(&mut kept).durable;
+        if fails {
+            let mut kept = |states: usize| at(chance.below(states as u64));
+            self.durable = self.lost(&mut kept).durable;
+        } else {
+            self.durable.resize(self.now.len(), 0);
+            for number in self.sectors.keys() {
+                put_sector(&mut self.durable, *number, &sector(&self.now, *number));
+            }
+        }
         self.lengths.clear();
         self.sectors.clear();
         self.note_length();
@@ -609,7 +640,7 @@ impl File {
         let mut live = self.disk.0.lock();
         live.needs_space()?;
         live.state.file(self.id).resize(at(bytes));
-        live.recorded(format!("set the length of {} to {bytes}", self.id));
+        live.recorded(|| format!("set the length of {} to {bytes}", self.id));
         Ok(())
     }
 
@@ -636,11 +667,11 @@ impl File {
             // As file systems do it: of a sector everything or nothing.
             let some = at((end - end % SECTOR as u64).saturating_sub(from));
             live.state.file(self.id).write(&bytes[..some], at(from));
-            live.recorded(format!("write a part at {from} of {}", self.id));
+            live.recorded(|| format!("write a part at {from} of {}", self.id));
             return Err(error);
         }
         live.state.file(self.id).write(bytes, at(from));
-        live.recorded(format!("write {} bytes at {from} of {}", bytes.len(), self.id));
+        live.recorded(|| format!("write {} bytes at {from} of {}", bytes.len(), self.id));
         Ok(())
     }
 
@@ -649,7 +680,7 @@ impl File {
         let fails = live.sync_fails();
         let Live { state, chance, .. } = &mut *live;
         state.file(self.id).sync(fails, chance);
-        live.recorded(format!("sync {}", self.id));
+        live.recorded(|| format!("sync {}", self.id));
         failed_if(fails)
     }
 

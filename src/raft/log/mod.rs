@@ -90,6 +90,12 @@ pub(crate) trait Journal: Send + 'static {
 
     /// The data folder, for errors.
     fn folder(&self) -> &Path;
+
+    /// How long a batch takes beside what it is made to wait for: a simulated disk may be slow.
+    #[cfg(test)]
+    fn pause(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
 }
 
 /// The log as openraft writes it. There is one; [`LogReader`] is for all others.
@@ -173,6 +179,10 @@ impl LogStore {
         durability: Durability,
         fault: Fault,
     ) -> Result<(Self, LogStopper), Error> {
+        #[cfg(test)]
+        if super::simulation::is_on() {
+            return Self::open_as_task(journal, durability, fault);
+        }
         let (log, writer, queue) = Self::recover(journal, durability, fault)?;
         std::thread::Builder::new()
             .name("plenary-log".to_owned())
@@ -596,6 +606,10 @@ impl Writer {
                 Err(_) => queue.recv().await,
             };
             let Some(request) = request else { break };
+            let pause = self.journal.pause();
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             stop = self.turn(request, &mut queue);
             tokio::task::yield_now().await;
         }

@@ -498,6 +498,14 @@ impl Journal for SegmentJournal {
     fn folder(&self) -> &Path {
         &self.data
     }
+
+    #[cfg(test)]
+    fn pause(&self) -> std::time::Duration {
+        match &self.disk {
+            Disk::System => std::time::Duration::ZERO,
+            Disk::Simulated(disk) => disk.pause(),
+        }
+    }
 }
 
 fn broken(data: &Path, why: String) -> Error {

@@ -1,0 +1,141 @@
+//! What once was wrong, or would be without a line that is there for it: each at the one moment that it takes.
+
+use super::plan::Plan;
+use super::simulate;
+use super::world::World;
+use crate::machine::entry::Command;
+use crate::machine::reply::Reply;
+use crate::node::status::Role;
+use crate::node::{Freshness, Node};
+use crate::raft::net::simulated::Host;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long anything that comes may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// How long what is sent is on its way at most, where nothing hinders it.
+const THERE: Duration = Duration::from_millis(50);
+
+async fn set(node: &Node, key: &str, value: &str) -> Result<(), String> {
+    let argv = ["SET", key, value].map(|part| Bytes::copy_from_slice(part.as_bytes()));
+    let command = Command {
+        db: 0,
+        argv: argv.to_vec(),
+    };
+    let written = node.write(vec![command]).await;
+    written.map(drop).map_err(|error| error.to_string())
+}
+
+async fn get(node: &Node, key: &str) -> Result<Reply, String> {
+    let argv = ["GET", key].map(|part| Bytes::copy_from_slice(part.as_bytes()));
+    let reply = node.read(Freshness::Linearizable, 0, &argv).await;
+    reply.map_err(|error| error.to_string())
+}
+
+fn node(world: &World, host: Host) -> Result<Node, String> {
+    let running = world.node(host).ok_or(format!("machine {host} does not run"))?;
+    Ok(running.node)
+}
+
+/// The one of these that leads.
+async fn leader_among(world: &World, hosts: &[Host]) -> Result<Host, String> {
+    let found = async {
+        loop {
+            let leads = |host: &&Host| {
+                let running = world.node(**host);
+                running.is_some_and(|running| running.node.status().role == Role::Leader)
+            };
+            if let Some(host) = hosts.iter().find(leads) {
+                return *host;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, found)
+        .await
+        .map_err(|_| format!("none of {hosts:?} leads"))
+}
+
+/// The leader and the two others.
+async fn three(world: &World) -> Result<(Host, [Host; 2]), String> {
+    let leader = leader_among(world, &[1, 2, 3]).await?;
+    Ok((leader, [leader % 3 + 1, (leader + 1) % 3 + 1]))
+}
+
+/// Both others have an entry, and their words about it are on their way for longer than it takes to elect another leader, who writes. Then the words come, of the
+/// one that follows first: what is committed by it is told to the other at once. The old leader, which was asked for a read after the election, must not take the other's word for one about
+/// that.
+async fn an_old_word_comes(world: Arc<World>, _: &Plan) -> Result<Reply, String> {
+    let (old, others) = three(&world).await?;
+    let (first, net) = (node(&world, old)?, &world.network);
+    set(&first, "register", "old").await?;
+    sleep(Duration::from_secs(1)).await;
+    others.iter().for_each(|other| net.cut(*other, old));
+    let entry = tokio::spawn({
+        let first = first.clone();
+        async move { set(&first, "entry", "1").await }
+    });
+    sleep(THERE).await;
+    others.iter().for_each(|other| net.cut(old, *other));
+    let new = leader_among(&world, &others).await?;
+    set(&node(&world, new)?, "register", "new").await?;
+    let read = tokio::spawn(async move { get(&first, "register").await });
+    sleep(THERE).await;
+    for other in others.iter().filter(|other| **other != new) {
+        net.mend(*other, old);
+    }
+    sleep(THERE).await;
+    net.mend(new, old);
+    sleep(Duration::from_secs(1)).await;
+    others.iter().for_each(|other| net.mend(old, *other));
+    // Whatever comes of it is as it may be.
+    let _ = timeout(SOON, entry).await;
+    let read = timeout(SOON, read).await.map_err(|_| "the read has no end")?;
+    read.map_err(|error| error.to_string())?
+}
+
+#[test]
+fn a_word_from_before_an_election_confirms_no_read_after_it() {
+    for seed in 1..=16 {
+        let read = simulate(&Plan::quiet(seed, SOON), an_old_word_comes);
+        match read {
+            Ok(reply) => assert_eq!(
+                reply,
+                Reply::Bulk(Bytes::from_static(b"new")),
+                "seed {seed}: a stale read"
+            ),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+    }
+}
+
+/// The disks of both others are slow. Power is lost everywhere when the write is acknowledged, and the leader does not come back.
+async fn the_leader_stays_away(world: Arc<World>, _: &Plan) -> Result<Reply, String> {
+    let (leader, others) = three(&world).await?;
+    others
+        .iter()
+        .for_each(|other| world.slow(*other, Duration::from_millis(400)));
+    set(&node(&world, leader)?, "kept", "1").await?;
+    world.stay_down(leader);
+    (1..=3).for_each(|host| world.crash(host, true));
+    others.iter().for_each(|other| world.slow(*other, Duration::ZERO));
+    let next = leader_among(&world, &others).await?;
+    timeout(SOON, get(&node(&world, next)?, "kept"))
+        .await
+        .map_err(|_| "no read")?
+}
+
+#[test]
+fn an_acknowledged_write_is_on_a_majority_whoever_comes_back() {
+    for seed in 1..=3 {
+        let read = simulate(&Plan::quiet(seed, SOON), the_leader_stays_away);
+        assert_eq!(
+            read,
+            Ok(Reply::Bulk(Bytes::from_static(b"1"))),
+            "seed {seed}: a write is lost"
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! What befalls a cluster: drawn whole from the seed before anything runs, so that parts of it can be left out to see what a failure takes.
+
+use crate::raft::files::simulated::Chance;
+use std::time::Duration;
+
+/// Runs of a plan in search of what it fails without, at most.
+const RUNS: usize = 60;
+
+/// A run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    /// Founders: machines 1 to this one. The next one is a spare.
+    pub(super) nodes: usize,
+    pub(super) clients: usize,
+    pub(super) length: Duration,
+    pub(super) lease_reads: bool,
+    /// By how many milliseconds each machine's clock is wrong at first.
+    pub(super) clocks: Vec<i64>,
+    pub(super) faults: Vec<(Duration, Fault)>,
+}
+
+/// One thing that goes wrong, or is done at a bad moment. Machines are numbers; 0 stands for the one that leads then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The process ends, with its machine's power or alone, and is started again.
+    Crash { who: usize, power: bool, down: Duration },
+    /// Power is lost everywhere at once.
+    Blackout { down: Duration },
+    /// Nobody hears it, and it hears nobody.
+    CutOff { who: usize, length: Duration },
+    /// Nobody hears it.
+    Mute { who: usize, length: Duration },
+    /// It hears nobody.
+    Deaf { who: usize, length: Duration },
+    /// One way between two is cut.
+    OneWay {
+        from: usize,
+        to: usize,
+        length: Duration,
+    },
+    /// What it sends and is sent is slow, and part of it lost at first.
+    Slow {
+        who: usize,
+        delay_ms: u64,
+        loss: u64,
+        length: Duration,
+    },
+    /// Its connections are reset.
+    Reset { who: usize },
+    /// Its clock jumps.
+    Jump { who: usize, by_ms: i64 },
+    /// So many flushes from now one fails; its process ends, and is started again on what the disk has.
+    FailSync { who: usize, after: u64 },
+    /// Its disk takes so long for each batch of the log.
+    SlowDisk {
+        who: usize,
+        pause: Duration,
+        length: Duration,
+    },
+    /// It is asked to stop, and started again.
+    Stop { who: usize, down: Duration },
+    /// It takes a snapshot, after which the log is cut.
+    Snapshot { who: usize },
+    /// Leadership goes to it.
+    Lead { who: usize },
+    /// The spare machine joins, unless it has.
+    Grow,
+    /// The spare machine is taken out, if it had joined.
+    Shrink,
+    /// Its disk is lost, and it comes back as a new member.
+    NewDisk { who: usize },
+}
+
+fn seconds(chance: &mut Chance, from: u64, below: u64) -> Duration {
+    Duration::from_millis(chance.below((below - from) * 1_000) + from * 1_000)
+}
+
+impl Fault {
+    fn by_chance(chance: &mut Chance, nodes: usize) -> Self {
+        let machine =
+            |chance: &mut Chance| usize::try_from(chance.below(nodes as u64)).map_or(1, |one| one + 1);
+        // The leader is where most goes wrong.
+        let who = match chance.below(3) {
+            0 => 0,
+            _ => machine(chance),
+        };
+        match chance.below(24) {
+            0..=2 => Self::Crash {
+                who,
+                power: false,
+                down: seconds(chance, 0, 6),
+            },
+            3..=6 => Self::Crash {
+                who,
+                power: true,
+                down: seconds(chance, 0, 6),
+            },
+            7 => Self::Blackout {
+                down: seconds(chance, 0, 3),
+            },
+            8 | 9 => Self::CutOff {
+                who,
+                length: seconds(chance, 0, 8),
+            },
+            10 => Self::Mute {
+                who,
+                length: seconds(chance, 0, 6),
+            },
+            11 => Self::Deaf {
+                who,
+                length: seconds(chance, 0, 6),
+            },
+            12 => {
+                let (from, to) = (machine(chance), machine(chance));
+                Self::OneWay {
+                    from,
+                    to,
+                    length: seconds(chance, 0, 8),
+                }
+            }
+            13 => Self::Slow {
+                who,
+                delay_ms: 1 + chance.below(150),
+                loss: chance.below(30),
+                length: seconds(chance, 1, 10),
+            },
+            14 => Self::Reset { who },
+            15 => {
+                let by_ms = i64::try_from(chance.below(7_200_000)).unwrap_or(0) - 3_600_000;
+                Self::Jump { who, by_ms }
+            }
+            16 => Self::FailSync {
+                who,
+                after: chance.below(30),
+            },
+            17 => Self::SlowDisk {
+                who,
+                pause: Duration::from_millis(1 + chance.below(200)),
+                length: seconds(chance, 1, 8),
+            },
+            18 => Self::Stop {
+                who,
+                down: seconds(chance, 0, 3),
+            },
+            19 => Self::Snapshot { who },
+            20 => Self::Lead { who: machine(chance) },
+            21 => Self::Grow,
+            22 => Self::Shrink,
+            _ => Self::NewDisk { who },
+        }
+    }
+}
+
+impl Plan {
+    /// Three nodes that nothing befalls.
+    pub(super) fn quiet(seed: u64, length: Duration) -> Self {
+        Self {
+            seed,
+            nodes: 3,
+            clients: 4,
+            length,
+            lease_reads: false,
+            clocks: vec![0; 4],
+            faults: Vec::new(),
+        }
+    }
+
+    /// One that follows from the seed.
+    pub(super) fn by_chance(seed: u64, length: Duration) -> Self {
+        let mut chance = Chance(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+        let nodes = [3, 3, 3, 5, 5, 7][usize::try_from(chance.below(6)).unwrap_or(0)];
+        let clocks = (0..=nodes).map(|_| match chance.below(3) {
+            0 => i64::try_from(chance.below(7_200_000)).unwrap_or(0) - 3_600_000,
+            _ => i64::try_from(chance.below(200)).unwrap_or(0) - 100,
+        });
+        let mut plan = Self {
+            clocks: clocks.collect(),
+            nodes,
+            lease_reads: chance.below(3) == 0,
+            ..Self::quiet(seed, length)
+        };
+        // From one in twenty seconds to one in two: some runs are hardly ever well, others have time to go wrong slowly.
+        let pause = 2 + chance.below(18);
+        let mut at = Duration::ZERO;
+        loop {
+            at += Duration::from_millis(500 + chance.below(pause * 1_000));
+            if at >= length {
+                return plan;
+            }
+            plan.faults.push((at, Fault::by_chance(&mut chance, nodes)));
+        }
+    }
+
+    /// What is left of it when everything is taken away that it fails without.
+    pub(super) fn least(&self, fails: impl Fn(&Self) -> bool) -> Self {
+        let mut least = self.clone();
+        let mut some = least.faults.len().div_ceil(2);
+        let mut runs = 0;
+        while some > 0 {
+            let mut from = 0;
+            while from < least.faults.len() && runs < RUNS {
+                let mut less = least.clone();
+                less.faults.drain(from..(from + some).min(less.faults.len()));
+                runs += 1;
+                if fails(&less) {
+                    least = less;
+                } else {
+                    from += some;
+                }
+            }
+            some /= 2;
+        }
+        least
+    }
+}
+
+#[test]
+fn the_least_of_a_plan_is_what_it_fails_without() {
+    let mut plan = Plan::quiet(1, Duration::from_secs(1));
+    plan.faults = (0..40)
+        .map(|who| (Duration::from_secs(1), Fault::Reset { who }))
+        .collect();
+    let has = |plan: &Plan, who| {
+        plan.faults
+            .iter()
+            .any(|(_, fault)| *fault == Fault::Reset { who })
+    };
+    let least = plan.least(|plan| has(plan, 7) && has(plan, 31));
+    assert_eq!(least.faults.len(), 2, "{:?}", least.faults);
+}

@@ -1,13 +1,16 @@
 //! How many connections the system lets this process have. Each is a file descriptor, and who runs out of them can neither write a log nor hear a peer: clients
 //! get what is left beside those.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
+#[cfg(feature = "cli")]
+use rustix::process::{Rlimit, setrlimit};
 
 /// Descriptors that no Redis client gets: for the log and snapshots, peers and strangers at their port, HTTP, and what the application opens. Where the
 /// system gives hardly more than that, half of what it gives. (Redis: 32; its log is one file, and its peers are clients.)
 const RESERVED: u64 = 512;
 
 /// Lets this process open as many files as the system allows it at all. For the program alone: where a node is embedded that is the application's.
+#[cfg(feature = "cli")]
 pub(crate) fn raise() {
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit {

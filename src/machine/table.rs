@@ -400,6 +400,14 @@ const NAME_MAX: usize = 32;
 /// # Errors
 /// `Unknown`, `UnknownSubcommand` or `Arity`, with the texts of Redis.
 pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
+    lookup_at(argv, u8::MAX)
+}
+
+/// The row of a command as a state of this level has it.
+///
+/// # Errors
+/// As [`lookup`]; one of a higher level is unknown.
+pub fn lookup_at(argv: &[Bytes], level: u8) -> Result<&'static Spec, CommandError> {
     let mut name = Name::default();
     let container = name.push(argv.first().ok_or(CommandError::Syntax)?);
     let container = container.ok_or_else(|| unknown(argv))?;
@@ -410,23 +418,12 @@ pub fn lookup(argv: &[Bytes]) -> Result<&'static Spec, CommandError> {
         _ => container,
     };
     let spec = &row.spec;
-    if row.admits(argv.len()) {
+    if spec.level > level {
+        Err(unknown(argv))
+    } else if row.admits(argv.len()) {
         Ok(spec)
     } else {
         Err(CommandError::Arity(spec.name.to_ascii_lowercase()))
-    }
-}
-
-/// The row of a command as a state of this level has it.
-///
-/// # Errors
-/// As [`lookup`]; one of a higher level is unknown.
-pub fn lookup_at(argv: &[Bytes], level: u8) -> Result<&'static Spec, CommandError> {
-    let spec = lookup(argv)?;
-    if spec.level > level {
-        Err(unknown(argv))
-    } else {
-        Ok(spec)
     }
 }
 

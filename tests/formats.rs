@@ -9,14 +9,13 @@ mod oracle;
 use bytes::Bytes;
 use oracle::Answer;
 use plenary::machine::access::Which;
-use plenary::machine::effects::{self, Effects, Expected};
+use plenary::machine::effects;
 use plenary::machine::entry::{self, Command, Entry, Millis, Origin};
-use plenary::machine::event::Waiter;
 use plenary::machine::internal::{self, Unwait, Watch};
 use plenary::machine::keyspace::{Candidate, Due};
 use plenary::machine::recency::Use;
 use plenary::machine::reply::Reply;
-use plenary::machine::scripts::{self, Function, Library, Policy};
+use plenary::machine::scripts::{self, Policy};
 use plenary::machine::{Machine, Outcome};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -40,29 +39,11 @@ fn groups() -> Vec<(&'static str, Vec<Command>)> {
         key: text(key),
         version,
     };
-    let library = Library {
-        name: text("library"),
-        code: text("#!lua name=library\nredis.register_function('f', function() return 1 end)"),
-        functions: vec![Function {
-            name: text("f"),
-            description: Some(text("one")),
-            flags: vec![text("no-writes")],
-        }],
-    };
-    let effects = Effects {
-        caller: Waiter {
-            node: 7,
-            start: 2,
-            number: 3,
-        },
-        finished: 1,
-        at: AT,
-        seed: 5,
-        relied_on: vec![(0, text("script"), Expected::Version(0))],
-        revision: None,
-        commands: vec![client("SET script wrote")],
-        reply: Reply::Array(vec![Reply::Integer(-7), Reply::bulk("text"), Reply::Nil]),
-    };
+    let effects = oracle::effects(
+        AT,
+        client("SET script wrote"),
+        Reply::Array(vec![Reply::Integer(-7), Reply::bulk("text"), Reply::Nil]),
+    );
     let due = Due {
         db: 0,
         key: text("lively"),
@@ -126,7 +107,10 @@ fn groups() -> Vec<(&'static str, Vec<Command>)> {
             vec![scripts::script(text(code), text("return 1"), true)],
         ),
         (".flush-scripts", vec![scripts::flush_scripts()]),
-        (".libraries", vec![scripts::libraries(vec![library], Policy::New)]),
+        (
+            ".libraries",
+            vec![scripts::libraries(vec![oracle::library()], Policy::New)],
+        ),
         (".delete-library", vec![scripts::delete_library(text("library"))]),
         (".flush-libraries", vec![scripts::flush_libraries()]),
         ("a key that is used", vec![client("SET lively v EX 1200")]),

@@ -10,11 +10,11 @@ mod oracle;
 use bytes::Bytes;
 use oracle::Answer;
 use plenary::machine::access::Which;
-use plenary::machine::effects::{self, Effects, Expected};
+use plenary::machine::effects;
 use plenary::machine::entry::{Command, Entry, Millis, Origin};
-use plenary::machine::event::{Event, Waiter};
+use plenary::machine::event::Event;
 use plenary::machine::reply::Reply;
-use plenary::machine::scripts::{self, Function, Library, Policy};
+use plenary::machine::scripts::{self, Policy};
 use plenary::machine::{Machine, Outcome, internal, snapshot};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -159,29 +159,7 @@ fn furnished() -> Machine {
         assert!(!matches!(answer, Answer::Error(_)), "{line}: {}", answer.render());
     }
     let text = |text: &'static str| Bytes::from_static(text.as_bytes());
-    let library = Library {
-        name: text("library"),
-        code: text("#!lua name=library\nredis.register_function('f', function() return 1 end)"),
-        functions: vec![Function {
-            name: text("f"),
-            description: Some(text("one")),
-            flags: vec![text("no-writes")],
-        }],
-    };
-    let effects = Effects {
-        caller: Waiter {
-            node: 7,
-            start: 2,
-            number: 3,
-        },
-        finished: 1,
-        at: AT,
-        seed: 5,
-        relied_on: vec![(0, text("script"), Expected::Version(0))],
-        revision: None,
-        commands: vec![command(0, "SET script wrote")],
-        reply: Reply::OK,
-    };
+    let effects = oracle::effects(AT, command(0, "SET script wrote"), Reply::OK);
     for command in [
         internal::key(Which::Primary, Some(&[1; 32])),
         internal::key(Which::Secondary, Some(&[2; 32])),
@@ -195,7 +173,7 @@ fn furnished() -> Machine {
             text("return 2"),
             false,
         ),
-        scripts::libraries(vec![library], Policy::New),
+        scripts::libraries(vec![oracle::library()], Policy::New),
         effects::encode(vec![effects]),
     ] {
         oracle::run_internal(&mut machine, AT + 1_000, command);

@@ -87,7 +87,7 @@ impl Entry {
     pub const FIRST_FORMAT: u8 = 1;
 
     /// How many keys, and how many fields, a group without commands ends at most: a step of the leader's ticks, which rest between two of them.
-    pub const ENDED_PER_TICK: usize = 500;
+    const ENDED_PER_TICK: usize = 500;
 
     /// How many one with commands ends at least, if there are any to end.
     const ENDED_PER_GROUP: usize = 16;

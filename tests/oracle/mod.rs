@@ -7,9 +7,13 @@
     reason = "each test that shares this file uses a part of it"
 )]
 
+use bytes::Bytes;
 use plenary::machine::Machine;
+use plenary::machine::effects::{self, Effects};
 use plenary::machine::entry::{Command as LogCommand, Entry, Millis, Origin};
+use plenary::machine::event::Waiter;
 use plenary::machine::reply::{Reply, coordinate_text, double_text};
+use plenary::machine::scripts::{Function, Library};
 use plenary::machine::table::{self, Run};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -448,5 +452,37 @@ impl Drop for Server {
         // It may have ended by itself; there is nobody to tell, and nothing is left behind either way.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A library of functions, as fixtures of formats have it.
+pub fn library() -> Library {
+    let text = |text: &'static str| Bytes::from_static(text.as_bytes());
+    Library {
+        name: text("library"),
+        code: text("#!lua name=library\nredis.register_function('f', function() return 1 end)"),
+        functions: vec![Function {
+            name: text("f"),
+            description: Some(text("one")),
+            flags: vec![text("no-writes")],
+        }],
+    }
+}
+
+/// What came of a script that ran one command, as fixtures of formats have it.
+pub fn effects(at: Millis, command: LogCommand, reply: Reply) -> Effects {
+    Effects {
+        caller: Waiter {
+            node: 7,
+            start: 2,
+            number: 3,
+        },
+        finished: 1,
+        at,
+        seed: 5,
+        relied_on: vec![(0, Bytes::from_static(b"script"), effects::Expected::Version(0))],
+        revision: None,
+        commands: vec![command],
+        reply,
     }
 }

@@ -1,6 +1,7 @@
 //! Clients of a simulated cluster: each asks any machine that runs, one thing after the other, and tells the oracle what it was told.
 
 use super::checker::{Operation, Outcome};
+use super::sessions;
 use super::world::{Running, World};
 use crate::error::Error;
 use crate::machine::entry::Command;
@@ -38,10 +39,12 @@ pub(super) async fn run(world: Arc<World>, which: usize, mut chance: Chance) {
             fresh += 1;
             format!("{which}.{fresh}")
         };
-        match chance.below(8) {
+        match chance.below(10) {
             0..5 => register(&world, &here, which, &mut chance).await,
             5 | 6 => append_and_look(&world, &here, &there, value()).await,
-            _ => append_two(&world, &here, [value(), value()]).await,
+            7 => append_two(&world, &here, [value(), value()]).await,
+            8 => sessions::hand_on(&world, &here, &mut chance).await,
+            _ => sessions::begin(&world, &here, &value(), &mut chance).await,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A whole cluster in one thread, on simulated network, disks and time. Every choice follows from one seed, but for tokio's own: those do so too where it is
-//! built with `--cfg tokio_unstable`.
+//! A whole cluster in one thread, on simulated network, disks and time. Every choice follows from one seed: what libraries draw from the system by themselves
+//! does so too in a process that `again.rs` starts.
 //!
 //! ```text
 //! seed ─► plan (what befalls whom when) ─► world (machines: ground, node) ◄─ clients ─► oracle (what they were told, and what must be so)
@@ -10,20 +10,24 @@
 //!
 //! `tests/README.md` says how a seed is run again.
 
+mod again;
 mod bad_moments;
 #[path = "../../tests/checker/mod.rs"]
 mod checker;
 mod clients;
 mod oracle;
 mod plan;
+mod sessions;
 mod world;
 
 use crate::machine::reply::Reply;
 use crate::raft::files::simulated::Chance;
 use crate::raft::simulation::Simulation;
+use again::Again;
 use oracle::Oracle;
 use plan::Plan;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use world::World;
 
@@ -78,9 +82,6 @@ fn simulate<T: Send + 'static>(
         let _simulation = Simulation::begin(plan.seed);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time().start_paused(true);
-        // Without it tokio draws by itself whom it wakes first of those who watch the same.
-        #[cfg(tokio_unstable)]
-        runtime.rng_seed(tokio::runtime::RngSeed::from_bytes(&plan.seed.to_le_bytes()));
         let runtime = runtime.build().map_err(|error| error.to_string())?;
         runtime.block_on(async {
             let world = Arc::new(World::new(&plan, Arc::new(Oracle::new())));
@@ -103,7 +104,7 @@ fn must_hold(plan: &Plan) -> Report {
         println!("seed {} fails: {why}\n{plan:#?}", plan.seed);
         let least = plan.least(|plan| run(plan).is_err());
         panic!(
-            "seed {} fails: {why}\nPLENARY_SEED={} repeats it. What it takes of its plan:\n{:#?}",
+            "seed {} fails: {why}\nPLENARY_SEED={} repeats it (tests/README.md). What it takes of its plan:\n{:#?}",
             plan.seed, plan.seed, least.faults
         );
     })
@@ -133,39 +134,59 @@ fn a_cluster_forms_writes_and_reads_where_nothing_goes_wrong() {
     assert!(report.operations > 100 && report.unknown == 0, "{report:?}");
 }
 
-#[cfg(tokio_unstable)]
+/// Runs a seed's plan in a process of its own: how it held, or what that process said.
+fn run_again(again: &Again, seed: u64, length: Duration) -> Result<String, String> {
+    let variables = [
+        ("PLENARY_SEED", seed.to_string()),
+        ("PLENARY_SECONDS", length.as_secs().to_string()),
+    ];
+    let output = again.run("simulation::one_seed_holds", &variables);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let held = said.lines().find(|line| line.contains(HELD));
+    match held.filter(|_| output.status.success()) {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(format!("{said}{}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// What a process says of a seed that held.
+const HELD: &str = " holds: ";
+
+#[test]
+fn one_seed_holds() {
+    let (seed, length) = (setting("PLENARY_SEED", 1), setting("PLENARY_SECONDS", 20));
+    let report = must_hold(&Plan::by_chance(seed, Duration::from_secs(length)));
+    println!("\nseed {seed}{HELD}{report:?}");
+}
+
 #[test]
 fn one_seed_is_one_run() {
-    let plan = Plan::by_chance(7, Duration::from_secs(60));
-    assert_eq!(must_hold(&plan), must_hold(&plan));
+    let again = Again::new();
+    let run = |seed| run_again(&again, seed, Duration::from_secs(30)).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
 }
 
 #[test]
 fn nothing_is_lost_doubled_or_stale_whatever_befalls_a_cluster() {
-    let seeds = seeds(8);
-    let (length, began) = (length(2), std::time::Instant::now());
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let (operations, unknown) = std::thread::scope(|scope| {
-        let work = || {
-            let (mut operations, mut unknown) = (0, 0);
-            while let Some(seed) = seeds.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                let report = must_hold(&Plan::by_chance(*seed, length));
-                operations += report.operations;
-                unknown += report.unknown;
-            }
-            (operations, unknown)
-        };
-        let workers: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
-        let done = workers.into_iter().map(|worker| {
+    let (again, seeds, length) = (Again::new(), seeds(8), length(2));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            println!("{}", run_again(&again, *seed, length)?);
+        }
+        Ok(())
+    };
+    let began = std::time::Instant::now();
+    let done: Result<(), String> = std::thread::scope(|scope| {
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        let [one, other] = workers.map(|worker| {
             worker
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        done.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        one.and(other)
     });
-    println!(
-        "{} seeds of {length:?} in {:?}: {operations} operations, {unknown} of them unknown",
-        seeds.len(),
-        began.elapsed()
-    );
+    println!("{} seeds of {length:?} in {:?}", seeds.len(), began.elapsed());
+    done.unwrap_or_else(|said| panic!("{said}"));
 }

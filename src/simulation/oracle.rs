@@ -3,6 +3,7 @@
 use super::Report;
 use super::checker::{Event, Operation, Outcome, is_linearizable};
 use super::clients::Fate;
+use super::sessions;
 use super::world::World;
 use crate::machine::reply::Reply;
 use crate::node::{Freshness, Node};
@@ -27,6 +28,7 @@ pub(super) struct Oracle {
     wrong: Mutex<Option<String>>,
     registers: Mutex<BTreeMap<String, Vec<Event>>>,
     lists: Mutex<BTreeMap<String, List>>,
+    pub(super) sessions: sessions::Told,
     /// The digest of the state after each entry of the log that one was taken after, and whose.
     digests: Mutex<BTreeMap<u64, (usize, u128)>>,
 }
@@ -45,6 +47,7 @@ impl Oracle {
             wrong: Mutex::default(),
             registers: Mutex::default(),
             lists: Mutex::default(),
+            sessions: sessions::Told::default(),
             digests: Mutex::default(),
         }
     }
@@ -117,7 +120,7 @@ impl Oracle {
         Report {
             trace,
             history: history.finish(),
-            operations: operations.count() + fates().count(),
+            operations: operations.count() + fates().count() + self.sessions.len(),
             unknown: unknown + fates().filter(|fate| **fate == Fate::Unknown).count(),
         }
     }
@@ -170,7 +173,10 @@ pub(super) async fn judge(world: &World) -> Result<(), String> {
         }
     }
     *oracle.lists.lock() = lists;
-    oracle.verdict()
+    if let Some(running) = world.running().first() {
+        sessions::judge(&oracle.sessions, &running.node).await?;
+    }
+    level(world).await
 }
 
 /// Waits until all have applied the same, and compares it.

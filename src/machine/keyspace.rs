@@ -9,6 +9,8 @@
 
 mod deadlines;
 mod end;
+mod entries;
+mod field_deadlines;
 mod freed;
 mod memory;
 mod name;
@@ -20,13 +22,14 @@ use super::event::{Classes, Event};
 use super::recency::{Recency, Use};
 use super::reply::{CommandError, Reply};
 use super::scripts::Scripts;
-use super::session_events::{Reason, SessionEvent, SessionEvents, Telling, What};
+use super::session_events::{EVENTS_MAX, Reason, SessionEvent, SessionEvents, Telling, What};
 use super::settings::Settings;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
 use deadlines::{Deadlines, Ending};
 pub use end::{Due, End};
+use field_deadlines::FieldDeadlines;
 pub use freed::Freed;
 use freed::Freeing;
 pub use memory::{Candidate, Walk};
@@ -119,19 +122,29 @@ impl Slot {
     pub fn deadline(&self) -> Option<Millis> {
         self.end.deadline()
     }
+
+    /// Whether it holds a session that has another name.
+    fn is_retired(&self) -> bool {
+        matches!(&self.value, Value::Session(session) if session.is_retired())
+    }
 }
 
-/// A session that has an owner: its database, the owner, when it was created, its key.
-type Owned = (u8, Bytes, Millis, Bytes);
+/// Deadlines of keys that are being restored.
+#[derive(Debug, Default)]
+pub(super) struct Endings(Vec<Ending>);
+
+/// A session that has an owner: the owner, when it was created, its key.
+type Owned = (Bytes, Millis, Bytes);
 
 #[derive(Clone, Debug)]
 struct Database {
     shards: Vec<Arc<Shard>>,
     keys: usize,
     with_deadline: usize,
-    /// Of the keys, those that hold a session; and of these, those with a deadline.
+    /// Of the keys, those that hold a session; and of these, those with a deadline, and those that have another name.
     sessions: usize,
     sessions_with_deadline: usize,
+    retired: usize,
     /// Content, names and overhead of its keys, in bytes.
     bytes: usize,
 }
@@ -144,6 +157,7 @@ impl Database {
             with_deadline: 0,
             sessions: 0,
             sessions_with_deadline: 0,
+            retired: 0,
             bytes: 0,
         }
     }
@@ -155,6 +169,7 @@ impl Database {
         self.with_deadline += usize::from(deadline);
         self.sessions += usize::from(session);
         self.sessions_with_deadline += usize::from(session && deadline);
+        self.retired += usize::from(slot.is_retired());
     }
 
     /// Counts a key that went.
@@ -164,6 +179,7 @@ impl Database {
         self.with_deadline -= usize::from(deadline);
         self.sessions -= usize::from(session);
         self.sessions_with_deadline -= usize::from(session && deadline);
+        self.retired -= usize::from(slot.is_retired());
     }
 }
 
@@ -206,11 +222,11 @@ pub struct Store {
     /// Every deadline in order. Derived from the slots; not part of a snapshot.
     deadlines: Deadlines,
     /// The first deadline among the fields of each hash and the parts of each session, in order. Derived as well.
-    field_deadlines: BTreeSet<(Millis, u8, Bytes)>,
+    field_deadlines: FieldDeadlines,
     /// What happened to sessions.
     session_events: SessionEvents,
-    /// The sessions of each owner, oldest first: database, owner, creation, key. Derived.
-    owned: BTreeSet<Owned>,
+    /// Of each database the sessions of each owner, oldest first. Derived.
+    owned: [BTreeSet<Owned>; DATABASES],
     /// Counts draws of reads outside the log, so that no two draw the same. Not state: it decides nothing that is kept.
     draws: AtomicU64,
     /// What reads outside the log looked for; not state.
@@ -242,9 +258,9 @@ impl Store {
             watched: false,
             emptied: None,
             deadlines: Deadlines::default(),
-            field_deadlines: BTreeSet::new(),
+            field_deadlines: FieldDeadlines::default(),
             session_events: SessionEvents::default(),
-            owned: BTreeSet::new(),
+            owned: Default::default(),
             draws: AtomicU64::new(0),
             lookups: Lookups::default(),
             evicted: 0,
@@ -267,9 +283,9 @@ impl Store {
             events: Vec::new(),
             emptied: None,
             deadlines: Deadlines::default(),
-            field_deadlines: BTreeSet::new(),
+            field_deadlines: FieldDeadlines::default(),
             session_events: self.session_events.clone(),
-            owned: BTreeSet::new(),
+            owned: Default::default(),
             draws,
             lookups: Lookups::default(),
             freeing: Freeing::default(),
@@ -362,6 +378,9 @@ impl Store {
             what,
         });
         self.events.push(Event::Session);
+        if self.waiting.is_empty() {
+            return;
+        }
         for db in (0u8..).take(DATABASES) {
             let waited = (db, Bytes::from_static(SESSION_EVENTS_KEY));
             if self.waiting.is_for(waited.0, &waited.1) && !self.ready.contains(&waited) {
@@ -394,14 +413,33 @@ impl Store {
         }
     }
 
+    /// Tells that all sessions of a database have ended. Unless keyspace events are asked for, of more than are kept only the last are looked at: a million
+    /// that go at once shall hold up nobody.
+    fn tell_emptied_sessions(&mut self, db: u8, old: &Database) {
+        let ended = old.sessions - old.retired;
+        let all = self.settings.notify_keyspace_events.tell(Classes::MODULE);
+        let kept = self.settings.session_events != Telling::No;
+        let told = match (all, kept) {
+            (true, _) => ended,
+            (false, true) => ended.min(EVENTS_MAX),
+            (false, false) => 0,
+        };
+        if kept {
+            self.session_events.skip(ended - told);
+        }
+        let from_behind = old.shards.iter().rev().flat_map(|shard| shard.iter().rev());
+        let sessions = from_behind.filter(|(_, slot)| slot.value.is_session() && !slot.is_retired());
+        let last: Vec<_> = sessions.take(told).collect();
+        for (key, slot) in last.into_iter().rev() {
+            self.tell_session_end(db, key, slot, Reason::Administrator);
+        }
+    }
+
     /// The sessions of an owner in a database, oldest first; those among them that have ended and were not removed yet.
     fn owned(&self, db: u8, owner: &Bytes) -> impl Iterator<Item = &Bytes> {
-        let from = (db, owner.clone(), 0, Bytes::new());
-        let of = self
-            .owned
-            .range(from..)
-            .take_while(move |(of, by, _, _)| *of == db && by == owner);
-        of.map(|(_, _, _, key)| key)
+        let all = self.owned[usize::from(db)].range((owner.clone(), 0, Bytes::new())..);
+        let of = all.take_while(move |(by, _, _)| by == owner);
+        of.map(|(_, _, key)| key)
     }
 
     /// Enters a slot into the index of owners, or takes it out.
@@ -409,7 +447,7 @@ impl Store {
         let place = |slot: Option<&Slot>| match slot.map(|slot| &slot.value) {
             Some(Value::Session(session)) if !session.owner.is_empty() && !session.is_retired() => {
                 let key = Bytes::copy_from_slice(key);
-                Some((db, session.owner.clone(), session.created_at, key))
+                Some((session.owner.clone(), session.created_at, key))
             }
             _ => None,
         };
@@ -417,8 +455,9 @@ impl Store {
         if old == new {
             return;
         }
-        old.map(|old| self.owned.remove(&old));
-        self.owned.extend(new);
+        let owned = &mut self.owned[usize::from(db)];
+        old.map(|old| owned.remove(&old));
+        owned.extend(new);
     }
 
     /// Commands that wait for a key.
@@ -541,7 +580,7 @@ impl Store {
     /// The first deadline of all, of keys (unless those end only when they are found) and of commands that wait.
     pub fn next_deadline(&self) -> Option<Millis> {
         let of_keys = self.deadlines.first().map(|(at, _, _)| at);
-        let of_fields = self.field_deadlines.first().map(|(at, _, _)| *at);
+        let of_fields = self.field_deadlines.first().map(|(at, _)| at);
         let ends = [of_keys, of_fields].into_iter().flatten();
         let ends = ends.filter(|_| self.settings.active_expire);
         ends.chain(self.waiting.next_deadline()).min()
@@ -579,12 +618,15 @@ impl Store {
             slot.inspect(|slot| self.tell_session_end(db, &key, slot, Reason::Idle));
         }
         let mut left = most;
-        while let Some((deadline, db, key)) = self.field_deadlines.first() {
-            if left == 0 || *deadline > self.clock {
+        while let Some((deadline, db)) = self.field_deadlines.first() {
+            if left == 0 || deadline > self.clock {
                 return;
             }
-            let (db, key) = (*db, key.clone());
-            left -= self.remove_ended_fields(db, &key, left);
+            let key = self
+                .field_deadlines
+                .first_of(db)
+                .expect("it has the first of all");
+            left -= self.remove_ended_fields(db, &key.clone(), left);
         }
     }
 
@@ -650,17 +692,19 @@ impl Store {
     pub(super) fn release_bound(&mut self, node: u64, before_start: u64) {
         // Who holds a lock has a deadline.
         let mut held = Vec::new();
-        for (_, db, key) in &self.field_deadlines {
+        for (at, db, key) in self.field_deadlines.iter() {
             // What has ended goes by itself.
-            let living = self.view(*db, self.clock).find(key);
+            let living = self.view(db, self.clock).find(key);
             if let Some(Value::Session(session)) = living.map(|slot| &slot.value) {
                 let mut released = session.as_ref().clone();
                 if released.lock.release_bound(node, before_start) {
-                    held.push((*db, key.clone(), released));
+                    held.push(((at, db, key.clone()), released));
                 }
             }
         }
-        for (db, key, session) in held {
+        // In the order of time, whichever their database: as all nodes do it.
+        held.sort_by(|(left, _), (right, _)| left.cmp(right));
+        for ((_, db, key), session) in held {
             let end = self.slot(db, &key).map_or(End::NEVER, |slot| slot.end);
             self.insert_untold(db, &key, session.into_value(), end);
             self.notify(db, Classes::MODULE, "session.unlock", &key);
@@ -671,11 +715,8 @@ impl Store {
         if from == to {
             return;
         }
-        let key = Bytes::copy_from_slice(key);
-        if let Some(from) = from {
-            self.field_deadlines.remove(&(from, db, key.clone()));
-        }
-        self.field_deadlines.extend(to.map(|to| (to, db, key)));
+        self.field_deadlines
+            .shift(db, Bytes::copy_from_slice(key), from, to);
     }
 
     #[cfg(test)]
@@ -798,15 +839,41 @@ impl Store {
         self.replace(db, key, slot).is_none()
     }
 
+    /// The same where many follow, each with a new key: their deadlines are noted, to be kept in order by [`Store::restore_endings`] once all are there.
+    pub(super) fn insert_restored_of_many(
+        &mut self,
+        db: u8,
+        key: &[u8],
+        slot: Slot,
+        endings: &mut Endings,
+    ) -> bool {
+        let ending = slot.deadline().map(|at| (at, db, self.hasher.place(key).0));
+        endings.0.extend(ending);
+        self.place(db, key, slot).is_none()
+    }
+
+    /// Keeps these in order: all at once, as sorted they come one behind the other.
+    pub(super) fn restore_endings(&mut self, Endings(mut endings): Endings) {
+        endings.sort_unstable();
+        endings.into_iter().for_each(|ending| self.deadlines.add(ending));
+    }
+
     /// Puts a slot and keeps every count. What was there.
     fn replace(&mut self, db: u8, key: &[u8], slot: Slot) -> Option<Slot> {
+        let deadline = slot.deadline();
+        let old = self.place(db, key, slot);
+        self.move_deadline(db, key, old.as_ref().and_then(Slot::deadline), deadline);
+        old
+    }
+
+    /// The same but for its deadline.
+    fn place(&mut self, db: u8, key: &[u8], slot: Slot) -> Option<Slot> {
         let (hash, index) = self.hasher.place(key);
         let database = &mut self.databases[usize::from(db)];
         database.add(&slot);
         let new = slot.value.is_session().then(|| slot.clone());
         let shard = Arc::make_mut(&mut database.shards[index]);
-        let (added, deadline, field_deadline) =
-            (slot.value.bytes(), slot.deadline(), slot.value.first_deadline());
+        let (added, field_deadline) = (slot.value.bytes(), slot.value.first_deadline());
         let old = match shard.get_mut(hash, key) {
             Some(place) => Some(std::mem::replace(place, slot)),
             None => {
@@ -816,12 +883,10 @@ impl Store {
             }
         };
         database.bytes += added;
-        let old_deadline = old.as_ref().and_then(Slot::deadline);
         if let Some(old) = &old {
             database.subtract(old);
             database.bytes -= old.value.bytes();
         }
-        self.move_deadline(db, key, old_deadline, deadline);
         let old_field_deadline = old.as_ref().and_then(|old| old.value.first_deadline());
         self.move_field_deadline(db, key, old_field_deadline, field_deadline);
         self.index_owner(db, key, old.as_ref(), new.as_ref());
@@ -1534,18 +1599,12 @@ impl Keyspace<'_> {
         let db = self.db;
         let empty = Database::new();
         let old = std::mem::replace(&mut self.store.databases[usize::from(db)], empty);
-        let deadlines = self.store.deadlines.take(db);
-        self.store.field_deadlines.retain(|(_, of, _)| *of != db);
-        self.store.owned.retain(|(of, ..)| *of != db);
         self.store.revision += 1;
-        if old.sessions > 0 {
-            for (key, slot) in old.shards.iter().flat_map(|shard| shard.iter()) {
-                self.store.tell_session_end(db, key, slot, Reason::Administrator);
-            }
-        }
+        self.store.tell_emptied_sessions(db, &old);
         self.store.flushed(db);
-        self.store.freeing.database(old.shards, deadlines, old.keys);
-        old.keys
+        let keys = old.keys;
+        self.store.free_database(db, old);
+        keys
     }
 
     /// Exchanges two databases.
@@ -1557,21 +1616,9 @@ impl Keyspace<'_> {
         self.store.revision += 1;
         self.store.flushed(left);
         self.store.flushed(right);
-        let swapped = |db: u8| match db {
-            db if db == left => right,
-            db if db == right => left,
-            db => db,
-        };
         self.store.deadlines.swap(left, right);
-        let field_deadlines = std::mem::take(&mut self.store.field_deadlines).into_iter();
-        self.store
-            .field_deadlines
-            .extend(field_deadlines.map(|(at, db, key)| (at, swapped(db), key)));
-        let owned = std::mem::take(&mut self.store.owned);
-        let owned = owned.into_iter();
-        self.store
-            .owned
-            .extend(owned.map(|(db, owner, at, key)| (swapped(db), owner, at, key)));
+        self.store.field_deadlines.swap(left, right);
+        self.store.owned.swap(usize::from(left), usize::from(right));
     }
 }
 
@@ -1613,7 +1660,7 @@ mod tests {
             3 => (key(), 0u8..4, 0usize..100).prop_map(|(key, field, count)| Change::Field(key, field, count)),
             2 => (key(), 0u8..4).prop_map(|(key, field)| Change::Unfield(key, field)),
             2 => (key(), 0u8..4, deadline()).prop_map(|(key, field, at)| Change::FieldDeadline(key, field, at)),
-            2 => (key(), 0u8..3, deadline()).prop_map(|(key, owner, at)| Change::Session(key, owner, at)),
+            2 => (key(), 0u8..4, deadline()).prop_map(|(key, owner, at)| Change::Session(key, owner, at)),
             2 => (key(), 1u64..400).prop_map(|(key, at)| Change::Lock(key, at)),
             1 => (key(), key()).prop_map(|(from, to)| Change::Rename(from, to)),
             1 => Just(Change::Swap),
@@ -1650,8 +1697,14 @@ mod tests {
                 drop(keys.change_hash(&name(*key), |hash| hash.set_deadline(&[*field], *at)));
             }
             Change::Session(key, owner, at) => {
+                let renamed = *owner == 3;
                 let session = Session {
                     owner: Bytes::copy_from_slice(&vec![b'o'; usize::from(*owner)]),
+                    successor: if renamed {
+                        b"new"[..].into()
+                    } else {
+                        Box::default()
+                    },
                     ..Session::default()
                 };
                 keys.put_until(&name(*key), session.into_value(), *at);
@@ -1680,16 +1733,17 @@ mod tests {
 
     /// Every count is what counting anew comes to.
     fn recount(store: &Store) {
-        let (mut deadlines, mut field_deadlines) = (Deadlines::default(), BTreeSet::new());
+        let (mut deadlines, mut field_deadlines) = (Deadlines::default(), FieldDeadlines::default());
         let (mut bytes, mut keys, mut with_deadline) = (0, HashMap::new(), HashMap::new());
         let (mut sessions, mut sessions_with_deadline) = (HashMap::new(), HashMap::new());
-        let mut owned = BTreeSet::new();
+        let mut owned: [BTreeSet<Owned>; DATABASES] = Default::default();
+        let mut retired = HashMap::new();
         for (db, key, slot) in store.slots() {
             let key = Bytes::copy_from_slice(key);
             let content: usize = match &slot.value {
                 Value::String(string) => string.bytes().len(),
                 Value::Hash(hash) => {
-                    field_deadlines.extend(hash.first_deadline().map(|at| (at, db, key.clone())));
+                    field_deadlines.shift(db, key.clone(), None, hash.first_deadline());
                     let of_deadline = |field: &[u8]| if hash.deadline(field).is_some() { 112 } else { 0 };
                     let size =
                         |(field, value): (&[u8], &[u8])| 192 + field.len() + value.len() + of_deadline(field);
@@ -1700,9 +1754,11 @@ mod tests {
             bytes += key.len() + content + OVERHEAD_BYTES;
             *keys.entry(db).or_insert(0) += 1;
             if let Value::Session(session) = &slot.value {
-                field_deadlines.extend(session.first_deadline().map(|at| (at, db, key.clone())));
-                if !session.owner.is_empty() {
-                    owned.insert((db, session.owner.clone(), session.created_at, key.clone()));
+                field_deadlines.shift(db, key.clone(), None, session.first_deadline());
+                if session.is_retired() {
+                    *retired.entry(db).or_insert(0) += 1;
+                } else if !session.owner.is_empty() {
+                    owned[usize::from(db)].insert((session.owner.clone(), session.created_at, key.clone()));
                 }
                 *sessions.entry(db).or_insert(0) += 1;
                 *sessions_with_deadline.entry(db).or_insert(0) += usize::from(slot.deadline().is_some());
@@ -1726,8 +1782,12 @@ mod tests {
             );
             let database = &store.databases[usize::from(db)];
             assert_eq!(
-                (database.sessions, database.sessions_with_deadline),
-                (count(&sessions), count(&sessions_with_deadline)),
+                (
+                    database.sessions,
+                    database.sessions_with_deadline,
+                    database.retired
+                ),
+                (count(&sessions), count(&sessions_with_deadline), count(&retired)),
                 "sessions of database {db}"
             );
         }
@@ -1740,6 +1800,39 @@ mod tests {
             .slots()
             .map(|(db, key, slot)| ((db, key.to_vec()), slot.clone()))
             .collect()
+    }
+
+    #[test]
+    fn of_many_sessions_that_go_at_once_the_last_are_told_of_as_if_all_were() {
+        let emptied = |classes: &str| {
+            let mut store = Store::new(7);
+            store.settings_mut().notify_keyspace_events = Classes::parse(classes).expect("letters");
+            for key in 0..EVENTS_MAX + 100 {
+                let renamed = key % 1_000 == 0;
+                let session = Session {
+                    successor: if renamed {
+                        b"new"[..].into()
+                    } else {
+                        Box::default()
+                    },
+                    ..Session::default()
+                };
+                let key = format!("session {key}");
+                store
+                    .keyspace(1, 0)
+                    .put_until(key.as_bytes(), session.into_value(), None);
+            }
+            store.take_events();
+            store.keyspace(1, 0).flush();
+            let told = store.take_events().len();
+            (store.session_events.to_bytes(), store.session_events.last(), told)
+        };
+        let (few, last, few_told) = emptied("");
+        let (all, _, all_told) = emptied("Kd");
+        assert_eq!(few, all);
+        // Each was made, and ended, but for eleven that have another name.
+        assert_eq!(last, 2 * (EVENTS_MAX as u64 + 100 - 11));
+        assert_eq!((few_told, all_told), (EVENTS_MAX, 2 * (EVENTS_MAX + 100 - 11)));
     }
 
     proptest! {

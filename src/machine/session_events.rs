@@ -208,6 +208,15 @@ impl SessionEvents {
         }
     }
 
+    /// Counts events that nobody is told of any more: none, or some that at least [`EVENTS_MAX`] are added after.
+    pub(super) fn skip(&mut self, events: usize) {
+        if events > 0 {
+            self.last += events as u64;
+            self.kept.clear();
+            self.bytes = 0;
+        }
+    }
+
     fn keep(&mut self, event: SessionEvent) {
         self.bytes += event.bytes();
         self.kept.push_back(Arc::new(event));

@@ -28,7 +28,7 @@ use super::Machine;
 use super::access::Access;
 use super::effects::Applied;
 use super::entry::Millis;
-use super::keyspace::{DATABASES, End, Slot, Store};
+use super::keyspace::{DATABASES, End, Endings, Slot, Store};
 use super::once::Once;
 use super::recency::Recency;
 use super::scripts::Scripts;
@@ -472,14 +472,15 @@ fn read_content<R: Read>(from: &mut FrameReader<'_, R>, version: u32) -> io::Res
     if version >= 3 {
         *store.session_events_mut() = SessionEvents::read(from)?;
     }
-    let mut slots = 0;
+    let (mut slots, mut endings) = (0, Endings::default());
     while from.more()? {
         let (db, key, slot) = read_slot(from, revision, clock)?;
-        if !store.insert_restored(db, &key, slot) {
+        if !store.insert_restored_of_many(db, &key, slot, &mut endings) {
             return Err(invalid(format!("slot {slots} has a key that was there before")));
         }
         slots += 1;
     }
+    store.restore_endings(endings);
     match from.ended {
         Some(count) if count != slots => Err(invalid(format!(
             "{slots} slots, but the end frame says {count}: some are missing"

@@ -20,7 +20,7 @@ const REST: Duration = Duration::from_millis(4);
 const REST_TIMES: u32 = 3;
 
 /// What has ended is in memory for about so long at most: the rests grow shorter until there are none.
-const LATE_MOST: Duration = Duration::from_secs(10);
+const LATE_MOST: Duration = Duration::from_secs(60);
 
 /// How often the size of the log is looked at.
 const MEASURE: Duration = Duration::from_millis(500);

@@ -61,6 +61,15 @@ impl Wall {
     }
 }
 
+/// Rests in work that [`beside`] runs. Work of a simulation is done at once.
+pub(super) fn pause(time: std::time::Duration) {
+    #[cfg(test)]
+    if super::simulation::is_on() {
+        return;
+    }
+    std::thread::sleep(time);
+}
+
 /// Runs what blocks, on the disk or by computing for long, beside the tasks.
 pub(crate) fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     #[cfg(test)]

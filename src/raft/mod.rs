@@ -26,6 +26,7 @@ mod leadership;
 pub(crate) mod probe;
 pub(crate) mod remote;
 pub(crate) mod replica;
+mod rests;
 pub(crate) mod server;
 #[cfg(test)]
 pub(crate) mod simulation;

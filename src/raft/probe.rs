@@ -153,7 +153,7 @@ impl SnapshotProbe {
         let (meta, _) = Meta::open(folder, Durability::Fsync, boot_id().as_deref())?;
         let snapshots = SnapshotStore::open(meta)?;
         // What is measured is the work, not the rests between.
-        snapshots.hurry();
+        snapshots.hurry().up();
         Ok(Self { snapshots, next: 0 })
     }
 

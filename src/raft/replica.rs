@@ -349,7 +349,7 @@ impl Replica {
 
     /// Stops Raft's tasks.
     pub(crate) async fn shutdown(&self) {
-        self.snapshots.hurry();
+        self.snapshots.hurry().up();
         // A task that panicked has stopped as well.
         let _ = self.raft.shutdown().await;
     }

@@ -11,6 +11,7 @@
 use super::files::{Disk, File, Open};
 use super::log::ADVICE;
 use super::meta::{CatalogueEntry, Meta, cold};
+use super::rests::{Hurry, Rests};
 use super::{COUNTER_MAX, Types};
 use crate::error::Error;
 use bytes::Buf;
@@ -19,8 +20,7 @@ use parking_lot::Mutex;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a snapshot covers: its last entry and the membership then.
 pub(crate) type SnapshotMeta = SnapshotMetaOf<Types>;
@@ -31,12 +31,8 @@ const KEPT: usize = 2;
 /// Bytes written between two flushes: what a flush of the log may have to wait for.
 const FLUSHED_AT_ONCE: u64 = 1 << 20;
 
-/// Whoever writes a snapshot rests after so many bytes, for so many times as long as they took: callers need the processors now, and nobody waits for the
-/// snapshot. Each rest is bounded, so that a machine that is full anyway does not make it longer still, and so are all together, for the log grows meanwhile.
+/// Whoever writes or installs a snapshot rests after so many bytes.
 const RESTS_AFTER: u64 = 256 << 10;
-const REST_FOR_WORK: u32 = 3;
-const REST_MOST: Duration = Duration::from_millis(10);
-const RESTS_MOST: Duration = Duration::from_secs(20);
 
 /// Bytes read or written at once.
 const BUFFER: usize = 256 << 10;
@@ -70,7 +66,7 @@ pub(crate) struct SnapshotStore {
     /// Tells files aside apart.
     aside: Arc<AtomicU64>,
     /// Whether whoever writes a snapshot is to end soon.
-    hurried: Arc<AtomicBool>,
+    hurry: Hurry,
     /// Held while one is written.
     writing: Arc<Mutex<()>>,
 }
@@ -115,7 +111,7 @@ impl SnapshotStore {
             folder: folder.clone(),
             publishing: Arc::default(),
             aside: Arc::default(),
-            hurried: Arc::default(),
+            hurry: Hurry::default(),
             writing: Arc::default(),
         };
         store.remove_strangers().map_err(io)?;
@@ -198,9 +194,9 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// The node stops: a snapshot that is being written is written without rests.
-    pub(crate) fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+    /// Where to say that the node stops: then a snapshot that is being written is written without rests.
+    pub(super) fn hurry(&self) -> &Hurry {
+        &self.hurry
     }
 
     /// Whether a snapshot is being written.
@@ -220,7 +216,7 @@ impl SnapshotStore {
         let _writing = self.writing.lock();
         let (file, aside) = self.aside()?;
         let mut out = ContentWriter::begin(
-            BufWriter::with_capacity(BUFFER, GentleFile::new(file, self.hurried.clone())),
+            BufWriter::with_capacity(BUFFER, GentleFile::new(file, &self.hurry)),
             meta,
         )?;
         content(&mut out)?;
@@ -380,7 +376,25 @@ impl SnapshotFile {
     /// # Errors
     /// `InvalidData` when it is damaged or of a later version; what `read` answers.
     pub(crate) fn read<T>(&self, read: impl Fn(&mut dyn Read) -> io::Result<T>) -> io::Result<T> {
+        self.read_whole(None, read)
+    }
+
+    /// The same with rests, for a node that does something else meanwhile.
+    pub(super) fn read_resting<T>(
+        &self,
+        rests: Rests,
+        read: impl Fn(&mut dyn Read) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.read_whole(Some(rests), read)
+    }
+
+    fn read_whole<T>(
+        &self,
+        rests: Option<Rests>,
+        read: impl Fn(&mut dyn Read) -> io::Result<T>,
+    ) -> io::Result<T> {
         let mut content = Content::open(self.open()?)?;
+        content.rests = rests;
         let value = read(&mut content)?;
         content.finish()?;
         if content.meta == self.meta {
@@ -399,32 +413,19 @@ fn invalid(why: &str) -> io::Error {
 struct GentleFile {
     file: File,
     unflushed: u64,
-    /// Bytes since the last rest, and when that ended.
+    /// Bytes since the last rest.
     unrested: u64,
-    since: Instant,
-    /// What is left of [`RESTS_MOST`].
-    rests: Duration,
-    hurried: Arc<AtomicBool>,
+    rests: Rests,
 }
 
 impl GentleFile {
-    fn new(file: File, hurried: Arc<AtomicBool>) -> Self {
+    fn new(file: File, hurry: &Hurry) -> Self {
         Self {
             file,
             unflushed: 0,
             unrested: 0,
-            since: Instant::now(),
-            rests: RESTS_MOST,
-            hurried,
+            rests: Rests::new(hurry),
         }
-    }
-
-    fn rest(&mut self) {
-        let wanted = self.since.elapsed() * REST_FOR_WORK;
-        let rest = wanted.min(REST_MOST).min(self.rests);
-        self.rests -= rest;
-        std::thread::sleep(rest);
-        (self.unrested, self.since) = (0, Instant::now());
     }
 }
 
@@ -436,8 +437,9 @@ impl Write for GentleFile {
             self.flush()?;
         }
         self.unrested += written as u64;
-        if self.unrested >= RESTS_AFTER && !self.hurried.load(Ordering::Relaxed) {
-            self.rest();
+        if self.unrested >= RESTS_AFTER {
+            self.unrested = 0;
+            self.rests.rest();
         }
         Ok(written)
     }
@@ -503,6 +505,9 @@ impl Write for ContentWriter {
 /// Reads the content of a snapshot file and checks it on the way.
 struct Content {
     from: BufReader<File>,
+    /// Whoever reads rests after each [`RESTS_AFTER`], if so.
+    rests: Option<Rests>,
+    unrested: u64,
     meta: SnapshotMeta,
     left: u64,
     hasher: crc32fast::Hasher,
@@ -540,6 +545,8 @@ impl Content {
         }
         Ok(Self {
             from,
+            rests: None,
+            unrested: 0,
             meta,
             left,
             hasher: crc32fast::Hasher::new(),
@@ -568,6 +575,11 @@ impl Read for Content {
         }
         self.hasher.update(&buffer[..read]);
         self.left -= read as u64;
+        self.unrested += read as u64;
+        if self.unrested >= RESTS_AFTER {
+            self.unrested = 0;
+            self.rests.iter_mut().for_each(Rests::rest);
+        }
         Ok(read)
     }
 }

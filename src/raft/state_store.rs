@@ -8,6 +8,7 @@ use super::freeing::Freeing;
 use super::fullness::Fullness;
 use super::ground::beside;
 use super::log::LogReader;
+use super::rests::Rests;
 use super::snapshot_store::{SnapshotFile, SnapshotMeta, SnapshotStore};
 use super::{Group, LogId, Types};
 use crate::error::Error;
@@ -211,7 +212,7 @@ impl StateStore {
             applied: applied.subscribe(),
             audit: Arc::default(),
             fullness: Arc::default(),
-            freeing: Arc::default(),
+            freeing: Arc::new(Freeing::new(snapshots.hurry().clone())),
         };
         state.fullness.note(state.machine.read().store());
         let (last_applied, membership) = (meta.last_log_id, meta.last_membership);
@@ -385,7 +386,7 @@ impl RaftStateMachine<Types> for StateStore {
         }
         let snapshots = self.snapshots.clone();
         let machine = blocking(move || {
-            let machine = snapshot.read(read_machine)?;
+            let machine = snapshot.read_resting(Rests::new(snapshots.hurry()), read_machine)?;
             snapshots.adopt(&snapshot)?;
             Ok(machine)
         })

@@ -1,24 +1,43 @@
 //! What changes of the store take away and takes long to free: given to whoever frees it beside the log, so that nobody waits for that.
 
 use super::deadlines::OfDatabase;
-use super::{Shard, Store};
+use super::field_deadlines;
+use super::{Database, Owned, Shard, Store};
 use crate::machine::value::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A value of more parts than this, or a database of more keys, is not freed in its place. Redis: 64.
 const FEW_PARTS: usize = 64;
 
-/// Something that was taken away. Freed when it is dropped.
-#[derive(Debug)]
+/// How many parts of a value, or places of an index, are freed at once. Of keys a shard is: about a thousand of a million.
+const AT_ONCE: usize = 500;
+
+/// Something that was taken away: a value, or the keys of a database and all by which they are found. Freed when it is dropped, or bit by bit before.
+#[derive(Debug, Default)]
 pub struct Freed {
-    /// Held to be dropped with this: a value, or the shards of a database and the deadlines of its keys.
-    _value: Option<Value>,
-    _shards: Vec<Arc<Shard>>,
+    value: Option<Value>,
+    shards: Vec<Arc<Shard>>,
+    /// In a few large pieces.
     _deadlines: OfDatabase,
+    field_deadlines: field_deadlines::OfDatabase,
+    owned: BTreeSet<Owned>,
     objects: u64,
 }
 
 impl Freed {
+    /// Frees a bit of it. Whether anything is left that can be freed so; the rest is freed with it.
+    pub fn free_some(&mut self) -> bool {
+        fn some_of<T: Ord>(set: &mut BTreeSet<T>) -> bool {
+            for _ in 0..AT_ONCE {
+                set.pop_last();
+            }
+            !set.is_empty()
+        }
+        let more = self.value.as_mut().is_some_and(|value| value.dismantle(AT_ONCE));
+        more || self.shards.pop().is_some() || some_of(&mut self.field_deadlines) || some_of(&mut self.owned)
+    }
+
     /// How many values it is, as Redis counts them.
     pub fn objects(&self) -> u64 {
         self.objects
@@ -37,22 +56,9 @@ impl Freeing {
     pub(super) fn value(&mut self, value: &Value) {
         if self.wanted && value.parts() > FEW_PARTS {
             self.freed.push(Freed {
-                _value: Some(value.clone()),
-                _shards: Vec::new(),
-                _deadlines: OfDatabase::default(),
+                value: Some(value.clone()),
                 objects: 1,
-            });
-        }
-    }
-
-    /// All keys of a database are taken away.
-    pub(super) fn database(&mut self, shards: Vec<Arc<Shard>>, deadlines: OfDatabase, keys: usize) {
-        if self.wanted && keys > FEW_PARTS {
-            self.freed.push(Freed {
-                _value: None,
-                _shards: shards,
-                _deadlines: deadlines,
-                objects: keys as u64,
+                ..Freed::default()
             });
         }
     }
@@ -69,6 +75,21 @@ impl Store {
         self.freeing.wanted
     }
 
+    /// Takes away all keys of a database, and all by which they are found.
+    pub(super) fn free_database(&mut self, db: u8, keys: Database) {
+        let freed = Freed {
+            shards: keys.shards,
+            _deadlines: self.deadlines.take(db),
+            field_deadlines: self.field_deadlines.take(db),
+            owned: std::mem::take(&mut self.owned[usize::from(db)]),
+            objects: keys.keys as u64,
+            ..Freed::default()
+        };
+        if self.freeing.wanted && keys.keys > FEW_PARTS {
+            self.freeing.freed.push(freed);
+        }
+    }
+
     /// What was taken away since this was last asked and takes long to free.
     pub fn take_freed(&mut self) -> Vec<Freed> {
         std::mem::take(&mut self.freeing.freed)
@@ -78,7 +99,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::value::{End, Kind, List};
+    use crate::machine::value::{End, Kind, List, Session};
 
     fn list(len: usize) -> Value {
         let mut list = List::default();
@@ -90,6 +111,37 @@ mod tests {
 
     fn freed(store: &mut Store) -> u64 {
         store.take_freed().iter().map(Freed::objects).sum()
+    }
+
+    #[test]
+    fn a_database_is_freed_bit_by_bit_until_nothing_is_left() {
+        let mut store = Store::new(0);
+        store.keep_freed(true);
+        for key in 0..2 * AT_ONCE as u64 {
+            let session = Session {
+                owner: b"owner"[..].into(),
+                created_at: key,
+                ..Session::default()
+            };
+            let key = key.to_string();
+            store.keyspace(0, 0).put(key.as_bytes(), session.into_value());
+        }
+        store.keyspace(0, 0).flush();
+        let mut freed = store.take_freed().remove(0);
+        assert_eq!(freed.owned.len(), 2 * AT_ONCE);
+        while freed.free_some() {}
+        assert!(freed.shards.is_empty() && freed.owned.is_empty() && freed.field_deadlines.is_empty());
+    }
+
+    #[test]
+    fn a_value_is_freed_bit_by_bit_unless_somebody_else_has_it() {
+        let mut value = list(2 * AT_ONCE + 1);
+        let shared = value.clone();
+        assert!(!value.dismantle(AT_ONCE));
+        assert_eq!(value.parts(), 2 * AT_ONCE + 1);
+        drop(shared);
+        let left = [0; 3].map(|_| (value.dismantle(AT_ONCE), value.parts()));
+        assert_eq!(left, [(true, AT_ONCE + 1), (true, 1), (false, 0)]);
     }
 
     #[test]

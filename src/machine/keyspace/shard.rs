@@ -2,17 +2,19 @@
 //!
 //! A map of the standard library is not enough, for the order of keys can be seen: they stand in the order in which they came, and the last one takes the
 //! place of one that goes. Beside them stands a table of places, which a look-up enters by the hash. A place has half of the hash with it, so what is
-//! compared is nearly always the right key, and a get fetches two places from memory before it has the slot: one of the table, and the key's.
+//! compared is nearly always the right key, and a get fetches two places from memory before it has the slot: one of the table, and the key's. (Where chunks of keys
+//! are, the processor's caches know.)
 
 use super::Slot;
+use super::entries::Entries;
 use super::name::Name;
 
 /// Keys and their slots, and where they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shard {
     /// A power of two of them, or none. A key stands at the first free place from the one its hash names.
     table: Vec<Place>,
-    entries: Vec<(Name, Slot)>,
+    entries: Entries,
 }
 
 /// A place in the table: a key's position, counted from 1, and the lower half of its hash; 0: nobody's.
@@ -37,32 +39,17 @@ impl Place {
     }
 }
 
-impl Clone for Shard {
-    /// Copies what a snapshot shares, while the log waits. Each value counts one reference more, at a place of its own in memory, and a processor does not begin
-    /// the next count before it has done the last: so all these places are looked at first, which it does for many at a time.
-    fn clone(&self) -> Self {
-        let seen = self.entries.iter().fold(0_u8, |seen, (name, slot)| {
-            seen ^ name.first().copied().unwrap_or_default() ^ slot.value.glance()
-        });
-        std::hint::black_box(seen);
-        Self {
-            table: self.table.clone(),
-            entries: self.entries.clone(),
-        }
-    }
-}
-
 impl Shard {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Keys and slots, in their order.
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &Slot)> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &Slot)> {
         self.entries.iter().map(|(name, slot)| (&**name, slot))
     }
 
@@ -82,7 +69,7 @@ impl Shard {
 
     pub(super) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Slot> {
         let (_, position) = self.find(hash, key)?;
-        Some(&mut self.entries[position].1)
+        Some(&mut self.entries.get_mut(position).1)
     }
 
     /// The keys whose hash has this lower half.
@@ -98,10 +85,6 @@ impl Shard {
         // A quarter stays free, so that a look-up soon finds that there is none.
         if (self.len() + 1) * 4 > self.table.len() * 3 {
             self.widen();
-        }
-        if self.entries.len() == self.entries.capacity() {
-            // Less than twice: what is not used is memory of every key.
-            self.entries.reserve_exact(self.entries.len() / 4 + 1);
         }
         place(&mut self.table, Place::new(hash, self.entries.len()));
         self.entries.push((Name::new(key), slot));

@@ -187,6 +187,15 @@ impl PartialEq for Hash {
 }
 
 impl Hash {
+    /// See [`Value::dismantle`](super::Value::dismantle). Those with deadlines are few, and go with the rest.
+    pub(super) fn dismantle(&mut self, most: usize) -> bool {
+        let Fields::Table(table) = &mut self.fields else {
+            return false;
+        };
+        table.truncate(table.len().saturating_sub(most));
+        !table.is_empty()
+    }
+
     /// How many fields.
     pub fn len(&self) -> usize {
         self.fields.len()

@@ -28,6 +28,12 @@ pub struct List {
 }
 
 impl List {
+    /// See [`Value::dismantle`](super::Value::dismantle).
+    pub(super) fn dismantle(&mut self, most: usize) -> bool {
+        self.elements.truncate(self.elements.len().saturating_sub(most));
+        !self.elements.is_empty()
+    }
+
     /// How many elements.
     pub fn len(&self) -> usize {
         self.elements.len()

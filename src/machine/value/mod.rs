@@ -170,6 +170,19 @@ impl Value {
         }
     }
 
+    /// Takes up to so many parts away from what only this has and is only to be freed still. Whether there are more.
+    pub(in crate::machine) fn dismantle(&mut self, most: usize) -> bool {
+        match self {
+            Self::Hash(hash) => Arc::get_mut(hash).is_some_and(|hash| hash.dismantle(most)),
+            Self::List(list) => Arc::get_mut(list).is_some_and(|list| list.dismantle(most)),
+            Self::Set(set) => Arc::get_mut(set).is_some_and(|set| set.dismantle(most)),
+            Self::Zset(zset) => Arc::get_mut(zset).is_some_and(|zset| zset.dismantle(most)),
+            Self::Stream(stream) => Arc::get_mut(stream).is_some_and(|stream| stream.log.dismantle()),
+            // A string is one piece, and a session has few.
+            Self::String(_) | Self::Session(_) => false,
+        }
+    }
+
     /// When the first part of it ends by itself: a field of a hash, an item of a session or somebody's hold of its lock.
     pub fn first_deadline(&self) -> Option<Millis> {
         match self {

@@ -30,6 +30,12 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Takes the last chunk away from what is only to be freed still. Whether there are more.
+    pub(super) fn dismantle(&mut self) -> bool {
+        self.chunks.pop();
+        !self.chunks.is_empty()
+    }
+
     /// Of elements in any order.
     pub(super) fn of(mut elements: Vec<Element>) -> Self {
         elements.sort_unstable_by(|one, other| compare(one, other.0, &other.1));

@@ -33,6 +33,12 @@ impl PartialEq for Set {
 }
 
 impl Set {
+    /// See [`Value::dismantle`](super::Value::dismantle).
+    pub(super) fn dismantle(&mut self, most: usize) -> bool {
+        self.members.truncate(self.members.len().saturating_sub(most));
+        !self.members.is_empty()
+    }
+
     /// How many members.
     pub fn len(&self) -> usize {
         self.members.len()

@@ -32,6 +32,12 @@ impl PartialEq for Zset {
 }
 
 impl Zset {
+    /// See [`Value::dismantle`](super::Value::dismantle).
+    pub(super) fn dismantle(&mut self, most: usize) -> bool {
+        self.scores.truncate(self.scores.len().saturating_sub(most));
+        self.order.dismantle() || !self.scores.is_empty()
+    }
+
     /// An empty one that will have `len` members.
     pub fn for_members(len: usize, settings: &Settings) -> Self {
         Self {

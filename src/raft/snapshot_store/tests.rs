@@ -5,6 +5,7 @@ use crate::config::Durability;
 use crate::raft::LogId;
 use openraft::impls::leader_id_adv::LeaderId;
 use std::fs;
+use std::time::Duration;
 use tempfile::TempDir;
 
 fn store(data: &TempDir) -> SnapshotStore {
@@ -206,15 +207,15 @@ fn the_bytes_of_a_snapshot_file_stay() {
 fn whoever_writes_a_snapshot_rests_until_the_node_stops() {
     let data = TempDir::new().unwrap();
     let store = store(&data);
-    let rests_left = |name: &str| {
+    let rested = |name: &str| {
         let file = Disk::System.open(&data.path().join(name), Open::Create).unwrap();
-        let mut file = GentleFile::new(file, store.hurried.clone());
+        let mut file = GentleFile::new(file, store.hurry());
         for _ in 0..4 {
             file.write_all(&[1; RESTS_AFTER as usize]).unwrap();
         }
-        file.rests
+        file.rests.rested()
     };
-    assert!(rests_left("first") < RESTS_MOST);
-    store.hurry();
-    assert_eq!(rests_left("second"), RESTS_MOST);
+    assert!(rested("first") > Duration::ZERO);
+    store.hurry().up();
+    assert_eq!(rested("second"), Duration::ZERO);
 }

@@ -54,6 +54,12 @@ enum Cut {
 }
 
 impl Log {
+    /// Takes the last node away from what is only to be freed still. Whether there are more.
+    pub(in crate::machine::value) fn dismantle(&mut self) -> bool {
+        self.nodes.pop_last();
+        !self.nodes.is_empty()
+    }
+
     /// How many entries.
     pub fn len(&self) -> usize {
         self.len

@@ -1,0 +1,82 @@
+//! Rests of whoever works beside the log for long, at what nobody waits for: a snapshot that is written or installed, memory that is freed. Callers need the processors now.
+
+use super::ground;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// For so many times as long as the work since the last rest took. Each rest is bounded, so that a machine that is full anyway does not make it longer still, and
+/// so are all together, for the log grows meanwhile, and memory that is to be freed is taken.
+const FOR_WORK: u32 = 3;
+const MOST: Duration = Duration::from_millis(10);
+const ALL_MOST: Duration = Duration::from_secs(20);
+
+/// Whether those who rest are to end soon. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hurry(Arc<AtomicBool>);
+
+/// What one of them rests.
+#[derive(Debug)]
+pub(super) struct Rests {
+    hurry: Hurry,
+    /// When the last one ended.
+    since: Instant,
+    /// What is left of [`ALL_MOST`].
+    left: Duration,
+}
+
+impl Hurry {
+    /// From now on nobody rests.
+    pub(super) fn up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Rests {
+    pub(super) fn new(hurry: &Hurry) -> Self {
+        Self {
+            hurry: hurry.clone(),
+            since: Instant::now(),
+            left: ALL_MOST,
+        }
+    }
+
+    /// Rests after some work. Blocks: not for a task.
+    pub(super) fn rest(&mut self) {
+        if self.hurry.0.load(Ordering::Relaxed) {
+            return;
+        }
+        let rest = (self.since.elapsed() * FOR_WORK).min(MOST).min(self.left);
+        self.left -= rest;
+        ground::pause(rest);
+        self.since = Instant::now();
+    }
+
+    #[cfg(test)]
+    pub(super) fn rested(&self) -> Duration {
+        ALL_MOST - self.left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_rests_who_is_hurried_or_has_rested_enough() {
+        let hurry = Hurry::default();
+        let mut rests = Rests::new(&hurry);
+        rests.rest();
+        let rested = rests.rested();
+        assert!(rested > Duration::ZERO && rested <= MOST);
+        hurry.clone().up();
+        rests.rest();
+        assert_eq!(rests.rested(), rested);
+        let mut rests = Rests::new(&Hurry::default());
+        rests.left = Duration::from_nanos(1);
+        rests.rest();
+        rests.rest();
+        assert_eq!(rests.rested(), ALL_MOST);
+    }
+}

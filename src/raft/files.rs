@@ -142,6 +142,11 @@ impl Disk {
         }
     }
 
+    /// Whether it is the system's.
+    pub(super) fn is_system(&self) -> bool {
+        matches!(self, Self::System)
+    }
+
     /// Removes a file or a whole folder; one that is not there is no error. Not flushed.
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         let removed = match self {

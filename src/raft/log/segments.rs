@@ -37,6 +37,7 @@ use format::{FRAME_BYTES, Frame, HEAD_BYTES, Head, Seal, sequence_at};
 use std::collections::VecDeque;
 use std::io::{self, BufReader, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// Bytes of a segment. A batch that is larger gets a segment of its own size.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
@@ -77,6 +78,7 @@ pub(crate) struct SegmentJournal {
     /// Whether names were changed since the last flush.
     unflushed_names: bool,
     spares: VecDeque<u64>,
+    removals: Removals,
     /// The name of the next spare: a number above all there are.
     next_spare: u64,
     /// The sequence number of the next batch.
@@ -181,6 +183,7 @@ impl SegmentJournal {
             unflushed: Vec::new(),
             unflushed_names: false,
             spares: found.spares.into(),
+            removals: Removals::default(),
             next_spare,
             next: 0,
         })
@@ -365,7 +368,7 @@ impl SegmentJournal {
         self.unflushed.retain(|(number, _)| *number != head.number);
         let path = self.log.join(segment_name(head.number));
         if self.spares.len() >= SPARES_MAX || self.bytes_of(&path)? != self.segment_bytes {
-            return self.disk.remove(&path);
+            return self.removals.remove(&self.disk, path);
         }
         self.disk
             .rename(&path, &self.log.join(spare_name(self.next_spare)))?;
@@ -699,6 +702,41 @@ fn candidates(window: &[u8]) -> impl Iterator<Item = (usize, &[u8; FRAME_BYTES a
         let heads = page.windows(FRAME_BYTES as usize).enumerate();
         heads.map(move |(at, head)| (from + at, head.try_into().expect("a window has this length")))
     })
+}
+
+/// Segments that are being deleted, each by a thread of its own: some file systems take tens of milliseconds to take back the space of one, and batches would
+/// wait. Ended before the log is opened again.
+#[derive(Debug, Default)]
+struct Removals(Vec<JoinHandle<()>>);
+
+impl Removals {
+    /// Beyond so many at a time the log deletes them itself.
+    const AT_ONCE: usize = 16;
+
+    fn remove(&mut self, disk: &Disk, path: PathBuf) -> io::Result<()> {
+        self.0.retain(|removal| !removal.is_finished());
+        if !disk.is_system() || self.0.len() >= Self::AT_ONCE {
+            return disk.remove(&path);
+        }
+        let disk = disk.clone();
+        let removal = move || {
+            if let Err(error) = disk.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "a segment of the log stays until the next start");
+            }
+        };
+        let thread = std::thread::Builder::new().name("plenary-remove".to_owned());
+        self.0.push(thread.spawn(removal)?);
+        Ok(())
+    }
+}
+
+impl Drop for Removals {
+    fn drop(&mut self) {
+        for removal in self.0.drain(..) {
+            // One that panicked has nothing more to do.
+            let _ = removal.join();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -345,6 +345,8 @@ fn any_history_over_recycled_segments_comes_back() {
                 model.retain(|(position, _)| *position == last);
             }
             while journal.tidy().unwrap() {}
+            // What is being deleted is gone then.
+            drop(journal);
             let files = names(data.path()).len();
             assert!(files <= 1 + 1 + SPARES_MAX + 2, "{files} files for one batch");
             assert_eq!(open(data.path()).unwrap().1, model, "seed {seed}, at last");

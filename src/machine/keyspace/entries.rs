@@ -59,8 +59,8 @@ impl Entries {
         let last = self.chunks.last_mut().expect("one was added where none had room");
         let Chunk(last) = Arc::make_mut(last);
         if last.len() == last.capacity() {
-            // Less than twice: what is not used is memory of every key.
-            last.reserve_exact((last.len() / 4 + 1).min(CHUNK - last.len()));
+            // Never more than a chunk has: what is not used is memory of every key.
+            last.reserve_exact(last.len().clamp(1, CHUNK - last.len()));
         }
         last.push(entry);
         self.len += 1;

@@ -112,6 +112,30 @@ fn a_word_from_before_an_election_confirms_no_read_after_it() {
     }
 }
 
+/// Nobody hears the leader, nor does it hear anybody; another is elected and writes. What the first one says to who asks it then, if anything.
+async fn the_leader_is_alone(world: Arc<World>, _: &Plan) -> Result<Option<Reply>, String> {
+    let (old, others) = three(&world).await?;
+    let (first, net) = (node(&world, old)?, &world.network);
+    set(&first, "register", "old").await?;
+    for other in others {
+        net.cut(old, other);
+        net.cut(other, old);
+    }
+    let new = leader_among(&world, &others).await?;
+    set(&node(&world, new)?, "register", "new").await?;
+    let read = timeout(SOON, get(&first, "register")).await;
+    // An error is as good as silence.
+    Ok(read.ok().and_then(Result::ok))
+}
+
+#[test]
+fn a_leader_that_nobody_hears_does_not_say_what_was() {
+    for seed in 1..=3 {
+        let read = simulate(&Plan::quiet(seed, SOON), the_leader_is_alone);
+        assert_eq!(read, Ok(None), "seed {seed}: an answer of nobody's leader");
+    }
+}
+
 /// The disks of both others are slow. Power is lost everywhere when the write is acknowledged, and the leader does not come back.
 async fn the_leader_stays_away(world: Arc<World>, _: &Plan) -> Result<Reply, String> {
     let (leader, others) = three(&world).await?;

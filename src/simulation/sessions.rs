@@ -30,8 +30,8 @@ const SHORT_MS: (u64, u64) = (500, 5_000);
 /// How long after everything is whole the last session may end.
 const ENDED: Duration = Duration::from_secs(60);
 
-/// Events that are asked for: more than a run has.
-const EVENTS: &str = "100000";
+/// Events that are asked for at a time.
+const EVENTS: &str = "1000";
 
 /// What clients were told of sessions.
 #[derive(Default)]
@@ -172,8 +172,11 @@ impl Event {
         })
     }
 
-    async fn all(node: &Node) -> Result<Vec<Self>, String> {
-        let argv = ["SESSION.EVENTS", "0", "COUNT", EVENTS].map(|part| Bytes::from_static(part.as_bytes()));
+    /// Some of those after a position; none where there are no more.
+    async fn after(node: &Node, position: i64) -> Result<Vec<Self>, String> {
+        let position = position.to_string();
+        let argv = ["SESSION.EVENTS", &position, "COUNT", EVENTS];
+        let argv = argv.map(|part| Bytes::copy_from_slice(part.as_bytes()));
         let reply = node.read(Freshness::Linearizable, 0, &argv).await;
         match reply.map_err(|error| error.to_string())? {
             Reply::Array(events) => {
@@ -181,6 +184,18 @@ impl Event {
                 read.ok_or(format!("not events: {events:?}"))
             }
             other => Err(format!("not events: {other:?}")),
+        }
+    }
+
+    async fn all(node: &Node) -> Result<Vec<Self>, String> {
+        let mut all: Vec<Self> = Vec::new();
+        loop {
+            let last = all.last().map_or(0, |event| event.position);
+            let more = Self::after(node, last).await?;
+            if more.is_empty() {
+                return Ok(all);
+            }
+            all.extend(more);
         }
     }
 }

@@ -169,7 +169,7 @@ fn one_seed_is_one_run() {
 
 #[test]
 fn nothing_is_lost_doubled_or_stale_whatever_befalls_a_cluster() {
-    let (again, seeds, length) = (Again::new(), seeds(8), length(2));
+    let (again, seeds, length) = (Again::new(), seeds(4), length(1));
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {

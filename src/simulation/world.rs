@@ -233,6 +233,9 @@ impl World {
         {
             self.network.mend(from, to);
         }
+        if self.is_spare_out() {
+            self.put_away(self.spare());
+        }
         self.all_serve().await
     }
 
@@ -442,10 +445,26 @@ impl World {
         let Some(other) = self.node(1) else { return };
         let removed = other.call(other.node.remove_member(running.node.id())).await;
         if matches!(removed, Some(Ok(()))) {
-            self.machines[&spare].lock().wanted = false;
-            self.crash(spare, true);
-            let seed = self.chance.lock().draw();
-            self.machines[&spare].lock().disk = Disk::new(seed, SEGMENT_BYTES);
+            self.put_away(spare);
         }
+    }
+
+    /// Whether the spare machine was taken out by a request that was not answered: it takes itself for a member, and whoever leads does not.
+    fn is_spare_out(&self) -> bool {
+        let leader = self.leader().and_then(|host| self.node(host));
+        let (Some(spare), Some(leader)) = (self.node(self.spare()), leader) else {
+            return false;
+        };
+        let id = spare.node.id();
+        let knows = |running: &Running| running.node.status().members.iter().any(|member| member.id == id);
+        knows(&spare) && !knows(&leader)
+    }
+
+    /// Ends a machine that was taken out, for good or until it comes back as another.
+    fn put_away(&self, host: Host) {
+        self.machines[&host].lock().wanted = false;
+        self.crash(host, true);
+        let seed = self.chance.lock().draw();
+        self.machines[&host].lock().disk = Disk::new(seed, SEGMENT_BYTES);
     }
 }

@@ -1,5 +1,5 @@
 //! Runs a test of this program in a process of its own, in which nothing but the seed decides: the system's chance and date are the same there each time
-//! (`chance.c`). So the same seed is the same run, to the last byte on the wire.
+//! (`chance.c`). So the same seed is the same run: whatever is sent, on which connection and when.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

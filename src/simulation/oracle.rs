@@ -117,6 +117,7 @@ impl Oracle {
         for list in lists.values() {
             format!("{:?}", list.values).hash(&mut history);
         }
+        format!("{:?}", self.sessions).hash(&mut history);
         Report {
             trace,
             history: history.finish(),

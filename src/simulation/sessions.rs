@@ -34,7 +34,7 @@ const ENDED: Duration = Duration::from_secs(60);
 const EVENTS: &str = "1000";
 
 /// What clients were told of sessions.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Told {
     handed_on: Mutex<BTreeMap<String, Vec<HandOver>>>,
     begun: Mutex<BTreeMap<Bytes, Begun>>,

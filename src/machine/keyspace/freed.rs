@@ -99,7 +99,8 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::value::{End, Kind, List, Session};
+    use crate::machine::settings::Settings;
+    use crate::machine::value::{End, Hash, Kind, List, Session, Set, Zset};
 
     fn list(len: usize) -> Value {
         let mut list = List::default();
@@ -142,6 +143,25 @@ mod tests {
         drop(shared);
         let left = [0; 3].map(|_| (value.dismantle(AT_ONCE), value.parts()));
         assert_eq!(left, [(true, AT_ONCE + 1), (true, 1), (false, 0)]);
+    }
+
+    #[test]
+    fn values_of_other_types_are_freed_bit_by_bit_too() {
+        let (mut hash, mut set, mut zset) = (Hash::default(), Set::default(), Zset::default());
+        for part in 0..2 * AT_ONCE {
+            let part = part.to_string();
+            hash.set(part.as_bytes(), b"");
+            set.insert(part.as_bytes());
+            zset.insert(part.as_bytes(), 1.0, &Settings::default());
+        }
+        for mut value in [hash.into_value(), set.into_value(), zset.into_value()] {
+            let type_name = value.type_name();
+            assert!(value.dismantle(AT_ONCE), "{type_name}");
+            assert_eq!(value.parts(), AT_ONCE, "{type_name}");
+            // Of a sorted set the order may take a few bits more.
+            let left = (0..10).take_while(|_| value.dismantle(AT_ONCE)).count();
+            assert!(left < 10 && value.parts() == 0, "{type_name}");
+        }
     }
 
     #[test]

@@ -110,25 +110,23 @@ pub fn read(from: &mut impl Read) -> io::Result<Machine> {
     read_content(&mut frames, version)
 }
 
-/// 128 bits over the whole state: SipHash-2-4 with fixed keys over the content of a snapshot.
-pub(super) fn digest(machine: &Machine) -> u128 {
+/// 128 bits over the whole state: SipHash-2-4 with fixed keys over the content of a snapshot. Tells of all bytes, piece by piece, as it walks over them.
+pub(super) fn digest(machine: &Machine, walked: impl FnMut(usize)) -> u128 {
     // Small pieces are gathered first: the hasher is faster on long runs.
-    let hasher = SipHasher24::new_with_keys(0x706c_656e_6172_7921, 0x6469_6765_7374_2031);
-    let mut out = io::BufWriter::with_capacity(FRAME_BYTES, DigestWriter(hasher));
+    let mut out = io::BufWriter::with_capacity(FRAME_BYTES, DigestWriter::new(walked));
     write_content(machine, &mut out)
         .and_then(|_| out.flush())
         .expect("hashing fails only for a value of 4 GiB, which the machine refuses");
-    out.get_ref().0.finish128().as_u128()
+    out.get_ref().hasher.finish128().as_u128()
 }
 
 /// 128 bits over one value, as [`digest`] takes them.
 pub(super) fn digest_of(value: &Value) -> u128 {
-    let hasher = SipHasher24::new_with_keys(0x706c_656e_6172_7921, 0x6469_6765_7374_2031);
-    let mut out = DigestWriter(hasher);
+    let mut out = DigestWriter::new(|_| {});
     value
         .write(&mut out)
         .expect("hashing fails only for a value of 4 GiB, which the machine refuses");
-    out.0.finish128().as_u128()
+    out.hasher.finish128().as_u128()
 }
 
 /// Why bytes are not what a snapshot can hold.
@@ -144,11 +142,24 @@ fn fill(from: &mut impl Read, buffer: &mut [u8], what: &str) -> io::Result<()> {
     })
 }
 
-struct DigestWriter(SipHasher24);
+struct DigestWriter<F> {
+    hasher: SipHasher24,
+    walked: F,
+}
 
-impl Write for DigestWriter {
+impl<F: FnMut(usize)> DigestWriter<F> {
+    fn new(walked: F) -> Self {
+        Self {
+            hasher: SipHasher24::new_with_keys(0x706c_656e_6172_7921, 0x6469_6765_7374_2031),
+            walked,
+        }
+    }
+}
+
+impl<F: FnMut(usize)> Write for DigestWriter<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes);
+        self.hasher.write(bytes);
+        (self.walked)(bytes.len());
         Ok(bytes.len())
     }
 

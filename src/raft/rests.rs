@@ -1,4 +1,5 @@
-//! Rests of whoever works beside the log for long, at what nobody waits for: a snapshot that is written or installed, memory that is freed. Callers need the processors now.
+//! Rests of whoever works beside the log for long, at what nobody waits for: a snapshot that is written or installed, an audit, memory that is freed. Callers need the
+//! processors now.
 
 use super::ground;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ const FOR_WORK: u32 = 3;
 const MOST: Duration = Duration::from_millis(10);
 const ALL_MOST: Duration = Duration::from_secs(20);
 
+/// Whoever walks over a state rests after so many bytes of it.
+const AFTER_BYTES: usize = 256 << 10;
+
 /// Whether those who rest are to end soon. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hurry(Arc<AtomicBool>);
@@ -20,8 +24,9 @@ pub(super) struct Hurry(Arc<AtomicBool>);
 #[derive(Debug)]
 pub(super) struct Rests {
     hurry: Hurry,
-    /// When the last one ended.
+    /// When the last one ended, and the bytes walked over since.
     since: Instant,
+    bytes: usize,
     /// What is left of [`ALL_MOST`].
     left: Duration,
 }
@@ -38,7 +43,17 @@ impl Rests {
         Self {
             hurry: hurry.clone(),
             since: Instant::now(),
+            bytes: 0,
             left: ALL_MOST,
+        }
+    }
+
+    /// Notes so many bytes more of a state, and [rests](Rests::rest) after each [`AFTER_BYTES`].
+    pub(super) fn walked(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= AFTER_BYTES {
+            self.bytes = 0;
+            self.rest();
         }
     }
 
@@ -78,5 +93,19 @@ mod tests {
         rests.rest();
         rests.rest();
         assert_eq!(rests.rested(), ALL_MOST);
+    }
+
+    #[test]
+    fn whoever_walks_rests_after_each_stretch() {
+        let mut rests = Rests::new(&Hurry::default());
+        rests.walked(AFTER_BYTES - 1);
+        assert_eq!(rests.rested(), Duration::ZERO);
+        rests.walked(1);
+        let once = rests.rested();
+        assert!(once > Duration::ZERO);
+        rests.walked(AFTER_BYTES - 1);
+        assert_eq!(rests.rested(), once);
+        rests.walked(1);
+        assert!(rests.rested() > once);
     }
 }

@@ -31,9 +31,6 @@ const KEPT: usize = 2;
 /// Bytes written between two flushes: what a flush of the log may have to wait for.
 const FLUSHED_AT_ONCE: u64 = 1 << 20;
 
-/// Whoever writes or installs a snapshot rests after so many bytes.
-const RESTS_AFTER: u64 = 256 << 10;
-
 /// Bytes read or written at once.
 const BUFFER: usize = 256 << 10;
 
@@ -413,8 +410,6 @@ fn invalid(why: &str) -> io::Error {
 struct GentleFile {
     file: File,
     unflushed: u64,
-    /// Bytes since the last rest.
-    unrested: u64,
     rests: Rests,
 }
 
@@ -423,7 +418,6 @@ impl GentleFile {
         Self {
             file,
             unflushed: 0,
-            unrested: 0,
             rests: Rests::new(hurry),
         }
     }
@@ -436,11 +430,7 @@ impl Write for GentleFile {
         if self.unflushed >= FLUSHED_AT_ONCE {
             self.flush()?;
         }
-        self.unrested += written as u64;
-        if self.unrested >= RESTS_AFTER {
-            self.unrested = 0;
-            self.rests.rest();
-        }
+        self.rests.walked(written);
         Ok(written)
     }
 
@@ -505,9 +495,8 @@ impl Write for ContentWriter {
 /// Reads the content of a snapshot file and checks it on the way.
 struct Content {
     from: BufReader<File>,
-    /// Whoever reads rests after each [`RESTS_AFTER`], if so.
+    /// Of whoever reads, if they rest.
     rests: Option<Rests>,
-    unrested: u64,
     meta: SnapshotMeta,
     left: u64,
     hasher: crc32fast::Hasher,
@@ -546,7 +535,6 @@ impl Content {
         Ok(Self {
             from,
             rests: None,
-            unrested: 0,
             meta,
             left,
             hasher: crc32fast::Hasher::new(),
@@ -575,11 +563,7 @@ impl Read for Content {
         }
         self.hasher.update(&buffer[..read]);
         self.left -= read as u64;
-        self.unrested += read as u64;
-        if self.unrested >= RESTS_AFTER {
-            self.unrested = 0;
-            self.rests.iter_mut().for_each(Rests::rest);
-        }
+        self.rests.iter_mut().for_each(|rests| rests.walked(read));
         Ok(read)
     }
 }

@@ -294,11 +294,12 @@ impl StateStore {
         }
     }
 
-    /// Takes the digest beside the tasks; walking a large state takes a while, and nobody waits for it.
+    /// Takes the digest beside the tasks, with rests: walking a large state takes a while, nobody waits for it, and all members do it at the same time.
     fn audit(&self, index: u64, frozen: Machine) {
         let audit = self.state.audit.clone();
+        let mut rests = Rests::new(self.snapshots.hurry());
         beside(move || {
-            let digest = frozen.digest();
+            let digest = frozen.digest_by_pieces(|bytes| rests.walked(bytes));
             let mut last = audit.lock();
             if last.is_none_or(|last| last.index < index) {
                 *last = Some(Audit { index, digest });

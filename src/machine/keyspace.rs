@@ -33,7 +33,7 @@ use field_deadlines::FieldDeadlines;
 pub use freed::Freed;
 use freed::Freeing;
 pub use memory::{Candidate, Walk};
-use shard::Shard;
+pub(super) use shard::Shard;
 use siphasher::sip::SipHasher13;
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hasher;
@@ -921,12 +921,20 @@ impl Store {
 
     /// Every slot of every database, in the order a snapshot and the digest have: database, shard, position.
     pub fn slots(&self) -> impl Iterator<Item = (u8, &[u8], &Slot)> {
-        (0u8..).zip(&self.databases).flat_map(|(db, database)| {
-            database
-                .shards
-                .iter()
-                .flat_map(move |shard| shard.iter().map(move |(key, slot)| (db, key, slot)))
-        })
+        self.shards()
+            .flat_map(|(db, shard)| shard.iter().map(move |(key, slot)| (db, key, slot)))
+    }
+
+    /// Their shards, in the same order.
+    pub(super) fn shards(&self) -> impl Iterator<Item = (u8, &Arc<Shard>)> {
+        let all = (0u8..).zip(&self.databases);
+        all.flat_map(|(db, database)| database.shards.iter().map(move |shard| (db, shard)))
+    }
+
+    /// The same, taken away from a copy that is not used again: each is let go of as soon as who takes them has done with it.
+    pub(super) fn take_shards(&mut self) -> impl Iterator<Item = (u8, Arc<Shard>)> + use<> {
+        let all = (0u8..).zip(std::mem::take(&mut self.databases));
+        all.flat_map(|(db, database)| database.shards.into_iter().map(move |shard| (db, shard)))
     }
 }
 

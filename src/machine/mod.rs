@@ -275,14 +275,14 @@ impl Machine {
         }
     }
 
-    /// 128 bits over the whole state: equal on two nodes exactly when they hold the same. Walks everything: run it on a [`Machine::freeze`].
+    /// 128 bits over the whole state: equal on two nodes exactly when they hold the same. Walks everything.
     pub fn digest(&self) -> u128 {
-        self.digest_by_pieces(|_| {})
+        snapshot::digest(self)
     }
 
-    /// The same for whoever does something between the pieces: told of each, in bytes, when it was walked over.
-    pub fn digest_by_pieces(&self, walked: impl FnMut(usize)) -> u128 {
-        snapshot::digest(self, walked)
+    /// The same of a [`Machine::freeze`], which is freed on the way. Tells whoever rests between pieces of each, in bytes, that was walked over.
+    pub fn into_digest(self, walked: impl FnMut(usize)) -> u128 {
+        snapshot::digest_frozen(self, walked)
     }
 }
 

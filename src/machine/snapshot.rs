@@ -28,7 +28,7 @@ use super::Machine;
 use super::access::Access;
 use super::effects::Applied;
 use super::entry::Millis;
-use super::keyspace::{DATABASES, End, Endings, Slot, Store};
+use super::keyspace::{DATABASES, End, Endings, Shard, Slot, Store};
 use super::once::Once;
 use super::recency::Recency;
 use super::scripts::Scripts;
@@ -60,11 +60,29 @@ const COUNTER_MAX: u64 = 1 << 62;
 const CONTENT: u8 = 1;
 const END: u8 = 2;
 
-/// Writes the machine. Run it on a [`Machine::freeze`], so that applying goes on meanwhile.
+/// Writes the machine.
 ///
 /// # Errors
 /// What the writer answers.
 pub fn write(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
+    write_frames(machine, machine.store.shards(), out)
+}
+
+/// The same of a [`Machine::freeze`], while applying goes on. What was written is let go of: who changes it need not copy it any more, and what only the copy has left is
+/// freed on the way, not all at once in the end.
+///
+/// # Errors
+/// What the writer answers.
+pub fn write_frozen(mut frozen: Machine, out: &mut impl Write) -> io::Result<()> {
+    let shards = frozen.store.take_shards();
+    write_frames(&frozen, shards, out)
+}
+
+fn write_frames(
+    machine: &Machine,
+    shards: impl Iterator<Item = (u8, impl AsRef<Shard>)>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     out.write_all(&MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     let mut frames = FrameWriter {
@@ -72,7 +90,7 @@ pub fn write(machine: &Machine, out: &mut impl Write) -> io::Result<()> {
         content: Vec::with_capacity(FRAME_BYTES),
         frames: 0,
     };
-    let slots = write_content(machine, &mut frames)?;
+    let slots = write_content(machine, shards, &mut frames)?;
     frames.end(slots)
 }
 
@@ -110,11 +128,25 @@ pub fn read(from: &mut impl Read) -> io::Result<Machine> {
     read_content(&mut frames, version)
 }
 
-/// 128 bits over the whole state: SipHash-2-4 with fixed keys over the content of a snapshot. Tells of all bytes, piece by piece, as it walks over them.
-pub(super) fn digest(machine: &Machine, walked: impl FnMut(usize)) -> u128 {
+/// 128 bits over the whole state: SipHash-2-4 with fixed keys over the content of a snapshot.
+pub(super) fn digest(machine: &Machine) -> u128 {
+    digest_content(machine, machine.store.shards(), |_| {})
+}
+
+/// The same, letting go as [`write_frozen`] does. Tells of all bytes, piece by piece, as it walks over them.
+pub(super) fn digest_frozen(mut frozen: Machine, walked: impl FnMut(usize)) -> u128 {
+    let shards = frozen.store.take_shards();
+    digest_content(&frozen, shards, walked)
+}
+
+fn digest_content(
+    machine: &Machine,
+    shards: impl Iterator<Item = (u8, impl AsRef<Shard>)>,
+    walked: impl FnMut(usize),
+) -> u128 {
     // Small pieces are gathered first: the hasher is faster on long runs.
     let mut out = io::BufWriter::with_capacity(FRAME_BYTES, DigestWriter::new(walked));
-    write_content(machine, &mut out)
+    write_content(machine, shards, &mut out)
         .and_then(|_| out.flush())
         .expect("hashing fails only for a value of 4 GiB, which the machine refuses");
     out.get_ref().hasher.finish128().as_u128()
@@ -224,8 +256,12 @@ impl<W: Write> Write for FrameWriter<'_, W> {
     }
 }
 
-/// Writes the content; how many slots it has.
-fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
+/// Writes the content, whose keys stand in these shards; how many slots it has.
+fn write_content(
+    machine: &Machine,
+    shards: impl Iterator<Item = (u8, impl AsRef<Shard>)>,
+    out: &mut impl Write,
+) -> io::Result<u64> {
     let store = &machine.store;
     out.write_all(&[u8::from(machine.seeded)])?;
     for number in [
@@ -249,9 +285,11 @@ fn write_content(machine: &Machine, out: &mut impl Write) -> io::Result<u64> {
     machine.scripts.write(out)?;
     store.session_events().write(out)?;
     let mut slots = 0;
-    for (db, key, slot) in store.slots() {
-        write_slot(out, db, key, slot)?;
-        slots += 1;
+    for (db, shard) in shards {
+        for (key, slot) in shard.as_ref().iter() {
+            write_slot(out, db, key, slot)?;
+            slots += 1;
+        }
     }
     Ok(slots)
 }
@@ -573,6 +611,7 @@ mod tests {
     use super::*;
     use crate::machine::entry::{Command, Entry, Origin};
     use crate::machine::value::{Hash, Kind, Session, Str};
+    use std::sync::Arc;
 
     /// A machine with one of everything a snapshot carries; ends are as of time 1,000.
     fn sample() -> Machine {
@@ -653,6 +692,30 @@ mod tests {
         assert_eq!(read.store.bytes(), machine.store.bytes());
         assert_eq!(read.store.counts(0), (3, 1));
         assert_eq!(read.once.last(7, 2), 1);
+    }
+
+    #[test]
+    fn a_frozen_copy_is_the_same_and_what_was_written_of_it_is_free_to_change() {
+        let machine = sample();
+        let mut bytes = Vec::new();
+        write_frozen(machine.freeze(), &mut bytes).unwrap();
+        assert_eq!(bytes, bytes_of(&machine));
+        let mut walked = 0;
+        assert_eq!(
+            machine.freeze().into_digest(|bytes| walked += bytes),
+            machine.digest()
+        );
+        assert!(walked > machine.store.slots().count());
+        // Those without a key are one and the same from the beginning.
+        let shared = || {
+            let mut shards = machine.store.shards().map(|(_, shard)| shard);
+            shards.any(|shard| !shard.is_empty() && Arc::strong_count(shard) > 1)
+        };
+        let mut shards = machine.freeze().store.take_shards();
+        assert!(shared());
+        shards.by_ref().for_each(drop);
+        assert!(!shared(), "each is let go of by itself");
+        drop(shards);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// For so many times as long as the work since the last rest took. Each rest is bounded, so that a machine that is full anyway does not make it longer still, and
-/// so are all together, for the log grows meanwhile, and memory that is to be freed is taken.
+/// For so many times as long as the work since the last rest took; in an audit, which all members do at the same time, for more. Each rest is bounded, so that a
+/// machine that is full anyway does not make it longer still, and so are all together, for the log grows meanwhile, and memory that is to be freed is taken.
 const FOR_WORK: u32 = 3;
+const FOR_AUDIT: u32 = 9;
 const MOST: Duration = Duration::from_millis(10);
 const ALL_MOST: Duration = Duration::from_secs(20);
 
@@ -24,6 +25,7 @@ pub(super) struct Hurry(Arc<AtomicBool>);
 #[derive(Debug)]
 pub(super) struct Rests {
     hurry: Hurry,
+    times: u32,
     /// When the last one ended, and the bytes walked over since.
     since: Instant,
     bytes: usize,
@@ -40,8 +42,18 @@ impl Hurry {
 
 impl Rests {
     pub(super) fn new(hurry: &Hurry) -> Self {
+        Self::times(FOR_WORK, hurry)
+    }
+
+    /// Of an audit.
+    pub(super) fn of_audit(hurry: &Hurry) -> Self {
+        Self::times(FOR_AUDIT, hurry)
+    }
+
+    fn times(times: u32, hurry: &Hurry) -> Self {
         Self {
             hurry: hurry.clone(),
+            times,
             since: Instant::now(),
             bytes: 0,
             left: ALL_MOST,
@@ -62,7 +74,7 @@ impl Rests {
         if self.hurry.0.load(Ordering::Relaxed) {
             return;
         }
-        let rest = (self.since.elapsed() * FOR_WORK).min(MOST).min(self.left);
+        let rest = (self.since.elapsed() * self.times).min(MOST).min(self.left);
         self.left -= rest;
         ground::pause(rest);
         self.since = Instant::now();

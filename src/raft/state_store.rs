@@ -297,9 +297,9 @@ impl StateStore {
     /// Takes the digest beside the tasks, with rests: walking a large state takes a while, nobody waits for it, and all members do it at the same time.
     fn audit(&self, index: u64, frozen: Machine) {
         let audit = self.state.audit.clone();
-        let mut rests = Rests::new(self.snapshots.hurry());
+        let mut rests = Rests::of_audit(self.snapshots.hurry());
         beside(move || {
-            let digest = frozen.digest_by_pieces(|bytes| rests.walked(bytes));
+            let digest = frozen.into_digest(|bytes| rests.walked(bytes));
             let mut last = audit.lock();
             if last.is_none_or(|last| last.index < index) {
                 *last = Some(Audit { index, digest });
@@ -441,7 +441,8 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         };
         let (snapshots, meta) = (self.snapshots.clone(), self.meta.clone());
         let written =
-            blocking(move || snapshots.write(&meta, |mut out| snapshot::write(&frozen, &mut out))).await?;
+            blocking(move || snapshots.write(&meta, |mut out| snapshot::write_frozen(frozen, &mut out)))
+                .await?;
         Ok(SnapshotOf::<Types, SnapshotFile> {
             meta: written.meta.clone(),
             snapshot: written,

@@ -6,64 +6,60 @@ use super::name::Name;
 use std::ops::Index;
 use std::sync::Arc;
 
-/// Entries of a chunk; all chunks but the last have so many. Fewer would be copied faster, and take more places to look at before an entry is found.
-const CHUNK: usize = 64;
+/// Entries of a chunk. Of fewer, a copy of the shard has more to count, and a look-up more memory to go through; of more, a change more to copy.
+const CHUNK: usize = 32;
+
+/// So many entries stand at the end before the first half of them becomes a chunk: so where keys come and go by turns none is made and taken apart each time.
+const TAIL_MOST: usize = 2 * CHUNK;
 
 pub(super) type Entry = (Name, Slot);
 
 /// A list of entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
-    chunks: Vec<Arc<Chunk>>,
-    len: usize,
-}
-
-#[derive(Debug, Default)]
-struct Chunk(Vec<Entry>);
-
-impl Clone for Chunk {
-    /// Each value counts one reference more, at a place of its own in memory, and a processor does not begin the next count before it has done the last: so all
-    /// these places are looked at first, which it does for many at a time.
-    fn clone(&self) -> Self {
-        let seen = self.0.iter().fold(0_u8, |seen, (name, slot)| {
-            seen ^ name.first().copied().unwrap_or_default() ^ slot.value.glance()
-        });
-        std::hint::black_box(seen);
-        Self(self.0.clone())
-    }
+    /// Each of [`CHUNK`] entries.
+    chunks: Vec<Arc<[Entry]>>,
+    /// Those after the last chunk, which copies do not share.
+    tail: Vec<Entry>,
 }
 
 impl Entries {
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.chunks.len() * CHUNK + self.tail.len()
     }
 
     pub(super) fn get(&self, position: usize) -> Option<&Entry> {
-        self.chunks.get(position / CHUNK)?.0.get(position % CHUNK)
+        match self.chunks.get(position / CHUNK) {
+            Some(chunk) => chunk.get(position % CHUNK),
+            None => self.tail.get(position - self.chunks.len() * CHUNK),
+        }
     }
 
     /// # Panics
     /// If there is none.
     pub(super) fn get_mut(&mut self, position: usize) -> &mut Entry {
-        &mut Arc::make_mut(&mut self.chunks[position / CHUNK]).0[position % CHUNK]
+        let chunks = self.chunks.len();
+        match self.chunks.get_mut(position / CHUNK) {
+            Some(chunk) => &mut own(chunk)[position % CHUNK],
+            None => &mut self.tail[position - chunks * CHUNK],
+        }
     }
 
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.chunks.iter().flat_map(|chunk| &chunk.0)
+        let chunks = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        chunks.chain(&self.tail)
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        if self.len.is_multiple_of(CHUNK) {
-            self.chunks.push(Arc::default());
+        if self.tail.len() == TAIL_MOST {
+            self.chunks.push(self.tail.drain(..CHUNK).collect());
         }
-        let last = self.chunks.last_mut().expect("one was added where none had room");
-        let Chunk(last) = Arc::make_mut(last);
-        if last.len() == last.capacity() {
-            // Never more than a chunk has: what is not used is memory of every key.
-            last.reserve_exact(last.len().clamp(1, CHUNK - last.len()));
+        if self.tail.len() == self.tail.capacity() {
+            // Never more than it has at most: what is not used is memory of every key.
+            let more = self.tail.len().clamp(1, TAIL_MOST - self.tail.len());
+            self.tail.reserve_exact(more);
         }
-        last.push(entry);
-        self.len += 1;
+        self.tail.push(entry);
     }
 
     /// Takes the entry at a position away, and gives that to the last one.
@@ -71,18 +67,33 @@ impl Entries {
     /// # Panics
     /// If there is none.
     pub(super) fn swap_remove(&mut self, position: usize) -> Entry {
-        let last = self.chunks.last_mut().expect("it is not empty");
-        let Chunk(entries) = Arc::make_mut(last);
-        let entry = entries.pop().expect("no chunk is empty");
-        if entries.is_empty() {
-            self.chunks.pop();
+        let last = self.pop().expect("it is not empty");
+        if position == self.len() {
+            return last;
         }
-        self.len -= 1;
-        if position == self.len {
-            return entry;
-        }
-        std::mem::replace(self.get_mut(position), entry)
+        std::mem::replace(self.get_mut(position), last)
     }
+
+    fn pop(&mut self) -> Option<Entry> {
+        if self.tail.is_empty() {
+            let mut chunk = self.chunks.pop()?;
+            self.tail.extend_from_slice(own(&mut chunk));
+        }
+        self.tail.pop()
+    }
+}
+
+/// A chunk that no copy shares any more.
+fn own(chunk: &mut Arc<[Entry]>) -> &mut [Entry] {
+    if Arc::strong_count(chunk) > 1 {
+        // Each value counts one reference more, at a place of its own in memory, and a processor does not begin the next count before it has done the last: so all
+        // these places are looked at first, which it does for many at a time.
+        let seen = chunk.iter().fold(0_u8, |seen, (name, slot)| {
+            seen ^ name.first().copied().unwrap_or_default() ^ slot.value.glance()
+        });
+        std::hint::black_box(seen);
+    }
+    Arc::make_mut(chunk)
 }
 
 impl Index<usize> for Entries {
@@ -91,7 +102,7 @@ impl Index<usize> for Entries {
     /// # Panics
     /// If there is none.
     fn index(&self, position: usize) -> &Entry {
-        &self.chunks[position / CHUNK].0[position % CHUNK]
+        self.get(position).expect("a position in the list")
     }
 }
 
@@ -117,20 +128,52 @@ mod tests {
 
     #[test]
     fn a_copy_stays_as_it_was_and_a_change_copies_the_chunk_it_is_in() {
-        let many = 3 * CHUNK as u64 + 1;
+        let many = 4 * CHUNK as u64 + 1;
         let mut entries = Entries::default();
         (0..many).for_each(|version| entries.push(entry(version)));
+        assert_eq!((entries.chunks.len(), entries.tail.len()), (3, CHUNK + 1));
         let copy = entries.clone();
         entries.get_mut(CHUNK).1.version = 1_000;
         let shared = entries.chunks.iter().zip(&copy.chunks);
         let shared: Vec<_> = shared.map(|(one, other)| Arc::ptr_eq(one, other)).collect();
-        assert_eq!(shared, [true, false, true, true]);
-        // The last, alone in its chunk, takes the place of the first.
+        assert_eq!(shared, [true, false, true]);
+        // The last takes the place of the first.
         assert_eq!(entries.swap_remove(0).1.version, 0);
-        assert_eq!((entries.len(), entries.chunks.len()), (3 * CHUNK, 3));
-        assert_eq!(entries[0].1.version, many - 1);
-        assert_eq!(entries.swap_remove(3 * CHUNK - 1).1.version, many - 2);
-        assert!(entries.get(3 * CHUNK - 1).is_none());
+        assert_eq!((entries.len(), entries[0].1.version), (4 * CHUNK, many - 1));
+        assert_eq!(entries.swap_remove(4 * CHUNK - 1).1.version, many - 2);
+        assert!(entries.get(4 * CHUNK - 1).is_none());
         assert!(versions(&copy).into_iter().eq(0..many));
+    }
+
+    #[test]
+    fn it_is_a_list_wherever_its_chunks_end() {
+        let (mut entries, mut list) = (Entries::default(), Vec::new());
+        let mut steps = [
+            (0..3 * CHUNK, true),
+            (0..2 * CHUNK + 1, false),
+            (0..CHUNK, true),
+            (0..2 * CHUNK - 1, false),
+        ]
+        .into_iter()
+        .flat_map(|(steps, push)| steps.map(move |step| (step as u64, push)));
+        assert!(steps.all(|(step, push)| {
+            if push {
+                entries.push(entry(step));
+                list.push(step);
+            } else {
+                let position = step as usize % list.len();
+                assert_eq!(
+                    entries.swap_remove(position).1.version,
+                    list.swap_remove(position)
+                );
+            }
+            let back: Vec<_> = entries.iter().rev().map(|(_, slot)| slot.version).collect();
+            versions(&entries) == list
+                && back.iter().rev().eq(&list)
+                && (0..=list.len())
+                    .all(|at| entries.get(at).map(|(_, slot)| slot.version) == list.get(at).copied())
+        }));
+        assert_eq!(entries.len(), 0);
+        assert!(entries.tail.capacity() <= TAIL_MOST);
     }
 }

@@ -11,7 +11,7 @@ use super::name::Name;
 
 /// Keys and their slots, and where they are.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shard {
+pub(in crate::machine) struct Shard {
     /// A power of two of them, or none. A key stands at the first free place from the one its hash names.
     table: Vec<Place>,
     entries: Entries,
@@ -44,12 +44,12 @@ impl Shard {
         self.entries.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::machine) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Keys and slots, in their order.
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &Slot)> {
+    pub(in crate::machine) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], &Slot)> {
         self.entries.iter().map(|(name, slot)| (&**name, slot))
     }
 

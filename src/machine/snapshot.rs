@@ -796,7 +796,8 @@ mod tests {
     #[test]
     fn lies_under_right_checksums_are_refused() {
         let mut head = Vec::new();
-        write_content(&Machine::default(), &mut head).unwrap();
+        let empty = Machine::default();
+        write_content(&empty, empty.store.shards(), &mut head).unwrap();
         head[0] = 1; // seeded
         let with = |rest: &[&[u8]], slots| error_of(&forged(&[&head[..], &rest.concat()].concat(), slots));
         assert!(with(&[], 1).contains("0 slots, but the end frame says 1"));

@@ -15,7 +15,7 @@ const MOST: Duration = Duration::from_millis(10);
 const ALL_MOST: Duration = Duration::from_secs(20);
 
 /// Whoever walks over a state rests after so many bytes of it.
-const AFTER_BYTES: usize = 256 << 10;
+pub(super) const AFTER_BYTES: usize = 256 << 10;
 
 /// Whether those who rest are to end soon. Clones are the same.
 #[derive(Clone, Debug, Default)]

@@ -200,15 +200,15 @@ impl<I: Inbound> Peer for Service<I> {
         let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
         if Mutant::AcknowledgeUnstored.is_planted() {
-            let (told, answers) = tokio::sync::mpsc::unbounded_channel();
+            let (told, answers) = tokio::sync::mpsc::channel(1_024);
             let requests = requests.inspect(move |request| {
                 let last = request.entries.last().map(|entry| entry.log_id);
-                // Who has hung up hears nothing.
-                let _ = told.send(Ok(wire::append_result_to(Ok(last.or(request.prev_log_id)))));
+                // Who has hung up, or does not listen, hears nothing.
+                let _ = told.try_send(Ok(wire::append_result_to(Ok(last.or(request.prev_log_id)))));
             });
             let stored = self.replica.raft().stream_append(Box::pin(requests));
             tokio::spawn(stored.for_each(|_| futures::future::ready(())));
-            let answers = tokio_stream::wrappers::UnboundedReceiverStream::new(answers);
+            let answers = tokio_stream::wrappers::ReceiverStream::new(answers);
             return Ok(Response::new(Box::pin(answers)));
         }
         let answers = self.replica.raft().stream_append(Box::pin(requests));

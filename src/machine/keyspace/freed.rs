@@ -100,7 +100,8 @@ impl Store {
 mod tests {
     use super::*;
     use crate::machine::settings::Settings;
-    use crate::machine::value::{End, Hash, Kind, List, Session, Set, Zset};
+    use crate::machine::value::stream::Id;
+    use crate::machine::value::{End, Hash, Kind, List, Session, Set, Stream, Zset};
 
     fn list(len: usize) -> Value {
         let mut list = List::default();
@@ -162,6 +163,20 @@ mod tests {
             let left = (0..10).take_while(|_| value.dismantle(AT_ONCE)).count();
             assert!(left < 10 && value.parts() == 0, "{type_name}");
         }
+    }
+
+    #[test]
+    fn a_stream_is_freed_node_by_node() {
+        let (mut stream, settings) = (Stream::default(), Settings::default());
+        for ms in 1..=250 {
+            let entry = [b"field", b"value"].map(|text| bytes::Bytes::from_static(text));
+            stream.log.push(Id { ms, seq: 0 }, &entry, &settings);
+        }
+        let nodes = stream.log.nodes();
+        assert!(nodes > 1);
+        let mut value = stream.into_value();
+        assert_eq!((0..).take_while(|_| value.dismantle(AT_ONCE)).count(), nodes - 1);
+        assert!(matches!(value, Value::Stream(stream) if stream.log.nodes() == 0));
     }
 
     #[test]

@@ -26,6 +26,9 @@ use tonic::codegen::http::Uri;
 /// Bytes on their way on one connection, one way, at most: then who sends waits.
 const ON_THE_WAY: usize = 256 << 10;
 
+/// Connections that wait to be taken by one process, at most: on a further one it hangs up.
+const BACKLOG: usize = 1_024;
+
 /// How late a lost packet is, and at most so late what a cut link has held.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -74,7 +77,7 @@ struct State {
 struct Machine {
     life: u64,
     /// Where its process takes connections, while there is one.
-    door: Option<(String, mpsc::UnboundedSender<Wire>)>,
+    door: Option<(String, mpsc::Sender<Wire>)>,
     /// Without power it refuses nothing: it says nothing.
     without_power: bool,
 }
@@ -135,7 +138,7 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 pub(crate) struct Listener {
     port: u16,
-    taken: mpsc::UnboundedReceiver<Wire>,
+    taken: mpsc::Receiver<Wire>,
 }
 
 /// Connects from one process.
@@ -253,8 +256,8 @@ impl Network {
         };
         let (here, other) = (wire(from, back, out), wire(there, out, back));
         drop(state);
-        // A listener that has gone drops it, which hangs up.
-        let _ = door.send(other);
+        // Where the listener has gone, or too many wait, it is dropped, which hangs up.
+        let _ = door.try_send(other);
         Some(Ok(here))
     }
 }
@@ -362,7 +365,7 @@ pub(crate) fn address(host: Host) -> String {
 
 impl Place {
     pub(super) fn listen(&self, address: &str) -> Listener {
-        let (door, taken) = mpsc::unbounded_channel();
+        let (door, taken) = mpsc::channel(BACKLOG);
         let mut state = self.network.0.lock();
         if !state.is_dead(self.process)
             && let Some(machine) = state.machines.get_mut(&self.process.host)

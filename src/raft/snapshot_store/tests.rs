@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Durability;
 use crate::raft::LogId;
+use crate::raft::rests::AFTER_BYTES;
 use openraft::impls::leader_id_adv::LeaderId;
 use std::fs;
 use std::time::Duration;
@@ -211,11 +212,25 @@ fn whoever_writes_a_snapshot_rests_until_the_node_stops() {
         let file = Disk::System.open(&data.path().join(name), Open::Create).unwrap();
         let mut file = GentleFile::new(file, store.hurry());
         for _ in 0..4 {
-            file.write_all(&[1; RESTS_AFTER as usize]).unwrap();
+            file.write_all(&[1; AFTER_BYTES]).unwrap();
         }
         file.rests.rested()
     };
     assert!(rested("first") > Duration::ZERO);
     store.hurry().up();
     assert_eq!(rested("second"), Duration::ZERO);
+}
+
+#[test]
+fn whoever_reads_a_snapshot_with_rests_takes_them() {
+    let data = TempDir::new().unwrap();
+    let store = store(&data);
+    let content = vec![1; 2 * AFTER_BYTES];
+    let written = store.write(&covers(1), |out| out.write_all(&content)).unwrap();
+    let mut from = Content::open(written.open().unwrap()).unwrap();
+    from.rests = Some(Rests::new(store.hurry()));
+    let mut read = Vec::new();
+    from.read_to_end(&mut read).unwrap_err();
+    assert_eq!(read, content);
+    assert!(from.rests.is_some_and(|rests| rests.rested() > Duration::ZERO));
 }

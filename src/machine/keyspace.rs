@@ -925,16 +925,18 @@ impl Store {
             .flat_map(|(db, shard)| shard.iter().map(move |(key, slot)| (db, key, slot)))
     }
 
-    /// Their shards, in the same order.
+    /// The shards that have some, in the same order.
     pub(super) fn shards(&self) -> impl Iterator<Item = (u8, &Arc<Shard>)> {
         let all = (0u8..).zip(&self.databases);
-        all.flat_map(|(db, database)| database.shards.iter().map(move |shard| (db, shard)))
+        let all = all.flat_map(|(db, database)| database.shards.iter().map(move |shard| (db, shard)));
+        all.filter(|(_, shard)| !shard.is_empty())
     }
 
     /// The same, taken away from a copy that is not used again: each is let go of as soon as who takes them has done with it.
     pub(super) fn take_shards(&mut self) -> impl Iterator<Item = (u8, Arc<Shard>)> + use<> {
         let all = (0u8..).zip(std::mem::take(&mut self.databases));
-        all.flat_map(|(db, database)| database.shards.into_iter().map(move |shard| (db, shard)))
+        let all = all.flat_map(|(db, database)| database.shards.into_iter().map(move |shard| (db, shard)));
+        all.filter(|(_, shard)| !shard.is_empty())
     }
 }
 

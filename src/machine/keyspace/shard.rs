@@ -44,7 +44,7 @@ impl Shard {
         self.entries.len()
     }
 
-    pub(in crate::machine) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

@@ -76,8 +76,9 @@ impl Entries {
 
     fn pop(&mut self) -> Option<Entry> {
         if self.tail.is_empty() {
-            let mut chunk = self.chunks.pop()?;
-            self.tail.extend_from_slice(own(&mut chunk));
+            let chunk = self.chunks.pop()?;
+            glance(&chunk);
+            self.tail.extend_from_slice(&chunk);
         }
         self.tail.pop()
     }
@@ -86,14 +87,18 @@ impl Entries {
 /// A chunk that no copy shares any more.
 fn own(chunk: &mut Arc<[Entry]>) -> &mut [Entry] {
     if Arc::strong_count(chunk) > 1 {
-        // Each value counts one reference more, at a place of its own in memory, and a processor does not begin the next count before it has done the last: so all
-        // these places are looked at first, which it does for many at a time.
-        let seen = chunk.iter().fold(0_u8, |seen, (name, slot)| {
-            seen ^ name.first().copied().unwrap_or_default() ^ slot.value.glance()
-        });
-        std::hint::black_box(seen);
+        glance(chunk);
     }
     Arc::make_mut(chunk)
+}
+
+/// Before a copy: each value counts one reference more, at a place of its own in memory, and a processor does not begin the next count before it has done the last. So
+/// all these places are looked at first, which it does for many at a time.
+fn glance(chunk: &[Entry]) {
+    let seen = chunk.iter().fold(0_u8, |seen, (name, slot)| {
+        seen ^ name.first().copied().unwrap_or_default() ^ slot.value.glance()
+    });
+    std::hint::black_box(seen);
 }
 
 impl Index<usize> for Entries {

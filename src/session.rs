@@ -486,12 +486,7 @@ impl Sessions {
             if !view.goes_on(session) {
                 return Ok(None);
             }
-            Ok(Some(Session::read(
-                id.clone(),
-                session,
-                slot.deadline(),
-                view.now(),
-            )))
+            Ok(Some(Session::read(id.clone(), session, slot.deadline(), view)))
         };
         let found = cache.look(&[&key], read).await?;
         found.map(|session| self.opened(&key, session)).transpose()

@@ -23,9 +23,6 @@ const ENDING: usize = 30;
 /// Attempts at making one node the leader: when those that went come back, one of them may be elected.
 const LEADS_WITHIN: usize = 10;
 
-/// The log's clock counts these, and a life from the beginning of the one in which it is written: so much it may end early.
-const UNIT: Duration = Duration::from_millis(1);
-
 /// By how much a session may end later than its idle timeout: what `SESSION.CREATE` is told.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -99,7 +96,7 @@ fn watch(cluster: &Cluster, endings: &[Ending]) {
                 Ok(Reply::Integer(0)) => {
                     let lived = ending.asked.elapsed();
                     assert!(
-                        lived + UNIT >= ending.life,
+                        lived >= ending.life,
                         "{} of {:?} was gone after {lived:?}",
                         ending.key,
                         ending.life

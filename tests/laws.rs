@@ -541,7 +541,7 @@ proptest! {
     }
 
     #[test]
-    fn a_key_is_absent_exactly_from_its_deadline_on(entries in log(40)) {
+    fn a_key_lives_exactly_to_the_end_of_the_millisecond_of_its_deadline(entries in log(40)) {
         let mut machine = machine_of(&entries);
         let clock = machine.store().clock();
         let slots: Vec<(u8, Vec<u8>, Option<Millis>)> =
@@ -554,14 +554,14 @@ proptest! {
             let lives = |now: Millis| machine.view(now, *db).slot(key).is_some();
             match deadline {
                 Some(deadline) => {
-                    prop_assert!(*deadline > clock, "its time had come, and it is still held");
-                    prop_assert_eq!((lives(deadline - 1), lives(*deadline)), (true, false));
+                    prop_assert!(*deadline >= clock, "its time had come, and it is still held");
+                    prop_assert_eq!((lives(*deadline), lives(deadline + 1)), (true, false));
                 }
                 None => prop_assert!(lives(Millis::MAX)),
             }
         }
         while let Some(deadline) = machine.next_deadline() {
-            machine.apply(&alone(deadline, Vec::new()));
+            machine.apply(&alone(deadline + 1, Vec::new()));
             prop_assert!(machine.store().slots().all(|(_, _, slot)| slot.deadline().is_none_or(|at| at > deadline)));
         }
     }

@@ -1,9 +1,8 @@
 //! An older program beside today's: a cluster is upgraded one node at a time under load, and goes back where that is promised; where it is not, the older
 //! program says what to do.
 //!
-//! The older program is built from this repository, from the commit in `upgrade/commit`: the last one whose formats are promised. With the same `Cargo.lock` only
-//! this crate is compiled, some 40 s, once for each target folder. Whoever raises a level or a format lets that file name a commit from before, and a program of
-//! each level that is promised still stays in the tests by a second file.
+//! Older programs are built from this repository, from the commits in `upgrade/commits`: one of each level that is promised still. With the same `Cargo.lock` only
+//! this crate is compiled, some 40 s each, once for each target folder. Whoever raises a level adds a commit from before.
 
 #![cfg(all(feature = "cli", unix))]
 #![allow(clippy::unwrap_used)]
@@ -28,16 +27,31 @@ const WRITERS: usize = 16;
 /// A snapshot after so much log, so that both programs load what the other wrote.
 const SETTINGS: &[&str] = &["--snapshot-log-bytes", "65536"];
 
-/// Which commit the older program is of.
-const COMMIT: &str = include_str!("upgrade/commit");
+/// Levels, and the commits of which programs are that understand no more.
+const COMMITS: &str = include_str!("upgrade/commits");
 
-/// The older program. None where there is no repository to build it from; it has been said then.
-fn older() -> Option<&'static Path> {
-    static OLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    OLDER.get_or_init(|| build(COMMIT.trim())).as_deref()
+/// A program of before.
+struct Older {
+    level: u8,
+    program: PathBuf,
 }
 
-fn build(commit: &str) -> Option<PathBuf> {
+/// The older programs, the oldest first. None where there is no repository to build them from; it has been said then.
+fn older() -> &'static [Older] {
+    static OLDER: OnceLock<Vec<Older>> = OnceLock::new();
+    OLDER.get_or_init(|| {
+        let commits = COMMITS.lines().map(|line| line.split_once(' ').unwrap());
+        let built = commits.filter_map(|(level, commit)| {
+            let program = build(commit, &format!("plenary-of-level-{level}"))?;
+            let level = level.parse().unwrap();
+            Some(Older { level, program })
+        });
+        built.collect()
+    })
+}
+
+/// Builds the program of a commit, under this name.
+fn build(commit: &str, name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     // Where today's program is: the folder of its profile, in that of all profiles.
     let profile = Path::new(env!("CARGO_BIN_EXE_plenary")).parent().unwrap();
@@ -79,7 +93,10 @@ fn build(commit: &str) -> Option<PathBuf> {
         );
         // Under a name of its own, or it would stand in the place of today's program.
         let text = std::fs::read_to_string(unpacked.join("Cargo.toml")).unwrap();
-        let named = text.replace("[[bin]]\nname = \"plenary\"", "[[bin]]\nname = \"plenary-older\"");
+        let named = text.replace(
+            "[[bin]]\nname = \"plenary\"",
+            &format!("[[bin]]\nname = \"{name}\""),
+        );
         assert_ne!(text, named, "the older manifest names its program");
         std::fs::write(unpacked.join("Cargo.toml"), named).unwrap();
         std::fs::remove_file(&archive).unwrap();
@@ -94,14 +111,7 @@ fn build(commit: &str) -> Option<PathBuf> {
         std::fs::remove_dir(&unpacked).unwrap();
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--bin",
-        "plenary-older",
-        "--manifest-path",
-    ]);
+    cargo.args(["build", "--quiet", "--locked", "--bin", name, "--manifest-path"]);
     cargo
         .arg(&manifest)
         .arg("--target-dir")
@@ -121,7 +131,7 @@ fn build(commit: &str) -> Option<PathBuf> {
         }
     }
     assert!(cargo.status().unwrap().success(), "the older program is built");
-    Some(profile.join("plenary-older"))
+    Some(profile.join(name))
 }
 
 fn start(node: &mut Process, older: Option<&Path>) {
@@ -192,7 +202,11 @@ fn level(node: &Process) -> u8 {
 
 #[test]
 fn a_cluster_is_upgraded_one_node_at_a_time_and_nothing_is_lost() {
-    let Some(older) = older() else { return };
+    older().iter().for_each(upgrade);
+}
+
+fn upgrade(older: &Older) {
+    let (before, older) = (older.level, older.program.as_path());
     let mut cluster = Cluster::new(3, SETTINGS);
     // One keeps its log in the other kind of files.
     cluster.nodes[2]
@@ -227,7 +241,7 @@ fn a_cluster_is_upgraded_one_node_at_a_time_and_nothing_is_lost() {
         all_kinds(&cluster, &format!("mixed{which}"), [which, 2]);
         assert_eq!(
             level(&cluster.nodes[which]),
-            Entry::FIRST_FORMAT,
+            before,
             "an older program is a member"
         );
     }
@@ -266,7 +280,10 @@ fn a_cluster_is_upgraded_one_node_at_a_time_and_nothing_is_lost() {
 
 #[test]
 fn an_older_program_is_not_let_into_a_cluster_that_is_beyond_it() {
-    let Some(older) = older() else { return };
+    older().iter().for_each(is_not_let_in);
+}
+
+fn is_not_let_in(older: &Older) {
     let cluster = Cluster::three(&[]);
     let node = &cluster.nodes[0];
     assert_eq!(node.call(&["SET", "key", "value"]).unwrap(), Reply::OK);
@@ -283,10 +300,11 @@ fn an_older_program_is_not_let_into_a_cluster_that_is_beyond_it() {
     let join = cluster.nodes[0].peers.clone();
     let address = format!("127.0.0.1:{}", common::free_port());
     let mut late = Process::new(cluster.folder.path(), "late", &address, &["--join", &join]);
-    late.start_by(&mut program(older, ["serve"]));
+    late.start_by(&mut program(&older.program, ["serve"]));
     late.says(&format!(
-        "the cluster is at level {}, the caller's program understands level 1: run a newer one there",
-        Entry::FORMAT
+        "the cluster is at level {}, the caller's program understands level {}: run a newer one there",
+        Entry::FORMAT,
+        older.level
     ));
     let members = node.status().unwrap().members.len();
     assert_eq!(members, 3, "it is no member");

@@ -48,14 +48,14 @@ pub fn find(view: &View<'_>, key: &[u8]) -> Result<Option<Entry>, CommandError> 
             }));
         }
         // Also by fields that have ended and were not removed yet: it is an entry without them.
-        Some(Value::Hash(hash)) if is_entry(hash) => hash.at_time(view.now()),
+        Some(Value::Hash(hash)) if is_entry(hash) => hash.after(view.passed()),
         Some(_) => return Err(CommandError::WrongType),
     };
     let lease = hash.get(LEASE).and_then(number);
     let (value, fresh_until) = (hash.value(VALUE), hash.get(FRESH));
     Ok(Some(Entry {
         value: value.filter(|_| tags_stand(view, hash)),
-        fresh: fresh_until.is_none_or(|until| number(until).is_some_and(|until| until > view.now())),
+        fresh: fresh_until.is_none_or(|until| number(until).is_some_and(|until| until > view.passed())),
         lease,
     }))
 }

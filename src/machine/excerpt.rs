@@ -11,7 +11,7 @@
 //! list of one empty element: no handle reads more of it than that it is something else, its version and its deadline.
 
 use super::cached;
-use super::entry::Millis;
+use super::entry::{Entry, Millis};
 use super::keyspace::{Slot, Store, View};
 use super::snapshot::{Source, VERSION, invalid, read_slot, write_length, write_slot};
 use super::value::{Kind, List, Value};
@@ -116,8 +116,11 @@ pub struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
+        let mut store = Store::new(0);
+        // What has ended by the rules of the state that it is from is not in an excerpt.
+        store.settings_mut().level = Entry::FORMAT;
         Self {
-            store: Store::new(0),
+            store,
             held: Vec::new(),
         }
     }

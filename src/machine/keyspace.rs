@@ -303,6 +303,17 @@ impl Store {
         self.clock
     }
 
+    /// The last millisecond whose deadlines have passed at this time: the one before it, for a life ends with its last millisecond, as in Redis. Up to format 2
+    /// it ended as that began.
+    pub fn passed(&self, now: Millis) -> Millis {
+        now.saturating_sub(Millis::from(self.settings.level > 2))
+    }
+
+    /// Moves the clock to where these deadlines have passed, if they had before the level was raised: what has ended does not come back.
+    pub(super) fn go_beyond(&mut self, passed: Millis) {
+        self.clock += passed - self.passed(self.clock);
+    }
+
     /// What all nodes agreed on.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -395,7 +406,7 @@ impl Store {
             return;
         };
         let reason = match slot.deadline() {
-            Some(deadline) if deadline > self.clock => reason,
+            Some(deadline) if deadline > self.passed(self.clock) => reason,
             None => reason,
             Some(deadline) if deadline == session.absolute_deadline => Reason::Absolute,
             Some(_) => Reason::Idle,
@@ -601,7 +612,8 @@ impl Store {
     /// are absent all the same and go later.
     pub(super) fn advance(&mut self, at: Millis, most: usize) {
         self.clock = self.clock.max(at);
-        while let Some((waiter, wait)) = self.waiting.pop_late(self.clock) {
+        let passed = self.passed(self.clock);
+        while let Some((waiter, wait)) = self.waiting.pop_late(passed) {
             let reply = wait.otherwise.into();
             self.tell(Event::Answered { waiter, reply });
         }
@@ -609,7 +621,7 @@ impl Store {
             return;
         }
         for _ in 0..most {
-            let Some(ending) = self.deadlines.first().filter(|(at, ..)| *at <= self.clock) else {
+            let Some(ending) = self.deadlines.first().filter(|(at, ..)| *at <= passed) else {
                 break;
             };
             let (db, key) = (ending.1, Bytes::copy_from_slice(self.key_that_ends(ending)));
@@ -619,7 +631,7 @@ impl Store {
         }
         let mut left = most;
         while let Some((deadline, db)) = self.field_deadlines.first() {
-            if left == 0 || deadline > self.clock {
+            if left == 0 || deadline > passed {
                 return;
             }
             let key = self
@@ -644,8 +656,8 @@ impl Store {
     /// Removes up to `most` (at least one) fields of a hash that have ended by the log's clock, and the hash with the last one; of a session, what
     /// of it has ended. How many went.
     fn remove_ended_fields(&mut self, db: u8, key: &[u8], most: usize) -> usize {
-        let clock = self.clock;
-        let due = |slot: &Slot| slot.value.first_deadline().is_some_and(|at| at <= clock);
+        let passed = self.passed(self.clock);
+        let due = |slot: &Slot| slot.value.first_deadline().is_some_and(|at| at <= passed);
         if !self.slot(db, key).is_some_and(due) {
             return 0;
         }
@@ -655,12 +667,12 @@ impl Store {
         let (before, first) = (slot.value.bytes(), slot.value.first_deadline());
         let gone = match &mut slot.value {
             Value::Session(session) => {
-                Arc::make_mut(session).remove_ended(clock);
+                Arc::make_mut(session).remove_ended(passed);
                 1
             }
             value => Hash::of_mut(value)
                 .expect("only fields of hashes and parts of sessions end")
-                .remove_ended(clock, most),
+                .remove_ended(passed, most),
         };
         let session = slot.value.is_session();
         slot.version = revision;
@@ -816,7 +828,7 @@ impl Store {
         let ended = old
             .as_ref()
             .and_then(|old| old.deadline())
-            .is_some_and(|deadline| deadline <= self.clock);
+            .is_some_and(|deadline| deadline <= self.passed(self.clock));
         if ended {
             self.note_expired(db, key);
         }
@@ -985,6 +997,11 @@ impl<'a> View<'a> {
         self.now
     }
 
+    /// The last millisecond whose deadlines have passed: [`Store::passed`].
+    pub fn passed(&self) -> Millis {
+        self.store.passed(self.now)
+    }
+
     /// The database, 0 to 15.
     pub fn db(&self) -> u8 {
         self.db
@@ -1052,7 +1069,7 @@ impl<'a> View<'a> {
     }
 
     fn lives(&self, slot: &Slot) -> bool {
-        slot.deadline().is_none_or(|deadline| deadline > self.now)
+        slot.deadline().is_none_or(|deadline| deadline > self.passed())
     }
 
     /// A key's value.
@@ -1095,7 +1112,7 @@ impl<'a> View<'a> {
     /// The hash under a key, without the fields that have ended; `WrongType`.
     pub fn hash(&self, key: &[u8]) -> Result<Option<Living<'a>>, CommandError> {
         let hash = self.kind::<Hash>(key)?;
-        Ok(hash.map(|hash| hash.at_time(self.now)))
+        Ok(hash.map(|hash| hash.after(self.passed())))
     }
 
     /// The session under a key; `WrongType`. What stays under an id that it had before is there as long as the session itself.
@@ -1242,6 +1259,11 @@ impl Keyspace<'_> {
     /// The log's clock: what "now" means to a command that changes something.
     pub fn now(&self) -> Millis {
         self.call.now.unwrap_or(self.store.clock)
+    }
+
+    /// The last millisecond whose deadlines have passed: [`Store::passed`].
+    pub fn passed(&self) -> Millis {
+        self.store.passed(self.now())
     }
 
     /// The database, 0 to 15.
@@ -1441,7 +1463,7 @@ impl Keyspace<'_> {
 
     /// Puts what became of the living session under a key.
     pub fn change_session(&mut self, key: &[u8], session: Session, deadline: Option<Millis>) {
-        if deadline.is_some_and(|deadline| deadline <= self.now()) {
+        if deadline.is_some_and(|deadline| deadline <= self.passed()) {
             self.remove_for(key, Reason::Absolute);
         } else {
             self.store

@@ -125,8 +125,10 @@ impl Machine {
 
     /// Raises the level to the format of an entry. Nothing where one before it had a higher one: the leader that stamped this one may not have applied that.
     pub fn raise_level(&mut self, level: u8) {
+        let passed = self.store.passed(self.store.clock());
         let settings = self.store.settings_mut();
         settings.level = settings.level.max(level);
+        self.store.go_beyond(passed);
     }
 
     /// Lets go of what a node's starts before this one held: its commands that wait, and the locks that are bound to it.
@@ -260,9 +262,14 @@ impl Machine {
         &mut self.store
     }
 
-    /// When the first key ends by its deadline: the leader proposes an empty group (a tick) then.
+    /// When the first of what ends by its deadline does.
     pub fn next_deadline(&self) -> Option<Millis> {
         self.store.next_deadline()
+    }
+
+    /// By how many milliseconds the first of what ends by its deadline is late: the leader proposes an empty group (a tick) then.
+    pub fn late(&self, now: Millis) -> Option<Millis> {
+        self.store.passed(now).checked_sub(self.store.next_deadline()?)
     }
 
     /// A copy that no later change reaches, for a snapshot or a digest; costs a pointer per shard.
@@ -356,9 +363,40 @@ mod tests {
         machine.raise_level(Entry::FORMAT + 1);
         let refused = copy(&machine).unwrap_err().to_string();
         assert!(
-            refused.contains("a state of level 3: this program understands level 2; run a newer one"),
+            refused.contains("a state of level 4: this program understands level 3; run a newer one"),
             "{refused}"
         );
+    }
+
+    #[test]
+    fn a_life_ends_with_its_last_millisecond_from_format_3_on_and_what_had_ended_stays_so() {
+        let mut machine = Machine::default();
+        let mut group = |format, at, line: &str| {
+            machine.apply(&Entry {
+                format,
+                at,
+                seed: 7,
+                origin: Origin::default(),
+                commands: vec![Command::new(0, line.split(' ').map(str::to_owned))],
+            })
+        };
+        let count = |count| Outcome::Applied(vec![Reply::Integer(count)]);
+        // More than a group removes.
+        let keys: Vec<String> = (0..100).map(|key| format!("k{key}")).collect();
+        let exist = format!("EXISTS {}", keys.join(" "));
+        for key in &keys {
+            group(2, 1_000, &format!("SET {key} v PX 500"));
+        }
+        assert_eq!(group(2, 1_499, &exist), count(100));
+        assert_eq!(group(2, 1_500, &exist), count(0));
+        assert_eq!(
+            group(3, 1_500, &exist),
+            count(0),
+            "what has ended does not come back"
+        );
+        group(3, 2_000, "SET k v PX 500");
+        assert_eq!(group(3, 2_500, "EXISTS k"), count(1));
+        assert_eq!(group(3, 2_501, "EXISTS k"), count(0));
     }
 
     /// What a line of a thousand costs when it moves on: not the thousand.

@@ -63,8 +63,8 @@ pub(super) enum Fault {
     Content,
 }
 
-/// A value as `DUMP` gives it at `now`; none for what Redis does not have.
-pub fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
+/// A value as `DUMP` gives it, without the fields whose deadlines have `passed`; none for what Redis does not have.
+pub fn dump(value: &Value, passed: Millis) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let mut version = VERSION;
     match value {
@@ -93,7 +93,7 @@ pub fn dump(value: &Value, now: Millis) -> Option<Vec<u8>> {
         }
         Value::Hash(hash) if hash.first_deadline().is_some() => {
             version = VERSION_FIELD_DEADLINES;
-            write_hash_with_deadlines(&mut out, hash, now);
+            write_hash_with_deadlines(&mut out, hash, passed);
         }
         Value::Hash(hash) => {
             out.push(kind::HASH);
@@ -154,13 +154,13 @@ pub(super) fn restore_libraries(payload: &[u8]) -> Result<Vec<Bytes>, &'static s
 }
 
 /// The first deadline, and with each field its own: counted from that one, plus 1; 0 where it has none.
-fn write_hash_with_deadlines(out: &mut Vec<u8>, hash: &Hash, now: Millis) {
-    let living = hash.at_time(now);
+fn write_hash_with_deadlines(out: &mut Vec<u8>, hash: &Hash, passed: Millis) {
+    let living = hash.after(passed);
     let first = living
         .iter()
         .filter_map(|(field, _)| hash.deadline(field))
         .min()
-        .unwrap_or(now);
+        .unwrap_or(passed);
     out.push(kind::HASH_DEADLINES);
     out.extend(first.to_le_bytes());
     write_length(out, living.iter().count() as u64);

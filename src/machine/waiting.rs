@@ -159,10 +159,10 @@ impl Waiting {
         Some((Waiter { node, start, number }, wait))
     }
 
-    /// Takes out the first command whose time is over at `now`.
-    pub(super) fn pop_late(&mut self, now: Millis) -> Option<(Waiter, Wait)> {
+    /// Takes out the first command whose deadline has `passed`.
+    pub(super) fn pop_late(&mut self, passed: Millis) -> Option<(Waiter, Wait)> {
         let (deadline, number) = *self.deadlines.first()?;
-        if deadline > now {
+        if deadline > passed {
             return None;
         }
         self.remove(number)

@@ -38,7 +38,7 @@ const KEPT_BYTES: u64 = 16 << 20;
 
 /// Ends keys whose deadline has passed, while this node leads.
 pub(super) async fn tick(state: State, outbound: Outbound) {
-    let next_deadline = || state.machine().read().next_deadline();
+    let late = |now| state.machine().read().late(now);
     let mut rest = LOOK;
     loop {
         tokio::time::sleep(rest).await;
@@ -47,7 +47,7 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
             continue;
         }
         let now = outbound.clock.now();
-        let Some(late) = next_deadline().and_then(|deadline| now.checked_sub(deadline)) else {
+        let Some(late_ms) = late(now) else {
             continue;
         };
         let tick = entry::encode(Origin::default(), &[]);
@@ -55,8 +55,8 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
         if let Some(why) = outbound.propose_at_once(tick).await {
             // Another leads now, and ticks.
             tracing::debug!(why, "a tick was refused");
-        } else if next_deadline().is_some_and(|deadline| deadline <= now) {
-            rest = rest_behind(begun.elapsed(), Duration::from_millis(late));
+        } else if late(now).is_some() {
+            rest = rest_behind(begun.elapsed(), Duration::from_millis(late_ms));
         }
     }
 }

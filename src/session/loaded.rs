@@ -8,6 +8,7 @@ use super::{SessionId, count, number, word};
 use crate::cache;
 use crate::error::Result;
 use crate::machine::entry::Millis;
+use crate::machine::keyspace::View;
 use crate::machine::value::session::Renewal;
 use crate::machine::value::{self, Text};
 use bytes::Bytes;
@@ -45,7 +46,7 @@ pub struct Session {
 /// Items as they were before they were changed.
 #[derive(Clone)]
 pub(super) enum Held {
-    /// Those of a session as it stands in the cache, but for what had ended at this time.
+    /// Those of a session as it stands in the cache, but for those whose deadlines had passed then: up to this one.
     Shared(Arc<value::Session>, Millis),
     /// This handle's own: they were sealed, or saved by it.
     Own(BTreeMap<Bytes, Bytes>),
@@ -54,7 +55,7 @@ pub(super) enum Held {
 impl Held {
     pub(super) fn get(&self, name: &[u8]) -> Option<Text<'_>> {
         match self {
-            Self::Shared(session, at) => session.items.get(name, *at).map(|item| item.value),
+            Self::Shared(session, passed) => session.items.get(name, *passed).map(|item| item.value),
             Self::Own(items) => items.get(name).map(Text::from),
         }
     }
@@ -62,7 +63,7 @@ impl Held {
     /// In the order of their names.
     fn iter(&self) -> impl Iterator<Item = (Text<'_>, Text<'_>)> {
         let (shared, own) = match self {
-            Self::Shared(session, at) => (Some(session.items.living(*at)), None),
+            Self::Shared(session, passed) => (Some(session.items.living(*passed)), None),
             Self::Own(items) => (None, Some(items)),
         };
         let shared = shared.into_iter().flatten().map(|item| (item.name, item.value));
@@ -97,10 +98,10 @@ impl Session {
         id: SessionId,
         session: &Arc<value::Session>,
         deadline: Option<Millis>,
-        now: Millis,
+        view: View<'_>,
     ) -> Self {
         Self {
-            renewal: session.renewal(deadline, now),
+            renewal: session.renewal(deadline, view.now()),
             stale: false,
             retired: session.is_retired(),
             id,
@@ -110,7 +111,7 @@ impl Session {
             absolute_deadline: session.absolute_deadline,
             deadline,
             owner: session.owner.clone(),
-            held: Held::Shared(session.clone(), now),
+            held: Held::Shared(session.clone(), view.passed()),
             changes: BTreeMap::new(),
             settings: Settings::default(),
             seals: Seals::default(),
@@ -319,7 +320,7 @@ mod tests {
         let slot = view.slot(KEY).expect("a session");
         let session = slot.value.as_shared_session().expect("a session");
         let id = "1".parse().expect("an id");
-        Session::read(id, session, slot.deadline(), now)
+        Session::read(id, session, slot.deadline(), view)
     }
 
     fn items(session: &Session) -> String {
@@ -354,7 +355,7 @@ mod tests {
     #[test]
     fn what_had_ended_is_not_there_and_what_ends_later_stays() {
         let machine = machine();
-        let (before, mut after) = (load(&machine, 49), load(&machine, 50));
+        let (before, mut after) = (load(&machine, 50), load(&machine, 51));
         assert_eq!(
             (items(&before), items(&after)),
             ("b=1 d=2 f=3 ".into(), "b=1 f=3 ".into())

@@ -81,7 +81,7 @@ impl Sessions {
         let owned = self.cache.view(Sight::Owned(&owner), |view| {
             let owned = view.sessions_of(&owner).filter_map(|key| {
                 let (session, slot) = (view.session(key).ok()??, view.slot(key)?);
-                let items = session.items.living(view.now());
+                let items = session.items.living(view.passed());
                 Some(OwnedSession {
                     key: key.clone(),
                     created_at: session.created_at,

@@ -151,8 +151,8 @@ impl Sessions {
 
     /// A session as it stood under this key, with its values as the application knows them.
     pub(super) fn opened(&self, key: &[u8], mut session: Session) -> Result<Session, SessionError> {
-        if let (Some(seal), Held::Shared(stored, now)) = (&self.seal, &session.held) {
-            let (items, seals) = open(&**seal, key, &stored.items, *now)?;
+        if let (Some(seal), Held::Shared(stored, passed)) = (&self.seal, &session.held) {
+            let (items, seals) = open(&**seal, key, &stored.items, *passed)?;
             (session.held, session.seals) = (Held::Own(items), seals);
         }
         Ok(session)
@@ -288,14 +288,14 @@ fn open(
     seal: &dyn Seal,
     key: &[u8],
     stored: &Items,
-    now: Millis,
+    passed: Millis,
 ) -> Result<(BTreeMap<Bytes, Bytes>, Seals), SessionError> {
     let open = |context: &[u8], name: &[u8], stored: &[u8]| {
         seal.open(context, name, stored)
             .map_err(|why| unopened(name, why))
     };
     let (mut items, mut seals) = (BTreeMap::new(), Seals::default());
-    if let Some(stored) = stored.get(PLACE.as_bytes(), now) {
+    if let Some(stored) = stored.get(PLACE.as_bytes(), passed) {
         let Opened { value, anew } = open(key, PLACE.as_bytes(), &stored.value)?;
         let bytes = <[u8; PLACE_BYTES]>::try_from(value);
         let bytes = bytes.map_err(|_| unopened(PLACE.as_bytes(), SealError::Tampered))?;
@@ -304,7 +304,7 @@ fn open(
     // Nothing was ever sealed for no place.
     let place = seals.place.map(|place| place.bytes);
     let place = place.as_ref().map_or(&[][..], |bytes| bytes);
-    for item in stored.living(now).filter(|item| item.name != *PLACE) {
+    for item in stored.living(passed).filter(|item| item.name != *PLACE) {
         let opened = open(place, &item.name, &item.value)?;
         // One that ends by itself is left as it is: to seal it anew would let it live on.
         if opened.anew && item.deadline.is_none() {

@@ -67,7 +67,7 @@ fn dump(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let Some(value) = view.get(args.key()?) else {
         return Ok(Reply::Nil);
     };
-    let payload = rdb::dump(value, view.now()).ok_or_else(|| rdb::no_payload(value))?;
+    let payload = rdb::dump(value, view.passed()).ok_or_else(|| rdb::no_payload(value))?;
     Ok(Reply::Bulk(payload.into()))
 }
 

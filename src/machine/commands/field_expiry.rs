@@ -271,7 +271,7 @@ fn hpexpiretime(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     tell(view, args, |at, _| at)
 }
 
-/// What `shown` makes of each field's deadline (which is later than now) and now.
+/// What `shown` makes of each field's deadline (which has not passed) and now.
 fn tell(
     view: &View<'_>,
     args: &mut Args<'_>,

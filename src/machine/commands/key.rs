@@ -296,7 +296,7 @@ fn pexpiretime(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandErr
     life(view, args, |deadline| deadline)
 }
 
-/// What is `shown` of a living key's deadline, which lies after now; -1 without one, -2 without a key.
+/// What is `shown` of a living key's deadline, which does not lie before now; -1 without one, -2 without a key.
 fn life(
     view: &View<'_>,
     args: &mut Args<'_>,

@@ -103,7 +103,7 @@ fn create(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Command
         ..Session::default()
     };
     let at_most = changes.at_most;
-    changes.apply(&mut session, now)?;
+    changes.apply(&mut session, keys.passed())?;
     admit(&session)?;
     if keys.view().slot(key).is_some() {
         return Ok(Reply::Nil);
@@ -249,9 +249,9 @@ impl<'a> Changes<'a> {
     }
 
     /// Makes them. Items are removed before others are set, and these before any is given an end.
-    fn apply(self, session: &mut Session, now: Millis) -> Result<(), CommandError> {
+    fn apply(self, session: &mut Session, passed: Millis) -> Result<(), CommandError> {
         session.version += 1;
-        session.remove_ended(now);
+        session.remove_ended(passed);
         let version = session.version;
         if let Some(idle_timeout_ms) = self.idle_timeout_ms {
             session.idle_timeout_ms = idle_timeout_ms;
@@ -264,7 +264,7 @@ impl<'a> Changes<'a> {
             let kept = |name: &Bytes| self.set.iter().any(|[set, _]| set == name);
             let gone: Vec<Bytes> = session
                 .items
-                .living(now)
+                .living(passed)
                 .map(|item| item.name.to_bytes())
                 .collect();
             gone.iter()
@@ -302,9 +302,9 @@ fn save(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
         changes.token.filter(|_| changes.unlock),
         session.owner.clone(),
     );
-    changes.apply(&mut session, now)?;
+    changes.apply(&mut session, keys.passed())?;
     if let Some(token) = token {
-        session.lock.release(token, now);
+        session.lock.release(token, keys.passed());
     }
     admit(&session)?;
     if session.owner != was {
@@ -318,12 +318,12 @@ fn save(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
 
 /// The living session under a key, if it may be changed by the holder of this token.
 fn writable(keys: &Keyspace<'_>, key: &[u8], token: Option<u64>) -> Result<Session, CommandError> {
-    let (view, now) = (keys.view(), keys.now());
+    let view = keys.view();
     let session = view.session(key)?.ok_or_else(no_session)?;
     if session.is_retired() {
         return Err(RETIRED);
     }
-    let mut holders = session.lock.holders(now);
+    let mut holders = session.lock.holders(view.passed());
     match token {
         Some(token) => {
             let held = holders.any(|holder| holder.token == token && holder.mode == Mode::Exclusive);
@@ -442,7 +442,7 @@ fn get(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let item = |name: &Bytes| {
         session
             .items
-            .get(name, view.now())
+            .get(name, view.passed())
             .map(|item| item.value.to_bytes())
     };
     let values = args.rest().iter().map(|name| Reply::bulk_or_nil(item(name)));
@@ -456,12 +456,12 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         return Ok(Reply::NilArray);
     };
     let deadline = view.slot(key).and_then(|slot| slot.deadline()).unwrap_or(0);
-    let now = view.now();
-    let ends = session.items.living(now).filter_map(|item| {
+    let passed = view.passed();
+    let ends = session.items.living(passed).filter_map(|item| {
         let deadline = item.deadline?;
         Some((Reply::Bulk(item.name.to_bytes()), integer(deadline)))
     });
-    let held = session.lock.holders(now).next();
+    let held = session.lock.holders(passed).next();
     let pairs = [
         ("version", integer(session.version)),
         ("created", integer(session.created_at)),
@@ -476,7 +476,7 @@ fn load(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
         ),
         ("retired", Reply::Integer(session.is_retired().into())),
         ("expires", Reply::Map(ends.collect())),
-        ("items", items(session.items.living(now))),
+        ("items", items(session.items.living(passed))),
     ];
     Ok(map(pairs))
 }

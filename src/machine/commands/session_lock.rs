@@ -73,8 +73,8 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     let mut session = living(keys, key)?;
     // A reader does not overtake a writer that waits.
     let queued = mode == Mode::Shared && keys.others_wait(key, b"SESSION.LOCK");
-    let busy = session.lock.holders(now).next().is_some();
-    if !session.lock.admits(mode, now) || (queued && busy) {
+    let busy = session.lock.holders(keys.passed()).next().is_some();
+    if !session.lock.admits(mode, keys.passed()) || (queued && busy) {
         if wait_ms == 0 && !keys.waited() {
             return Ok(Reply::Nil);
         }
@@ -86,7 +86,7 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
             Otherwise::Nil,
         ));
     }
-    session.lock.remove_ended(now);
+    session.lock.remove_ended(keys.passed());
     let token = if Mutant::ReuseToken.is_planted() {
         1
     } else {
@@ -107,17 +107,17 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
 }
 
 fn unlock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let (key, token, now) = (args.key()?, token(args)?, keys.now());
+    let (key, token, passed) = (args.key()?, token(args)?, keys.passed());
     change_lock(keys, key, "session.unlock", |session| {
-        session.lock.release(token, now)
+        session.lock.release(token, passed)
     })
 }
 
 fn extend(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let (key, token, now) = (args.key()?, token(args)?, keys.now());
-    let until = now.saturating_add(lease(args)?);
+    let (key, token, passed) = (args.key()?, token(args)?, keys.passed());
+    let until = keys.now().saturating_add(lease(args)?);
     change_lock(keys, key, "session.extend", |session| {
-        session.lock.extend(token, until, now)
+        session.lock.extend(token, until, passed)
     })
 }
 
@@ -145,7 +145,7 @@ fn locks(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let Some(session) = view.session(args.key()?)? else {
         return Ok(Reply::NilArray);
     };
-    let holders = session.lock.holders(now).map(|holder| {
+    let holders = session.lock.holders(view.passed()).map(|holder| {
         map([
             ("token", integer(holder.token)),
             ("mode", Reply::bulk(holder.mode.name())),

@@ -274,7 +274,7 @@ fn pointed_at(view: &View<'_>, pattern: &[u8], element: &Bytes) -> Option<Bytes>
     .concat();
     match (view.get(&key)?, arrow) {
         (Value::String(string), None) => Some(string.bytes().clone()),
-        (Value::Hash(hash), Some(arrow)) => hash.at_time(view.now()).value(&behind[arrow + 2..]),
+        (Value::Hash(hash), Some(arrow)) => hash.after(view.passed()).value(&behind[arrow + 2..]),
         _ => None,
     }
 }

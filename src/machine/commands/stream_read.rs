@@ -564,9 +564,9 @@ mod tests {
         let reader = log.wait("XREAD BLOCK 50 STREAMS s $");
         log.send("XGROUP CREATE s g $ MKSTREAM");
         let consumer = log.wait("XREADGROUP GROUP g c BLOCK 60 STREAMS s >");
-        log.tick(1_049);
-        assert_eq!(log.answers(), []);
         log.tick(1_050);
+        assert_eq!(log.answers(), []);
+        log.tick(1_051);
         assert_eq!(log.answers(), [answer(reader, "NilArray")]);
         log.tick(2_000);
         assert_eq!(log.answers(), [answer(consumer, "NilArray")]);
@@ -633,7 +633,7 @@ mod tests {
         log.send("XGROUP CREATE s g $ MKSTREAM");
         log.send("PEXPIREAT s 1500");
         let number = log.wait("XREADGROUP GROUP g c BLOCK 0 STREAMS s >");
-        log.tick(1_500);
+        log.tick(1_501);
         assert_eq!(
             log.answers(),
             [answer(number, "UNBLOCKED the stream key no longer exists")]

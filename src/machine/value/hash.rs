@@ -284,11 +284,11 @@ impl Hash {
         }
     }
 
-    /// Removes up to `most` fields that have ended at `now`, in the order in which they did. How many went.
-    pub(in crate::machine) fn remove_ended(&mut self, now: Millis, most: usize) -> usize {
+    /// Removes up to `most` fields whose deadlines have `passed`, in the order in which they did. How many went.
+    pub(in crate::machine) fn remove_ended(&mut self, passed: Millis, most: usize) -> usize {
         for gone in 0..most {
             let first = self.ends.as_ref().and_then(|ends| ends.in_time.first());
-            let Some((_, field)) = first.filter(|(at, _)| *at <= now) else {
+            let Some((_, field)) = first.filter(|(at, _)| *at <= passed) else {
                 return gone;
             };
             let field = field.clone();
@@ -297,9 +297,9 @@ impl Hash {
         most
     }
 
-    /// What a reader sees at `now`.
-    pub(in crate::machine) fn at_time(&self, now: Millis) -> Living<'_> {
-        Living { hash: self, now }
+    /// What a reader sees once these deadlines have `passed`.
+    pub(in crate::machine) fn after(&self, passed: Millis) -> Living<'_> {
+        Living { hash: self, passed }
     }
 
     /// Bytes of all fields and values, and what each field takes beside them.
@@ -399,12 +399,12 @@ impl Hash {
 #[derive(Clone, Copy, Debug)]
 pub struct Living<'a> {
     hash: &'a Hash,
-    now: Millis,
+    passed: Millis,
 }
 
 impl<'a> Living<'a> {
     fn lives(&self, field: &[u8]) -> bool {
-        self.hash.deadline(field).is_none_or(|at| at > self.now)
+        self.hash.deadline(field).is_none_or(|at| at > self.passed)
     }
 
     /// How many fields, those that have ended but were not removed yet included, as in Redis.
@@ -499,10 +499,10 @@ mod tests {
                 prop_assert_eq!(&one, &other);
                 prop_assert_eq!(one.len(), one.iter().count());
             }
-            let now = 4;
-            prop_assert!(one.at_time(now).shared().eq(other.at_time(now).shared()));
+            let passed = 4;
+            prop_assert!(one.after(passed).shared().eq(other.after(passed).shared()));
             for field in 0..u8::MAX {
-                let (one, other) = (one.at_time(now), other.at_time(now));
+                let (one, other) = (one.after(passed), other.after(passed));
                 prop_assert_eq!(one.get(&[field]), other.get(&[field]));
                 prop_assert_eq!(one.value(&[field]), other.value(&[field]));
                 prop_assert_eq!(one.at(field.into()), other.at(field.into()));

@@ -44,8 +44,8 @@ pub struct Item<'a> {
 }
 
 impl Item<'_> {
-    fn lives(&self, now: Millis) -> bool {
-        self.deadline.is_none_or(|deadline| deadline > now)
+    fn lives(&self, passed: Millis) -> bool {
+        self.deadline.is_none_or(|deadline| deadline > passed)
     }
 }
 
@@ -197,14 +197,14 @@ impl Items {
         run.into_iter().flatten().chain(apart.into_iter().flatten())
     }
 
-    /// Those that have not ended, in the order of their names.
-    pub fn living(&self, now: Millis) -> impl Iterator<Item = Item<'_>> {
-        self.iter().filter(move |item| item.lives(now))
+    /// Those whose deadlines have not passed, in the order of their names.
+    pub fn living(&self, passed: Millis) -> impl Iterator<Item = Item<'_>> {
+        self.iter().filter(move |item| item.lives(passed))
     }
 
-    /// One that has not ended.
-    pub fn get(&self, name: &[u8], now: Millis) -> Option<Item<'_>> {
-        self.find(name).filter(|item| item.lives(now))
+    /// One whose deadline has not passed.
+    pub fn get(&self, name: &[u8], passed: Millis) -> Option<Item<'_>> {
+        self.find(name).filter(|item| item.lives(passed))
     }
 
     /// Whether an item was set or removed after this version of the session.
@@ -271,14 +271,14 @@ impl Items {
         self.iter().filter_map(|item| item.deadline).min()
     }
 
-    /// Removes those that have ended. Everybody knew when they would: it is no change that a save could be in conflict with.
-    pub fn remove_ended(&mut self, now: Millis) {
-        if self.first_deadline().is_none_or(|first| first > now) {
+    /// Removes those whose deadlines have passed. Everybody knew when they would: it is no change that a save could be in conflict with.
+    pub fn remove_ended(&mut self, passed: Millis) {
+        if self.first_deadline().is_none_or(|first| first > passed) {
             return;
         }
         let items = std::mem::take(self.apart());
         (self.count, self.ending, self.bytes) = (0, 0, 0);
-        let living = items.into_iter().filter(|item| item.item().lives(now));
+        let living = items.into_iter().filter(|item| item.item().lives(passed));
         living.for_each(|item| self.insert(item));
         self.pack();
     }

@@ -64,15 +64,15 @@ impl Lock {
         bytes.sum()
     }
 
-    /// Who holds it at this time.
-    pub fn holders(&self, now: Millis) -> impl Iterator<Item = &Holder> {
-        self.holders.iter().filter(move |holder| holder.deadline > now)
+    /// Who holds it once these deadlines have passed.
+    pub fn holders(&self, passed: Millis) -> impl Iterator<Item = &Holder> {
+        self.holders.iter().filter(move |holder| holder.deadline > passed)
     }
 
     /// Whether one more can have it.
-    pub fn admits(&self, mode: Mode, now: Millis) -> bool {
+    pub fn admits(&self, mode: Mode, passed: Millis) -> bool {
         let mut held = 0;
-        let shared = self.holders(now).all(|holder| {
+        let shared = self.holders(passed).all(|holder| {
             held += 1;
             holder.mode == Mode::Shared
         });
@@ -85,15 +85,15 @@ impl Lock {
     }
 
     /// Takes it from the holder of a token. Whether there was one.
-    pub fn release(&mut self, token: u64, now: Millis) -> bool {
-        let held = self.holders(now).any(|holder| holder.token == token);
+    pub fn release(&mut self, token: u64, passed: Millis) -> bool {
+        let held = self.holders(passed).any(|holder| holder.token == token);
         self.holders.retain(|holder| holder.token != token);
         held
     }
 
     /// Lets a holder have it until then. Whether there is one with this token.
-    pub fn extend(&mut self, token: u64, deadline: Millis, now: Millis) -> bool {
-        let mut holders = self.holders.iter_mut().filter(|holder| holder.deadline > now);
+    pub fn extend(&mut self, token: u64, deadline: Millis, passed: Millis) -> bool {
+        let mut holders = self.holders.iter_mut().filter(|holder| holder.deadline > passed);
         let holder = holders.find(|holder| holder.token == token);
         holder.map(|holder| holder.deadline = deadline).is_some()
     }
@@ -104,8 +104,8 @@ impl Lock {
     }
 
     /// Takes it from those whose time is over.
-    pub fn remove_ended(&mut self, now: Millis) {
-        self.holders.retain(|holder| holder.deadline > now);
+    pub fn remove_ended(&mut self, passed: Millis) {
+        self.holders.retain(|holder| holder.deadline > passed);
     }
 
     /// Takes it from those who are bound to a start of a node before this one. Whether there were any.

@@ -107,10 +107,10 @@ impl Session {
         ends.into_iter().flatten().min()
     }
 
-    /// Takes away the items and the holders of the lock that have ended.
-    pub fn remove_ended(&mut self, now: Millis) {
-        self.items.remove_ended(now);
-        self.lock.remove_ended(now);
+    /// Takes away the items and the holders of the lock whose deadlines have passed.
+    pub fn remove_ended(&mut self, passed: Millis) {
+        self.items.remove_ended(passed);
+        self.lock.remove_ended(passed);
     }
 
     pub(in crate::machine) fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {

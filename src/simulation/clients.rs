@@ -12,9 +12,6 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Milliseconds between two operations of a client, below.
-const PAUSE_MS: u64 = 500;
-
 /// Keys of registers, and how long the same are used: a history of one key must be one that can be checked.
 const REGISTERS: u64 = 3;
 const REGISTERS_LAST: Duration = Duration::from_secs(20);
@@ -22,10 +19,10 @@ const REGISTERS_LAST: Duration = Duration::from_secs(20);
 /// How long values are appended to the same list.
 const LIST_LASTS: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(world: Arc<World>, which: usize, mut chance: Chance) {
-    let mut fresh = 0;
+pub(super) async fn run(world: Arc<World>, which: usize, pause: Duration, mut chance: Chance) {
+    let (mut fresh, pause_ms) = (0, u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
     while !world.oracle.is_over() {
-        tokio::time::sleep(Duration::from_millis(chance.below(PAUSE_MS))).await;
+        tokio::time::sleep(Duration::from_millis(chance.below(pause_ms))).await;
         let running = world.running();
         if running.is_empty() {
             continue;

@@ -52,7 +52,7 @@ fn run(plan: &Plan) -> Result<Report, String> {
         let clients: Vec<_> = (0..plan.clients)
             .map(|which| {
                 let chance = Chance(plan.seed ^ ((which as u64) << 32));
-                tokio::spawn(clients::run(world.clone(), which, chance))
+                tokio::spawn(clients::run(world.clone(), which, plan.pause, chance))
             })
             .collect();
         let judge = tokio::spawn(oracle::watch(world.clone()));

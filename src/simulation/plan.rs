@@ -1,5 +1,6 @@
 //! What befalls a cluster: drawn whole from the seed before anything runs, so that parts of it can be left out to see what a failure takes.
 
+use crate::config::Timing;
 use crate::raft::files::simulated::Chance;
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ pub(super) struct Plan {
     /// Founders: machines 1 to this one. The next one is a spare.
     pub(super) nodes: usize,
     pub(super) clients: usize,
+    /// How long a client waits at most before it does the next thing.
+    pub(super) pause: Duration,
+    pub(super) timing: Timing,
     pub(super) length: Duration,
     pub(super) lease_reads: bool,
     /// By how many milliseconds each machine's clock is wrong at first.
@@ -159,6 +163,8 @@ impl Plan {
             seed,
             nodes: 3,
             clients: 4,
+            pause: Duration::from_millis(500),
+            timing: Timing::default(),
             length,
             lease_reads: false,
             clocks: vec![0; 4],
@@ -180,6 +186,17 @@ impl Plan {
             lease_reads: chance.below(3) == 0,
             ..Self::quiet(seed, length)
         };
+        // Some clusters are busy and some are not, and some have slow links, for which Raft's rhythm is slower.
+        plan.pause *= 1 << chance.below(4);
+        let slower = 1 + u32::try_from(chance.below(4)).unwrap_or(0);
+        let timing = &mut plan.timing;
+        for time in [
+            &mut timing.heartbeat,
+            &mut timing.election_min,
+            &mut timing.election_max,
+        ] {
+            *time *= slower;
+        }
         // From one in twenty seconds to one in two: some runs are hardly ever well, others have time to go wrong slowly.
         let pause = 2 + chance.below(18);
         let mut at = Duration::ZERO;

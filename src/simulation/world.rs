@@ -2,7 +2,7 @@
 
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
-use crate::config::Config;
+use crate::config::{Config, Timing};
 use crate::node::Node;
 use crate::node::status::Role;
 use crate::raft::files::simulated::{Chance, Disk, Trouble};
@@ -37,6 +37,7 @@ pub(super) struct World {
     pub(super) began: Instant,
     nodes: usize,
     lease_reads: bool,
+    timing: Timing,
     chance: Mutex<Chance>,
     machines: BTreeMap<Host, Mutex<Machine>>,
 }
@@ -91,6 +92,7 @@ impl World {
             began: Instant::now(),
             nodes: plan.nodes,
             lease_reads: plan.lease_reads,
+            timing: plan.timing,
             chance: Mutex::new(chance),
         }
     }
@@ -117,6 +119,7 @@ impl World {
         }
         config.limits.snapshot_log_bytes = SNAPSHOT_BYTES;
         config.lease_reads = self.lease_reads;
+        config.timing = self.timing;
         config
     }
 

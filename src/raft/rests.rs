@@ -74,10 +74,21 @@ impl Rests {
         if self.hurry.0.load(Ordering::Relaxed) {
             return;
         }
-        let rest = (self.since.elapsed() * self.times).min(MOST).min(self.left);
+        let rest = self.after(self.since.elapsed());
         self.left -= rest;
         ground::pause(rest);
         self.since = Instant::now();
+    }
+
+    /// The rest after work that took so long.
+    fn after(&self, work: Duration) -> Duration {
+        (work * self.times).min(MOST).min(self.left)
+    }
+
+    /// Whether these are those of an audit.
+    #[cfg(test)]
+    pub(super) fn are_of_audit(&self) -> bool {
+        self.times == FOR_AUDIT
     }
 
     #[cfg(test)]
@@ -105,6 +116,17 @@ mod tests {
         rests.rest();
         rests.rest();
         assert_eq!(rests.rested(), ALL_MOST);
+    }
+
+    #[test]
+    fn whoever_audits_rests_longer_after_the_same_work() {
+        let (writer, auditor) = (Rests::new(&Hurry::default()), Rests::of_audit(&Hurry::default()));
+        let work = MOST / 20;
+        assert_eq!(writer.after(work), work * 3);
+        assert_eq!(auditor.after(work), work * 9);
+        for rests in [writer, auditor] {
+            assert_eq!(rests.after(MOST), MOST);
+        }
     }
 
     #[test]

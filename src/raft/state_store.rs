@@ -24,6 +24,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 type StoredMembership = StoredMembershipOf<Types>;
@@ -294,8 +295,9 @@ impl StateStore {
         }
     }
 
-    /// Takes the digest beside the tasks, with rests: walking a large state takes a while, nobody waits for it, and all members do it at the same time.
-    fn audit(&self, index: u64, frozen: Machine) {
+    /// Takes the digest beside the tasks, with rests: walking a large state takes a while, nobody waits for it, and all members do it at the same time. Comes to
+    /// what it rested.
+    fn audit(&self, index: u64, frozen: Machine) -> JoinHandle<Rests> {
         let audit = self.state.audit.clone();
         let mut rests = Rests::of_audit(self.snapshots.hurry());
         beside(move || {
@@ -304,7 +306,8 @@ impl StateStore {
             if last.is_none_or(|last| last.index < index) {
                 *last = Some(Audit { index, digest });
             }
-        });
+            rests
+        })
     }
 
     /// Notes how far the log is applied: for readers, and for those who wait for it.

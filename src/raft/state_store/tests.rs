@@ -7,6 +7,7 @@ use crate::machine::event::Event;
 use crate::machine::reply::Reply;
 use crate::raft::log::{LogStopper, LogStore};
 use crate::raft::meta::Meta;
+use crate::raft::rests::AFTER_BYTES;
 use crate::raft::{Entry, Types};
 use openraft::StorageError;
 use openraft::impls::leader_id_adv::LeaderId;
@@ -14,6 +15,7 @@ use openraft::storage::{RaftLogStorage, StorageHelper};
 use openraft::testing::log::{StoreBuilder, Suite};
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 struct Opened {
@@ -260,6 +262,34 @@ async fn a_snapshot_holds_what_was_applied_when_it_was_begun() {
     assert_eq!(built.meta.last_log_id, Some(id(2)));
     assert_eq!(built.meta.last_membership.log_id(), &Some(id(1)));
     assert_eq!(built.snapshot.read(read_machine).unwrap().digest(), then);
+    opened.stopper.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_audit_is_taken_where_a_minute_of_the_log_ends_and_rests() {
+    let data = TempDir::new().unwrap();
+    let mut opened = open(data.path()).unwrap();
+    let large = "x".repeat(4 * AFTER_BYTES);
+    let minute = AUDIT_EVERY_MS / 1_000;
+    apply(&mut opened.states, [group(minute - 1, 1, &large)])
+        .await
+        .unwrap();
+    let state = opened.states.state();
+    assert_eq!(state.audit(), None, "the first minute goes on");
+    apply(&mut opened.states, [group(minute, 2, &large)])
+        .await
+        .unwrap();
+    let (index, digest) = (minute, digest(&state));
+    let began = Instant::now();
+    while state.audit().is_none() {
+        assert!(began.elapsed().as_secs() < 60, "it is taken");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(state.audit(), Some(Audit { index, digest }));
+    let frozen = state.machine().read().freeze();
+    let rests = opened.states.audit(minute + 1, frozen).await.unwrap();
+    assert!(rests.rested() > Duration::ZERO, "others need the processors now");
+    assert!(rests.are_of_audit(), "all members do it at the same time");
     opened.stopper.stop().await.unwrap();
 }
 

@@ -1,5 +1,5 @@
 //! Real processes for tests and benches: the program started, killed, stopped and asked; clusters of it. What writers remember of
-//! their load, and the proof that nothing of it was lost or applied twice, is in `load.rs`.
+//! their load, and the proof that nothing of it was lost or applied twice, is in `load.rs`; programs of former commits are in `older.rs`.
 
 #![allow(dead_code, reason = "each program uses a part")]
 #![allow(unreachable_pub, reason = "shared by several programs")]
@@ -7,6 +7,7 @@
 pub mod failover;
 pub mod load;
 pub mod network;
+pub mod older;
 
 use crate::common::{PATIENCE, free_port};
 use network::Network;

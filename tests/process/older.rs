@@ -21,57 +21,38 @@ pub fn build(commit: &str) -> Option<PathBuf> {
         );
         return None;
     }
-    let sources = target.join("upgrade").join(commit);
-    let manifest = sources.join("Cargo.toml");
-    if !manifest.exists() {
-        std::fs::create_dir_all(&sources).unwrap();
-        let archive = sources.join("archive.tar");
-        assert!(git(&[
-            "archive",
-            "--format=tar",
-            "-o",
-            archive.to_str().unwrap(),
-            commit
-        ]));
-        let unpacked = sources.join("unpacked");
+    let name = format!("plenary-{}", &commit[..8]);
+    let sources = target.join("upgrade").join(&name);
+    if !sources.exists() {
+        let unpacked = target
+            .join("upgrade")
+            .join(format!("{name}.{}", std::process::id()));
         std::fs::create_dir_all(&unpacked).unwrap();
+        let archive = unpacked.join("archive.tar");
+        let file = archive.to_str().unwrap();
+        assert!(git(&["archive", "--format=tar", "-o", file, commit]));
         let mut tar = Command::new("tar");
-        assert!(
-            tar.arg("-xf")
-                .arg(&archive)
-                .arg("-C")
-                .arg(&unpacked)
-                .status()
-                .unwrap()
-                .success()
-        );
-        // Under a name of its own, or it would stand in the place of today's program.
-        let text = std::fs::read_to_string(unpacked.join("Cargo.toml")).unwrap();
-        let named = text.replace("[[bin]]\nname = \"plenary\"", "[[bin]]\nname = \"plenary-older\"");
-        assert_ne!(text, named, "the older manifest names its program");
-        std::fs::write(unpacked.join("Cargo.toml"), named).unwrap();
+        tar.arg("-xf").arg(&archive).arg("-C").arg(&unpacked);
+        assert!(tar.status().unwrap().success());
         std::fs::remove_file(&archive).unwrap();
-        for entry in std::fs::read_dir(&unpacked).unwrap() {
-            let entry = entry.unwrap();
-            // The manifest last: it says that all is there.
-            if entry.file_name() != "Cargo.toml" {
-                std::fs::rename(entry.path(), sources.join(entry.file_name())).unwrap();
-            }
+        // Under a name of its own, or it would stand in the place of today's program.
+        let manifest = unpacked.join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let named = text.replace(
+            "[[bin]]\nname = \"plenary\"",
+            &format!("[[bin]]\nname = \"{name}\""),
+        );
+        assert_ne!(text, named, "the older manifest names its program");
+        std::fs::write(&manifest, named).unwrap();
+        // Whole or not at all, also where a test is ended meanwhile. Another may have been quicker.
+        if std::fs::rename(&unpacked, &sources).is_err() {
+            std::fs::remove_dir_all(&unpacked).unwrap();
         }
-        std::fs::rename(unpacked.join("Cargo.toml"), &manifest).unwrap();
-        std::fs::remove_dir(&unpacked).unwrap();
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--bin",
-        "plenary-older",
-        "--manifest-path",
-    ]);
+    cargo.args(["build", "--quiet", "--locked", "--bin", &name, "--manifest-path"]);
     cargo
-        .arg(&manifest)
+        .arg(sources.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(target)
         .current_dir(&sources);
@@ -89,5 +70,5 @@ pub fn build(commit: &str) -> Option<PathBuf> {
         }
     }
     assert!(cargo.status().unwrap().success(), "the older program is built");
-    Some(profile.join("plenary-older"))
+    Some(profile.join(name))
 }

@@ -887,7 +887,7 @@ async fn too_many_clients_are_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_for_too_long_is_closed() {
-    let server = Server::with(|config| config.idle_timeout = Duration::from_millis(50)).await;
+    let server = Server::with(|config| config.idle_timeout = Duration::from_secs(2)).await;
     let silent = server.client().await;
     let mut half = server.client().await;
     half.send(b"*1\r\n$4\r\nPI").await;
@@ -1176,7 +1176,7 @@ async fn clients_that_cache_are_told_what_changed() {
     assert_eq!(next(&mut cache).await, "invalidate x");
     server.until("tracking_total_keys", "0").await;
     // A key that ends is told without anybody asking for it.
-    writer.ask(&["SET", "e", "1", "PX", "30"]).await;
+    writer.ask(&["SET", "e", "1", "PX", "2000"]).await;
     cache.ask(&["GET", "e"]).await;
     assert_eq!(next(&mut cache).await, "invalidate e");
     assert_eq!(cache.text(&["CLIENT", "TRACKING", "OFF"]).await, "OK");

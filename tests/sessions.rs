@@ -212,7 +212,8 @@ async fn a_lock_that_nobody_gives_up_ends_at_its_deadline_and_its_holder_cannot_
     let nodes = three(data.path()).await;
     let handles = sessions(&nodes, reach).await;
     let id = create(&handles[0], NewSession::new()).await;
-    let lease = Duration::from_millis(300);
+    // Longer than it takes to find it locked, on a machine that does other things as well.
+    let lease = Duration::from_secs(3);
     let mut slow = handles[0]
         .lock(&id, Locking::exclusive().lease(lease))
         .await
@@ -302,7 +303,7 @@ async fn every_node_tells_the_same_of_sessions_and_each_end_once(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
     let handles = sessions(&nodes, reach).await;
-    let (idle, slack) = (Duration::from_millis(2_000), Duration::from_millis(50));
+    let (idle, slack) = (Duration::from_secs(4), Duration::from_millis(50));
     let new = || NewSession::new().idle_timeout(idle).slack(slack).owner("ann");
     let began = nodes[0].now();
     let mut created = Vec::new();
@@ -340,7 +341,7 @@ async fn every_node_tells_the_same_of_sessions_and_each_end_once(reach: Reach) {
         };
         assert_eq!(end.what, What::Ended(reason, None));
         assert!(
-            number == 0 || end.at >= began + 2_000,
+            number == 0 || end.at >= began + idle.as_millis() as u64,
             "not before it was idle for so long"
         );
     }
@@ -439,15 +440,18 @@ async fn requests_under_way_survive_a_login_and_see_nothing_of_what_comes(reach:
     stop(&nodes).await;
 }
 
+/// Entries of the log that uses of a session come to in a second, at most: each node may write one when half of the slack, a second, is used up.
+const WRITTEN_A_SECOND: u64 = 8;
+
 async fn a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down(reach: Reach) {
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;
     let handles = sessions(&nodes, reach).await;
-    let new = NewSession::new().idle_timeout(Duration::from_millis(1_500));
+    let new = NewSession::new().idle_timeout(Duration::from_secs(3));
     let id = create(&handles[0], new).await;
     let (began, mut loads) = (Instant::now(), 0u64);
     let before = nodes[0].token().0;
-    while began.elapsed() < Duration::from_secs(4) {
+    while began.elapsed() < Duration::from_secs(7) {
         let which = usize::try_from(loads % 3).unwrap();
         assert!(
             handles[which].load(&id).await.unwrap().is_some(),
@@ -458,7 +462,9 @@ async fn a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down(
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let entries = nodes[0].token().0 - before;
-    assert!(entries * 10 < loads, "{entries} entries for {loads} loads");
+    // By time and not by loads, of which a machine that does other things as well makes few.
+    let most = WRITTEN_A_SECOND * (began.elapsed().as_secs() + 1);
+    assert!(entries < most, "{entries} entries for {loads} loads");
     eventually("it ends when it is used no more", async || {
         handles[0].peek(&id).await.unwrap().is_none()
     })

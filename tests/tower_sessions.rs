@@ -137,7 +137,7 @@ async fn a_save_to_a_session_that_ended_is_told_and_does_not_bring_it_back() {
 #[tokio::test]
 async fn a_session_past_its_expiry_date_is_absent_and_a_save_to_it_is_told() {
     let Fixture { store, .. } = fixture().await;
-    let mut short = record(Duration::from_millis(300));
+    let mut short = record(Duration::from_secs(3));
     store.create(&mut short).await.unwrap();
     assert!(store.load(&short.id).await.unwrap().is_some());
     tokio::time::timeout(PATIENCE, async {
@@ -199,7 +199,7 @@ async fn a_token_grows_with_what_a_request_did_and_a_made_up_one_costs_no_wait()
     result.unwrap();
     assert!(token > Token::default());
     let made_up = with_token(Token(u64::MAX), store.load(&created.id));
-    let (loaded, _) = tokio::time::timeout(Duration::from_secs(2), made_up)
+    let (loaded, _) = tokio::time::timeout(Duration::from_secs(4), made_up)
         .await
         .expect("no wait");
     assert!(loaded.unwrap().is_some());

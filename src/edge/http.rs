@@ -542,7 +542,7 @@ mod tests {
             .expect("a cluster of one");
         let bounds = Bounds {
             connections: 2,
-            head: Duration::from_millis(20),
+            head: Duration::from_millis(500),
             whole: BOUNDS.whole,
         };
         let http = Http::start_within(node.clone(), "127.0.0.1:0", bounds)

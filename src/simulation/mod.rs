@@ -18,6 +18,7 @@ mod clients;
 mod oracle;
 mod plan;
 mod sessions;
+mod turns;
 mod world;
 
 use crate::machine::reply::Reply;

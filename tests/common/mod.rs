@@ -16,23 +16,29 @@ use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::Node;
 use plenary::{Cache, Plenary};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take in a test, on a machine that does other things as well.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A free port of loopback. It is below the range from which the system takes ports for outgoing connections, so nobody takes it by chance
-/// before it is used.
+/// before it is used. Until this process ends it has that port for datagrams too, which nobody here sends: so other test programs, which may run at the same
+/// time, pass it over also while the node that is to have it is not started yet, or was killed.
 pub fn free_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static TAKEN: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     // Test programs run side by side: each begins at another place.
     let begin = 10_000 + (std::process::id() as u16 % 200) * 100;
     loop {
         let port = begin + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if let Ok(taken) = UdpSocket::bind(("127.0.0.1", port))
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            TAKEN.lock().unwrap().push(taken);
             return port;
         }
     }

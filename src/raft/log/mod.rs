@@ -28,7 +28,7 @@ use bytes::Bytes;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
-use record::{ENTRY_OVERHEAD, Record};
+use record::{Damage, ENTRY_OVERHEAD, Record};
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
@@ -878,9 +878,13 @@ fn recover(journal: &mut dyn Journal) -> Result<Recovered, Error> {
     journal.recover(&mut |position, mut batch| {
         loop {
             let record = record::decode(&mut batch).map_err(|damage| {
-                broken(format!(
-                    "a record of log batch {position} is damaged: {damage}. {ADVICE}"
-                ))
+                broken(match damage {
+                    // Nothing is lost: an empty folder is no remedy.
+                    Damage::Version(_) => {
+                        format!("a record of log batch {position} cannot be read: {damage}")
+                    }
+                    _ => format!("a record of log batch {position} is damaged: {damage}. {ADVICE}"),
+                })
             })?;
             let Some(record) = record else { return Ok(()) };
             recovered.replay(position, record).map_err(|why| {

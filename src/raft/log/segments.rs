@@ -33,7 +33,7 @@ use crate::config::Durability;
 use crate::error::Error;
 use crate::raft::files::{Disk, File, Open};
 use bytes::Bytes;
-use format::{FRAME_BYTES, Frame, HEAD_BYTES, Head, Seal, sequence_at};
+use format::{FRAME_BYTES, Fault, Frame, HEAD_BYTES, Head, Seal, sequence_at};
 use std::collections::VecDeque;
 use std::io::{self, BufReader, IoSlice, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -146,11 +146,9 @@ impl SegmentJournal {
             let head = read_head(disk, &folder.join(segment_name(number))).map_err(failed)?;
             let head = head.and_then(|head| match head.number == number {
                 true => Ok(head),
-                false => Err(format!("it is segment {}", head.number)),
+                false => Err(Fault::Damaged(format!("it is segment {}", head.number))),
             });
-            segments.push_back(
-                head.map_err(|why| broken(format!("segment {number} of the log is damaged: {why}")))?,
-            );
+            segments.push_back(head.map_err(|fault| refused(data, number, &fault))?);
         }
         let Some(last) = segments.back().copied() else {
             return Err(broken("the log has no segment".to_owned()));
@@ -518,6 +516,18 @@ fn broken(data: &Path, why: String) -> Error {
     }
 }
 
+/// A segment that cannot be read. Where a later program has written it nothing is lost, and an empty folder no remedy.
+fn refused(data: &Path, number: u64, fault: &Fault) -> Error {
+    let why = format!("segment {number} of the log {fault}");
+    match fault {
+        Fault::Damaged(_) => broken(data, why),
+        Fault::Later(_) => Error::Folder {
+            folder: data.to_owned(),
+            why,
+        },
+    }
+}
+
 /// What the system refuses (a permission, a failing disk) is no damage, and an empty folder no remedy.
 fn failed(folder: &Path, source: io::Error) -> Error {
     Error::Io {
@@ -565,11 +575,13 @@ fn open_segment(disk: &Disk, folder: &Path, number: u64) -> io::Result<File> {
 }
 
 /// The head of a segment, or what is wrong with it.
-fn read_head(disk: &Disk, path: &Path) -> io::Result<Result<Head, String>> {
+fn read_head(disk: &Disk, path: &Path) -> io::Result<Result<Head, Fault>> {
     let mut bytes = [0; HEAD_BYTES as usize];
     match disk.open(path, Open::Read)?.read_exact(&mut bytes) {
         Ok(()) => Ok(Head::decode(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err("it ends too early".to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(Err(Fault::Damaged("it ends too early".to_owned())))
+        }
         Err(error) => Err(error),
     }
 }

@@ -776,7 +776,7 @@ fn a_library_lists_its_functions() {
 #[test]
 fn a_library_may_not_load_for_ever() {
     let limits = Limits {
-        load: Duration::from_millis(20),
+        load: Duration::from_millis(300),
         ..Limits::new(VERSION, 0)
     };
     let mut engine = Engine::new(limits).unwrap();

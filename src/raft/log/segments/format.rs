@@ -16,6 +16,7 @@
 
 use bytes::{Buf, BufMut};
 use crc32fast::Hasher;
+use std::fmt;
 
 const MAGIC: &[u8; 7] = b"PLNSEGM";
 
@@ -39,6 +40,29 @@ pub(super) struct Head {
     pub(super) first: u64,
 }
 
+/// Why bytes are not the head of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// What is wrong with them.
+    Damaged(String),
+    /// They are whole, and of a later version.
+    Later(u8),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(why) => write!(f, "is damaged: {why}"),
+            Self::Later(version) => {
+                write!(
+                    f,
+                    "has format {version}, this program reads {VERSION}: run a newer one"
+                )
+            }
+        }
+    }
+}
+
 impl Head {
     /// As bytes.
     pub(super) fn encode(self) -> [u8; HEAD_BYTES as usize] {
@@ -58,7 +82,7 @@ impl Head {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn decode(bytes: &[u8; HEAD_BYTES as usize]) -> Result<Self, String> {
+    pub(super) fn decode(bytes: &[u8; HEAD_BYTES as usize]) -> Result<Self, Fault> {
         let mut rest = &bytes[MAGIC.len()..];
         let version = rest.get_u8();
         let head = Self {
@@ -67,15 +91,13 @@ impl Head {
             first: rest.get_u64_le(),
         };
         if crc32fast::hash(&bytes[..HEAD_BYTES as usize - 4]) != rest.get_u32_le() {
-            return Err("the checksum of its head does not fit".to_owned());
+            return Err(Fault::Damaged("the checksum of its head does not fit".to_owned()));
         }
         if !bytes.starts_with(MAGIC) {
-            return Err("it is no segment".to_owned());
+            return Err(Fault::Damaged("it is no segment".to_owned()));
         }
         if version != VERSION {
-            return Err(format!(
-                "it has format {version}, this program reads {VERSION}: run a newer one"
-            ));
+            return Err(Fault::Later(version));
         }
         Ok(head)
     }
@@ -196,10 +218,11 @@ mod tests {
         let end = bytes.len() - 4;
         let checksum = crc32fast::hash(&bytes[..end]);
         bytes[end..].copy_from_slice(&checksum.to_le_bytes());
-        assert!(
-            Head::decode(&bytes)
-                .unwrap_err()
-                .contains("it has format 9, this program reads 1")
+        let refused = Head::decode(&bytes).unwrap_err();
+        assert_eq!(refused, Fault::Later(9));
+        assert_eq!(
+            refused.to_string(),
+            "has format 9, this program reads 1: run a newer one"
         );
     }
 

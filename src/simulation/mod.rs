@@ -29,6 +29,7 @@ use plan::Plan;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::LocalOptions;
 use world::World;
 
 /// What a run that nothing went wrong in was.
@@ -82,7 +83,9 @@ fn simulate<T: Send + 'static>(
         let _simulation = Simulation::begin(plan.seed);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time().start_paused(true);
-        let runtime = runtime.build().map_err(|error| error.to_string())?;
+        // Of the kind whose tasks need not go to another thread: an evaluator of scripts cannot.
+        let runtime = runtime.build_local(LocalOptions::default());
+        let runtime = runtime.map_err(|error| error.to_string())?;
         runtime.block_on(async {
             let world = Arc::new(World::new(&plan, Arc::new(Oracle::new())));
             world.begin().await?;

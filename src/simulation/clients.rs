@@ -57,7 +57,7 @@ fn argv(parts: &[&str]) -> Vec<Bytes> {
 }
 
 /// The list of now.
-fn list(world: &World) -> String {
+pub(super) fn list(world: &World) -> String {
     format!("list{}", world.began.elapsed().as_secs() / LIST_LASTS.as_secs())
 }
 
@@ -69,8 +69,8 @@ async fn write(node: &Node, parts: &[&str]) -> Result<Written, Error> {
     .await
 }
 
-/// An operation on a register: linearizable, whoever is asked.
-async fn register(world: &World, here: &Running, which: usize, chance: &mut Chance) {
+/// An operation on a register of now, by chance.
+pub(super) fn operation(world: &World, which: usize, chance: &mut Chance) -> (String, Operation) {
     let age = world.began.elapsed().as_secs() / REGISTERS_LAST.as_secs();
     let key = format!("r{}.{age}", chance.below(REGISTERS));
     let value = i64::try_from(chance.below(1 << 30)).unwrap_or(0) * 1_000 + which as i64 * 100;
@@ -80,6 +80,12 @@ async fn register(world: &World, here: &Running, which: usize, chance: &mut Chan
         5 => Operation::SetNx(value),
         _ => Operation::Incr,
     };
+    (key, operation)
+}
+
+/// An operation on a register: linearizable, whoever is asked.
+async fn register(world: &World, here: &Running, which: usize, chance: &mut Chance) {
+    let (key, operation) = operation(world, which, chance);
     let parts = operation.argv(&key);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let called = world.began.elapsed();

@@ -2,10 +2,10 @@
 //! does so too in a process that `again.rs` starts.
 //!
 //! ```text
-//! seed ─► plan (what befalls whom when) ─► world (machines: ground, node) ◄─ clients ─► oracle (what they were told, and what must be so)
+//! seed ─► plan (what befalls whom when) ─► world (machines: ground, node, endpoint) ◄─ clients, stores ─► oracle (what they were told, and what must be so)
 //! ```
 //!
-//! Real: `machine/`, `node/`, `raft/` with openraft, the log in segments, snapshots, every encoder, tonic and HTTP/2. Simulated: what is behind the doors of
+//! Real: `machine/`, `node/`, `raft/` with openraft, the log in segments, snapshots, every encoder, tonic and HTTP/2, `edge/resp`. Simulated: what is behind the doors of
 //! `raft/ground.rs`. Time stands still while anybody has something to do and then jumps to the next alarm, so ten minutes take as long as what happens in them.
 //!
 //! `tests/README.md` says how a seed is run again.
@@ -17,7 +17,10 @@ mod checker;
 mod clients;
 mod oracle;
 mod plan;
+mod redis;
 mod sessions;
+mod stores;
+mod told;
 mod world;
 
 use crate::machine::reply::Reply;
@@ -50,12 +53,19 @@ struct Report {
 fn run(plan: &Plan) -> Result<Report, String> {
     simulate(plan, async |world, plan| {
         let oracle = world.oracle.clone();
-        let clients: Vec<_> = (0..plan.clients)
-            .map(|which| {
-                let chance = Chance(plan.seed ^ ((which as u64) << 32));
-                tokio::spawn(clients::run(world.clone(), which, chance))
-            })
-            .collect();
+        let chance = |which: usize| Chance(plan.seed ^ ((which as u64) << 32));
+        let clients =
+            (0..plan.clients).map(|which| tokio::spawn(clients::run(world.clone(), which, chance(which))));
+        let stores = (0..plan.stores).map(|store| {
+            let which = plan.clients + store;
+            tokio::spawn(stores::run(
+                world.clone(),
+                which,
+                world.store(store),
+                chance(which),
+            ))
+        });
+        let clients: Vec<_> = clients.chain(stores).collect();
         let judge = tokio::spawn(oracle::watch(world.clone()));
         world.befall(&plan.faults, plan.length).await;
         oracle.stop();

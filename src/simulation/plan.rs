@@ -1,5 +1,6 @@
 //! What befalls a cluster: drawn whole from the seed before anything runs, so that parts of it can be left out to see what a failure takes.
 
+use crate::config::Reads;
 use crate::raft::files::simulated::Chance;
 use std::time::Duration;
 
@@ -12,9 +13,14 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// Founders: machines 1 to this one. The next one is a spare.
     pub(super) nodes: usize,
+    /// Clients in the processes of nodes.
     pub(super) clients: usize,
+    /// Clients of Redis, each on a machine of its own.
+    pub(super) stores: usize,
     pub(super) length: Duration,
     pub(super) lease_reads: bool,
+    /// How fresh the reads of clients of Redis are.
+    pub(super) reads: Reads,
     /// By how many milliseconds each machine's clock is wrong at first.
     pub(super) clocks: Vec<i64>,
     pub(super) faults: Vec<(Duration, Fault)>,
@@ -159,8 +165,10 @@ impl Plan {
             seed,
             nodes: 3,
             clients: 4,
+            stores: 3,
             length,
             lease_reads: false,
+            reads: Reads::Local,
             clocks: vec![0; 4],
             faults: Vec::new(),
         }
@@ -178,6 +186,10 @@ impl Plan {
             clocks: clocks.collect(),
             nodes,
             lease_reads: chance.below(3) == 0,
+            reads: match chance.below(3) {
+                0 => Reads::Linearizable,
+                _ => Reads::Local,
+            },
             ..Self::quiet(seed, length)
         };
         // From one in twenty seconds to one in two: some runs are hardly ever well, others have time to go wrong slowly.

@@ -18,6 +18,7 @@ mod clients;
 mod oracle;
 mod plan;
 mod redis;
+mod scripts;
 mod sessions;
 mod stores;
 mod told;

@@ -20,6 +20,9 @@ const CONNECTS: Duration = Duration::from_secs(2);
 /// How long it waits for the replies to what it sent together: about as long as a write waits at most, so that it gives up before and after.
 pub(super) const PATIENCE: Duration = Duration::from_millis(5_050);
 
+/// What is answered to who names a script that is not known.
+const NOSCRIPT: &str = "NOSCRIPT ";
+
 /// One who speaks to the endpoints.
 pub(super) struct Client {
     place: Place,
@@ -69,9 +72,14 @@ impl Answer {
         }
     }
 
+    /// Whether the script that was named is one that the node does not know.
+    pub(super) fn is_unknown_script(&self) -> bool {
+        matches!(self, Self::Reply(Reply::Error(error)) if error.to_string().starts_with(NOSCRIPT))
+    }
+
     /// An error that is none of this cluster's trouble: one that no command here may have.
     pub(super) fn fault(&self) -> Option<String> {
-        const TROUBLE: [&str; 3] = ["LOADING ", "TRYAGAIN ", "UNKNOWN "];
+        const TROUBLE: [&str; 4] = ["LOADING ", "TRYAGAIN ", "UNKNOWN ", NOSCRIPT];
         match self {
             Self::Reply(Reply::Error(error)) => {
                 let text = error.to_string();

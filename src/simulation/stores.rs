@@ -1,4 +1,4 @@
-//! What session stores do over Redis: counters, lists in pipelines, registers, transactions under `WATCH`, locks with compare-and-delete. Each store asks one
+//! What session stores do over Redis: counters, lists in pipelines, registers, transactions under `WATCH`, locks with compare-and-delete, scripts (`scripts.rs`). Each store asks one
 //! endpoint, until its connection breaks or it goes to another; what was refused as not applied it sends again, as clients do.
 //!
 //! What must be so at once is said here: replies in their order, and a connection that sees its own writes. The rest is for `told.rs`. Reads are local unless the
@@ -7,6 +7,7 @@
 use super::checker::{Operation, Outcome};
 use super::clients::{self, Fate};
 use super::redis::{Answer, Client, words};
+use super::scripts::RELEASE;
 use super::world::World;
 use crate::config::Reads;
 use crate::machine::reply::Reply;
@@ -24,10 +25,10 @@ const PAUSE_MS: u64 = 800;
 const STAYS: u64 = 16;
 
 /// How often what was refused, or came to nothing, is tried.
-const TRIES: usize = 3;
+pub(super) const TRIES: usize = 3;
 
 /// Milliseconds until it is tried again, below.
-const AGAIN_MS: u64 = 300;
+pub(super) const AGAIN_MS: u64 = 300;
 
 /// Values of one pipeline, at most.
 const PIPELINE: u64 = 4;
@@ -66,12 +67,15 @@ pub(super) async fn run(world: Arc<World>, which: usize, place: Place, chance: C
         if store.chance.below(STAYS) == 0 {
             store.client.leave();
         }
-        match store.chance.below(8) {
+        match store.chance.below(12) {
             0 | 1 => store.register().await,
             2 | 3 => store.pipeline().await,
             4 => store.count().await,
             5 | 6 => store.transact().await,
-            _ => store.hold().await,
+            7 => store.hold().await,
+            8 | 9 => store.add().await,
+            10 => store.add_if().await,
+            _ => store.session().await,
         }
     }
 }
@@ -286,9 +290,20 @@ impl Store {
         }
         let from = self.world.began.elapsed();
         self.rest(HELD_MS).await;
-        if let Some(until) = self.let_go(&lock, &token).await {
+        let until = match self.chance.below(2) {
+            0 => self.let_go(&lock, &token).await,
+            _ => self.release(&lock, &token).await,
+        };
+        if let Some(until) = until {
             self.world.oracle.stores.held(&lock, from, until);
         }
+    }
+
+    /// As [`Self::let_go`], by a script.
+    async fn release(&mut self, lock: &str, token: &str) -> Option<Duration> {
+        let until = self.world.began.elapsed();
+        let released = self.insist_on(RELEASE, &[lock], &[token]).await;
+        (released.integer() == Some(1)).then_some(until)
     }
 
     /// Until when it had the lock at least; none where it may have lost it.

@@ -2,6 +2,7 @@
 
 use super::clients::Fate;
 use super::oracle;
+use super::sessions::{HandOver, judge_hand_overs};
 use crate::machine::reply::Reply;
 use crate::node::{Freshness, Node};
 use bytes::Bytes;
@@ -15,6 +16,7 @@ pub(super) struct Told {
     counters: Mutex<BTreeMap<String, Counter>>,
     chains: Mutex<BTreeMap<String, BTreeMap<String, Fate>>>,
     locks: Mutex<BTreeMap<String, Vec<Held>>>,
+    sessions: Mutex<BTreeMap<String, Vec<HandOver>>>,
 }
 
 /// What became of a counter that only grows, by one.
@@ -57,6 +59,20 @@ impl Told {
             .push(Held { from, until });
     }
 
+    /// A session that counted so many was saved with one more, or may have been.
+    pub(super) fn saved(&self, session: &str, before: u64, fate: Fate) {
+        if fate == Fate::Refused {
+            return;
+        }
+        let mut sessions = self.sessions.lock();
+        sessions.entry(session.to_owned()).or_default().push(HandOver {
+            before,
+            // These locks have none.
+            token: before,
+            acknowledged: fate != Fate::Unknown,
+        });
+    }
+
     /// How many operations there were.
     pub(super) fn len(&self) -> usize {
         let counters = self.counters.lock();
@@ -64,7 +80,9 @@ impl Told {
             .values()
             .map(|counter| counter.sums.len() + counter.unknown);
         let chained = self.chains.lock().values().map(BTreeMap::len).sum::<usize>();
-        counted.sum::<usize>() + chained + self.locks.lock().values().map(Vec::len).sum::<usize>()
+        let held = self.locks.lock().values().map(Vec::len).sum::<usize>();
+        let saved = self.sessions.lock().values().map(Vec::len).sum::<usize>();
+        counted.sum::<usize>() + chained + held + saved
     }
 }
 
@@ -86,6 +104,11 @@ pub(super) async fn judge(told: &Told, node: &Node) -> Result<(), String> {
         );
         judge_chain(count, &there, &values)
             .map_err(|why| format!("{name}: {why}; it counts {count} and is {there:?}"))?;
+    }
+    let sessions = told.sessions.lock().clone();
+    for (name, saved) in sessions {
+        let count = number(node, &name).await? as u64;
+        judge_hand_overs(count, &saved).map_err(|why| format!("{name}: {why}: {saved:?}"))?;
     }
     for (name, held) in &*told.locks.lock() {
         judge_lock(held).map_err(|why| format!("{name}: {why}"))?;

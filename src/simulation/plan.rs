@@ -1,6 +1,6 @@
 //! What befalls a cluster: drawn whole from the seed before anything runs, so that parts of it can be left out to see what a failure takes.
 
-use crate::config::Reads;
+use crate::config::{Durability, Reads};
 use crate::raft::files::simulated::Chance;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub(super) struct Plan {
     /// Clients of Redis, each on a machine of its own.
     pub(super) stores: usize,
     pub(super) length: Duration,
+    /// Under [`Durability::Os`] processes end where power would be lost otherwise.
+    pub(super) durability: Durability,
     pub(super) lease_reads: bool,
     /// How fresh the reads of clients of Redis are.
     pub(super) reads: Reads,
@@ -167,6 +169,7 @@ impl Plan {
             clients: 4,
             stores: 3,
             length,
+            durability: Durability::Fsync,
             lease_reads: false,
             reads: Reads::Local,
             clocks: vec![0; 4],
@@ -185,6 +188,10 @@ impl Plan {
         let mut plan = Self {
             clocks: clocks.collect(),
             nodes,
+            durability: match chance.below(4) {
+                0 => Durability::Os,
+                _ => Durability::Fsync,
+            },
             lease_reads: chance.below(3) == 0,
             reads: match chance.below(3) {
                 0 => Reads::Linearizable,

@@ -2,7 +2,7 @@
 
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
-use crate::config::{Config, Reads, RespConfig};
+use crate::config::{Config, Durability, Reads, RespConfig};
 use crate::edge::resp::{Listeners, Resp};
 use crate::node::Node;
 use crate::node::status::Role;
@@ -41,6 +41,7 @@ pub(super) struct World {
     pub(super) began: Instant,
     pub(super) nodes: usize,
     stores: usize,
+    durability: Durability,
     lease_reads: bool,
     pub(super) reads: Reads,
     chance: Mutex<Chance>,
@@ -105,6 +106,7 @@ impl World {
             began: Instant::now(),
             nodes: plan.nodes,
             stores: plan.stores,
+            durability: plan.durability,
             lease_reads: plan.lease_reads,
             reads: plan.reads,
             chance: Mutex::new(chance),
@@ -132,6 +134,7 @@ impl World {
             config.expect = Some(self.nodes);
         }
         config.limits.snapshot_log_bytes = SNAPSHOT_BYTES;
+        config.durability = self.durability;
         config.lease_reads = self.lease_reads;
         config
     }
@@ -184,8 +187,9 @@ impl World {
         Resp::start(listeners, node, config).expect("a port, and no certificate")
     }
 
-    /// Ends the process of a machine at once, with its power or alone.
+    /// Ends the process of a machine at once, with its power or alone: that much [`Durability::Os`] survives, and only that happens under it.
     pub(super) fn crash(&self, host: Host, power: bool) {
+        let power = power && self.durability == Durability::Fsync;
         self.network.crash(host, power);
         let mut machine = self.machines[&host].lock();
         machine.disk = machine.disk.after_crash(power, &mut self.chance.lock());

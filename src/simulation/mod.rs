@@ -44,6 +44,8 @@ struct Report {
     /// What clients were told and when, as one number.
     history: u64,
     operations: usize,
+    /// Of them what stores did that is no register and no list: counts, links of chains, locks let go, sessions saved.
+    stores: [usize; 4],
     unknown: usize,
 }
 
@@ -146,6 +148,7 @@ fn a_cluster_forms_writes_and_reads_where_nothing_goes_wrong() {
     let plan = Plan::quiet(1, Duration::from_secs(30));
     let report = must_hold(&plan);
     assert!(report.operations > 100 && report.unknown == 0, "{report:?}");
+    assert!(report.stores.iter().all(|count| *count > 2), "{report:?}");
 }
 
 /// Runs a seed's plan in a process of its own: how it held, or what that process said.

@@ -121,10 +121,15 @@ impl Oracle {
             format!("{:?}", list.values).hash(&mut history);
         }
         format!("{:?}{:?}", self.sessions, self.stores).hash(&mut history);
+        let stores = self.stores.counts();
         Report {
             trace,
             history: history.finish(),
-            operations: operations.count() + fates().count() + self.sessions.len() + self.stores.len(),
+            operations: operations.count()
+                + fates().count()
+                + self.sessions.len()
+                + stores.iter().sum::<usize>(),
+            stores,
             unknown: unknown + fates().filter(|fate| **fate == Fate::Unknown).count(),
         }
     }

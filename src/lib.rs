@@ -50,7 +50,7 @@ mod plenary;
 mod raft;
 mod remote;
 pub mod session;
-#[cfg(test)]
+#[cfg(all(test, feature = "resp"))]
 mod simulation;
 
 pub use cache::{Cache, EntryOptions, Ttl};

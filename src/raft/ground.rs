@@ -6,7 +6,7 @@
 //! | [`Disk`] | files | in memory, forgets at a crash what was not flushed |
 //! | [`Net`] | TCP | streams in memory, delayed, cut and reset |
 //! | [`Wall`] | the machine's clock | a clock that is wrong and jumps |
-//! | [`beside`] | a thread that may block | a task of the same thread |
+//! | [`beside`], [`thread`] | a thread that may block | a task of the same thread |
 //! | [`Runtime`] | tokio's, with chance from the system | the same, with chance from the seed |
 //!
 //! Time that is measured (rather than told) is tokio's [`tokio::time::Instant`] in this layer and in node/: the system's monotonic clock, unless a test
@@ -15,6 +15,7 @@
 pub(crate) use super::files::Disk;
 pub(crate) use super::net::Net;
 use crate::machine::entry::Millis;
+use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 
@@ -77,4 +78,23 @@ pub(crate) fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
         return tokio::spawn(async { work() });
     }
     tokio::task::spawn_blocking(work)
+}
+
+/// Runs what computes for long, for as long as the node runs, on a thread of its own: what it holds need not be able to go to another.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub(crate) fn thread<Work: Future<Output = ()> + 'static>(
+    name: &str,
+    stack_bytes: usize,
+    work: impl FnOnce() -> Work + Send + 'static,
+) -> io::Result<()> {
+    #[cfg(test)]
+    if super::simulation::is_on() {
+        tokio::task::spawn_local(work());
+        return Ok(());
+    }
+    let (thread, runtime) = (std::thread::Builder::new(), tokio::runtime::Handle::current());
+    let thread = thread.name(name.to_owned()).stack_size(stack_bytes);
+    thread.spawn(move || runtime.block_on(work())).map(drop)
 }

@@ -1,11 +1,11 @@
-/* The system's chance and its date, the same in every run. Loaded before a simulation's process (`again.rs`), for what draws or asks by itself: the maps of the
- * standard library, tokio when it wakes several who watch the same, the date in answers of hyper. Chance is each thread's own, so that it is so much for which
- * thread comes first. */
+/* The system's chance and its clocks, the same in every run. Loaded before a simulation's process (`again.rs`), for what draws or asks by itself: the maps of the
+ * standard library, tokio when it wakes several who watch the same, the date in answers of hyper, h2 which forgets a stream a second after it was reset. Chance is
+ * each thread's own, so that it is so much for which thread comes first. Clocks stand still: a slow machine is none that more happens on. */
 
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,14 +26,8 @@ ssize_t getrandom(void *buffer, size_t length, unsigned flags) {
   return (ssize_t)length;
 }
 
-static int (*of_system)(clockid_t, struct timespec *);
-
-__attribute__((constructor)) static void find(void) {
-  *(void **)&of_system = dlsym(RTLD_NEXT, "clock_gettime");
-}
-
 int clock_gettime(clockid_t clock, struct timespec *time) {
-  if (clock != CLOCK_REALTIME) return of_system(clock, time);
+  if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC) return (int)syscall(SYS_clock_gettime, clock, time);
   time->tv_sec = SECONDS;
   time->tv_nsec = 0;
   return 0;

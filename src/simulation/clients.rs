@@ -19,10 +19,10 @@ const REGISTERS_LAST: Duration = Duration::from_secs(20);
 /// How long values are appended to the same list.
 const LIST_LASTS: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(world: Arc<World>, which: usize, pause: Duration, mut chance: Chance) {
-    let (mut fresh, pause_ms) = (0, u64::try_from(pause.as_millis()).unwrap_or(u64::MAX));
+pub(super) async fn run(world: Arc<World>, which: usize, mut chance: Chance) {
+    let mut fresh = 0;
     while !world.oracle.is_over() {
-        tokio::time::sleep(Duration::from_millis(chance.below(pause_ms))).await;
+        tokio::time::sleep(Duration::from_millis(chance.below(world.pause_ms))).await;
         let running = world.running();
         if running.is_empty() {
             continue;
@@ -54,7 +54,7 @@ fn argv(parts: &[&str]) -> Vec<Bytes> {
 }
 
 /// The list of now.
-fn list(world: &World) -> String {
+pub(super) fn list(world: &World) -> String {
     format!("list{}", world.began.elapsed().as_secs() / LIST_LASTS.as_secs())
 }
 
@@ -66,8 +66,8 @@ async fn write(node: &Node, parts: &[&str]) -> Result<Written, Error> {
     .await
 }
 
-/// An operation on a register: linearizable, whoever is asked.
-async fn register(world: &World, here: &Running, which: usize, chance: &mut Chance) {
+/// An operation on a register of now, by chance.
+pub(super) fn operation(world: &World, which: usize, chance: &mut Chance) -> (String, Operation) {
     let age = world.began.elapsed().as_secs() / REGISTERS_LAST.as_secs();
     let key = format!("r{}.{age}", chance.below(REGISTERS));
     let value = i64::try_from(chance.below(1 << 30)).unwrap_or(0) * 1_000 + which as i64 * 100;
@@ -77,6 +77,12 @@ async fn register(world: &World, here: &Running, which: usize, chance: &mut Chan
         5 => Operation::SetNx(value),
         _ => Operation::Incr,
     };
+    (key, operation)
+}
+
+/// An operation on a register: linearizable, whoever is asked.
+async fn register(world: &World, here: &Running, which: usize, chance: &mut Chance) {
+    let (key, operation) = operation(world, which, chance);
     let parts = operation.argv(&key);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let called = world.began.elapsed();

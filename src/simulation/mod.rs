@@ -2,10 +2,10 @@
 //! does so too in a process that `again.rs` starts.
 //!
 //! ```text
-//! seed ─► plan (what befalls whom when) ─► world (machines: ground, node) ◄─ clients ─► oracle (what they were told, and what must be so)
+//! seed ─► plan (what befalls whom when) ─► world (machines: ground, node, endpoint) ◄─ clients, stores ─► oracle (what they were told, and what must be so)
 //! ```
 //!
-//! Real: `machine/`, `node/`, `raft/` with openraft, the log in segments, snapshots, every encoder, tonic and HTTP/2. Simulated: what is behind the doors of
+//! Real: `machine/`, `node/`, `raft/` with openraft, the log in segments, snapshots, every encoder, tonic and HTTP/2, `edge/resp`. Simulated: what is behind the doors of
 //! `raft/ground.rs`. Time stands still while anybody has something to do and then jumps to the next alarm, so ten minutes take as long as what happens in them.
 //!
 //! `tests/README.md` says how a seed is run again.
@@ -17,7 +17,11 @@ mod checker;
 mod clients;
 mod oracle;
 mod plan;
+mod redis;
+mod scripts;
 mod sessions;
+mod stores;
+mod told;
 mod turns;
 mod world;
 
@@ -30,6 +34,7 @@ use plan::Plan;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::LocalOptions;
 use world::World;
 
 /// What a run that nothing went wrong in was.
@@ -40,6 +45,8 @@ struct Report {
     /// What clients were told and when, as one number.
     history: u64,
     operations: usize,
+    /// Of them what stores did that is no register and no list: counts, links of chains, locks let go, sessions saved.
+    stores: [usize; 4],
     unknown: usize,
 }
 
@@ -50,12 +57,19 @@ struct Report {
 fn run(plan: &Plan) -> Result<Report, String> {
     simulate(plan, async |world, plan| {
         let oracle = world.oracle.clone();
-        let clients: Vec<_> = (0..plan.clients)
-            .map(|which| {
-                let chance = Chance(plan.seed ^ ((which as u64) << 32));
-                tokio::spawn(clients::run(world.clone(), which, plan.pause, chance))
-            })
-            .collect();
+        let chance = |which: usize| Chance(plan.seed ^ ((which as u64) << 32));
+        let clients =
+            (0..plan.clients).map(|which| tokio::spawn(clients::run(world.clone(), which, chance(which))));
+        let stores = (0..plan.stores).map(|store| {
+            let which = plan.clients + store;
+            tokio::spawn(stores::run(
+                world.clone(),
+                which,
+                world.store(store),
+                chance(which),
+            ))
+        });
+        let clients: Vec<_> = clients.chain(stores).collect();
         let judge = tokio::spawn(oracle::watch(world.clone()));
         world.befall(&plan.faults, plan.length).await;
         oracle.stop();
@@ -83,7 +97,9 @@ fn simulate<T: Send + 'static>(
         let _simulation = Simulation::begin(plan.seed);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_time().start_paused(true);
-        let runtime = runtime.build().map_err(|error| error.to_string())?;
+        // Of the kind whose tasks need not go to another thread: an evaluator of scripts cannot.
+        let runtime = runtime.build_local(LocalOptions::default());
+        let runtime = runtime.map_err(|error| error.to_string())?;
         runtime.block_on(async {
             let world = Arc::new(World::new(&plan, Arc::new(Oracle::new())));
             world.begin().await?;
@@ -133,6 +149,7 @@ fn a_cluster_forms_writes_and_reads_where_nothing_goes_wrong() {
     let plan = Plan::quiet(1, Duration::from_secs(30));
     let report = must_hold(&plan);
     assert!(report.operations > 100 && report.unknown == 0, "{report:?}");
+    assert!(report.stores.iter().all(|count| *count > 2), "{report:?}");
 }
 
 /// Runs a seed's plan in a process of its own: how it held, or what that process said.

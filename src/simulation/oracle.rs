@@ -4,6 +4,7 @@ use super::Report;
 use super::checker::{Event, Operation, Outcome, is_linearizable};
 use super::clients::Fate;
 use super::sessions;
+use super::told;
 use super::world::World;
 use crate::machine::reply::Reply;
 use crate::node::{Freshness, Node};
@@ -29,6 +30,7 @@ pub(super) struct Oracle {
     registers: Mutex<BTreeMap<String, Vec<Event>>>,
     lists: Mutex<BTreeMap<String, List>>,
     pub(super) sessions: sessions::Told,
+    pub(super) stores: told::Told,
     /// The digest of the state after each entry of the log that one was taken after, and whose.
     digests: Mutex<BTreeMap<u64, (usize, u128)>>,
 }
@@ -48,6 +50,7 @@ impl Oracle {
             registers: Mutex::default(),
             lists: Mutex::default(),
             sessions: sessions::Told::default(),
+            stores: told::Told::default(),
             digests: Mutex::default(),
         }
     }
@@ -117,11 +120,16 @@ impl Oracle {
         for list in lists.values() {
             format!("{:?}", list.values).hash(&mut history);
         }
-        format!("{:?}", self.sessions).hash(&mut history);
+        format!("{:?}{:?}", self.sessions, self.stores).hash(&mut history);
+        let stores = self.stores.counts();
         Report {
             trace,
             history: history.finish(),
-            operations: operations.count() + fates().count() + self.sessions.len(),
+            operations: operations.count()
+                + fates().count()
+                + self.sessions.len()
+                + stores.iter().sum::<usize>(),
+            stores,
             unknown: unknown + fates().filter(|fate| **fate == Fate::Unknown).count(),
         }
     }
@@ -176,6 +184,7 @@ pub(super) async fn judge(world: &World) -> Result<(), String> {
     *oracle.lists.lock() = lists;
     if let Some(running) = world.running().first() {
         sessions::judge(&oracle.sessions, &running.node).await?;
+        told::judge(&oracle.stores, &running.node).await?;
     }
     level(world).await
 }
@@ -201,7 +210,7 @@ async fn level(world: &World) -> Result<(), String> {
     }
 }
 
-async fn read(node: &Node, list: &str) -> Result<Vec<String>, String> {
+pub(super) async fn read(node: &Node, list: &str) -> Result<Vec<String>, String> {
     let argv = ["LRANGE", list, "0", "-1"].map(|part| Bytes::copy_from_slice(part.as_bytes()));
     let reply = node.read(Freshness::Linearizable, 0, &argv).await;
     match reply.map_err(|error| format!("a cluster that is whole does not read: {error}"))? {

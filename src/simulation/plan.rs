@@ -1,6 +1,6 @@
 //! What befalls a cluster: drawn whole from the seed before anything runs, so that parts of it can be left out to see what a failure takes.
 
-use crate::config::Timing;
+use crate::config::{Durability, Reads, Timing};
 use crate::raft::files::simulated::Chance;
 use std::time::Duration;
 
@@ -13,12 +13,19 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// Founders: machines 1 to this one. The next one is a spare.
     pub(super) nodes: usize,
+    /// Clients in the processes of nodes.
     pub(super) clients: usize,
-    /// How long a client waits at most before it does the next thing.
-    pub(super) pause: Duration,
+    /// Clients of Redis, each on a machine of its own.
+    pub(super) stores: usize,
+    /// Milliseconds between two things that a client does, below.
+    pub(super) pause_ms: u64,
     pub(super) timing: Timing,
     pub(super) length: Duration,
+    /// Under [`Durability::Os`] processes end where power would be lost otherwise.
+    pub(super) durability: Durability,
     pub(super) lease_reads: bool,
+    /// How fresh the reads of clients of Redis are.
+    pub(super) reads: Reads,
     /// By how many milliseconds each machine's clock is wrong at first.
     pub(super) clocks: Vec<i64>,
     pub(super) faults: Vec<(Duration, Fault)>,
@@ -163,10 +170,13 @@ impl Plan {
             seed,
             nodes: 3,
             clients: 4,
-            pause: Duration::from_millis(500),
+            stores: 3,
+            pause_ms: 500,
             timing: Timing::default(),
             length,
+            durability: Durability::Fsync,
             lease_reads: false,
+            reads: Reads::Local,
             clocks: vec![0; 4],
             faults: Vec::new(),
         }
@@ -183,11 +193,19 @@ impl Plan {
         let mut plan = Self {
             clocks: clocks.collect(),
             nodes,
+            durability: match chance.below(4) {
+                0 => Durability::Os,
+                _ => Durability::Fsync,
+            },
             lease_reads: chance.below(3) == 0,
+            reads: match chance.below(3) {
+                0 => Reads::Linearizable,
+                _ => Reads::Local,
+            },
             ..Self::quiet(seed, length)
         };
         // Some clusters are busy and some are not, and some have slow links, for which Raft's rhythm is slower.
-        plan.pause *= 1 << chance.below(4);
+        plan.pause_ms <<= chance.below(4);
         let slower = 1 + u32::try_from(chance.below(4)).unwrap_or(0);
         let timing = &mut plan.timing;
         for time in [

@@ -42,10 +42,10 @@ pub(super) struct Told {
 
 /// A count that a session had under a lock, and that was to become one more.
 #[derive(Clone, Copy, Debug)]
-struct HandOver {
-    before: u64,
-    token: u64,
-    acknowledged: bool,
+pub(super) struct HandOver {
+    pub(super) before: u64,
+    pub(super) token: u64,
+    pub(super) acknowledged: bool,
 }
 
 /// A session that is to end.
@@ -227,7 +227,7 @@ pub(super) async fn judge(told: &Told, node: &Node) -> Result<(), String> {
 }
 
 /// What a session counted to where these were told of its counts.
-fn judge_hand_overs(count: u64, hand_overs: &[HandOver]) -> Result<(), String> {
+pub(super) fn judge_hand_overs(count: u64, hand_overs: &[HandOver]) -> Result<(), String> {
     let acknowledged: BTreeMap<_, _> = hand_overs
         .iter()
         .filter(|one| one.acknowledged)

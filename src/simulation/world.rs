@@ -2,12 +2,13 @@
 
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
-use crate::config::{Config, Timing};
+use crate::config::{Config, Durability, Reads, RespConfig, Timing};
+use crate::edge::resp::{Listeners, Resp};
 use crate::node::Node;
 use crate::node::status::Role;
 use crate::raft::files::simulated::{Chance, Disk, Trouble};
 use crate::raft::ground::{self, Ground, Net};
-use crate::raft::net::simulated::{Host, Network, address};
+use crate::raft::net::simulated::{Host, Network, Place, address};
 use crate::raft::simulation::Wall;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -22,6 +23,9 @@ const SEGMENT_BYTES: u64 = 32 << 10;
 /// Bytes of log after which a snapshot is taken.
 const SNAPSHOT_BYTES: u64 = 24 << 10;
 
+/// The first machine that has a client of Redis and no node.
+const STORES: Host = 101;
+
 /// How long a cluster that is whole may take until all of it serves.
 const HEALED: Duration = Duration::from_secs(60);
 
@@ -35,9 +39,14 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) oracle: Arc<Oracle>,
     pub(super) began: Instant,
-    nodes: usize,
+    pub(super) nodes: usize,
+    stores: usize,
+    durability: Durability,
     lease_reads: bool,
+    pub(super) reads: Reads,
     timing: Timing,
+    /// Milliseconds between two things that a client does, below.
+    pub(super) pause_ms: u64,
     chance: Mutex<Chance>,
     machines: BTreeMap<Host, Mutex<Machine>>,
 }
@@ -57,6 +66,7 @@ struct Machine {
 pub(super) struct Running {
     pub(super) host: Host,
     pub(super) node: Node,
+    resp: Arc<Resp>,
     crashed: watch::Sender<bool>,
 }
 
@@ -69,6 +79,13 @@ impl Running {
             _ = crashed.wait_for(|crashed| *crashed) => None,
             answer = call => Some(answer),
         }
+    }
+
+    /// Stops it as a program does that is asked to.
+    async fn stop(&self) {
+        self.resp.stop().await;
+        // A cluster in trouble may not let it finish what is under way, and its disk may fail: both are told.
+        let _ = self.node.stop().await;
     }
 }
 
@@ -91,8 +108,12 @@ impl World {
             oracle,
             began: Instant::now(),
             nodes: plan.nodes,
+            stores: plan.stores,
+            durability: plan.durability,
             lease_reads: plan.lease_reads,
+            reads: plan.reads,
             timing: plan.timing,
+            pause_ms: plan.pause_ms,
             chance: Mutex::new(chance),
         }
     }
@@ -118,30 +139,39 @@ impl World {
             config.expect = Some(self.nodes);
         }
         config.limits.snapshot_log_bytes = SNAPSHOT_BYTES;
+        config.durability = self.durability;
         config.lease_reads = self.lease_reads;
         config.timing = self.timing;
         config
     }
 
+    /// Where a client of Redis stands.
+    pub(super) fn store(&self, which: usize) -> Place {
+        self.network.start(STORES + which)
+    }
+
     /// Starts the process of a machine, unless it runs. A disk in trouble may not let it.
     async fn start(&self, host: Host) {
-        let (ground, config) = {
+        let (ground, config, place) = {
             let machine = self.machines[&host].lock();
             if machine.running.is_some() {
                 return;
             }
+            let place = self.network.start(host);
             let ground = Ground {
                 disk: ground::Disk::Simulated(machine.disk.clone()),
-                net: Net::Simulated(self.network.start(host)),
+                net: Net::Simulated(place.clone()),
                 wall: ground::Wall::Simulated(machine.wall.clone()),
             };
-            (ground, self.config(host))
+            (ground, self.config(host), place)
         };
         match Node::start_on(ground, config).await {
             Ok(node) => {
+                let resp = self.serve(node.clone(), host, &place);
                 self.machines[&host].lock().running = Some(Running {
                     host,
                     node,
+                    resp: Arc::new(resp),
                     crashed: watch::Sender::new(false),
                 });
             }
@@ -155,8 +185,17 @@ impl World {
         }
     }
 
-    /// Ends the process of a machine at once, with its power or alone.
+    /// Serves clients of Redis.
+    fn serve(&self, node: Node, host: Host, place: &Place) -> Resp {
+        let mut config = RespConfig::new(endpoint(host));
+        config.reads = self.reads;
+        let listeners = Listeners::from(place.listen(&config.listen));
+        Resp::start(listeners, node, config).expect("a port, and no certificate")
+    }
+
+    /// Ends the process of a machine at once, with its power or alone: that much [`Durability::Os`] survives, and only that happens under it.
     pub(super) fn crash(&self, host: Host, power: bool) {
+        let power = power && self.durability == Durability::Fsync;
         self.network.crash(host, power);
         let mut machine = self.machines[&host].lock();
         machine.disk = machine.disk.after_crash(power, &mut self.chance.lock());
@@ -164,7 +203,7 @@ impl World {
         if let Some(running) = machine.running.take() {
             running.crashed.send_replace(true);
             // What is left of it reaches neither its disk nor anybody: it only has to end.
-            tokio::spawn(async move { tokio::time::timeout(LAST_TASKS, running.node.stop()).await });
+            tokio::spawn(async move { tokio::time::timeout(LAST_TASKS, running.stop()).await });
         }
     }
 
@@ -210,9 +249,15 @@ impl World {
         tokio::time::sleep_until(began + length).await;
     }
 
+    /// Machines with a node, and those with a client.
+    fn hosts(&self) -> Vec<Host> {
+        let stores = STORES..STORES + self.stores;
+        self.machines.keys().copied().chain(stores).collect()
+    }
+
     fn links(&self, who: Host) -> Vec<(Host, Host)> {
-        let others = self.machines.keys().filter(|other| **other != who);
-        others.flat_map(|other| [(who, *other), (*other, who)]).collect()
+        let others = self.hosts().into_iter().filter(|other| *other != who);
+        others.flat_map(|other| [(who, other), (other, who)]).collect()
     }
 
     /// Makes everything whole, and waits until all of it serves.
@@ -220,10 +265,12 @@ impl World {
     /// # Errors
     /// Who does not.
     pub(super) async fn heal(self: &Arc<Self>) -> Result<(), String> {
-        let hosts: Vec<Host> = self.machines.keys().copied().collect();
+        let hosts = self.hosts();
+        for host in self.machines.keys() {
+            self.machines[host].lock().disk.trouble(Trouble::None);
+            self.slow(*host, Duration::ZERO);
+        }
         for from in &hosts {
-            self.machines[from].lock().disk.trouble(Trouble::None);
-            self.slow(*from, Duration::ZERO);
             for to in &hosts {
                 self.network.mend(*from, *to);
             }
@@ -285,6 +332,11 @@ impl World {
                 machine.running.as_ref().map_or(!machine.wanted, serves)
             })
     }
+}
+
+/// Where a machine's node serves clients of Redis.
+pub(super) fn endpoint(host: Host) -> String {
+    format!("127.0.0.{host}:6379")
 }
 
 /// Starts a machine's process whenever it is to run and does not, and notices one that stops by itself.
@@ -369,8 +421,7 @@ async fn befall(world: Arc<World>, fault: Fault) {
         Fault::Stop { who, down } => {
             let host = whom(who);
             let Some(running) = world.node(host) else { return };
-            // A cluster in trouble may not let it finish what is under way, and its disk may fail: both are told.
-            let _ = running.call(running.node.stop()).await;
+            let _ = running.call(running.stop()).await;
             if running.crashed.send_replace(true) {
                 return;
             }

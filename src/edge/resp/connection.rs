@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -948,8 +947,7 @@ impl Connection {
         } = self;
         let close = async {
             writer.write_all_buf(&mut output).await?;
-            writer.shutdown().await?;
-            discard(&mut reader).await
+            linger(&mut reader, &mut writer).await
         };
         // Whoever does not take them is gone either way.
         let _ = timeout(FAREWELL, close).await;
@@ -958,12 +956,8 @@ impl Connection {
 
 /// Closes our side and reads on until the other side has closed too: a close with unread input would reset the connection, and
 /// the other side might never read the last reply.
-pub(super) async fn linger(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.shutdown().await?;
-    discard(stream).await
-}
-
-async fn discard(reader: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
+pub(super) async fn linger(reader: &mut Reader, writer: &mut Writer) -> std::io::Result<()> {
+    writer.shutdown().await?;
     let (mut sink, mut left) = ([0; 4096], LINGER_BYTES);
     while left > 0 {
         match reader.read(&mut sink).await? {

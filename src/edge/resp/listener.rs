@@ -2,13 +2,19 @@
 
 use super::clients::Entered;
 use super::stats::Counter;
+use super::stream::Stream;
 use super::{Listeners, Shared, access, connection, permit};
+#[cfg(test)]
+use crate::raft::net::simulated;
+use std::io;
+#[cfg(test)]
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -31,7 +37,10 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Accepts connections until `stopping` says so (or its sender is gone), then ends them all. One task per connection.
 pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stopping: watch::Receiver<bool>) {
-    let Listeners { plain, secure } = listeners;
+    let Listeners {
+        mut plain,
+        mut secure,
+    } = listeners;
     let (mut connections, mut refusals) = (JoinSet::new(), JoinSet::new());
     let (mut tick, mut counted) = (interval(TICK), [0; 3]);
     let mut access_changes = shared.node.access_changes();
@@ -48,17 +57,17 @@ pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stoppi
                     client.end_if_overdue(&shared.reply_limits, &shared.hub.limits);
                 }
             }
-            accepted = next(plain.as_ref()) => match accepted {
-                Ok((stream, peer)) => match admit(&shared, &stream, peer) {
-                    Ok(entered) => { connections.spawn(connection::serve(stream.into(), shared.clone(), entered)); }
+            accepted = next(plain.as_mut()) => match accepted {
+                Ok((stream, peer)) => match admit(&shared, peer, stream.local_addr()) {
+                    Ok(entered) => { connections.spawn(connection::serve(stream, shared.clone(), entered)); }
                     Err(why) if refusals.len() < REFUSALS => { refusals.spawn(refuse(stream, why)); }
                     Err(_) => {}
                 },
                 Err(error) => pause(&error).await,
             },
-            accepted = next(secure.as_ref()) => match accepted {
+            accepted = next(secure.as_mut()) => match accepted {
                 // Before TLS there are no words in which a reason could be told.
-                Ok((stream, peer)) => if let Ok(entered) = admit(&shared, &stream, peer) {
+                Ok((stream, peer)) => if let Ok(entered) = admit(&shared, peer, stream.local_addr()) {
                     connections.spawn(serve_secure(stream, shared.clone(), entered));
                 },
                 Err(error) => pause(&error).await,
@@ -81,23 +90,63 @@ pub(super) async fn accept(listeners: Listeners, shared: Arc<Shared>, mut stoppi
     connections.shutdown().await;
 }
 
+/// Where clients are listened for.
+#[derive(Debug)]
+pub(super) enum Door {
+    System(TcpListener),
+    /// In memory: `src/simulation/`.
+    #[cfg(test)]
+    Simulated(simulated::Listener),
+}
+
+impl Door {
+    /// Its address, after port 0 was resolved.
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::System(listener) => listener.local_addr(),
+            #[cfg(test)]
+            Self::Simulated(listener) => Ok((Ipv4Addr::LOCALHOST, listener.port()).into()),
+        }
+    }
+
+    async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::System(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Replies leave when they are written, not when there are enough of them. A socket that refuses this is closing anyway.
+                let _ = stream.set_nodelay(true);
+                Ok((stream.into(), peer))
+            }
+            #[cfg(test)]
+            Self::Simulated(listener) => {
+                let wire = listener.accept().await;
+                let [.., host] = wire.peer().to_be_bytes();
+                let peer = Ipv4Addr::new(127, 0, 0, host);
+                Ok((Stream::Wrapped(Box::new(wire)), (peer, 0).into()))
+            }
+        }
+    }
+}
+
 /// The next who connects; nobody, where nobody is listened for.
-async fn next(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
-    match listener {
-        Some(listener) => listener.accept().await,
+async fn next(door: Option<&mut Door>) -> io::Result<(Stream, SocketAddr)> {
+    match door {
+        Some(door) => door.accept().await,
         None => std::future::pending().await,
     }
 }
 
-async fn pause(error: &std::io::Error) {
+async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a client; trying again");
     sleep(ACCEPT_PAUSE).await;
 }
 
 /// Agrees on keys first. The client has its place meanwhile, so what is under way is bounded by `max_clients`.
 #[cfg(feature = "tls")]
-async fn serve_secure(stream: TcpStream, shared: Arc<Shared>, entered: Entered) {
-    let Some(tls) = &shared.tls else { return };
+async fn serve_secure(stream: Stream, shared: Arc<Shared>, entered: Entered) {
+    let (Some(tls), Stream::Plain(stream)) = (&shared.tls, stream) else {
+        return;
+    };
     let accepted = tokio::select! {
         accepted = tls.accept(stream) => accepted,
         () = entered.client.ended() => None,
@@ -109,10 +158,10 @@ async fn serve_secure(stream: TcpStream, shared: Arc<Shared>, entered: Entered) 
 
 /// Never called: [`super::Resp::bind`] refuses such settings.
 #[cfg(not(feature = "tls"))]
-async fn serve_secure(_: TcpStream, _: Arc<Shared>, _: Entered) {}
+async fn serve_secure(_: Stream, _: Arc<Shared>, _: Entered) {}
 
 /// A place among the clients, or why there is none.
-fn admit(shared: &Arc<Shared>, stream: &TcpStream, peer: SocketAddr) -> Result<Entered, &'static str> {
+fn admit(shared: &Arc<Shared>, peer: SocketAddr, local: Option<SocketAddr>) -> Result<Entered, &'static str> {
     shared.stats.connections.add(1);
     let refusal = if !access::serves(peer.ip(), shared.access.open(shared)) {
         Some(access::DENIED)
@@ -125,16 +174,18 @@ fn admit(shared: &Arc<Shared>, stream: &TcpStream, peer: SocketAddr) -> Result<E
         shared.stats.rejected.add(1);
         return Err(why);
     }
-    // Replies leave when they are written, not when there are enough of them. A socket that refuses this is closing anyway.
-    let _ = stream.set_nodelay(true);
-    let local = stream.local_addr().unwrap_or(shared.address);
-    Ok(Entered::new(shared.clone(), peer, local))
+    Ok(Entered::new(
+        shared.clone(),
+        peer,
+        local.unwrap_or(shared.address),
+    ))
 }
 
-async fn refuse(mut stream: TcpStream, why: &'static str) {
+async fn refuse(stream: Stream, why: &'static str) {
+    let (mut reader, mut writer) = stream.into_split();
     let tell = async {
-        stream.write_all(format!("-{why}\r\n").as_bytes()).await?;
-        connection::linger(&mut stream).await
+        writer.write_all(format!("-{why}\r\n").as_bytes()).await?;
+        connection::linger(&mut reader, &mut writer).await
     };
     // Whoever does not listen to the reason is gone either way.
     let _ = timeout(REFUSAL_TIME, tell).await;

@@ -72,9 +72,12 @@ use crate::config::RespConfig;
 use crate::error::Error;
 use crate::machine::reply::CommandError;
 use crate::node::Node;
+#[cfg(test)]
+use crate::raft::net::simulated;
 use blocking::Pause;
 use clients::Clients;
 use hub::Hub;
+use listener::Door;
 use monitor::Monitors;
 use outbox::OutputLimits;
 use parking_lot::Mutex;
@@ -147,8 +150,18 @@ struct Shared {
 /// The ports of an endpoint, taken.
 #[derive(Debug)]
 pub struct Listeners {
-    plain: Option<TcpListener>,
-    secure: Option<TcpListener>,
+    plain: Option<Door>,
+    secure: Option<Door>,
+}
+
+#[cfg(test)]
+impl From<simulated::Listener> for Listeners {
+    fn from(listener: simulated::Listener) -> Self {
+        Self {
+            plain: Some(Door::Simulated(listener)),
+            secure: None,
+        }
+    }
 }
 
 impl Shared {
@@ -213,8 +226,7 @@ impl Resp {
         };
         let hub = Arc::<Hub>::default();
         node.listen(hub.clone());
-        let address =
-            |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+        let address = |listener: &Option<Door>| listener.as_ref().map(Door::local_addr).transpose();
         let (plain, secure) = (
             address(&listeners.plain).map_err(refused)?,
             address(&listeners.secure).map_err(refused)?,
@@ -292,7 +304,7 @@ impl Resp {
 }
 
 /// Listens at an address, and notes which port it came to.
-async fn listen(address: &mut String) -> Result<TcpListener, Error> {
+async fn listen(address: &mut String) -> Result<Door, Error> {
     let refused = |source| Error::Listen {
         address: address.clone(),
         source,
@@ -302,7 +314,7 @@ async fn listen(address: &mut String) -> Result<TcpListener, Error> {
     if let Some(host) = address.strip_suffix(":0") {
         *address = format!("{host}:{}", bound.port());
     }
-    Ok(listener)
+    Ok(Door::System(listener))
 }
 
 /// What a client is told when this node could not answer: see the table in the head of this file.

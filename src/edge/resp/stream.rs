@@ -1,6 +1,7 @@
 //! The two directions of a client's stream: plain TCP without a detour, or anything else that carries bytes (TLS).
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
@@ -22,6 +23,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// The address of this side, where the system tells it.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain(stream) => stream.local_addr().ok(),
+            Self::Wrapped(_) => None,
+        }
+    }
+
     /// The direction to read from, and the one to write to.
     pub(super) fn into_split(self) -> (Reader, Writer) {
         match self {

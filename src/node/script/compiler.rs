@@ -2,9 +2,9 @@
 
 use super::engine::{self, Engine, Library};
 use crate::machine::reply::CommandError;
+use crate::raft::ground;
 use bytes::Bytes;
-use std::sync::mpsc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Texts that wait, at most.
 const QUEUE: usize = 1_024;
@@ -19,17 +19,16 @@ enum Message {
 
 /// The way to the thread, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Compiler(mpsc::SyncSender<Message>);
+pub(super) struct Compiler(mpsc::Sender<Message>);
 
 impl Compiler {
     pub(super) fn start(limits: engine::Limits) -> Self {
-        let (sender, messages) = mpsc::sync_channel(QUEUE);
-        let work = move || match Engine::new(limits) {
-            Ok(engine) => serve(engine, &messages),
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let work = async move || match Engine::new(limits) {
+            Ok(engine) => serve(engine, messages).await,
             Err(error) => tracing::error!(%error, "scripts cannot be loaded on this node"),
         };
-        let thread = std::thread::Builder::new().name("plenary-compile".to_owned());
-        if let Err(error) = thread.stack_size(engine::STACK_BYTES).spawn(work) {
+        if let Err(error) = ground::thread("plenary-compile", engine::STACK_BYTES, work) {
             tracing::error!(%error, "scripts cannot be loaded on this node");
         }
         Self(sender)
@@ -52,15 +51,15 @@ impl Compiler {
         const MANY: CommandError = CommandError::text("TRYAGAIN too many scripts are being loaded");
         let (answer, answered) = oneshot::channel();
         self.0.try_send(message(answer)).map_err(|error| match error {
-            mpsc::TrySendError::Full(_) => MANY,
-            mpsc::TrySendError::Disconnected(_) => GONE,
+            mpsc::error::TrySendError::Full(_) => MANY,
+            mpsc::error::TrySendError::Closed(_) => GONE,
         })?;
         answered.await.map_err(|_| GONE)?
     }
 }
 
-fn serve(mut engine: Engine, messages: &mpsc::Receiver<Message>) {
-    while let Ok(message) = messages.recv() {
+async fn serve(mut engine: Engine, mut messages: mpsc::Receiver<Message>) {
+    while let Some(message) = messages.recv().await {
         // Whoever asked may have gone.
         match message {
             Message::Compile(text, answer) => drop(answer.send(engine.compile(&text))),

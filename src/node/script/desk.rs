@@ -18,7 +18,8 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long `DEBUG SLEEP` sleeps before it looks whether the script is to end.
 const NAP: Duration = Duration::from_millis(10);

@@ -19,15 +19,16 @@ use crate::machine::table;
 use crate::node::fellows::NO_REPLICAS;
 use crate::node::hearing::Listener;
 use crate::raft::client::{Kind, Running};
+use crate::raft::ground;
 use crate::raft::state_store::State;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// Requests that wait or are under way on one node, at most.
 const QUEUE: usize = 16 << 10;
@@ -152,7 +153,7 @@ enum Message {
 /// The way to the thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Evaluator {
-    sender: mpsc::Sender<Message>,
+    sender: mpsc::UnboundedSender<Message>,
     /// Requests that were sent and not answered.
     waiting: Arc<AtomicUsize>,
     pub(super) control: Arc<Control>,
@@ -265,8 +266,9 @@ impl Listener for Evaluator {
 
 impl Evaluator {
     pub(super) fn start(state: State, outbound: Outbound, command_bytes: usize) -> Arc<Self> {
-        let (sender, messages) = mpsc::channel();
-        let (runtime, back) = (tokio::runtime::Handle::current(), sender.clone());
+        // Unbounded as such: of requests there are at most QUEUE, and of the rest a few for each of them.
+        let (sender, messages) = mpsc::unbounded_channel();
+        let back = sender.clone();
         let control = Arc::new(Control {
             running: Mutex::default(),
             busy: Arc::default(),
@@ -274,7 +276,7 @@ impl Evaluator {
             busy_after_ms: AtomicU64::new(BUSY_AFTER_MS),
         });
         let followed = control.clone();
-        let work = move || {
+        let work = async move || {
             let seed = i32::from_le_bytes(
                 outbound.clock.chance().to_le_bytes()[..4]
                     .try_into()
@@ -288,7 +290,6 @@ impl Evaluator {
                 engine,
                 state,
                 outbound,
-                runtime,
                 control: followed,
                 sender: back,
                 command_bytes,
@@ -298,10 +299,9 @@ impl Evaluator {
                 held: HashSet::new(),
                 batches: 0,
             };
-            thread.run(&messages);
+            thread.run(messages).await;
         };
-        let thread = std::thread::Builder::new().name("plenary-scripts".to_owned());
-        if let Err(error) = thread.stack_size(engine::STACK_BYTES).spawn(work) {
+        if let Err(error) = ground::thread("plenary-scripts", engine::STACK_BYTES, work) {
             tracing::error!(%error, "scripts cannot run on this node");
         }
         Arc::new(Self {
@@ -392,9 +392,8 @@ struct Thread {
     engine: Engine,
     state: State,
     outbound: Outbound,
-    runtime: tokio::runtime::Handle,
     control: Arc<Control>,
-    sender: mpsc::Sender<Message>,
+    sender: mpsc::UnboundedSender<Message>,
     command_bytes: usize,
     overlay: Overlay,
     queue: VecDeque<Job>,
@@ -406,8 +405,8 @@ struct Thread {
 
 impl Thread {
     /// Until it is told to stop.
-    fn run(mut self, messages: &mpsc::Receiver<Message>) {
-        while let Ok(first) = messages.recv() {
+    async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) {
+        while let Some(first) = messages.recv().await {
             if matches!(first, Message::Stop) {
                 return;
             }
@@ -419,7 +418,7 @@ impl Thread {
                     }
                     self.take(next);
                 }
-                if !self.step() {
+                if !self.step().await {
                     break;
                 }
             }
@@ -485,7 +484,7 @@ impl Thread {
     }
 
     /// Evaluates a batch, if there is one to evaluate now. Whether there was.
-    fn step(&mut self) -> bool {
+    async fn step(&mut self) -> bool {
         if self.under_way.len() >= UNDER_WAY {
             return false;
         }
@@ -494,7 +493,7 @@ impl Thread {
             .front()
             .is_some_and(|job| job.needs_all || job.tries >= TRIES)
         {
-            return self.under_way.is_empty() && self.alone();
+            return self.under_way.is_empty() && self.alone().await;
         }
         let mut jobs = self.ready();
         if jobs.is_empty() {
@@ -502,7 +501,7 @@ impl Thread {
         }
         let settings = self.state.machine().read().store().settings().clone();
         self.overlay.reset(&settings);
-        let at = self.now();
+        let at = self.now().await;
         let (mut batch, mut effects, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut keys = HashSet::new();
         while let Some(mut job) = jobs.pop_front() {
@@ -625,7 +624,7 @@ impl Thread {
         let failed = BTreeSet::new();
         self.under_way.insert(number, Batch { jobs, keys, failed });
         let (outbound, sender) = (self.outbound.clone(), self.sender.clone());
-        self.runtime.spawn(async move {
+        tokio::spawn(async move {
             let outcome = outbound.propose(group).await.map_or(Ok(()), Err);
             // A thread that has ended needs no news.
             let _ = sender.send(Message::Proposed(number, outcome));
@@ -633,7 +632,7 @@ impl Thread {
     }
 
     /// Runs the first request while nothing else is proposed, so that nothing can change under it.
-    fn alone(&mut self) -> bool {
+    async fn alone(&mut self) -> bool {
         let Some(mut job) = self.queue.pop_front() else {
             return false;
         };
@@ -641,10 +640,7 @@ impl Thread {
             return true;
         }
         let gate = self.outbound.gate.clone().write_owned();
-        let closed = self
-            .runtime
-            .block_on(async { tokio::time::timeout(ALONE_WAITS, gate).await });
-        let Ok(closed) = closed else {
+        let Ok(closed) = tokio::time::timeout(ALONE_WAITS, gate).await else {
             job.answer(Verdict::Refused(
                 "what was proposed before is not confirmed".to_owned(),
             ));
@@ -655,7 +651,7 @@ impl Thread {
             (machine.freeze(), machine.store().revision())
         };
         let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen, self.command_bytes));
-        let (at, seed) = (self.now(), self.outbound.clock.chance());
+        let (at, seed) = (self.now().await, self.outbound.clock.chance());
         let evaluation = self.evaluate(&mut job, at, seed, ALONE_ENDS_AFTER, true);
         self.overlay = scratch;
         let (reply, outcome) = match evaluation {
@@ -686,18 +682,15 @@ impl Thread {
         }
         job.answer_proposed();
         let group = entry::encode(Origin::default(), &[effects::encode(vec![effects])]);
-        if let Some(why) = self
-            .runtime
-            .block_on(self.outbound.propose_through(&closed, group))
-        {
+        if let Some(why) = self.outbound.propose_through(&closed, group).await {
             tracing::debug!(why, "the effects of a script were refused");
         }
         true
     }
 
     /// The time that scripts see and that their effects are reckoned from: one that may be a stamp.
-    fn now(&self) -> Millis {
-        self.runtime.block_on(self.outbound.clock.agreed());
+    async fn now(&self) -> Millis {
+        self.outbound.clock.agreed().await;
         self.outbound.clock.now()
     }
 

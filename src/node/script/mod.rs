@@ -58,8 +58,9 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// How long to wait before a request is sent again that no leader took.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -219,7 +220,7 @@ impl Scripts {
                     leaderless = Instant::now() + self.timing.write_deadline;
                     Verdict::Lost("another node leads by now".to_owned())
                 }
-                () = tokio::time::sleep_until(deadline.into()) => return Err(unknown(began)),
+                () = tokio::time::sleep_until(deadline) => return Err(unknown(began)),
             };
             let pause = match verdict {
                 Verdict::Direct(reply, index, notes) => {
@@ -272,7 +273,7 @@ impl Scripts {
         }
         let mut applied = self.applied.clone();
         let reached = applied.wait_for(|applied| *applied >= index);
-        match tokio::time::timeout_at(deadline.into(), reached).await {
+        match tokio::time::timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Error::NotFresh {
                 waited: self.timing.write_deadline,

@@ -77,7 +77,7 @@ struct State {
 struct Machine {
     life: u64,
     /// Where its process takes connections, while there is one.
-    door: Option<(String, mpsc::Sender<Wire>)>,
+    doors: BTreeMap<String, mpsc::Sender<Wire>>,
     /// Without power it refuses nothing: it says nothing.
     without_power: bool,
 }
@@ -182,7 +182,7 @@ impl Network {
             life: machine.life,
         };
         machine.life += 1;
-        machine.door = None;
+        machine.doors.clear();
         machine.without_power = power;
         if !power {
             state.hang_up(|process| process == dead, End::Reset);
@@ -237,8 +237,7 @@ impl Network {
         let machine = state.machines.get(&to)?;
         let life = machine.life;
         let dark = machine.without_power;
-        let door = machine.door.as_ref().filter(|(here, _)| here == address);
-        let door = door.map(|(_, door)| door.clone());
+        let door = machine.doors.get(address).cloned();
         if dark || state.is_cut(from.host, to) || state.is_cut(to, from.host) {
             return None;
         }
@@ -364,13 +363,13 @@ pub(crate) fn address(host: Host) -> String {
 }
 
 impl Place {
-    pub(super) fn listen(&self, address: &str) -> Listener {
+    pub(crate) fn listen(&self, address: &str) -> Listener {
         let (door, taken) = mpsc::channel(BACKLOG);
         let mut state = self.network.0.lock();
         if !state.is_dead(self.process)
             && let Some(machine) = state.machines.get_mut(&self.process.host)
         {
-            machine.door = Some((address.to_owned(), door));
+            machine.doors.insert(address.to_owned(), door);
         }
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
         Listener {
@@ -382,15 +381,35 @@ impl Place {
     pub(super) fn connector(&self) -> Connector {
         Connector(self.clone())
     }
+
+    /// Connects; without end, over a link that is cut.
+    ///
+    /// # Errors
+    /// Where nobody listens, or from a process that has ended.
+    pub(crate) async fn connect(&self, address: &str) -> io::Result<Wire> {
+        let (process, to) = (self.process, host_of(address));
+        let there_and_back = {
+            let mut state = self.network.0.lock();
+            state.delay(process.host, to) + state.delay(to, process.host)
+        };
+        tokio::time::sleep(there_and_back).await;
+        loop {
+            // Whoever connects has a limit of its own.
+            match self.network.connect(process, address) {
+                Some(end) => return end,
+                None => tokio::time::sleep(TRY_AGAIN).await,
+            }
+        }
+    }
 }
 
 impl Listener {
-    pub(super) fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The next connection; of a process that has ended none comes any more.
-    pub(super) async fn accept(&mut self) -> Wire {
+    pub(crate) async fn accept(&mut self) -> Wire {
         match self.taken.recv().await {
             Some(wire) => wire,
             None => std::future::pending().await,
@@ -408,22 +427,10 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Place { network, process } = self.0.clone();
+        let place = self.0.clone();
         Box::pin(async move {
             let address = uri.authority().map(ToString::to_string).unwrap_or_default();
-            let to = host_of(&address);
-            let there_and_back = {
-                let mut state = network.0.lock();
-                state.delay(process.host, to) + state.delay(to, process.host)
-            };
-            tokio::time::sleep(there_and_back).await;
-            loop {
-                // Whoever connects has a limit of its own.
-                match network.connect(process, &address) {
-                    Some(end) => return end.map(TokioIo::new),
-                    None => tokio::time::sleep(TRY_AGAIN).await,
-                }
-            }
+            place.connect(&address).await.map(TokioIo::new)
         })
     }
 }
@@ -498,6 +505,11 @@ impl AsyncRead for Wire {
 }
 
 impl Wire {
+    /// The machine at the other end.
+    pub(crate) fn peer(&self) -> Host {
+        self.network.0.lock().pipes[&self.outgoing].to.host
+    }
+
     fn send(&mut self, cx: &mut Context<'_>, bytes: impl FnOnce(usize) -> Bytes) -> Poll<io::Result<usize>> {
         let mut state = self.network.0.lock();
         let (from, to) = (self.me, state.pipes[&self.outgoing].to);

@@ -91,7 +91,7 @@ fn number(bytes: &[u8]) -> u64 {
 /// Where the frames of a segment begin and end that this mark covers.
 fn frames(segment: &[u8], mark: &[u8]) -> Vec<(usize, usize)> {
     let (mut frames, mut at) = (Vec::new(), HEAD_BYTES);
-    while frames.len() as u64 + 1 <= number(&mark[8..16]) {
+    while (frames.len() as u64) < number(&mark[8..16]) {
         assert_eq!(number(&segment[at + 4..at + 12]), frames.len() as u64 + 1);
         let length = u32::from_le_bytes(segment[at..at + 4].try_into().unwrap()) as usize;
         let end = at + FRAME_BYTES + length;
@@ -238,7 +238,6 @@ fn a_member_whose_log_was_cut_when_all_lost_power_catches_up() {
         assert_eq!(cluster.nodes[2].status().unwrap().node_id, id, "the same member");
         cluster.assert_same_state();
     }
-    drop(write);
     assert_eq!(has(&cluster.nodes[2]), written);
 }
 
@@ -259,6 +258,9 @@ fn with_other_record(segment: &mut [u8], mark: &[u8], change: impl Fn(&mut [u8])
     head[begin + 16..].copy_from_slice(&check);
 }
 
+/// What is done to a segment.
+type Change<'a> = &'a dyn Fn(&mut [u8]);
+
 #[test]
 fn a_log_of_a_later_program_is_refused_with_advice_and_left_as_it_is() {
     let (_folder, mut node, mut files, _) = written();
@@ -272,7 +274,7 @@ fn a_log_of_a_later_program_is_refused_with_advice_and_left_as_it_is() {
     // Behind version, kind and the entry's id.
     let later_group =
         |segment: &mut [u8]| with_other_record(segment, &mark, |body| body[26] = Entry::FORMAT + 1);
-    let later: [(&str, &dyn Fn(&mut [u8])); 3] = [
+    let later: [(&str, Change); 3] = [
         ("segment", &later_segment),
         ("record", &later_record),
         ("group", &later_group),

@@ -10,7 +10,7 @@ use super::redis::{Answer, Client, words};
 use super::scripts::RELEASE;
 use super::world::World;
 use crate::config::Reads;
-use crate::machine::reply::Reply;
+use crate::machine::reply::{CommandError, Reply};
 use crate::raft::files::simulated::Chance;
 use crate::raft::net::simulated::Place;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ const PIPELINE: u64 = 4;
 const LASTS: Duration = Duration::from_secs(60);
 
 /// Locks, how long one lasts, and how long it is held, below: at times for longer than it lasts.
-const LOCKS: u64 = 2;
+const LOCKS: u64 = 1;
 const LOCK_LASTS_MS: &str = "3000";
 const HELD_MS: u64 = 4_500;
 
@@ -43,6 +43,8 @@ pub(super) struct Store {
     pub(super) world: Arc<World>,
     which: usize,
     client: Client,
+    /// Another connection of it, that it goes over to at times.
+    elsewhere: Client,
     pub(super) chance: Chance,
     /// Values it has made up.
     fresh: u64,
@@ -54,7 +56,8 @@ pub(super) async fn run(world: Arc<World>, which: usize, place: Place, chance: C
     let mut store = Store {
         world,
         which,
-        client: Client::new(place),
+        client: Client::new(place.clone()),
+        elsewhere: Client::new(place),
         chance,
         fresh: 0,
         seen: BTreeMap::new(),
@@ -150,32 +153,29 @@ impl Store {
         oracle.operated(key, called, returned, operation, outcome);
     }
 
-    /// Appends values in one pipeline, with words between them that come back, and looks for the last at its end.
+    /// Appends values in one pipeline, at times with words between them that come back (without, they go to the node together), and looks for the last at its end.
     async fn pipeline(&mut self) {
         let list = clients::list(&self.world);
-        let values: Vec<String> = (0..=self.chance.below(PIPELINE)).map(|_| self.value()).collect();
-        let last = &values[values.len() - 1];
-        let mut commands = Vec::new();
-        for value in &values {
-            commands.extend([words(&["RPUSH", &list, value]), words(&["ECHO", value])]);
+        let words_too = self.chance.below(2) == 0;
+        let (mut commands, mut last) = (Vec::new(), String::new());
+        for _ in 0..=self.chance.below(PIPELINE) {
+            last = self.value();
+            commands.push(words(&["RPUSH", &list, &last]));
+            commands.extend(words_too.then(|| words(&["ECHO", &last])));
         }
-        commands.push(words(&["LPOS", &list, last]));
+        commands.push(words(&["LPOS", &list, &last]));
         let answers = self.ask(&commands).await;
-        let (mut longest, mut before, mut refused) = (0, None, Vec::new());
-        for (value, answers) in values.iter().zip(answers.chunks(2)) {
-            if let Answer::Reply(reply) = &answers[1]
-                && *reply != Reply::bulk(value.clone())
-            {
-                self.wrong(format!("{commands:?} were answered {answers:?}"));
+        if !is_in_order(&commands, &answers) {
+            self.wrong(format!("{commands:?} were answered {answers:?}"));
+        }
+        let (mut before, mut refused) = (None, Vec::new());
+        for (command, answer) in commands.iter().zip(&answers) {
+            let (value, fate) = (&command[command.len() - 1], answer.fate());
+            if command[0] != "RPUSH" {
+                continue;
             }
-            if let Some(length) = answers[0].integer()
-                && length <= std::mem::replace(&mut longest, length)
-            {
-                self.wrong(format!("{value} was appended before one before it: {answers:?}"));
-            }
-            let fate = answers[0].fate();
             if fate == Fate::Refused {
-                refused.push(value.clone());
+                refused.push(value);
                 continue;
             }
             self.world.oracle.appended(&list, value, fate);
@@ -183,43 +183,54 @@ impl Store {
                 self.world.oracle.in_order(&list, [before, value.clone()]);
             }
         }
-        let acknowledged = matches!(answers[answers.len() - 3].fate(), Fate::Acknowledged(_));
-        if let Answer::Reply(reply @ (Reply::Nil | Reply::Simple(_) | Reply::Bulk(_))) =
-            &answers[answers.len() - 1]
-            && acknowledged
-        {
-            self.wrong(format!("its connection does not see {last} in {list}: {reply:?}"));
-        }
         for value in refused {
-            let fate = self.insist(&["RPUSH", &list, &value]).await.fate();
-            self.world.oracle.appended(&list, &value, fate);
+            let fate = self.insist(&["RPUSH", &list, value]).await.fate();
+            self.world.oracle.appended(&list, value, fate);
         }
     }
 
-    /// Counts on, and looks at the count over the same connection.
+    /// Counts on, and looks at the count over the same connection, then over another: as of now, where reads are linearizable.
     async fn count(&mut self) {
         let counter = self.name("counter");
-        let mut commands = vec![words(&["INCR", &counter]), words(&["GET", &counter])];
-        if self.chance.below(3) == 0 {
-            commands.remove(0);
+        let look = words(&["GET", &counter]);
+        if self.chance.below(3) > 0 {
+            let answers = self.ask(&[words(&["INCR", &counter]), look.clone()]).await;
+            self.note_sum(&counter, &answers[0]);
+            self.note_count(&counter, &answers[1]);
         }
-        let answers = self.ask(&commands).await;
-        let counted = (answers.len() == 2).then(|| &answers[0]);
-        match counted.map(|answer| (answer.fate(), answer.integer())) {
-            Some((Fate::Acknowledged(_), Some(sum))) => {
-                self.world.oracle.stores.counted(&counter, Some(sum));
-                let before = self.seen.insert(counter.clone(), sum);
-                if before >= Some(sum) {
-                    self.wrong(format!("{counter} was {before:?} and became {sum}"));
+        let before = self.seen.get(&counter).copied();
+        if self.world.reads == Reads::Linearizable {
+            std::mem::swap(&mut self.client, &mut self.elsewhere);
+            self.seen.clear();
+        }
+        let answer = self.ask_one(look).await;
+        self.note_count(&counter, &answer);
+        if self.world.reads == Reads::Linearizable
+            && let Some(count) = answer.number()
+            && before > Some(count)
+        {
+            self.wrong(format!("{counter} was {before:?}, and is {count} elsewhere"));
+        }
+    }
+
+    fn note_sum(&mut self, counter: &str, answer: &Answer) {
+        let sum = answer.integer();
+        match answer.fate() {
+            Fate::Refused => return,
+            Fate::Acknowledged(_) => {
+                let before = self.seen.insert(counter.to_owned(), sum.unwrap_or(0));
+                if before >= sum {
+                    self.wrong(format!("{counter} was {before:?} and became {answer:?}"));
                 }
             }
-            Some((Fate::Refused, _)) | None => {}
-            Some(_) => self.world.oracle.stores.counted(&counter, None),
+            Fate::Unknown => {}
         }
-        let Some(count) = answers[answers.len() - 1].number() else {
-            return;
-        };
-        let before = self.seen.insert(counter.clone(), count);
+        self.world.oracle.stores.counted(counter, sum);
+    }
+
+    fn note_count(&mut self, counter: &str, answer: &Answer) {
+        let Some(count) = answer.number() else { return };
+        let before = self.seen.insert(counter.to_owned(), count);
         if before > Some(count) {
             self.wrong(format!(
                 "{counter} was {before:?} over this connection, and is {count}"
@@ -315,4 +326,38 @@ impl Store {
         let answers = self.ask(&commands).await;
         (answers[2] == Answer::Reply(Reply::Array(vec![Reply::Integer(1)]))).then_some(until)
     }
+}
+
+/// Whether each command of a pipeline has its own answer: a list that grows, a word that comes back, a place for what was appended before.
+fn is_in_order(commands: &[Vec<String>], answers: &[Answer]) -> bool {
+    let (mut length, mut appended) = (0, None);
+    commands.iter().zip(answers).all(|(command, answer)| {
+        let value = &command[command.len() - 1];
+        match (&*command[0], answer) {
+            (_, Answer::Unsent | Answer::Lost | Answer::Reply(Reply::Error(_))) => true,
+            ("RPUSH", Answer::Reply(Reply::Integer(after))) => {
+                appended = Some(value);
+                *after > std::mem::replace(&mut length, *after)
+            }
+            ("ECHO", Answer::Reply(reply)) => *reply == Reply::bulk(value.clone()),
+            ("LPOS", Answer::Reply(Reply::Integer(_))) => true,
+            ("LPOS", Answer::Reply(Reply::Nil)) => appended != Some(value),
+            _ => false,
+        }
+    })
+}
+
+#[test]
+fn what_is_wrong_with_a_pipeline_is_found() {
+    let commands = ["RPUSH l a", "RPUSH l b", "ECHO b", "LPOS l b"];
+    let commands = commands.map(|command| command.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let judge = |replies: [Reply; 4]| is_in_order(&commands, &replies.map(Answer::Reply));
+    let (one, two, b) = (Reply::Integer(1), Reply::Integer(2), Reply::bulk("b"));
+    let error = Reply::Error(CommandError::text("LOADING no leader"));
+    assert!(judge([one.clone(), two.clone(), b.clone(), one.clone()]));
+    assert!(judge([one.clone(), error, b.clone(), Reply::Nil]));
+    assert!(!judge([one.clone(), two.clone(), b.clone(), Reply::Nil]));
+    assert!(!judge([two.clone(), one.clone(), b.clone(), one.clone()]));
+    assert!(!judge([one.clone(), two.clone(), one.clone(), b.clone()]));
+    assert!(!judge([one.clone(), two, Reply::bulk("a"), one]));
 }

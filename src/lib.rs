@@ -50,7 +50,8 @@ mod plenary;
 mod raft;
 mod remote;
 pub mod session;
-#[cfg(all(test, feature = "resp"))]
+#[cfg(test)]
+#[cfg(feature = "resp")]
 mod simulation;
 
 pub use cache::{Cache, EntryOptions, Ttl};

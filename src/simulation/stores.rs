@@ -317,7 +317,7 @@ impl Store {
     /// Until when it had the lock at least; none where it may have lost it.
     async fn let_go(&mut self, lock: &str, token: &str) -> Option<Duration> {
         let looked = self.ask(&[words(&["WATCH", lock]), words(&["GET", lock])]).await;
-        if looked[1] != Answer::Reply(Reply::bulk(token.to_owned())) {
+        if looked[1] != Answer::Reply(Reply::bulk(token)) {
             self.client.leave();
             return None;
         }

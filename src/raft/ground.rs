@@ -15,7 +15,6 @@
 pub(crate) use super::files::Disk;
 pub(crate) use super::net::Net;
 use crate::machine::entry::Millis;
-use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 
@@ -84,11 +83,12 @@ pub(crate) fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
 ///
 /// # Errors
 /// Where the system gives no thread.
+#[cfg(feature = "lua")]
 pub(crate) fn thread<Work: Future<Output = ()> + 'static>(
     name: &str,
     stack_bytes: usize,
     work: impl FnOnce() -> Work + Send + 'static,
-) -> io::Result<()> {
+) -> std::io::Result<()> {
     #[cfg(test)]
     if super::simulation::is_on() {
         tokio::task::spawn_local(work());

@@ -85,7 +85,8 @@ pub enum LogKind {
     /// Files of our own: segments that are written one after the other and used again.
     #[default]
     Segments,
-    /// The database that holds everything else too.
+    /// The database that holds everything else too. Its files were not made for power loss: what is known to be lost then is prevented, at the price of more
+    /// flushes, of a start that reads the log twice, and of space for it twice meanwhile.
     Sled,
 }
 

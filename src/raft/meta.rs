@@ -543,9 +543,10 @@ fn discard(disk: &Disk, folder: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// Removes what a first start left that was not completed.
+/// Removes what a first start left that was not completed. `run`, which says that it was not, stays: power loss could take it alone.
 fn clear(disk: &Disk, folder: &Path) -> io::Result<()> {
-    own().try_for_each(|name| disk.remove(&folder.join(name)))
+    let mut others = own().filter(|name| *name != "run");
+    others.try_for_each(|name| disk.remove(&folder.join(name)))
 }
 
 #[cfg(test)]

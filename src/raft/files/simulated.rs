@@ -402,8 +402,8 @@ impl Moment {
         undecided
     }
 
-    /// Combinations of these states, for [`Moment::after_power_loss`]: all of them, or if there are more than `most`, nothing, everything, each
-    /// thing alone, everything but one thing, and some by chance.
+    /// Combinations of these states, for [`Moment::after_power_loss`]: all of them, or if there are more than `most`, nothing, everything, one
+    /// thing alone, everything but one thing (each in turn, or some of many), and some by chance.
     pub(crate) fn combinations(&self, most: usize, chance: &mut Chance) -> Vec<Vec<usize>> {
         let undecided = self.undecided();
         let all = undecided
@@ -415,9 +415,15 @@ impl Moment {
         }
         let newest: Vec<usize> = undecided.iter().map(|states| states - 1).collect();
         let mut combinations = vec![vec![0; undecided.len()], newest.clone()];
-        for at in 0..undecided.len().min(most / 4) {
-            let (mut alone, mut without) = (vec![0; undecided.len()], newest.clone());
-            (alone[at], without[at]) = (newest[at], 0);
+        let (things, some) = (undecided.len(), undecided.len().min(most / 4));
+        for number in 0..some {
+            // Of many things, some that lie anywhere: what is torn is not always torn where it begins.
+            let place = match some == things {
+                true => number,
+                false => at(chance.below(things as u64)),
+            };
+            let (mut alone, mut without) = (vec![0; things], newest.clone());
+            (alone[place], without[place]) = (newest[place], 0);
             combinations.extend([alone, without]);
         }
         while combinations.len() < most {

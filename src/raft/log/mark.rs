@@ -35,7 +35,8 @@ impl Mark {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mark = Self { file };
-        if bytes.is_empty() {
+        // Made, and then never flushed: power loss may leave its length and none of its content.
+        if bytes.iter().all(|byte| *byte == 0) {
             mark.write(0)?;
             mark.file.sync_all()?;
             disk.sync_folder(path.parent().expect("a file in the data folder has a parent"))?;

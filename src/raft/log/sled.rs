@@ -11,6 +11,12 @@
 //! value = version u8 (1) | part u16 | parts u16 | crc32 of sequence number, part, parts and content u32 | content
 //! ```
 //!
+//! What power loss would do to it, and what is done against that (`log/tests/power.rs` found it):
+//!
+//! * sled never flushes the file `conf`, without which it opens nothing: [`Database::open`] does;
+//! * at a start it overwrites segments before the note that no longer needs them is durable: [`note_ahead`];
+//! * of a tail that reaches over more than one segment it may take the end for all of it: [`UNFLUSHED`].
+//!
 //! What sled itself may lose: it takes a damaged message for the torn end of its log and silently drops everything after it. So the greatest
 //! sequence number that was acknowledged stands in a file beside it (`log.mark`, written after each batch, not synced: it costs a microsecond).
 //! A log that ends before its mark is refused. Undetected remains a loss of both together: power loss with a disk that forgets what it
@@ -23,14 +29,14 @@ use crate::error::Error;
 use crate::raft::files::{Disk, lock_soon};
 use bytes::{Buf, BufMut, Bytes};
 use sled::Tree;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// sled's segment: a quarter of it is the most that sled writes to its log file, the rest goes to files it never syncs.
-const SEGMENT_BYTES: usize = 2 << 20;
+pub(super) const SEGMENT_BYTES: usize = 2 << 20;
 
 /// Content of one value. A leaf is split beyond 16 values and may hold a few more for a moment.
 const PART_BYTES: usize = 24 << 10;
@@ -43,11 +49,24 @@ const _: () = assert!(LEAF_VALUES * (PART_BYTES + 64) < SEGMENT_BYTES / 4);
 /// sled's own cache. Our trees are written once and read at start only.
 const CACHE_BYTES: u64 = 32 << 20;
 
-/// How often sled cleans its segments, in milliseconds. Durability does not hang on it.
-const CLEAN_EVERY_MS: u64 = 500;
+/// What may be changed between two flushes, counted as below, so that sled writes less than a segment in between. From what a segment's head says
+/// was written sled concludes that the segments before it are whole. If power loss makes that wrong, what was flushed long ago is gone too.
+const UNFLUSHED: usize = 16;
+
+/// What a part counts. With it sled may write its leaf anew, or split it, and clean another: close to a megabyte.
+const INSERTED: usize = 8;
+
+/// What a removal counts. Of ten one writes the leaf anew.
+const REMOVED: usize = 1;
 
 /// Keys deleted at one step; a step is taken between two batches, so it must not hold up the next one for long.
-const DELETED_AT_ONCE: usize = 256;
+const DELETED_AT_ONCE: usize = 64;
+
+/// What the name of sled's note of where its log stands begins with.
+const NOTE: &str = "snap.";
+
+/// The folder in sled's where it is opened once on a copy.
+const REHEARSAL: &str = "rehearsal";
 
 /// The mark's name in the data folder.
 pub(super) const MARK: &str = "log.mark";
@@ -92,12 +111,8 @@ impl Database {
             file.unlock().map_err(damaged)?;
         }
         clear_unfinished(&path).map_err(damaged)?;
-        let config = sled::Config::default()
-            .path(&path)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(Some(CLEAN_EVERY_MS));
-        let db = guarded(|| config.open()).map_err(damaged)?;
+        note_ahead(&path).map_err(damaged)?;
+        let db = guarded(|| config(&path).open()).map_err(damaged)?;
         let file = File::options()
             .read(true)
             .write(true)
@@ -110,6 +125,10 @@ impl Database {
         };
         // What an earlier process left in the page cache counts as durable from here on, and so do the names of new files.
         database.durable().map_err(damaged)?;
+        // sled never flushes what it was made with. Of zeros, as power loss may leave it, it opens nothing ever again.
+        File::open(path.join("conf"))
+            .and_then(|file| file.sync_all())
+            .map_err(damaged)?;
         Disk::System
             .sync_folder(&path)
             .and_then(|()| Disk::System.sync_folder(data))
@@ -139,6 +158,16 @@ impl Database {
     }
 }
 
+/// How sled is opened, in this folder.
+fn config(path: &Path) -> sled::Config {
+    sled::Config::default()
+        .path(path)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(CACHE_BYTES)
+        // Its thread would clean segment after segment before it flushes. They are cleaned with every leaf that is written anew, too.
+        .flush_every_ms(None)
+}
+
 /// Removes what a process left that was killed while sled wrote down where its log stands. sled, which writes that at its start, takes the unfinished
 /// file for the newest one and refuses to open for good (spacejam/sled#1527); the one before it is only removed once the new one has its name.
 fn clear_unfinished(path: &Path) -> io::Result<()> {
@@ -146,12 +175,45 @@ fn clear_unfinished(path: &Path) -> io::Result<()> {
     if !disk.exists(path) {
         return Ok(());
     }
-    let unfinished = |name: &String| name.starts_with("snap.") && name.ends_with(".generating");
+    let unfinished = |name: &String| name.starts_with(NOTE) && name.ends_with(".generating");
     let names = disk.list(path)?;
     names
         .iter()
         .filter(|name| unfinished(name))
         .try_for_each(|name| disk.remove(&path.join(name)))
+}
+
+/// Makes the note of where the log stands that sled would make at its start, on a copy, and puts it here durably.
+///
+/// sled itself removes the note before it and overwrites what only that one needed, while the new one's name is not flushed: power loss could
+/// leave an old note or none, of which it opens with nothing, or not at all. Where the note is there already, it makes none. A log within its
+/// first segment needs no note: it is read from its beginning.
+fn note_ahead(path: &Path) -> io::Result<()> {
+    let (disk, rehearsal) = (Disk::System, path.join(REHEARSAL));
+    disk.remove(&rehearsal)?;
+    let db = path.join("db");
+    if !disk.exists(&db) || fs::metadata(&db)?.len() <= SEGMENT_BYTES as u64 {
+        return Ok(());
+    }
+    // What an earlier process left in the page cache must not be gone when there is a note of it.
+    File::open(&db)?.sync_all()?;
+    let is_note = |name: &String| name.starts_with(NOTE);
+    let is_copied = |name: &String| name == "db" || name == "conf" || is_note(name);
+    disk.create_folder(&rehearsal)?;
+    for name in disk.list(path)?.iter().filter(|name| is_copied(name)) {
+        fs::copy(path.join(name), rehearsal.join(name))?;
+    }
+    drop(guarded(|| config(&rehearsal).open())?);
+    for name in disk.list(&rehearsal)?.iter().filter(|name| is_note(name)) {
+        File::open(rehearsal.join(name))?.sync_all()?;
+        disk.rename(&rehearsal.join(name), &path.join(name))?;
+    }
+    disk.sync_folder(path)?;
+    disk.remove(&rehearsal)?;
+    let mut notes: Vec<_> = disk.list(path)?.into_iter().filter(is_note).collect();
+    notes.sort();
+    notes.pop();
+    notes.iter().try_for_each(|older| disk.remove(&path.join(older)))
 }
 
 /// Calls sled, which answers damage with an error or with a panic: both become an error.
@@ -181,6 +243,8 @@ pub(crate) struct SledJournal {
     durability: Durability,
     /// The sequence number of the next part.
     next: u64,
+    /// What was changed since the last flush: [`UNFLUSHED`].
+    unflushed: usize,
     /// Parts before this one are forgotten; those before `deleted` are gone.
     floor: u64,
     deleted: u64,
@@ -218,6 +282,7 @@ impl SledJournal {
             marked,
             durability,
             next: floor,
+            unflushed: 0,
             floor,
             deleted: floor,
         })
@@ -235,7 +300,12 @@ impl SledJournal {
         }
         Disk::System.remove(&mark)?;
         for tree in &trees {
-            guarded(|| tree.clear())?;
+            for (number, key) in (1..).zip(tree.iter().keys()) {
+                guarded(|| tree.remove(key?))?;
+                if number % UNFLUSHED == 0 {
+                    database.durable()?;
+                }
+            }
         }
         database.durable()
     }
@@ -254,12 +324,28 @@ impl SledJournal {
             next = self.next,
             "the log's last batch is torn and was never acknowledged: it is cut"
         );
-        for sequence in first..self.next {
-            guarded(|| self.log.remove(sequence.to_be_bytes()))?;
+        // From its end: what is left of it after the next power loss is still the beginning of one.
+        for sequence in (first..self.next).rev() {
+            self.remove(sequence)?;
         }
         self.database.durable()?;
         self.next = first;
         Ok(())
+    }
+
+    fn remove(&mut self, sequence: u64) -> io::Result<()> {
+        guarded(|| self.log.remove(sequence.to_be_bytes()))?;
+        self.changed(REMOVED)
+    }
+
+    /// Counts a change, and flushes if it is time to. Where nothing is flushed, power loss takes the whole folder anyway.
+    fn changed(&mut self, by: usize) -> io::Result<()> {
+        self.unflushed += by;
+        if self.unflushed < UNFLUSHED || self.durability == Durability::Os {
+            return Ok(());
+        }
+        self.unflushed = 0;
+        self.database.durable()
     }
 
     /// What is wrong with a log that ends before something it had acknowledged.
@@ -403,6 +489,7 @@ impl Journal for SledJournal {
             let value = encode_part(self.next, part, parts, content);
             guarded(|| self.log.insert(self.next.to_be_bytes(), value))?;
             self.next += 1;
+            self.changed(INSERTED)?;
         }
         self.database.flush()?;
         if self.durability == Durability::Os {
@@ -413,6 +500,7 @@ impl Journal for SledJournal {
 
     fn sync(&mut self) -> io::Result<()> {
         self.database.sync()?;
+        self.unflushed = 0;
         // After the flush, never before: the mark must not promise what power loss can take.
         self.mark.write(self.next - 1)
     }
@@ -433,7 +521,7 @@ impl Journal for SledJournal {
             .floor
             .min(self.deleted.saturating_add(DELETED_AT_ONCE as u64));
         for sequence in self.deleted..end {
-            guarded(|| self.log.remove(sequence.to_be_bytes()))?;
+            self.remove(sequence)?;
         }
         self.deleted = end;
         Ok(self.deleted < self.floor)

@@ -2,6 +2,7 @@
 
 mod crashes;
 pub(super) mod disk;
+mod power;
 
 use super::*;
 use crate::raft::Group;

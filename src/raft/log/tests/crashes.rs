@@ -376,7 +376,7 @@ async fn burst(steps: &[&Step], disk: &Disk, stores: &mut Stores, progress: &mut
 }
 
 /// The seeds of a test: those it names, or the one that is asked for.
-fn seeds(named: std::ops::Range<u64>) -> Vec<u64> {
+pub(super) fn seeds(named: std::ops::Range<u64>) -> Vec<u64> {
     match std::env::var("PLENARY_SEED") {
         Ok(seed) => vec![seed.parse().expect("PLENARY_SEED is a number")],
         Err(_) => match std::env::var("PLENARY_SEEDS") {

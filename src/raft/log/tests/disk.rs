@@ -20,17 +20,13 @@ pub(in crate::raft::log) const KINDS: [LogKind; 2] = [LogKind::Segments, LogKind
 pub(in crate::raft::log) struct Opened {
     pub(in crate::raft::log) log: LogStore,
     pub(in crate::raft::log) stopper: LogStopper,
-    _meta: Meta,
+    pub(in crate::raft::log) meta: Meta,
 }
 
 pub(in crate::raft::log) fn open(data: &Path, kind: LogKind) -> Result<Opened, Error> {
     let (meta, _) = Meta::open(data, Durability::Fsync, Some("boot"))?;
     let (log, stopper) = LogStore::open(meta.journal(kind)?, Durability::Fsync, Fault::default())?;
-    Ok(Opened {
-        log,
-        stopper,
-        _meta: meta,
-    })
+    Ok(Opened { log, stopper, meta })
 }
 
 /// Runs a history of this many steps by chance. What the log must hold after it.
@@ -99,10 +95,10 @@ fn child_step(number: u64, model: &Model) -> Step {
     model.step(&mut Chance(number * 7_919), 40 << 10)
 }
 
-/// This test program with one test of this file, which is told the kind of its log.
-fn child(name: &str, kind: LogKind) -> Command {
+/// This test program with one test of the log's, which is told the kind of its log.
+pub(super) fn child(name: &str, kind: LogKind) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let name = format!("raft::log::tests::disk::{name}");
+    let name = format!("raft::log::tests::{name}");
     command
         .args(["--exact", &name, "--nocapture", "--test-threads=1"])
         .env(CHILD_KIND, kind.to_string())
@@ -114,7 +110,7 @@ fn child_kind() -> LogKind {
     std::env::var(CHILD_KIND).unwrap().parse().unwrap()
 }
 
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
 }
@@ -199,7 +195,7 @@ async fn kill_at_any_moment(kind: LogKind) {
 
 /// Runs the child and kills it at a random moment. The last step it said to be durable.
 fn run_and_kill(data: &Path, kind: LogKind, from: u64, round: u64, chance: &mut Chance) -> Option<u64> {
-    let mut running = child("kill_child", kind)
+    let mut running = child("disk::kill_child", kind)
         .env(KILL_CHILD, data)
         .env(KILL_CHILD_FROM, from.to_string())
         .stdout(Stdio::piped())
@@ -258,7 +254,7 @@ fn appends_are_flushed(kind: LogKind) {
         "-e",
         "trace=fdatasync,fsync,sync_file_range,pwrite64,write,writev",
     ];
-    let child = child("strace_child", kind);
+    let child = child("disk::strace_child", kind);
     let ended = strace(&child, &how, (STRACE_CHILD, data.path()), trace.path());
     if !ended.success() {
         return not_shown();
@@ -305,7 +301,7 @@ fn appends_are_flushed(kind: LogKind) {
 }
 
 /// Runs the child under strace, which writes to this file. How it ended.
-fn strace(child: &Command, how: &[&str], told: (&str, &Path), trace: &Path) -> ExitStatus {
+pub(super) fn strace(child: &Command, how: &[&str], told: (&str, &Path), trace: &Path) -> ExitStatus {
     let own = child.get_envs().filter_map(|(name, value)| Some((name, value?)));
     Command::new("strace")
         .arg("-f")
@@ -323,7 +319,7 @@ fn strace(child: &Command, how: &[&str], told: (&str, &Path), trace: &Path) -> E
 }
 
 /// Where tests must show all, strace has to be there.
-fn not_shown() {
+pub(super) fn not_shown() {
     assert!(
         std::env::var_os("CI").is_none(),
         "strace is missing or may not trace: install it"
@@ -385,7 +381,7 @@ async fn killed_before(call: u32, folder: &Path, kind: LogKind, before: &Model) 
         format!("trace={changing}"),
         format!("inject={changing}:signal=KILL:when={call}"),
     );
-    let child = child("opening_child", kind);
+    let child = child("disk::opening_child", kind);
     let run = || {
         let how = ["-e", &trace, "-e", &inject];
         strace(&child, &how, (OPENING_CHILD, data.path()), Path::new("/dev/null"))

@@ -41,12 +41,13 @@ const LARGE_ONE_IN: u64 = 8;
 const HUGE_BYTES: usize = 5 << 19;
 const HUGE_AFTER: usize = 14;
 
-/// Combinations of what survives that are tried at a moment with more of them.
-const COMBINATIONS: usize = 5;
+/// Combinations of what survives that are tried at a moment with more of them, and where sled's file is large.
+const COMBINATIONS: usize = 12;
+const COMBINATIONS_OF_LARGE: usize = 4;
 
 /// Bytes of sled's file beyond which only one in so many moments is tried: each takes a tenth of a second.
 const MANY_BYTES: u64 = 3 << 20;
-const TRIED_ONE_IN: usize = 4;
+const TRIED_ONE_IN: usize = 6;
 
 /// Fewer moments than of one start would show that the trace is not understood.
 const MOMENTS_AT_LEAST: usize = 20;
@@ -562,10 +563,18 @@ impl History {
     async fn lose(&self, call: &Call, replay: &Replay, tried: &mut Tried) {
         let (moment, progress) = (replay.memory.moment(), &replay.progress);
         tried.moments += 1;
-        if replay.len() > MANY_BYTES && !tried.moments.is_multiple_of(TRIED_ONE_IN) {
+        let large = replay.len() > MANY_BYTES;
+        // What a start has flushed is always tried: with what it has not.
+        let starts = call.is_flush() && !progress.under_way;
+        if large && !starts && !tried.moments.is_multiple_of(TRIED_ONE_IN) {
             return;
         }
-        let combinations = moment.combinations(COMBINATIONS, &mut Chance(tried.moments as u64));
+        let most = if large {
+            COMBINATIONS_OF_LARGE
+        } else {
+            COMBINATIONS
+        };
+        let combinations = moment.combinations(most, &mut Chance(tried.moments as u64));
         for (at, states) in combinations.iter().enumerate() {
             let left = moment.after_power_loss(self.seed, states);
             if let Err(why) = self.check(&left, progress, at.is_multiple_of(3)).await {

@@ -8,6 +8,7 @@ use super::checker::{Operation, Outcome};
 use super::clients::{self, Fate};
 use super::redis::{Answer, Client, words};
 use super::scripts::RELEASE;
+use super::told::Held;
 use super::world::World;
 use crate::config::Reads;
 use crate::machine::reply::{CommandError, Reply};
@@ -33,8 +34,7 @@ const PIPELINE: u64 = 4;
 /// How long the same counters and chains are used.
 const LASTS: Duration = Duration::from_secs(60);
 
-/// Locks, how long one lasts, and how long it is held, below: at times for longer than it lasts.
-const LOCKS: u64 = 1;
+/// How long a lock lasts, and how long it is held, below: at times for longer than it lasts.
 const LOCK_LASTS_MS: &str = "3000";
 const HELD_MS: u64 = 4_500;
 
@@ -285,12 +285,13 @@ impl Store {
 
     /// Takes a lock, holds it for a while, and lets it go if it still has it.
     async fn hold(&mut self) {
-        let (lock, token) = (format!("lock{}", self.chance.below(LOCKS)), self.value());
-        let take = ["SET", &lock, &token, "NX", "PX", LOCK_LASTS_MS];
+        let (lock, token) = ("lock", self.value());
+        let asked = self.world.began.elapsed();
+        let take = ["SET", lock, &token, "NX", "PX", LOCK_LASTS_MS];
         let taken = match self.insist(&take).await {
             Answer::Reply(reply) if reply == Reply::OK => true,
             // Whoever does not know looks.
-            Answer::Lost => self.insist(&["GET", &lock]).await == Answer::Reply(Reply::bulk(token.clone())),
+            Answer::Lost => self.insist(&["GET", lock]).await == Answer::Reply(Reply::bulk(token.clone())),
             _ => false,
         };
         if !taken {
@@ -299,12 +300,11 @@ impl Store {
         let from = self.world.began.elapsed();
         self.rest(HELD_MS).await;
         let until = match self.chance.below(2) {
-            0 => self.let_go(&lock, &token).await,
-            _ => self.release(&lock, &token).await,
+            0 => self.let_go(lock, &token).await,
+            _ => self.release(lock, &token).await,
         };
-        if let Some(until) = until {
-            self.world.oracle.stores.held(&lock, from, until);
-        }
+        let held = Held { asked, from, until };
+        self.world.oracle.stores.held(lock, held);
     }
 
     /// As [`Self::let_go`], by a script.

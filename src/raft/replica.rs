@@ -244,6 +244,17 @@ impl Replica {
         state_of(&self.raft.metrics().borrow_watched())
     }
 
+    /// Whether this node leads and has applied something of its own term: then all that leaders before it may have had stored is applied here, or never will be.
+    pub(crate) fn leads_on_all_before(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics
+            .last_applied
+            .as_ref()
+            .map(|id| id.committed_leader_id().term);
+        metrics.state == ServerState::Leader && applied == Some(metrics.current_term)
+    }
+
     /// The last entry applied here.
     pub(crate) fn applied(&self) -> u64 {
         self.raft

@@ -1,12 +1,13 @@
 //! What once was wrong, or would be without a line that is there for it: each at the one moment that it takes.
 
 use super::plan::Plan;
+use super::redis::{Answer, Client, words};
 use super::simulate;
 use super::world::World;
 use crate::machine::entry::Command;
 use crate::machine::reply::Reply;
 use crate::node::status::Role;
-use crate::node::{Freshness, Node};
+use crate::node::{Freshness, Node, script_sha};
 use crate::raft::net::simulated::Host;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -162,4 +163,66 @@ fn an_acknowledged_write_is_on_a_majority_whoever_comes_back() {
             "seed {seed}: a write is lost"
         );
     }
+}
+
+/// Takes down that it was evaluated under a lock: 1, or 0 where nobody has it any more.
+const NOTE: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[1])
+return 1";
+
+/// The leader evaluates a script for another node under a lock, and dies when the others have stored what it wrote and nobody knows that a majority has. The lock ends
+/// before they have another leader, which is asked for the script again. What was answered, and whether the script has written.
+async fn a_lock_ends_in_an_election(world: Arc<World>, _: &Plan) -> Result<(Answer, bool), String> {
+    let (leader, others) = three(&world).await?;
+    let mut client = Client::new(world.store(0));
+    if !client.connect(others[0]).await {
+        return Err("no connection".to_owned());
+    }
+    let note = |by: &str, name: &str, done: &str| words(&[by, name, "2", "lock", done, "mine"]);
+    // So that every node knows the script, and that it writes.
+    client
+        .ask(&[words(&["SET", "lock", "mine"]), note("EVAL", NOTE, "before")])
+        .await;
+    client.ask(&[words(&["SET", "lock", "mine", "PX", "300"])]).await;
+    let stored = |host: &Host| Some(world.node(*host)?.node.status().last_log_index);
+    // What they say of it is on its way for long.
+    for other in others {
+        world.network.hinder(other, leader, (150, 151), 0);
+    }
+    let before = others.map(|host| stored(&host));
+    let dies = async {
+        while others
+            .map(|host| stored(&host))
+            .iter()
+            .zip(&before)
+            .any(|(now, before)| now <= before)
+        {
+            sleep(Duration::from_millis(1)).await;
+        }
+        world.stay_down(leader);
+        world.crash(leader, false);
+        // It takes the next leader a while to know what is stored.
+        for other in others {
+            world.slow(other, Duration::from_millis(100));
+        }
+    };
+    let again = [note("EVALSHA", &script_sha(NOTE.as_bytes()), "done")];
+    let (mut answers, ()) = futures::join!(client.ask(&again), dies);
+    let next = leader_among(&world, &others).await?;
+    let done = timeout(SOON, get(&node(&world, next)?, "done")).await;
+    let done = done.map_err(|_| "no read")??;
+    let answer = answers.pop().ok_or("no answer")?;
+    Ok((answer, done != Reply::Nil))
+}
+
+#[test]
+fn a_script_is_answered_as_it_was_applied_whichever_leader_is_asked_again() {
+    let mut written = 0;
+    for seed in 1..=6 {
+        let came = simulate(&Plan::quiet(seed, SOON), a_lock_ends_in_an_election);
+        let (answer, done) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(answer.integer(), Some(done.into()), "seed {seed}: {answer:?}");
+        written += usize::from(done);
+    }
+    assert!(written > 0, "the leader never died late enough");
 }

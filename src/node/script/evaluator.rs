@@ -443,8 +443,14 @@ impl Thread {
         }
     }
 
-    /// Takes a request in, unless it is known: then its answer comes with the log.
+    /// Takes a request in, unless it is known: then its answer comes with the log. Before this leader has applied what leaders before it had stored, it does not know:
+    /// one of them may have proposed what the script wrote, and evaluated again on what was before that it may answer as if it had not.
     fn enqueue(&mut self, mut job: Job) {
+        if !self.outbound.replica.leads_on_all_before() {
+            return job.answer(Verdict::Refused(
+                "it has not applied what was stored before".to_owned(),
+            ));
+        }
         let known = self.state.machine().read().scripts().contains(job.caller)
             || self.queue.iter().any(|waiting| waiting.caller == job.caller)
             || self

@@ -86,6 +86,8 @@ pub(super) struct Job {
     begun: bool,
     /// What its evaluation did beside the answer.
     notes: Notes,
+    /// Its place among those that wait, until it is out of the way: also where nobody waits for its answer any more.
+    counted: Option<Counted>,
 }
 
 impl Job {
@@ -102,6 +104,7 @@ impl Job {
             claimed: Arc::default(),
             begun: false,
             notes: Notes::default(),
+            counted: None,
         }
     }
 
@@ -142,7 +145,7 @@ impl Job {
 
 /// What the thread is told.
 enum Message {
-    Evaluate(Job),
+    Evaluate(Box<Job>),
     /// A script's effects did not hold. Of those that do nobody is told: there are many, and each message would wake the thread.
     Failed(Waiter),
     /// A batch was applied, or not taken.
@@ -154,7 +157,7 @@ enum Message {
 #[derive(Debug)]
 pub(super) struct Evaluator {
     sender: mpsc::UnboundedSender<Message>,
-    /// Requests that were sent and not answered.
+    /// Requests that were sent and are not out of the way.
     waiting: Arc<AtomicUsize>,
     pub(super) control: Arc<Control>,
 }
@@ -266,7 +269,7 @@ impl Listener for Evaluator {
 
 impl Evaluator {
     pub(super) fn start(state: State, outbound: Outbound, command_bytes: usize) -> Arc<Self> {
-        // Unbounded as such: of requests there are at most QUEUE, and of the rest a few for each of them.
+        // Unbounded as such: there are at most QUEUE jobs, each of which is counted until it is dropped, and of the rest a few for each of them.
         let (sender, messages) = mpsc::unbounded_channel();
         let back = sender.clone();
         let control = Arc::new(Control {
@@ -319,8 +322,8 @@ impl Evaluator {
         let (answer, mut answered) = oneshot::channel();
         job.answer = Some(answer);
         let (claimed, mut busy) = (job.claimed.clone(), self.control.busy.subscribe());
-        let _waiting = Counted::one(&self.waiting);
-        if self.sender.send(Message::Evaluate(job)).is_err() {
+        job.counted = Some(Counted::one(&self.waiting));
+        if self.sender.send(Message::Evaluate(Box::new(job))).is_err() {
             return Verdict::Refused("scripts cannot run on this node".to_owned());
         }
         let or_not = |answered: Result<Verdict, _>| {
@@ -353,16 +356,17 @@ impl Drop for Evaluator {
 }
 
 /// One more, as long as it lives.
-struct Counted<'a>(&'a AtomicUsize);
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
 
-impl<'a> Counted<'a> {
-    fn one(count: &'a AtomicUsize) -> Self {
+impl Counted {
+    fn one(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+        Self(count.clone())
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -431,8 +435,8 @@ impl Thread {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Evaluate(job) if job.place == Place::Leader => self.enqueue(job),
-            Message::Evaluate(job) => self.read_here(job),
+            Message::Evaluate(job) if job.place == Place::Leader => self.enqueue(*job),
+            Message::Evaluate(job) => self.read_here(*job),
             Message::Failed(caller) => {
                 let of = |batch: &&mut Batch| batch.jobs.iter().any(|job| job.caller == caller);
                 let batch = self.under_way.values_mut().find(of);

@@ -245,6 +245,7 @@ impl Replica {
     }
 
     /// Whether this node leads and has applied something of its own term: then all that leaders before it may have had stored is applied here, or never will be.
+    #[cfg(feature = "lua")]
     pub(crate) fn leads_on_all_before(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();

@@ -4,7 +4,6 @@
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
 use crate::machine::internal;
-use crate::raft::replica::Role;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -20,8 +19,7 @@ pub(super) async fn watch(outbound: Outbound) {
     let mut told = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
-        let state = outbound.replica.state();
-        if state.role != Role::Leader {
+        if !outbound.replica.leads() {
             told.clear();
             continue;
         }
@@ -32,7 +30,7 @@ pub(super) async fn watch(outbound: Outbound) {
                 .is_some_and(|silent| silent >= SILENT)
         };
         told.retain(silent);
-        for id in state.members.into_keys().filter(silent) {
+        for id in outbound.replica.state().members.into_keys().filter(silent) {
             if !told.contains(&id) && tell_gone(&outbound, id).await {
                 told.insert(id);
             }

@@ -10,7 +10,6 @@ use crate::machine::internal;
 use crate::machine::keyspace::{Candidate, Chance, DATABASES, Walk};
 use crate::machine::recency::Use;
 use crate::machine::settings::Policy;
-use crate::raft::replica::Role;
 use crate::raft::server::LAST_USE_KEYS;
 use bytes::Bytes;
 use std::collections::{HashMap, HashSet};
@@ -44,9 +43,7 @@ pub(super) async fn evict(outbound: Outbound) {
     loop {
         // A node that comes to lead while memory is full hears of it from nobody.
         let _ = tokio::time::timeout(LOOK, evictor.outbound.state.fullness().filled()).await;
-        while evictor.outbound.state.fullness().must_evict()
-            && evictor.outbound.replica.state().role == Role::Leader
-        {
+        while evictor.outbound.state.fullness().must_evict() && evictor.outbound.replica.leads() {
             if !evictor.round().await {
                 tokio::time::sleep(LOOK).await;
             }

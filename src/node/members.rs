@@ -149,10 +149,10 @@ impl Members {
     pub(super) async fn promote_joining(self: Arc<Self>) {
         loop {
             tokio::time::sleep(LOOK).await;
-            let state = self.replica.state();
-            if state.role != Role::Leader {
+            if !self.replica.leads() {
                 continue;
             }
+            let state = self.replica.state();
             let mut joining = self.joining.lock().await;
             for id in joining.clone() {
                 match self.promote(&state, id).await {

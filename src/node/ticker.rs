@@ -5,7 +5,7 @@ use super::fellows::Fellows;
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
 use crate::raft::log::LogReader;
-use crate::raft::replica::{Replica, Role};
+use crate::raft::replica::Replica;
 use crate::raft::state_store::State;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) async fn tick(state: State, outbound: Outbound) {
     loop {
         tokio::time::sleep(rest).await;
         rest = LOOK;
-        if outbound.replica.state().role != Role::Leader {
+        if !outbound.replica.leads() {
             continue;
         }
         let now = outbound.clock.now();
@@ -80,17 +80,17 @@ pub(super) async fn snapshot(
     loop {
         tokio::time::sleep(MEASURE).await;
         let (newest, feeds) = replica.snapshot_bytes();
-        let state = replica.state();
-        let snapshot = state.snapshot_index;
+        let snapshot = replica.snapshot_index();
         let (bytes, due) = (log.bytes_after(snapshot), due_after(limit, newest, feeds));
         if bytes < due || fellows.write_snapshots() {
             free = None;
         } else {
             free.get_or_insert_with(Instant::now);
         }
-        let before = state.members.keys().filter(|id| **id < me).count();
         let waited = free.map(|since| since.elapsed());
-        if is_turn(bytes, due, before, waited)
+        let before = || replica.state().members.keys().filter(|id| **id < me).count();
+        if bytes >= due
+            && is_turn(bytes, due, before(), waited)
             && let Err(why) = replica.snapshot().await
         {
             tracing::warn!(why, "no snapshot was taken");

@@ -4,6 +4,7 @@ use super::caller::{Caller, Proof, Role};
 use super::files::File;
 use super::ground::{Net, beside};
 use super::leadership::Follows;
+use super::net::Line;
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
 use super::{Member, Types, pb, telling, wire};
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// Bytes of one message between nodes, at most: a group with the largest command, and room for more groups around it.
 pub(super) const MESSAGE_BYTES: usize = 64 << 20;
@@ -37,9 +38,9 @@ pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Bytes of snapshot in one message.
 const CHUNK_BYTES: usize = 256 << 10;
 /// How long a connection may take; on a network where it takes longer, Raft's timeouts are wrong anyway.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A connection that answers no ping for this long is given up, so that a stream over it ends.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// The channels to other nodes, by address.
 #[derive(Debug)]
@@ -60,8 +61,8 @@ pub(crate) struct Peers {
 /// Two connections to a peer, so that a snapshot or a burst of entries never queues in front of a heartbeat.
 #[derive(Clone, Debug)]
 struct Channels {
-    control: Channel,
-    bulk: Channel,
+    control: Line,
+    bulk: Line,
 }
 
 /// What a node says of itself to one that looks for its cluster.
@@ -170,14 +171,14 @@ impl Peers {
         let endpoint = endpoint(address)
             .map_err(|error| Status::invalid_argument(format!("{address} is no address: {error}")))?;
         let found = Channels {
-            control: self.net.channel(&endpoint),
-            bulk: self.net.channel(&endpoint),
+            control: self.net.line(&endpoint),
+            bulk: self.net.line(&endpoint),
         };
         channels.insert(address.to_owned(), found.clone());
         Ok(found)
     }
 
-    fn control(&self, address: &str) -> Result<PeerClient<Channel>, Status> {
+    fn control(&self, address: &str) -> Result<PeerClient<Line>, Status> {
         Ok(client(self.channels(address)?.control))
     }
 
@@ -365,8 +366,8 @@ pub(super) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Erro
         .keep_alive_timeout(KEEP_ALIVE))
 }
 
-fn client(channel: Channel) -> PeerClient<Channel> {
-    PeerClient::new(channel)
+fn client(line: Line) -> PeerClient<Line> {
+    PeerClient::new(line)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES)
 }
@@ -417,7 +418,7 @@ impl Link {
             .expect("noted when this link was made, and never taken out")
     }
 
-    fn control(&self) -> Result<PeerClient<Channel>, RPCError<Types>> {
+    fn control(&self) -> Result<PeerClient<Line>, RPCError<Types>> {
         self.peers.control(&self.address()).map_err(unreachable)
     }
 

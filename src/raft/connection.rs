@@ -25,7 +25,7 @@ const STRANGER_TIME: Duration = Duration::from_secs(10);
 const STRANGERS_MAX: usize = 256;
 
 /// How long connections last after the service was told to stop: until who calls has heard that it takes no more, and has its answers.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// The wait after the system could not give us a connection (no file descriptors left): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,15 +1,24 @@
 //! The door to the network: every connection between nodes is asked for and taken here. Behind it is TCP, and in tests a network in memory that delays, holds
-//! and cuts (`simulated`). What goes over it, HTTP/2 with its windows, pings and timeouts, is the same on both.
+//! and cuts (`simulated`). What goes over it, HTTP/2 with its windows, pings and timeouts, is the same on both;
+//! only where many clusters are simulated most have their calls carried in pieces, which takes a fraction of the time (`calls`).
 
 #[cfg(test)]
+pub(super) mod calls;
+#[cfg(test)]
 pub(crate) mod simulated;
+
+#[cfg(test)]
+pub(super) use calls::Line;
+/// What calls go over to a peer.
+#[cfg(not(test))]
+pub(super) use tonic::transport::Channel as Line;
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 /// The network that a node is on.
 #[derive(Clone, Debug, Default)]
@@ -49,11 +58,14 @@ impl Net {
     }
 
     /// What connects when it is first used, and again whenever it must.
-    pub(super) fn channel(&self, endpoint: &Endpoint) -> Channel {
+    pub(super) fn line(&self, endpoint: &Endpoint) -> Line {
         match self {
+            #[cfg(not(test))]
             Self::System => endpoint.connect_lazy(),
             #[cfg(test)]
-            Self::Simulated(place) => endpoint.connect_with_connector_lazy(place.connector()),
+            Self::System => Line::Http2(endpoint.connect_lazy()),
+            #[cfg(test)]
+            Self::Simulated(place) => Line::new(place, endpoint),
         }
     }
 }
@@ -65,6 +77,15 @@ impl Listener {
             Self::System(listener) => Ok(listener.local_addr()?.port()),
             #[cfg(test)]
             Self::Simulated(listener) => Ok(listener.port()),
+        }
+    }
+
+    /// The listener for calls that come in pieces, where they do.
+    #[cfg(test)]
+    pub(super) fn of_pieces(self) -> Result<simulated::Listener, Self> {
+        match self {
+            Self::Simulated(listener) if listener.calls == simulated::Calls::Pieces => Ok(listener),
+            other => Err(other),
         }
     }
 

@@ -244,6 +244,11 @@ impl Replica {
         state_of(&self.raft.metrics().borrow_watched())
     }
 
+    /// Whether this node leads; much less to find out than the rest of its state.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().state == ServerState::Leader
+    }
+
     /// Whether this node leads and has applied something of its own term: then all that leaders before it may have had stored is applied here, or never will be.
     #[cfg(feature = "lua")]
     pub(crate) fn leads_on_all_before(&self) -> bool {
@@ -254,6 +259,13 @@ impl Replica {
             .as_ref()
             .map(|id| id.committed_leader_id().term);
         metrics.state == ServerState::Leader && applied == Some(metrics.current_term)
+    }
+
+    /// The last entry of the newest snapshot here; 0: there is none.
+    pub(crate) fn snapshot_index(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let snapshot = metrics.borrow_watched().snapshot;
+        snapshot.map_or(0, |id| id.index)
     }
 
     /// The last entry applied here.

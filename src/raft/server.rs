@@ -41,6 +41,9 @@ pub(crate) const LAST_USE_KEYS: usize = 4_096;
 /// HTTP/2 streams of one connection at once: a peer opens a handful, a stranger must not open a million.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
+/// A connection on which nothing was heard for so long is asked whether anybody is there, and given up after as long again.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
 /// What node/ answers other nodes.
 pub(crate) trait Inbound: Send + Sync + 'static {
     /// Who this node is.
@@ -101,13 +104,22 @@ impl<I: Inbound> Service<I> {
         let service = PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES)
             .max_encoding_message_size(MESSAGE_BYTES);
+        let service = InterceptedService::new(service, guard);
+        #[cfg(test)]
+        let listener = match listener.of_pieces() {
+            Ok(listener) => {
+                super::net::calls::serve(listener, service, stop).await;
+                return Ok(());
+            }
+            Err(listener) => listener,
+        };
         tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-            .add_service(InterceptedService::new(service, guard))
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(service)
             .add_service(remote::service(host, secret.as_ref()))
             .serve_with_incoming_shutdown(accepted(listener, stop.clone()), told(stop))
             .await

@@ -5,7 +5,7 @@
 //! seed ─► plan (what befalls whom when) ─► world (machines: ground, node, endpoint) ◄─ clients, stores ─► oracle (what they were told, and what must be so)
 //! ```
 //!
-//! Real: `machine/`, `node/`, `raft/` with openraft, the log in segments, snapshots, every encoder, tonic and HTTP/2, `edge/resp`. Simulated: what is behind the doors of
+//! Real: `machine/`, `node/`, `raft/` with openraft, the log in segments, snapshots, every encoder, tonic, in some seeds HTTP/2, `edge/resp`. Simulated: what is behind the doors of
 //! `raft/ground.rs`. Time stands still while anybody has something to do and then jumps to the next alarm, so ten minutes take as long as what happens in them.
 //!
 //! `tests/README.md` says how a seed is run again.
@@ -27,6 +27,7 @@ mod world;
 
 use crate::machine::reply::Reply;
 use crate::raft::files::simulated::Chance;
+use crate::raft::net::simulated::Calls;
 use crate::raft::simulation::Simulation;
 use again::Again;
 use oracle::Oracle;
@@ -146,10 +147,12 @@ fn length(default_minutes: u64) -> Duration {
 
 #[test]
 fn a_cluster_forms_writes_and_reads_where_nothing_goes_wrong() {
-    let plan = Plan::quiet(1, Duration::from_secs(30));
-    let report = must_hold(&plan);
-    assert!(report.operations > 100 && report.unknown == 0, "{report:?}");
-    assert!(report.stores.iter().all(|count| *count > 2), "{report:?}");
+    for calls in [Calls::Http2, Calls::Pieces] {
+        let quiet = Plan::quiet(1, Duration::from_secs(30));
+        let report = must_hold(&Plan { calls, ..quiet });
+        assert!(report.operations > 100 && report.unknown == 0, "{report:?}");
+        assert!(report.stores.iter().all(|count| *count > 2), "{report:?}");
+    }
 }
 
 /// Runs a seed's plan in a process of its own: how it held, or what that process said.

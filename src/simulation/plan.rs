@@ -2,6 +2,7 @@
 
 use crate::config::{Durability, Reads, Timing};
 use crate::raft::files::simulated::Chance;
+use crate::raft::net::simulated::Calls;
 use std::time::Duration;
 
 /// Runs of a plan in search of what it fails without, at most.
@@ -21,6 +22,8 @@ pub(super) struct Plan {
     pub(super) pause_ms: u64,
     pub(super) timing: Timing,
     pub(super) length: Duration,
+    /// What calls between nodes go over the network as.
+    pub(super) calls: Calls,
     /// Under [`Durability::Os`] processes end where power would be lost otherwise.
     pub(super) durability: Durability,
     pub(super) lease_reads: bool,
@@ -174,6 +177,7 @@ impl Plan {
             pause_ms: 500,
             timing: Timing::default(),
             length,
+            calls: Calls::Http2,
             durability: Durability::Fsync,
             lease_reads: false,
             reads: Reads::Local,
@@ -185,7 +189,12 @@ impl Plan {
     /// One that follows from the seed.
     pub(super) fn by_chance(seed: u64, length: Duration) -> Self {
         let mut chance = Chance(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
-        let nodes = [3, 3, 3, 5, 5, 7][usize::try_from(chance.below(6)).unwrap_or(0)];
+        // What a cluster takes grows with the square of its members.
+        let nodes = match chance.below(12) {
+            0 => 7,
+            1..=3 => 5,
+            _ => 3,
+        };
         let clocks = (0..=nodes).map(|_| match chance.below(3) {
             0 => i64::try_from(chance.below(7_200_000)).unwrap_or(0) - 3_600_000,
             _ => i64::try_from(chance.below(200)).unwrap_or(0) - 100,
@@ -215,6 +224,10 @@ impl Plan {
         ] {
             *time *= slower;
         }
+        plan.calls = match chance.below(8) {
+            0 => Calls::Http2,
+            _ => Calls::Pieces,
+        };
         // From one in twenty seconds to one in two: some runs are hardly ever well, others have time to go wrong slowly.
         let pause = 2 + chance.below(18);
         let mut at = Duration::ZERO;

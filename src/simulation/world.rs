@@ -104,7 +104,7 @@ impl World {
         });
         Self {
             machines: machines.collect(),
-            network: Network::new(chance.draw()),
+            network: Network::new(chance.draw(), plan.calls),
             oracle,
             began: Instant::now(),
             nodes: plan.nodes,

@@ -319,7 +319,7 @@ impl Scripts {
             Some((sender, _)) if sender.caller.node != from => {
                 Verdict::Refused("a script that another node asks for".to_owned())
             }
-            Some(_) if self.outbound.replica.state().role != Role::Leader => {
+            Some(_) if !self.outbound.replica.leads() => {
                 Verdict::Refused("this node does not lead".to_owned())
             }
             Some((sender, request)) => {

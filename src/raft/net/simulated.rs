@@ -6,16 +6,17 @@
 //!
 //! A process that dies does so for the network first: from then on nothing it does reaches anybody. Its tasks end in their own time.
 
+use super::calls::Pieces;
 use crate::raft::files::simulated::Chance;
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
@@ -43,7 +44,16 @@ pub(crate) type Host = usize;
 
 /// A network. Clones are the same.
 #[derive(Clone, Debug)]
-pub(crate) struct Network(Arc<Mutex<State>>);
+pub(crate) struct Network(Arc<Mutex<State>>, Calls);
+
+/// What calls between nodes go over a network as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// Bytes, as in earnest.
+    Http2,
+    /// The pieces they are of (`calls.rs`): several times faster.
+    Pieces,
+}
 
 /// One process on a machine of it.
 #[derive(Clone, Debug)]
@@ -107,7 +117,7 @@ struct Pipe {
     from: Process,
     to: Process,
     /// What is on its way, and when it arrives.
-    packets: VecDeque<(Instant, Bytes)>,
+    packets: VecDeque<(Instant, Packet)>,
     bytes: usize,
     /// Nothing arrives before then.
     held_until: Instant,
@@ -116,6 +126,13 @@ struct Pipe {
     unheard: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+/// What is sent at once. A connection carries bytes, or pieces of calls.
+#[derive(Debug)]
+enum Packet {
+    Bytes(Bytes),
+    Pieces(Pieces),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +155,7 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 pub(crate) struct Listener {
     port: u16,
+    pub(super) calls: Calls,
     taken: mpsc::Receiver<Wire>,
 }
 
@@ -147,8 +165,8 @@ pub(crate) struct Connector(Place);
 
 impl Network {
     /// One whose choices follow from the seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    pub(crate) fn new(seed: u64, calls: Calls) -> Self {
+        let state = State {
             chance: Chance(seed),
             began: Instant::now(),
             machines: BTreeMap::new(),
@@ -157,7 +175,8 @@ impl Network {
             next_pipe: 0,
             dropped: BTreeSet::new(),
             trace: 0,
-        })))
+        };
+        Self(Arc::new(Mutex::new(state)), calls)
     }
 
     /// A new process on a machine, in the place of the one before.
@@ -374,8 +393,13 @@ impl Place {
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
         Listener {
             port: port.expect("an address with a port"),
+            calls: self.calls(),
             taken,
         }
+    }
+
+    pub(super) fn calls(&self) -> Calls {
+        self.network.1
     }
 
     pub(super) fn connector(&self) -> Connector {
@@ -441,49 +465,11 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self {
-            network,
-            me,
-            incoming,
-            alarm,
-            ..
-        } = &mut *self;
-        let mut state = network.0.lock();
-        if state.is_dead(*me) {
-            return Poll::Ready(Err(io::ErrorKind::NetworkDown.into()));
-        }
-        let now = Instant::now();
-        let (from, to) = (state.pipes[incoming].from.host, state.pipes[incoming].to.host);
-        let cut = state.is_cut(from, to);
-        let pipe = state
-            .pipes
-            .get_mut(incoming)
-            .expect("a pipe lives as long as an end of it");
-        let next = pipe
-            .packets
-            .front()
-            .map(|(at, _)| *at)
-            .or(pipe.end.map(|(at, _)| at));
-        let due = next.map(|at| at.max(pipe.held_until)).filter(|_| !cut);
-        match due {
-            Some(at) if at <= now => {}
-            Some(at) => {
-                pipe.reader = Some(cx.waker().clone());
-                drop(state);
-                alarm.as_mut().reset(at);
-                // It may be due already, as the alarm goes in whole milliseconds.
-                if alarm.as_mut().poll(cx).is_ready() {
-                    cx.waker().wake_by_ref();
-                }
-                return Poll::Pending;
-            }
-            None => {
-                pipe.reader = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-        }
+        let (incoming, now) = (self.incoming, Instant::now());
+        let mut state = ready!(self.poll_due(cx))?;
+        let pipe = state.pipes.get_mut(&incoming).expect("as in poll_due");
         while buffer.remaining() > 0
-            && let Some((at, packet)) = pipe.packets.front_mut()
+            && let Some((at, Packet::Bytes(packet))) = pipe.packets.front_mut()
             && *at <= now
         {
             let some = packet.len().min(buffer.remaining());
@@ -510,7 +496,66 @@ impl Wire {
         self.network.0.lock().pipes[&self.outgoing].to.host
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, bytes: impl FnOnce(usize) -> Bytes) -> Poll<io::Result<usize>> {
+    /// Ready once something has arrived, or the end has.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<MutexGuard<'_, State>>> {
+        let mut state = self.network.0.lock();
+        if state.is_dead(self.me) {
+            return Poll::Ready(Err(io::ErrorKind::NetworkDown.into()));
+        }
+        let (from, to) = (
+            state.pipes[&self.incoming].from.host,
+            state.pipes[&self.incoming].to.host,
+        );
+        let cut = state.is_cut(from, to);
+        let pipe = state.pipes.get_mut(&self.incoming);
+        let pipe = pipe.expect("a pipe lives as long as an end of it");
+        let next = pipe
+            .packets
+            .front()
+            .map(|(at, _)| *at)
+            .or(pipe.end.map(|(at, _)| at));
+        let due = next.map(|at| at.max(pipe.held_until)).filter(|_| !cut);
+        if due.is_some_and(|at| at <= Instant::now()) {
+            return Poll::Ready(Ok(state));
+        }
+        pipe.reader = Some(cx.waker().clone());
+        drop(state);
+        if let Some(at) = due {
+            self.alarm.as_mut().reset(at);
+            // It may be due already, as the alarm goes in whole milliseconds.
+            if self.alarm.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+
+    /// The next pieces of calls; none once whoever sends has hung up.
+    pub(super) fn poll_pieces(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Pieces>>> {
+        let incoming = self.incoming;
+        let mut state = ready!(self.poll_due(cx))?;
+        let pipe = state.pipes.get_mut(&incoming).expect("as in poll_due");
+        Poll::Ready(match (pipe.packets.pop_front(), pipe.end) {
+            (Some((_, Packet::Pieces(pieces))), _) => Ok(Some(pieces)),
+            (_, Some((_, End::Reset))) => Err(io::ErrorKind::ConnectionReset.into()),
+            _ => Ok(None),
+        })
+    }
+
+    /// Sends pieces of calls at once. Of those any number may be on their way.
+    pub(super) fn send_pieces(&mut self, pieces: Pieces) -> io::Result<()> {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.send(&mut cx, |_| Packet::Pieces(pieces)) {
+            Poll::Ready(sent) => sent.map(drop),
+            Poll::Pending => unreachable!("a pipe is full of bytes only"),
+        }
+    }
+
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: impl FnOnce(usize) -> Packet,
+    ) -> Poll<io::Result<usize>> {
         let mut state = self.network.0.lock();
         let (from, to) = (self.me, state.pipes[&self.outgoing].to);
         if state.is_dead(from) {
@@ -528,14 +573,17 @@ impl Wire {
         if state.is_forgotten(to) && !state.is_cut(from.host, to.host) && !state.is_cut(to.host, from.host) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        let bytes = bytes(room);
-        let length = bytes.len();
+        let packet = packet(room);
+        let length = match &packet {
+            Packet::Bytes(bytes) => bytes.len(),
+            Packet::Pieces(_) => 0,
+        };
         let at = Instant::now() + state.delay(from.host, to.host);
         state.note(self.outgoing);
         let pipe = state.pipes.get_mut(&self.outgoing).expect("as in poll_read");
         // Behind what was sent before.
         let at = pipe.packets.back().map_or(at, |(last, _)| at.max(*last));
-        pipe.packets.push_back((at, bytes));
+        pipe.packets.push_back((at, packet));
         pipe.bytes += length;
         pipe.reader.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(length))
@@ -544,7 +592,9 @@ impl Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.send(cx, |room| Bytes::copy_from_slice(&bytes[..bytes.len().min(room)]))
+        self.send(cx, |room| {
+            Packet::Bytes(Bytes::copy_from_slice(&bytes[..bytes.len().min(room)]))
+        })
     }
 
     fn poll_write_vectored(
@@ -554,7 +604,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         self.send(cx, |room| {
             let all = parts.iter().flat_map(|part| part.iter().copied());
-            all.take(room).collect()
+            Packet::Bytes(all.take(room).collect())
         })
     }
 

@@ -76,7 +76,7 @@ impl Wall {
         self.wrong.fetch_add(by, Ordering::Relaxed);
     }
 
-    pub(super) fn now(&self) -> Millis {
+    pub(crate) fn now(&self) -> Millis {
         let since = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let shown = Self::BEGINS_AT + since + self.wrong.load(Ordering::Relaxed);
         Millis::try_from(shown).unwrap_or(0)

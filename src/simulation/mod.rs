@@ -36,7 +36,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::LocalOptions;
+use tokio::time::Instant;
 use world::World;
+
+/// How long after the last fault a client may wait for an answer. Those over Redis insist on one.
+const LAST_ANSWER: Duration = Duration::from_secs(300);
 
 /// What a run that nothing went wrong in was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +78,11 @@ fn run(plan: &Plan) -> Result<Report, String> {
         let judge = tokio::spawn(oracle::watch(world.clone()));
         world.befall(&plan.faults, plan.length).await;
         oracle.stop();
+        let until = Instant::now() + LAST_ANSWER;
         for client in clients {
-            client.await.map_err(|error| error.to_string())?;
+            let ended = tokio::time::timeout_at(until, client).await;
+            let ended = ended.map_err(|_| "a client was never answered")?;
+            ended.map_err(|error| error.to_string())?;
         }
         world.heal().await?;
         judge.await.map_err(|error| error.to_string())?;

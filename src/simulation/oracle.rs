@@ -3,9 +3,10 @@
 use super::Report;
 use super::checker::{Event, Operation, Outcome, is_linearizable};
 use super::clients::Fate;
+use super::plan::RIGHT_MS;
 use super::sessions;
 use super::told;
-use super::world::World;
+use super::world::{Running, World};
 use crate::machine::reply::Reply;
 use crate::node::{Freshness, Node};
 use bytes::Bytes;
@@ -134,6 +135,16 @@ impl Oracle {
         }
     }
 
+    /// One clock that is wrong ends nobody's session: the log's is not ahead.
+    fn clock(&self, world: &World, running: &Running) {
+        let Some(right) = &world.right else { return };
+        let ahead = running.node.now().saturating_sub(right.now());
+        if ahead > RIGHT_MS.unsigned_abs() {
+            let host = running.host;
+            self.wrong(format!("on machine {host} the log's clock is {ahead} ms ahead"));
+        }
+    }
+
     fn digest(&self, host: usize, (index, digest): (u64, u128)) {
         let mut digests = self.digests.lock();
         let (other, before) = *digests.entry(index).or_insert((host, digest));
@@ -151,6 +162,7 @@ pub(super) async fn watch(world: Arc<World>) {
     while !world.oracle.is_over() {
         tokio::time::sleep(COMPARE).await;
         for running in world.running() {
+            world.oracle.clock(&world, &running);
             if let Some(digest) = running.call(running.node.digest()).await {
                 world.oracle.digest(running.host, digest);
             }

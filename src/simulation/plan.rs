@@ -8,6 +8,9 @@ use std::time::Duration;
 /// Runs of a plan in search of what it fails without, at most.
 const RUNS: usize = 60;
 
+/// By how many milliseconds a clock that is right may be wrong.
+pub(super) const RIGHT_MS: i64 = 100;
+
 /// A run.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -31,6 +34,8 @@ pub(super) struct Plan {
     pub(super) reads: Reads,
     /// By how many milliseconds each machine's clock is wrong at first.
     pub(super) clocks: Vec<i64>,
+    /// Whether all clocks but one are right all the time.
+    pub(super) clocks_right: bool,
     pub(super) faults: Vec<(Duration, Fault)>,
 }
 
@@ -182,6 +187,7 @@ impl Plan {
             lease_reads: false,
             reads: Reads::Local,
             clocks: vec![0; 4],
+            clocks_right: true,
             faults: Vec::new(),
         }
     }
@@ -195,12 +201,25 @@ impl Plan {
             1..=3 => 5,
             _ => 3,
         };
-        let clocks = (0..=nodes).map(|_| match chance.below(3) {
-            0 => i64::try_from(chance.below(7_200_000)).unwrap_or(0) - 3_600_000,
-            _ => i64::try_from(chance.below(200)).unwrap_or(0) - 100,
+        let far = |chance: &mut Chance| i64::try_from(chance.below(7_200_000)).unwrap_or(0) - 3_600_000;
+        let near = |chance: &mut Chance| {
+            let below = 2 * RIGHT_MS.unsigned_abs();
+            i64::try_from(chance.below(below)).unwrap_or(0) - RIGHT_MS
+        };
+        // The machine whose clock is wrong and jumps, where only one's does.
+        let wrong =
+            (chance.below(2) == 0).then(|| 1 + usize::try_from(chance.below(nodes as u64)).unwrap_or(0));
+        let is_wrong = |chance: &mut Chance, host| wrong.map_or(chance.below(3) == 0, |wrong| wrong == host);
+        let clocks = (1..=nodes + 1).map(|host| {
+            if is_wrong(&mut chance, host) {
+                far(&mut chance)
+            } else {
+                near(&mut chance)
+            }
         });
         let mut plan = Self {
             clocks: clocks.collect(),
+            clocks_right: wrong.is_some(),
             nodes,
             durability: match chance.below(4) {
                 0 => Durability::Os,
@@ -236,7 +255,11 @@ impl Plan {
             if at >= length {
                 return plan;
             }
-            plan.faults.push((at, Fault::by_chance(&mut chance, nodes)));
+            let fault = match (Fault::by_chance(&mut chance, nodes), wrong) {
+                (Fault::Jump { by_ms, .. }, Some(who)) => Fault::Jump { who, by_ms },
+                (fault, _) => fault,
+            };
+            plan.faults.push((at, fault));
         }
     }
 

@@ -237,8 +237,11 @@ pub(super) fn judge_hand_overs(count: u64, hand_overs: &[HandOver]) -> Result<()
     if acknowledged.len() < told {
         return Err("two had the lock at the same count".to_owned());
     }
-    if !acknowledged.values().is_sorted() {
-        return Err("a later lock has an earlier token".to_owned());
+    if !acknowledged
+        .values()
+        .is_sorted_by(|earlier, later| earlier < later)
+    {
+        return Err("a later lock has no later token".to_owned());
     }
     let (least, most) = (told as u64, hand_overs.len() as u64);
     if !(least..=most).contains(&count) {
@@ -300,7 +303,9 @@ fn what_is_wrong_with_sessions_is_found() {
     );
     assert!(judge(1, &[one(0, 5, true), one(1, 7, true)]).contains("it counts 1"));
     assert!(judge(2, &[one(0, 5, true), one(0, 7, true)]).contains("two had the lock"));
-    assert!(judge(2, &[one(0, 7, true), one(1, 5, true)]).contains("an earlier token"));
+    for later in [5, 7] {
+        assert!(judge(2, &[one(0, 7, true), one(1, later, true)]).contains("no later token"));
+    }
 
     let key = Bytes::from_static(b"s");
     let event = |position, at, what: &'static str, reason: &'static str| Event {

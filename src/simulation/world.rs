@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) struct World {
     pub(super) network: Network,
+    /// A clock that is right, where all but one are.
+    pub(super) right: Option<Wall>,
     pub(super) oracle: Arc<Oracle>,
     pub(super) began: Instant,
     pub(super) nodes: usize,
@@ -104,6 +106,7 @@ impl World {
         });
         Self {
             machines: machines.collect(),
+            right: plan.clocks_right.then(|| Wall::new(0)),
             network: Network::new(chance.draw(), plan.calls),
             oracle,
             began: Instant::now(),

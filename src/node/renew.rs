@@ -346,8 +346,8 @@ mod tests {
                     let is_there = node.machine.view(now, 0).find(key.to_string().as_bytes()).is_some();
                     match bounds.get(&key) {
                         None => prop_assert!(!is_there),
-                        Some(Some((earliest, _))) if now < *earliest => prop_assert!(is_there, "{key} ended early"),
-                        Some(Some((_, latest))) if now >= *latest => prop_assert!(!is_there, "{key} did not end"),
+                        Some(Some((earliest, _))) if now <= *earliest => prop_assert!(is_there, "{key} ended early"),
+                        Some(Some((_, latest))) if now > *latest => prop_assert!(!is_there, "{key} did not end"),
                         Some(None) => prop_assert!(is_there, "{key} is to live"),
                         Some(Some(_)) => {}
                     }

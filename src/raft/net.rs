@@ -1,6 +1,6 @@
 //! The door to the network: every connection between nodes is asked for and taken here. Behind it is TCP, and in tests a network in memory that delays, holds
 //! and cuts (`simulated`). What goes over it, HTTP/2 with its windows, pings and timeouts, is the same on both;
-//! only where many clusters are simulated most have their calls carried in pieces, which takes a fraction of the time (`calls`).
+//! only where many clusters are simulated most have their calls carried in pieces, which takes half of the time (`calls`).
 
 #[cfg(test)]
 pub(super) mod calls;

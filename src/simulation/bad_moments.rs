@@ -12,7 +12,7 @@ use crate::raft::net::simulated::Host;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long anything that comes may take.
 const SOON: Duration = Duration::from_secs(20);
@@ -225,4 +225,47 @@ fn a_script_is_answered_as_it_was_applied_whichever_leader_is_asked_again() {
         written += usize::from(done);
     }
     assert!(written > 0, "the leader never died late enough");
+}
+
+/// Whoever is left stops when another has died: first the leader, then its heir. How long each took, and whether the heir led at once.
+async fn two_stop_after_one_died(world: Arc<World>, plan: &Plan) -> Result<([Duration; 2], bool), String> {
+    let (leader, others) = three(&world).await?;
+    set(&node(&world, leader)?, "kept", "1").await?;
+    // All is stored by all.
+    sleep(Duration::from_secs(1)).await;
+    // Both have stored as much: either may be thought of first.
+    let [dies, heir] = if plan.seed.is_multiple_of(2) {
+        others
+    } else {
+        [others[1], others[0]]
+    };
+    world.stay_down(dies);
+    world.crash(dies, false);
+    let mut took = [Duration::ZERO; 2];
+    let term = node(&world, heir)?.status().term;
+    let mut next = None;
+    for (host, took) in [leader, heir].into_iter().zip(&mut took) {
+        let began = Instant::now();
+        let stopped = timeout(SOON, node(&world, host)?.stop()).await;
+        stopped
+            .map_err(|_| "no end")?
+            .map_err(|error| error.to_string())?;
+        *took = began.elapsed();
+        if host == leader {
+            let status = node(&world, heir)?.status();
+            next = Some((status.role, status.term));
+        }
+    }
+    Ok((took, next == Some((Role::Leader, term + 1))))
+}
+
+#[test]
+fn who_stops_hands_over_to_one_that_is_there_and_waits_for_nobody_else() {
+    for seed in 1..=6 {
+        let came = simulate(&Plan::quiet(seed, SOON), two_stop_after_one_died);
+        let (took, led) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert!(led, "seed {seed}: nobody, or somebody after an election");
+        let soon = took.iter().all(|took| *took < Duration::from_millis(250));
+        assert!(soon, "seed {seed}: {took:?}");
+    }
 }

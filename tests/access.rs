@@ -245,7 +245,7 @@ async fn no_password_reaches_the_disk_or_the_logs() {
 async fn users_and_keys_are_those_of_all_nodes() {
     let folder = tempfile::tempdir().unwrap();
     let addresses = addresses(3);
-    let mut nodes = common::three_at(folder.path(), &addresses).await;
+    let mut nodes = common::three_with(folder.path(), &addresses, |_| {}).await;
     let mut ends = Vec::new();
     for node in &nodes {
         ends.push(

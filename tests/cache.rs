@@ -4,10 +4,13 @@
 
 mod common;
 
-use common::{PATIENCE, Reach, assert_same_state, caches, eventually, however_reached, three};
+use common::{
+    PATIENCE, Reach, addresses, assert_same_state, caches, eventually, however_reached, impatient, three_with,
+};
 use futures::StreamExt;
 use futures::future::join_all;
 use plenary::cache::{Expected, Heard};
+use plenary::config::Config;
 use plenary::{Cache, EntryOptions, Error, Freshness, Node, Plenary, Reply};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,8 +30,12 @@ struct Cluster {
 }
 
 async fn cluster(reach: Reach) -> Cluster {
+    cluster_with(reach, |_| {}).await
+}
+
+async fn cluster_with(reach: Reach, change: impl Fn(&mut Config)) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
-    let nodes = three(folder.path()).await;
+    let nodes = three_with(folder.path(), &addresses(3), change).await;
     Cluster {
         caches: caches(&nodes, reach).await,
         nodes,
@@ -38,7 +45,7 @@ async fn cluster(reach: Reach) -> Cluster {
 
 impl Cluster {
     async fn stop(self) {
-        join_all(self.nodes.iter().map(Node::stop)).await;
+        common::stop(&self.nodes).await;
     }
 }
 
@@ -400,7 +407,7 @@ async fn options_that_make_no_sense_are_refused_before_anything_is_loaded() {
 
 #[tokio::test]
 async fn an_outage_of_the_cluster_is_none_of_what_it_caches() {
-    let cluster = cluster(Reach::Nodes).await;
+    let cluster = cluster_with(Reach::Nodes, impatient).await;
     let options = EntryOptions::new(LONG);
     let source = Source::open();
     // One of three that is alone can neither write nor learn who leads.

@@ -26,6 +26,16 @@ const MARK: &str = "log/mark";
 const HEAD_BYTES: usize = 36;
 const FRAME_BYTES: usize = 20;
 
+/// A node by itself is started many times, and has nobody to be silent for.
+const QUICK: [&str; 6] = [
+    "--heartbeat-ms",
+    "20",
+    "--election-min-ms",
+    "60",
+    "--election-max-ms",
+    "120",
+];
+
 /// What is told of a damaged log.
 const ADVICE: &str = "empty the folder and let it join";
 
@@ -110,7 +120,7 @@ fn end(segment: &[u8], mark: &[u8]) -> usize {
 fn written() -> (tempfile::TempDir, Process, Folder, Vec<Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("127.0.0.1:{}", free_port());
-    let mut node = Process::new(folder.path(), "data", &address, &[]);
+    let mut node = Process::new(folder.path(), "data", &address, &QUICK);
     node.start();
     node.ready();
     let marks = (0..WRITES).map(|number| {

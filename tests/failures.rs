@@ -536,7 +536,7 @@ fn two_lost_disks_never_make_a_second_cluster() {
 
 #[test]
 fn nodes_that_start_in_any_order_and_late_form_one_cluster() {
-    for late in 0..3 {
+    let third_comes_late = |late: usize| {
         let mut cluster = Cluster::new(3, &[]);
         for which in (0..3).rev().filter(|which| *which != late) {
             cluster.nodes[which].start();
@@ -557,7 +557,12 @@ fn nodes_that_start_in_any_order_and_late_form_one_cluster() {
         );
         set(&cluster.nodes[late], "k", "v");
         cluster.assert_same_state();
-    }
+    };
+    std::thread::scope(|scope| {
+        for late in 0..3 {
+            scope.spawn(move || third_comes_late(late));
+        }
+    });
 }
 
 #[test]

@@ -124,7 +124,7 @@ async fn api_client(history: &History, nodes: &[Node], which: usize, mut chance:
 async fn the_rust_interface_is_linearizable_while_leaders_stop() {
     let data = tempfile::tempdir().unwrap();
     let addresses = addresses(3);
-    let mut nodes = common::three_at(data.path(), &addresses).await;
+    let mut nodes = common::three_with(data.path(), &addresses, |_| {}).await;
     for round in 0..setting("PLENARY_HISTORIES", 3) {
         let history = std::sync::Arc::new(History::new());
         let mut clients = Vec::new();

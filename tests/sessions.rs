@@ -5,7 +5,10 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PATIENCE, Reach, assert_same_state, caches, eventually, however_reached, three};
+use common::{
+    PATIENCE, Reach, addresses, assert_same_state, caches, eventually, however_reached, impatient, stop,
+    three, three_with,
+};
 use futures::StreamExt;
 use plenary::Sessions;
 use plenary::machine::entry::Command;
@@ -26,12 +29,6 @@ async fn sessions(nodes: &[Node], reach: Reach) -> Vec<Sessions> {
         .into_iter()
         .map(Sessions::new)
         .collect()
-}
-
-async fn stop(nodes: &[Node]) {
-    for node in nodes {
-        node.stop().await.unwrap();
-    }
 }
 
 async fn create(sessions: &Sessions, new: NewSession) -> SessionId {
@@ -475,8 +472,8 @@ async fn a_session_that_is_used_lives_and_its_uses_are_hardly_ever_written_down(
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_cluster_cannot_answer_a_handle_does_what_was_chosen() {
     let data = tempfile::tempdir().unwrap();
-    let mut nodes = three(data.path()).await;
-    let addresses: Vec<String> = nodes.iter().map(|node| node.raft_addr().to_owned()).collect();
+    let addresses = addresses(3);
+    let mut nodes = three_with(data.path(), &addresses, impatient).await;
     let handle = sessions(&nodes, Reach::Nodes).await.remove(2);
     let id = create(&handle, NewSession::new().item("a", "1")).await;
     let last = nodes.pop().unwrap();

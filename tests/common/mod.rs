@@ -74,20 +74,27 @@ pub async fn one_with(data: &Path, change: impl FnOnce(&mut Config)) -> Node {
 
 /// Three nodes that serve.
 pub async fn three(data: &Path) -> Vec<Node> {
-    three_at(data, &addresses(3)).await
+    three_with(data, &addresses(3), |_| {}).await
 }
 
-/// Three nodes that serve their peers at these addresses.
-pub async fn three_at(data: &Path, addresses: &[String]) -> Vec<Node> {
+/// Three nodes that serve their peers at these addresses, with other settings.
+pub async fn three_with(data: &Path, addresses: &[String], change: impl Fn(&mut Config)) -> Vec<Node> {
     let mut nodes = Vec::new();
     for which in 0..3 {
-        let node = Node::start(config(data, addresses, which)).await;
+        let mut config = config(data, addresses, which);
+        change(&mut config);
+        let node = Node::start(config).await;
         nodes.push(node.expect("a node starts in a fresh folder"));
     }
     for node in &nodes {
         node.ready(PATIENCE).await.expect("three nodes form a cluster");
     }
     nodes
+}
+
+/// Says after a second already that nobody leads or that a majority does not answer.
+pub fn impatient(config: &mut Config) {
+    config.timing.write_deadline = Duration::from_secs(1);
 }
 
 /// How handles reach a cluster.

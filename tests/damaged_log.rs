@@ -21,6 +21,7 @@ const WRITES: usize = 6;
 
 const SEGMENT: &str = "log/00000000000000000001.log";
 const MARK: &str = "log/mark";
+const FLOOR: &str = "log/floor";
 
 /// Bytes of a segment before its first frame, and of a frame before its batch; see `src/raft/log/segments/format.rs`.
 const HEAD_BYTES: usize = 36;
@@ -268,7 +269,7 @@ fn with_other_record(segment: &mut [u8], mark: &[u8], change: impl Fn(&mut [u8])
     head[begin + 16..].copy_from_slice(&check);
 }
 
-/// What is done to a segment.
+/// What is done to a file.
 type Change<'a> = &'a dyn Fn(&mut [u8]);
 
 #[test]
@@ -284,23 +285,31 @@ fn a_log_of_a_later_program_is_refused_with_advice_and_left_as_it_is() {
     // Behind version, kind and the entry's id.
     let later_group =
         |segment: &mut [u8]| with_other_record(segment, &mark, |body| body[26] = Entry::FORMAT + 1);
-    let later: [(&str, Change); 3] = [
-        ("segment", &later_segment),
-        ("record", &later_record),
-        ("group", &later_group),
+    // Of a mark and a floor the last byte of their magic is their version.
+    let later_number = |file: &mut [u8]| {
+        file[7] += 1;
+        let check = crc32fast::hash(&file[..16]).to_le_bytes();
+        file[16..20].copy_from_slice(&check);
+    };
+    let later: [(&str, &str, Change); 5] = [
+        ("segment", SEGMENT, &later_segment),
+        ("record", SEGMENT, &later_record),
+        ("group", SEGMENT, &later_group),
+        ("mark", MARK, &later_number),
+        ("floor", FLOOR, &later_number),
     ];
-    for (what, make_later) in later {
+    for (what, name, make_later) in later {
         let mut later = files.clone();
-        let segment = later.file(SEGMENT).0;
-        // The last frame may end with zeros.
-        segment.resize(end(segment, &mark).max(segment.len()), 0);
-        make_later(segment);
+        let (file, length) = later.file(name);
+        // What is behind its content is zeros.
+        file.resize(usize::try_from(*length).unwrap(), 0);
+        make_later(file);
         later.put(&node.data);
         let said = refused(&mut node, what);
         assert!(said.contains("run a newer one"), "{what}: no advice: {said}");
         assert!(!said.contains(ADVICE), "{what}: it is whole: {said}");
         let mut left = Folder::of(&node.data);
-        let (left, later) = (left.file(SEGMENT).0, later.file(SEGMENT).0);
+        let (left, later) = (left.file(name).0, later.file(name).0);
         assert!(left.starts_with(&later[..used(later)]), "{what}: it was changed");
     }
     files.put(&node.data);

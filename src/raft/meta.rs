@@ -15,7 +15,7 @@
 use super::files::{Disk, File};
 use super::log::kind::{self, Note};
 use super::log::sled::{Database, guarded};
-use super::log::{ADVICE, Journal};
+use super::log::{ADVICE, Journal, unreadable};
 use crate::config::{Durability, LogKind};
 use crate::error::Error;
 use openraft::type_config::alias::SnapshotMetaOf;
@@ -65,7 +65,7 @@ pub(crate) mod cold {
     /// Decodes a record.
     ///
     /// # Errors
-    /// `InvalidData` when it is damaged or of a later version.
+    /// `InvalidData` when it is damaged, `Unsupported` when it is of a later version.
     pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
         let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let (Some(version), Some(checksum), Some(content)) = (bytes.first(), bytes.get(1..5), bytes.get(5..))
@@ -74,7 +74,7 @@ pub(crate) mod cold {
         };
         if *version != VERSION {
             let why = format!("a record of format {version}: this program reads {VERSION}; run a newer one");
-            return Err(invalid(why));
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
         if crc32fast::hash(content).to_le_bytes() != checksum {
             return Err(invalid("a record whose checksum does not fit".to_owned()));
@@ -316,6 +316,9 @@ impl Meta {
     }
 }
 
+/// What they are called where they cannot be read.
+const RECORDS: &str = "one of its records";
+
 mod key {
     pub(super) const NODE: &str = "node";
     pub(super) const START: &str = "start";
@@ -333,21 +336,17 @@ impl Inner {
         last_start: u64,
         lock: File,
     ) -> Result<Self, Error> {
-        let broken = |why: String| Error::Folder {
-            folder: folder.to_owned(),
-            why: format!("its records: {why}. {ADVICE}"),
-        };
+        let wrong = |error| unreadable(folder, RECORDS, error);
         let kept = match &disk {
             Disk::System => {
                 let database = Database::open(folder)?;
-                let tree = database.tree("meta").map_err(|error| broken(error.to_string()))?;
+                let tree = database.tree("meta").map_err(wrong)?;
                 Kept::Sled { database, tree }
             }
             #[cfg(test)]
             Disk::Simulated(_) => {
                 let records = folder.join("records");
-                disk.create_folders(&records)
-                    .map_err(|error| broken(error.to_string()))?;
+                disk.create_folders(&records).map_err(wrong)?;
                 Kept::Files(records)
             }
         };
@@ -365,14 +364,16 @@ impl Inner {
             }),
             _lock: lock,
         };
-        let wrong = |error: io::Error| broken(error.to_string());
         inner.node = inner.get::<u64>(key::NODE).map_err(wrong)?.unwrap_or(0);
         inner.start = inner.get::<u64>(key::START).map_err(wrong)?.unwrap_or(0);
         if inner.start < last_start || (last_start > 0 && inner.node == 0) {
-            return Err(broken(format!(
-                "start {last_start} was begun, but they know of {} only: their end is lost",
-                inner.start
-            )));
+            return Err(Error::Folder {
+                folder: folder.to_owned(),
+                why: format!(
+                    "start {last_start} was begun, but its records know of {} only: their end is lost. {ADVICE}",
+                    inner.start
+                ),
+            });
         }
         *inner.records.get_mut() = Records {
             cluster: inner.get(key::CLUSTER).map_err(wrong)?.flatten(),
@@ -430,11 +431,10 @@ impl Kept {
 
 impl Note for Inner {
     fn read(&self) -> Result<Option<LogKind>, Error> {
-        let noted = self.get(key::LOG).map_err(|error| Error::Folder {
-            folder: self.folder.clone(),
-            why: format!("its records: {error}. {ADVICE}"),
-        });
-        Ok(noted?.map(|in_segments: bool| match in_segments {
+        let noted = self
+            .get(key::LOG)
+            .map_err(|error| unreadable(&self.folder, RECORDS, error))?;
+        Ok(noted.map(|in_segments: bool| match in_segments {
             true => LogKind::Segments,
             false => LogKind::Sled,
         }))
@@ -484,21 +484,20 @@ fn lock(disk: &Disk, folder: &Path) -> Result<File, Error> {
 }
 
 fn read_run(disk: &Disk, folder: &Path) -> Result<(Run, Fresh), Error> {
-    let broken = |why: String| Error::Folder {
-        folder: folder.to_owned(),
-        why: format!("its file `run`: {why}. {ADVICE}"),
-    };
     let bytes = match disk.read(&folder.join("run")) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if disk.exists(&folder.join("sled")) || disk.exists(&folder.join("log")) {
-                return Err(broken("it is missing".to_owned()));
+                return Err(Error::Folder {
+                    folder: folder.to_owned(),
+                    why: format!("its file `run` is missing. {ADVICE}"),
+                });
             }
             return Ok((Run::none(), Fresh::New));
         }
-        Err(error) => return Err(broken(error.to_string())),
+        Err(error) => return Err(unreadable(folder, "its file `run`", error)),
     };
-    let run: Run = cold::decode(&bytes).map_err(|error| broken(error.to_string()))?;
+    let run: Run = cold::decode(&bytes).map_err(|error| unreadable(folder, "its file `run`", error))?;
     if run.format > FORMAT {
         return Err(Error::Folder {
             folder: folder.to_owned(),

@@ -29,7 +29,7 @@ impl Mark {
     /// Opens the mark, or creates it with 0, durably. Its handle and what it says.
     ///
     /// # Errors
-    /// `InvalidData` when it is damaged.
+    /// What [`decode`] answers, and the disk.
     pub(super) fn open(disk: &Disk, path: &Path) -> io::Result<(Self, u64)> {
         let mut file = disk.open(path, Open::OrCreate)?;
         let mut bytes = Vec::new();
@@ -64,7 +64,7 @@ pub(super) fn encode(magic: &[u8; 8], number: u64) -> [u8; BYTES] {
 /// The number in a file.
 ///
 /// # Errors
-/// `InvalidData` when it is damaged, another kind of file, or of a later version.
+/// `InvalidData` when it is damaged or another kind of file, `Unsupported` when it is of a later version.
 pub(super) fn decode(magic: &[u8; 8], bytes: &[u8]) -> io::Result<u64> {
     let number = bytes.get(8..16).map_or(0, |mut bytes| bytes.get_u64_le());
     if bytes == encode(magic, number) {
@@ -73,15 +73,15 @@ pub(super) fn decode(magic: &[u8; 8], bytes: &[u8]) -> io::Result<u64> {
     let mut head = *magic;
     head[7] = bytes.get(7).copied().unwrap_or_default();
     // Whole, but for its version.
-    let why = if head != *magic && bytes == encode(&head, number) {
-        format!(
+    Err(if head != *magic && bytes == encode(&head, number) {
+        let why = format!(
             "it has format {}, this program reads {}: run a newer one",
             head[7], magic[7]
-        )
+        );
+        io::Error::new(io::ErrorKind::Unsupported, why)
     } else {
-        "its content is damaged".to_owned()
-    };
-    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        io::Error::new(io::ErrorKind::InvalidData, "its content is damaged")
+    })
 }
 
 #[cfg(test)]

@@ -925,6 +925,26 @@ pub(super) fn recovered(data: &Path) -> Result<Vec<u8>, Error> {
 pub(crate) const ADVICE: &str = "If the other members are well, remove this node from the cluster, empty the folder and let it join as a \
                                  new member; do not copy files of another node into it";
 
+/// A part of a data folder that cannot be read. What the system refuses (a permission, a failing disk) is no damage, and what a later program has written
+/// (`Unsupported`) is none either: an empty folder is no remedy there.
+pub(crate) fn unreadable(data: &Path, what: &str, error: io::Error) -> Error {
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    if error.raw_os_error().is_some() && !is_missing {
+        return Error::Io {
+            doing: format!("reading {what} in {}", data.display()),
+            source: error,
+        };
+    }
+    let why = format!("{what} cannot be read: {error}");
+    Error::Folder {
+        folder: data.to_owned(),
+        why: match error.kind() {
+            io::ErrorKind::Unsupported => why,
+            _ => format!("{why}. {ADVICE}"),
+        },
+    }
+}
+
 impl Recovered {
     fn replay(&mut self, position: u64, record: Record) -> Result<(), String> {
         match record {

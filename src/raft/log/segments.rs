@@ -28,7 +28,7 @@
 mod format;
 
 use super::mark::{self, Mark};
-use super::{ADVICE, Journal};
+use super::{ADVICE, Journal, unreadable};
 use crate::config::Durability;
 use crate::error::Error;
 use crate::raft::files::{Disk, File, Open};
@@ -135,12 +135,12 @@ impl SegmentJournal {
         let floor = disk
             .read(&folder.join("floor"))
             .and_then(|bytes| mark::decode(FLOOR_MAGIC, &bytes))
-            .map_err(|error| broken(format!("the log's file `floor` cannot be read: {error}")))?;
+            .map_err(|error| unreadable(data, "the log's file `floor`", error))?;
         if !disk.exists(&folder.join("mark")) {
             return Err(broken("the log's file `mark` is missing".to_owned()));
         }
         let (mark, marked) = Mark::open(disk, &folder.join("mark"))
-            .map_err(|error| broken(format!("the log's file `mark` cannot be read: {error}")))?;
+            .map_err(|error| unreadable(data, "the log's file `mark`", error))?;
         let mut segments = VecDeque::with_capacity(found.segments.len());
         for number in found.segments {
             let head = read_head(disk, &folder.join(segment_name(number))).map_err(failed)?;

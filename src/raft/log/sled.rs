@@ -23,7 +23,7 @@
 //! had acknowledged, or a folder restored from an old copy.
 
 use super::mark::Mark;
-use super::{ADVICE, Journal};
+use super::{ADVICE, Journal, unreadable};
 use crate::config::Durability;
 use crate::error::Error;
 use crate::raft::files::{Disk, lock_soon};
@@ -256,24 +256,10 @@ impl SledJournal {
     /// # Errors
     /// [`Error::Folder`] where the floor or the mark is damaged.
     pub(crate) fn open(database: Arc<Database>, durability: Durability) -> Result<Self, Error> {
-        let broken = |what: &str, error: &dyn std::fmt::Display| Error::Folder {
-            folder: database.data.clone(),
-            why: format!("{what} cannot be read: {error}. {ADVICE}"),
-        };
-        let log = database.tree("log").map_err(|error| broken("the log", &error))?;
-        let floor_tree = database
-            .tree("log-floor")
-            .map_err(|error| broken("the log's floor", &error))?;
-        let floor =
-            guarded(|| floor_tree.get(b"floor")).map_err(|error| broken("the log's floor", &error))?;
-        let floor = match floor.as_deref() {
-            None => 1,
-            Some(bytes) => {
-                decode_floor(bytes).ok_or_else(|| broken("the log's floor", &"its checksum does not fit"))?
-            }
-        };
+        let (log, floor_tree, floor) =
+            Self::trees(&database).map_err(|error| unreadable(&database.data, "the log", error))?;
         let (mark, marked) = Mark::open(&Disk::System, &database.data.join(MARK))
-            .map_err(|error| broken("the file `log.mark`", &error))?;
+            .map_err(|error| unreadable(&database.data, "the file `log.mark`", error))?;
         Ok(Self {
             database,
             log,
@@ -286,6 +272,21 @@ impl SledJournal {
             floor,
             deleted: floor,
         })
+    }
+
+    /// The batches, and the floor below which there are none any more.
+    fn trees(database: &Database) -> io::Result<(Tree, Tree, u64)> {
+        let (log, floors) = (database.tree("log")?, database.tree("log-floor")?);
+        let floor = match guarded(|| floors.get(b"floor"))? {
+            None => 1,
+            Some(bytes) => decode_floor(&bytes).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the checksum of its floor does not fit",
+                )
+            })?,
+        };
+        Ok((log, floors, floor))
     }
 
     /// Empties the log of this database, durably, if it is not empty. Its mark goes first: without a log it would say that one is lost.

@@ -139,13 +139,13 @@ fn lost_records_are_noticed() {
     let text = Meta::open(data.path(), Durability::Fsync, None)
         .unwrap_err()
         .to_string();
-    assert!(text.contains("it is missing"), "{text}");
+    assert!(text.contains("`run` is missing"), "{text}");
     // The log alone is evidence enough.
     fs::rename(data.path().join("sled"), data.path().join("log")).unwrap();
     let text = Meta::open(data.path(), Durability::Fsync, None)
         .unwrap_err()
         .to_string();
-    assert!(text.contains("it is missing"), "{text}");
+    assert!(text.contains("`run` is missing"), "{text}");
 }
 
 #[test]
@@ -172,6 +172,17 @@ fn a_record_of_a_later_version_is_refused_by_name() {
         said,
         "a record of format 2: this program reads 1; run a newer one"
     );
+
+    let data = TempDir::new().unwrap();
+    drop(open(data.path()));
+    let run = data.path().join("run");
+    let mut bytes = fs::read(&run).unwrap();
+    bytes[0] += 1;
+    fs::write(&run, bytes).unwrap();
+    let text = Meta::open(data.path(), Durability::Fsync, None)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains(&said) && !text.contains(ADVICE), "{text}");
 }
 
 #[test]

@@ -95,6 +95,9 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// How long a member that may be its heir has to say that it is there.
 const HEIR: Duration = Duration::from_millis(500);
 
+/// How long its tasks may then take to end: connections take a second, where they are not quiet.
+const END: Duration = Duration::from_secs(2);
+
 /// How long a node that stops waits for its own writes to be applied.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -864,7 +867,7 @@ impl Node {
         endless.shutdown().await;
         // The courier ends by itself, as Raft has, and answers who still waits.
         let ended = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
+        if tokio::time::timeout(END, ended).await.is_err() {
             tasks.shutdown().await;
         }
         let flushed = inner.log.stop().await;

@@ -12,10 +12,11 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 
 /// How long a connection may last on which no call has shown the proof.
@@ -24,8 +25,14 @@ const STRANGER_TIME: Duration = Duration::from_secs(10);
 /// Connections without proof at once. One more ends the oldest of them: whoever belongs here proves it in a moment.
 const STRANGERS_MAX: usize = 256;
 
-/// How long connections last after the service was told to stop: until who calls has heard that it takes no more, and has its answers.
+/// How long a connection must be quiet after the service was told to stop before it ends: who calls has heard by then that it takes no more, and has its
+/// answers. It is looked so often whether it is, and counted anew when it is not: where the machine gives this process no processor for a while, what was asked
+/// is still read, and answered.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(50);
+const LOOKS: u32 = 5;
+
+/// How long it lasts at most after that, quiet or not.
+const LAST_WORDS_MOST: Duration = Duration::from_secs(1);
 
 /// The wait after the system could not give us a connection (no file descriptors left): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -42,7 +49,7 @@ pub(super) fn accepted(
                 Ok(stream) => break stream,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a peer; trying again");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         };
@@ -54,11 +61,16 @@ pub(super) fn accepted(
         let end = async move {
             tokio::select! {
                 biased;
-                () = ended => tokio::time::sleep(LAST_WORDS).await,
+                () = ended => sleep(LAST_WORDS_MOST).await,
                 () = stranger => {}
             }
         };
-        let connection = Connection::new(stream, standing, end);
+        let connection = Connection {
+            stream,
+            standing,
+            end: Some(Box::pin(end)),
+            quiet: Quiet::after(told(stop.clone())),
+        };
         Some((Ok(connection), (listener, strangers, stop)))
     })
 }
@@ -88,22 +100,50 @@ impl Strangers {
     }
 }
 
-/// A connection that can be read until `end` resolves, and fails then.
+/// Resolves when nothing was noted for [`LAST_WORDS`] after something.
+struct Quiet {
+    /// None once it has resolved.
+    after: Option<BoxFuture<'static, ()>>,
+    look: Pin<Box<Sleep>>,
+    looks: u32,
+}
+
+impl Quiet {
+    fn after(what: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            after: Some(Box::pin(what)),
+            look: Box::pin(sleep(Duration::ZERO)),
+            looks: 0,
+        }
+    }
+
+    /// It is not quiet.
+    fn note(&mut self) {
+        self.looks = 0;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(after) = &mut self.after {
+            ready!(after.as_mut().poll(cx));
+            self.after = None;
+            self.look.as_mut().reset(Instant::now() + LAST_WORDS / LOOKS);
+        }
+        while self.looks < LOOKS {
+            ready!(self.look.as_mut().poll(cx));
+            self.looks += 1;
+            self.look.as_mut().reset(Instant::now() + LAST_WORDS / LOOKS);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// A connection that can be read until `end` resolves, or `quiet` while there is nothing to read, and fails then.
 pub(super) struct Connection {
     stream: Wire,
     standing: Arc<Standing>,
     /// None once it has resolved.
     end: Option<BoxFuture<'static, ()>>,
-}
-
-impl Connection {
-    fn new(stream: Wire, standing: Arc<Standing>, end: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self {
-            stream,
-            standing,
-            end: Some(Box::pin(end)),
-        }
-    }
+    quiet: Quiet,
 }
 
 impl Connected for Connection {
@@ -130,12 +170,19 @@ impl AsyncRead for Connection {
             self.end = None;
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.quiet.note();
+        } else if self.quiet.poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        read
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.quiet.note();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -144,6 +191,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.quiet.note();
         Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
     }
 
@@ -164,6 +212,50 @@ impl AsyncWrite for Connection {
 mod tests {
     use super::*;
     use futures::FutureExt;
+    use std::future::poll_fn;
+    use tokio::sync::oneshot;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_when_it_was_quiet_after_the_word_and_not_before() {
+        let (tell, told) = oneshot::channel::<()>();
+        let mut quiet = Quiet::after(told.map(drop));
+        let began = Instant::now();
+        let until = async |quiet: &mut Quiet, time: u64| {
+            let end = sleep(Duration::from_millis(time));
+            tokio::select! {
+                () = poll_fn(|cx| quiet.poll(cx)) => true,
+                () = end => false,
+            }
+        };
+        assert!(
+            !until(&mut quiet, 10_000).await,
+            "nobody has said that it is to end"
+        );
+        tell.send(()).unwrap();
+        for _ in 0..20 {
+            assert!(!until(&mut quiet, 38).await, "it is not quiet");
+            quiet.note();
+        }
+        let noted = began.elapsed();
+        assert!(until(&mut quiet, 1_000).await);
+        let quiet_for = began.elapsed() - noted;
+        assert!(
+            (LAST_WORDS..LAST_WORDS * 2).contains(&(quiet_for + LAST_WORDS / LOOKS)),
+            "{quiet_for:?}"
+        );
+    }
+
+    /// A process that gets no processor for long has all its timers come at once: what waits to be read then is not lost.
+    #[tokio::test(start_paused = true)]
+    async fn time_alone_ends_no_connection() {
+        let mut quiet = Quiet::after(async {});
+        let looks = async |quiet: &mut Quiet| poll_fn(|cx| Poll::Ready(quiet.poll(cx).is_ready())).await;
+        for _ in 0..LOOKS {
+            assert!(!looks(&mut quiet).await);
+            tokio::time::advance(LAST_WORDS * 10).await;
+        }
+        assert!(looks(&mut quiet).await);
+    }
 
     #[tokio::test]
     async fn of_those_without_proof_the_oldest_go() {

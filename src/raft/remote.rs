@@ -344,15 +344,18 @@ fn lost(status: Status) -> Lost {
         Code::Unauthenticated => Lost::Stranger(why),
         // It was looked at and not begun.
         Code::Unimplemented | Code::InvalidArgument | Code::OutOfRange => Lost::Unsent(why),
-        _ if is_unconnected(&status) => Lost::Unsent(why),
+        _ if is_unsent(&status) => Lost::Unsent(why),
         _ => Lost::Broken(why),
     }
 }
 
-fn is_unconnected(status: &Status) -> bool {
+/// Whether nothing of a call has left this process: nobody was there, or the connection ended before the call's turn to be sent came, which is the one
+/// thing that hyper says `is_canceled` of.
+fn is_unsent(status: &Status) -> bool {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if error.is::<ConnectError>() {
+        let canceled = |error: &hyper::Error| error.is_canceled();
+        if error.is::<ConnectError>() || error.downcast_ref().is_some_and(canceled) {
             return true;
         }
         source = error.source();
@@ -577,6 +580,20 @@ mod tests {
         assert!(of(Status::unimplemented("an older version")).starts_with("Unsent"));
         assert!(of(Status::unavailable("transport error")).starts_with("Broken"));
         assert!(of(Status::cancelled("")).starts_with("Broken"));
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_connection_ended_before_its_turn_has_not_been_sent() {
+        let (near, _far) = tokio::io::duplex(1_000);
+        let near = hyper_util::rt::TokioIo::new(near);
+        let (mut calls, connection) = hyper::client::conn::http1::handshake(near)
+            .await
+            .expect("nothing is said yet");
+        let call = calls.send_request(hyper::Request::new(String::new()));
+        drop(connection);
+        let error = call.await.expect_err("nobody sends it");
+        let lost = lost(Status::from_error(error.into()));
+        assert!(matches!(lost, Lost::Unsent(_)), "{lost:?}");
     }
 
     #[tokio::test]

@@ -26,9 +26,11 @@ const STRANGER_TIME: Duration = Duration::from_secs(10);
 const STRANGERS_MAX: usize = 256;
 
 /// How long a connection must be quiet after the service was told to stop before it ends: who calls has heard by then that it takes no more, and has its
-/// answers. It is looked so often whether it is, and counted anew when it is not: where the machine gives this process no processor for a while, what was asked
-/// is still read, and answered.
+/// answers.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(50);
+
+/// How often it is looked meanwhile whether it is. Time alone tells nothing: where the machine gave this process no processor for so long, what was asked is still to
+/// be read and answered.
 const LOOKS: u32 = 5;
 
 /// How long it lasts at most after that, quiet or not.

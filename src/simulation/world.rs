@@ -506,15 +506,14 @@ impl World {
         }
     }
 
-    /// Whether the spare machine was taken out by a request that was not answered: it takes itself for a member, and whoever leads does not.
+    /// Whether the spare machine was taken out by a request that was not answered: it has been a member, as it knows of members at all, and to whoever leads it is none.
     fn is_spare_out(&self) -> bool {
         let leader = self.leader().and_then(|host| self.node(host));
         let (Some(spare), Some(leader)) = (self.node(self.spare()), leader) else {
             return false;
         };
-        let id = spare.node.id();
-        let knows = |running: &Running| running.node.status().members.iter().any(|member| member.id == id);
-        knows(&spare) && !knows(&leader)
+        let (id, members) = (spare.node.id(), leader.node.status().members);
+        !spare.node.status().members.is_empty() && members.iter().all(|member| member.id != id)
     }
 
     /// Ends a machine that was taken out, for good or until it comes back as another.

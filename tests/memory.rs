@@ -307,7 +307,7 @@ async fn a_cluster_at_its_limit_goes_on() {
     const LIMIT: usize = 1 << 20;
     // Of the commands that are written at once.
     const BYTES: usize = 50 * 1_200;
-    // After so long a write that is held back is let go on, whether there is room or not.
+    // After so long a write that is held back is let go on, whether there is room or not (`HELD_BACK` of node/propose.rs).
     const HELD_BACK: Duration = Duration::from_millis(500);
     let data = tempfile::tempdir().unwrap();
     let nodes = three(data.path()).await;

@@ -95,11 +95,11 @@ const HANDOVER: Duration = Duration::from_secs(2);
 /// How long a member that may be its heir has to say that it is there.
 const HEIR: Duration = Duration::from_millis(500);
 
-/// How long its tasks may then take to end: connections take a second, where they are not quiet.
-const END: Duration = Duration::from_secs(2);
-
 /// How long a node that stops waits for its own writes to be applied.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long its tasks may then take to end: connections take a second, where they are not quiet.
+const END: Duration = Duration::from_secs(2);
 
 /// How long to wait before commands that could not be taken back are tried again.
 const TAKE_BACK_AGAIN: Duration = Duration::from_millis(100);

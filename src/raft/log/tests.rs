@@ -495,3 +495,16 @@ async fn what_is_recovered_is_what_was_written_after_any_history() {
         );
     }
 }
+
+#[test]
+fn only_damage_is_told_with_the_advice_to_empty_the_folder() {
+    const DENIED: i32 = 13;
+    const MISSING: i32 = 2;
+    let told = |error| unreadable(Path::new("data"), "the log", error);
+    let denied = told(io::Error::from_raw_os_error(DENIED));
+    assert!(matches!(denied, Error::Io { .. }), "{denied}");
+    let advised = |error| told(error).to_string().contains(ADVICE);
+    assert!(advised(io::Error::from_raw_os_error(MISSING)));
+    assert!(advised(io::ErrorKind::InvalidData.into()));
+    assert!(!advised(io::ErrorKind::Unsupported.into()));
+}

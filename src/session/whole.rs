@@ -184,7 +184,10 @@ impl Whole {
         let mut loaded = self.loaded.lock();
         match state {
             Some(state) => loaded.note(id, state),
-            None => loaded.forget(id),
+            // Its id begins another one.
+            None if self.reuses_ids => loaded.forget(id),
+            // A request that had it may still save, and is to be told.
+            None => {}
         }
         drop(loaded);
         Ok(found)

@@ -441,6 +441,8 @@ mod in_poem {
         store.update_session("id", &values, None).await.unwrap();
         assert_eq!(store.load_session("id").await.unwrap(), Some(values.clone()));
         store.remove_session("id").await.unwrap();
+        // Another request with the dead cookie, before the late one saves.
+        assert_eq!(store.load_session("id").await.unwrap(), None);
         assert!(store.update_session("id", &values, None).await.is_err());
         assert_eq!(store.load_session("id").await.unwrap(), None);
     }
@@ -679,7 +681,8 @@ mod in_rocket {
             .unwrap();
         assert_eq!(session.get("user_id").unwrap(), "\"123\"");
         store.delete("id", data()).await.unwrap();
-        // Of a request that has loaded it before.
+        // Another request with the dead cookie, before one saves that has loaded it.
+        assert!(matches!(load("id", None).await, Err(SessionError::NotFound)));
         assert!(matches!(
             store.save("id", data(), 100).await,
             Err(SessionError::NotFound)

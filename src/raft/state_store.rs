@@ -67,11 +67,28 @@ const KEPT_LISTS: usize = 1_024;
 const AUDIT_EVERY_MS: Millis = 60_000;
 
 /// The log's clock, carried on by this node's own. Read without a lock, and moved by the one who applies.
+///
+/// An entry comes later than it was stamped, sometimes much; so of those of [`Clock::WINDOW`] the one that took the least counts. Going by the least of all
+/// time instead, a node whose clock is faster than the leaders' would be ahead of the log by more and more: what was written just now would have ended here, and
+/// everything early once this node leads.
 #[derive(Debug)]
 struct Clock {
     began: Instant,
     /// How far the log's clock is ahead of the time since then, in microseconds and [`Clock::BIAS`] more; 0 before the first entry.
     ahead: AtomicU64,
+    /// What was shown before it was put back, in microseconds: it stands still until it would go beyond, so that no key comes back to life.
+    shown: AtomicU64,
+    /// Held by the one who applies.
+    window: Mutex<Window>,
+}
+
+/// The entries of some time.
+#[derive(Debug, Default)]
+struct Window {
+    /// Time since the clock began, in microseconds.
+    begun: u64,
+    /// The most that one of them was ahead, as [`Clock::ahead`].
+    ahead: u64,
 }
 
 impl State {
@@ -131,29 +148,63 @@ impl Clock {
     /// Keeps what is ahead above 0, also where the log's clock is behind the time since this one began.
     const BIAS: u64 = 1 << 62;
 
+    /// The time of which the entry counts that took the least, in microseconds.
+    const WINDOW_US: u64 = 10_000_000;
+
+    /// For how long somebody may go on to read it who began before it was put back, in microseconds.
+    const MEANWHILE_US: u64 = 100;
+
     fn new(at: Millis) -> Self {
         let clock = Self {
             began: Instant::now(),
             ahead: AtomicU64::new(0),
+            shown: AtomicU64::new(0),
+            window: Mutex::default(),
         };
         clock.move_to(at);
         clock
     }
 
     fn estimate(&self) -> Millis {
-        match self.ahead.load(Ordering::Relaxed) {
+        // Time first: by the time that one is put back, what this comes to has been kept.
+        let elapsed_us = self.elapsed_us();
+        match self.ahead.load(Ordering::Acquire) {
             0 => 0,
-            ahead => ahead.saturating_add(self.elapsed_us()).saturating_sub(Self::BIAS) / 1_000,
+            ahead => Self::told(ahead, elapsed_us).max(self.shown.load(Ordering::Relaxed)) / 1_000,
         }
     }
 
-    /// Moves it to where the log is. It may have run ahead between two entries and never runs back, so that no key comes back to life.
+    /// Moves it to where the log is, at once where it is behind, and where it was ahead all along once that is certain.
     fn move_to(&self, at: Millis) {
-        if at > self.estimate() {
-            let at_us = at.saturating_mul(1_000).min(Self::BIAS);
-            let ahead = (at_us + Self::BIAS).saturating_sub(self.elapsed_us());
-            self.ahead.store(ahead, Ordering::Relaxed);
+        if at == 0 {
+            return;
         }
+        let elapsed_us = self.elapsed_us();
+        let at_us = at.saturating_mul(1_000).min(Self::BIAS);
+        let seen = (at_us + Self::BIAS).saturating_sub(elapsed_us);
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        let mut window = self.window.lock();
+        window.ahead = window.ahead.max(seen);
+        if seen > ahead {
+            self.ahead.store(seen, Ordering::Release);
+        }
+        if elapsed_us - window.begun < Self::WINDOW_US {
+            return;
+        }
+        if window.ahead < ahead {
+            let shown = Self::told(ahead, elapsed_us) + Self::MEANWHILE_US;
+            self.shown.fetch_max(shown, Ordering::Relaxed);
+            self.ahead.store(window.ahead, Ordering::Release);
+        }
+        *window = Window {
+            begun: elapsed_us,
+            ahead: seen,
+        };
+    }
+
+    /// What it shows then, in microseconds.
+    fn told(ahead: u64, elapsed_us: u64) -> u64 {
+        ahead.saturating_add(elapsed_us).saturating_sub(Self::BIAS)
     }
 
     fn elapsed_us(&self) -> u64 {

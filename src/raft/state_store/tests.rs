@@ -196,6 +196,28 @@ fn the_clock_goes_on_by_itself_and_never_back() {
     }
 }
 
+/// A leader whose clock is slower by a tenth: what this node shows is never further from the log than an entry takes, and what the clocks differ in a window.
+#[tokio::test(start_paused = true)]
+async fn a_node_with_a_fast_clock_does_not_gain_on_the_log() {
+    const TAKES_MS: u64 = 40;
+    let clock = Clock::new(0);
+    let (mut at, mut seen) = (1_764_217_000_000, 0);
+    for entry in 0..100_000 {
+        clock.move_to(at);
+        let shown = clock.estimate();
+        assert!(
+            shown >= seen && shown >= at,
+            "entry {entry}: {shown} after {seen}"
+        );
+        let most = TAKES_MS + 2 * Clock::WINDOW_US / 1_000 / 10;
+        assert!(shown - at <= most, "entry {entry}: {} ms ahead", shown - at);
+        seen = shown;
+        // Some take longer than others.
+        tokio::time::advance(Duration::from_millis(100 + entry % TAKES_MS)).await;
+        at += 90 + entry % TAKES_MS;
+    }
+}
+
 #[tokio::test]
 async fn groups_of_others_and_of_earlier_starts_answer_nobody_here() {
     let data = TempDir::new().unwrap();

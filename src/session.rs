@@ -478,6 +478,7 @@ impl Sessions {
 
     async fn look(&self, cache: &Cache, id: &SessionId) -> Result<Option<Session>, SessionError> {
         let key = self.ids.key_of(id);
+        let used_at = cache.used_at();
         let read = |view: View<'_>| {
             let Some(slot) = view.slot(&key) else {
                 return Ok(None);
@@ -486,7 +487,14 @@ impl Sessions {
             if !view.goes_on(session) {
                 return Ok(None);
             }
-            Ok(Some(Session::read(id.clone(), session, slot.deadline(), view)))
+            let used_at = used_at.max(view.now());
+            Ok(Some(Session::read(
+                id.clone(),
+                session,
+                slot.deadline(),
+                view,
+                used_at,
+            )))
         };
         let found = cache.look(&[&key], read).await?;
         found.map(|session| self.opened(&key, session)).transpose()

@@ -20,7 +20,7 @@ mod topic;
 
 use crate::error::{Error, Result};
 use crate::machine::cached;
-use crate::machine::entry::Command;
+use crate::machine::entry::{Command, Millis};
 use crate::machine::internal::Watch;
 use crate::machine::keyspace::{DATABASES, View};
 use crate::machine::reply::{CommandError, Reply};
@@ -434,6 +434,11 @@ impl Cache {
         let (result, token) = self.door.look(self.asked(), self.db, sight, read).await?;
         self.saw(token);
         Ok(result)
+    }
+
+    /// When a life is used that is used now.
+    pub(crate) fn used_at(&self) -> Millis {
+        self.door.used_at()
     }
 
     async fn read(&self, argv: &[Bytes]) -> Result<Reply> {

@@ -247,11 +247,8 @@ impl Node {
     pub async fn renew(&self, freshness: Freshness, db: u8, argv: &[Bytes]) -> Option<Reply> {
         let renews = table::lookup(argv).ok()?.renews?;
         let covered = || {
-            // Whichever is later: what this node knows of the log's time and of the members' is behind where it has only just caught up, or rested with its
-            // machine, and the key would end early. A machine's clock that is ahead costs writes and does no harm.
-            let now = self.inner.clock.now().max(self.inner.clock.wall());
             let machine = self.inner.state.machine().read();
-            renews(&machine.view(now, db), &mut Args::new(argv, 1))
+            renews(&machine.view(self.used_at(), db), &mut Args::new(argv, 1))
         };
         let mut renewed = covered()?;
         if self.inner.fault.get().is_some() {
@@ -561,6 +558,12 @@ impl Node {
     /// Now, by the log's clock as this node estimates it.
     pub fn now(&self) -> Millis {
         self.inner.state.now()
+    }
+
+    /// When a life is used that is used now. Whichever is later: what this node knows of the log's time and of the members' is behind where it has only just
+    /// caught up, or rested with its machine, and what is used would end early. A machine's clock that is ahead costs writes and does no harm.
+    pub(crate) fn used_at(&self) -> Millis {
+        self.inner.clock.now().max(self.inner.clock.wall())
     }
 
     /// How far this node has applied the log.

@@ -11,6 +11,7 @@ use crate::machine::reply::Reply;
 use crate::machine::session_events::SessionEvents;
 use crate::node::topics::{BUFFER, Listening};
 use crate::node::{Freshness, Heard, Node, Token};
+use crate::raft::ground::Wall;
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -118,6 +119,14 @@ impl Door {
         match self {
             Self::Node(node) => node.now(),
             Self::Remote(client) => client.now(),
+        }
+    }
+
+    /// When a life is used that is used now: see [`Node::used_at`].
+    pub(crate) fn used_at(&self) -> Millis {
+        match self {
+            Self::Node(node) => node.used_at(),
+            Self::Remote(client) => client.now().max(Wall::System.now()),
         }
     }
 

@@ -94,14 +94,16 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
+    /// What is stored, as this view shows it, in the hands of one who uses it at this time: that may be later than the view's.
     pub(super) fn read(
         id: SessionId,
         session: &Arc<value::Session>,
         deadline: Option<Millis>,
         view: View<'_>,
+        used_at: Millis,
     ) -> Self {
         Self {
-            renewal: session.renewal(deadline, view.now()),
+            renewal: session.renewal(deadline, used_at),
             stale: false,
             retired: session.is_retired(),
             id,
@@ -320,7 +322,7 @@ mod tests {
         let slot = view.slot(KEY).expect("a session");
         let session = slot.value.as_shared_session().expect("a session");
         let id = "1".parse().expect("an id");
-        Session::read(id, session, slot.deadline(), view)
+        Session::read(id, session, slot.deadline(), view, now)
     }
 
     fn items(session: &Session) -> String {

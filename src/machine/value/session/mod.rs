@@ -78,14 +78,15 @@ impl Session {
         self.ends_after(now, self.slack_ms)
     }
 
-    /// Whether a use of it now is to be written down. Where it is [`Renewal::Now`], the session would otherwise end before it was idle for its timeout.
+    /// Whether a use of it now is to be written down. Where it is [`Renewal::Now`], the session might otherwise end before it was idle for its timeout: the
+    /// last quarter of the slack is left for clocks, as with other keys ([`crate::machine::keyspace::End::renewal`]).
     pub fn renewal(&self, deadline: Option<Millis>, now: Millis) -> Renewal {
         let ends_before = |slack_ms| {
             self.ends_after(now, slack_ms).unwrap_or(Millis::MAX) > deadline.unwrap_or(Millis::MAX)
         };
         if self.is_retired() {
             Renewal::No
-        } else if ends_before(0) {
+        } else if ends_before(self.slack_ms / 4) {
             Renewal::Now
         } else if ends_before(self.slack_ms / 2) {
             Renewal::Soon

@@ -459,6 +459,43 @@ fn a_lease_goes_to_the_first_who_waits_when_it_is_given_back() {
     assert_eq!(log.waiting(), 0);
 }
 
+/// What ends is taken away bit by bit: until then the time of a holder is over, and those who wait for it are not served yet.
+#[test]
+fn nobody_overtakes_the_line_of_a_holder_whose_time_is_over() {
+    for (hold, wait, late, nothing) in [
+        (
+            "SESSION.LOCK s EXCLUSIVE a 100",
+            "SESSION.LOCK s EXCLUSIVE b 1000 WAIT 10000",
+            "SESSION.LOCK s EXCLUSIVE c 1000",
+            "nil",
+        ),
+        (
+            "CACHE.LEASE page 100",
+            "CACHE.LEASE page 1000 WAIT 10000",
+            "CACHE.LEASE page 1000",
+            "no array",
+        ),
+    ] {
+        let mut log = Log::default();
+        log.tick(1_000);
+        log.run("SESSION.CREATE s 60000");
+        log.run(hold);
+        log.clock = 1_010;
+        let first = log.wait(wait);
+        let fields: String = (0..1_000).map(|field| format!(" f{field} v")).collect();
+        log.run(&format!("HSET big{fields}"));
+        let fields: String = (0..1_000).map(|field| format!(" f{field}")).collect();
+        log.run(&format!("HPEXPIREAT big 1050 FIELDS 1000{fields}"));
+        log.clock = 1_200;
+        assert_eq!(log.run(late), nothing, "{late}");
+        assert!(log.answered().is_empty(), "{wait}");
+        (0..3).for_each(|_| log.tick(1_201));
+        let answered = log.answered();
+        assert_eq!(answered.len(), 1, "{wait}");
+        assert_eq!(answered[0].0, first);
+    }
+}
+
 #[test]
 fn a_lease_that_is_over_goes_to_the_next() {
     let mut log = Log::default();

@@ -16,6 +16,7 @@
 //! | 1 | each group ends up to a thousand keys by their deadlines before its commands |
 //! | 2 | a group with commands ends few, one without many: [`Entry::ends_at_most`]; the state remembers its level, in snapshots too |
 //! | 3 | what has a deadline ends after that millisecond, as in Redis, where it ended as it began: a life was up to a millisecond short |
+//! | 4 | `RESTORE` refuses a stream with two entries of one id; a copy of a session is locked by nobody; who asks for a lock or lease stands behind those who wait for it, also where its holder's time is over and it was not taken back yet |
 
 use super::args::Lists;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -82,7 +83,7 @@ pub struct Entry {
 
 impl Entry {
     /// The format that this program understands. A reader refuses what is beyond it.
-    pub const FORMAT: u8 = 3;
+    pub const FORMAT: u8 = 4;
 
     /// The format of groups that no leader has stamped, which every program understands.
     pub const FIRST_FORMAT: u8 = 1;
@@ -370,19 +371,19 @@ mod tests {
         assert_eq!((decode(&group), self::origin(&group)), (Err(later), Err(later)));
         let said = later.to_string();
         assert!(
-            said.contains("this program reads formats up to 3; run a newer one"),
+            said.contains("this program reads formats up to 4; run a newer one"),
             "{said}"
         );
     }
 
     #[test]
-    fn the_bytes_of_format_3_stay_and_former_formats_are_read() {
+    fn the_bytes_of_format_4_stay_and_former_formats_are_read() {
         let (origin, commands) = sample();
         let group = stamp(encode(origin, &commands), Entry::FORMAT, 1_000, 42);
         let hex: String = group.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "03e8030000000000002a0000000000000007000000000000000200000000000000030000000000000002000000\
+            "04e8030000000000002a0000000000000007000000000000000200000000000000030000000000000002000000\
              0003000000030000005345540100000 06b010000007 60f010000000400000050494e47"
                 .replace(' ', "")
         );

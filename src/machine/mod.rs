@@ -363,7 +363,7 @@ mod tests {
         machine.raise_level(Entry::FORMAT + 1);
         let refused = copy(&machine).unwrap_err().to_string();
         assert!(
-            refused.contains("a state of level 4: this program understands level 3; run a newer one"),
+            refused.contains("a state of level 5: this program understands level 4; run a newer one"),
             "{refused}"
         );
     }

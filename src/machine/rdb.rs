@@ -397,7 +397,7 @@ fn read_value(kind: u8, reader: &mut Reader<'_>, settings: &Settings) -> Option<
         kind::SET_INTSET => set(packed::intset(&reader.string()?)?),
         kind::SET_LISTPACK => set(listpack::items(&reader.string()?)?),
         kind::STREAM_LISTPACKS | kind::STREAM_LISTPACKS_2 | kind::STREAM_LISTPACKS_3 => {
-            stream::read(kind, reader).map(Stream::into_value)
+            stream::read(kind, reader, settings.level > 3).map(Stream::into_value)
         }
         kind::ZSET_ZIPLIST => zset(scored(packed::ziplist(&reader.string()?)?)?, settings),
         kind::ZSET_LISTPACK => zset(scored(listpack::items(&reader.string()?)?)?, settings),

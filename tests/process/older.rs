@@ -22,7 +22,7 @@ pub fn build(commit: &str) -> Option<PathBuf> {
         return None;
     }
     let name = format!("plenary-{}", &commit[..8]);
-    let sources = target.join("upgrade").join(&name);
+    let sources = target.join("upgrade").join(&commit[..8]);
     if !sources.exists() {
         let unpacked = target
             .join("upgrade")
@@ -35,15 +35,17 @@ pub fn build(commit: &str) -> Option<PathBuf> {
         tar.arg("-xf").arg(&archive).arg("-C").arg(&unpacked);
         assert!(tar.status().unwrap().success());
         std::fs::remove_file(&archive).unwrap();
-        // Under a name of its own, or it would stand in the place of today's program.
-        let manifest = unpacked.join("Cargo.toml");
-        let text = std::fs::read_to_string(&manifest).unwrap();
-        let named = text.replace(
-            "[[bin]]\nname = \"plenary\"",
+        // Under a name of its own, or it would stand in the place of today's program, and of a version of its own, or its library in that of another commit's.
+        const PACKAGE: &str = "name = \"plenary\"\nversion = \"0.1.0";
+        const PROGRAM: &str = "[[bin]]\nname = \"plenary\"";
+        let versioned = format!("{PACKAGE}+{}", &commit[..8]);
+        rewrite(&unpacked.join("Cargo.lock"), PACKAGE, &versioned);
+        rewrite(&unpacked.join("Cargo.toml"), PACKAGE, &versioned);
+        rewrite(
+            &unpacked.join("Cargo.toml"),
+            PROGRAM,
             &format!("[[bin]]\nname = \"{name}\""),
         );
-        assert_ne!(text, named, "the older manifest names its program");
-        std::fs::write(&manifest, named).unwrap();
         // Whole or not at all, also where a test is ended meanwhile. Another may have been quicker.
         if std::fs::rename(&unpacked, &sources).is_err() {
             std::fs::remove_dir_all(&unpacked).unwrap();
@@ -71,4 +73,11 @@ pub fn build(commit: &str) -> Option<PathBuf> {
     }
     assert!(cargo.status().unwrap().success(), "the older program is built");
     Some(profile.join(name))
+}
+
+/// Replaces a text of a file, which is there.
+fn rewrite(file: &Path, before: &str, after: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(before), "{} has {before:?}", file.display());
+    std::fs::write(file, text.replace(before, after)).unwrap();
 }

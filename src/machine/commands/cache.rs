@@ -156,7 +156,9 @@ fn lease(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
     if fresh || taken && value.is_some() {
         return Ok(answer(value, fresh, None));
     }
-    if taken {
+    // The first who waits is served as soon as a holder whose time is over is taken away.
+    let queued = keys.settings().level > 3 && keys.others_wait(key, b"CACHE.LEASE");
+    if taken || queued && value.is_none() {
         return Ok(match give_up {
             Some(_) => {
                 keys.wait_even_if_gone(slice::from_ref(key), args.argv(), give_up, Otherwise::NilArray)

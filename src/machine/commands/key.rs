@@ -10,9 +10,11 @@ use crate::machine::recency::Use;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::session_events::Reason;
 use crate::machine::table::{Renewed, Spec, local, read, write};
+use crate::machine::value::session::Lock;
 use crate::machine::value::{Encoding, Value};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 pub(super) const COMMANDS: &[Spec] = &[
     write("COPY", "source destination [DB destination-db] [REPLACE]", copy)
@@ -353,7 +355,14 @@ fn copy(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
             return Err(CommandError::Syntax);
         }
     }
-    let placed = place(keys, from, db, to, replace, |_| {})?;
+    let placed = place(keys, from, db, to, replace, |keys, value| {
+        // Whoever holds the lock of one session has that one alone.
+        if let Value::Session(session) = value
+            && keys.settings().level > 3
+        {
+            Arc::make_mut(session).lock = Lock::default();
+        }
+    })?;
     if placed {
         keys.of(db).notify(Classes::GENERIC, "copy_to", to);
     }
@@ -363,7 +372,7 @@ fn copy(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
 fn move_(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
     let (key, db) = (args.key()?, database(args.bytes()?)?);
     let recency = keys.view().slot(key).map(|slot| slot.recency.clone());
-    let placed = place(keys, key, db, key, false, |keys| {
+    let placed = place(keys, key, db, key, false, |keys, _| {
         keys.move_away(key, Reason::Administrator);
     })?;
     if let (true, Some(recency)) = (placed, recency) {
@@ -374,14 +383,14 @@ fn move_(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandE
     Ok(Reply::flag(placed))
 }
 
-/// Puts what is under `from` under `to` in database `db`, then lets `done` see to the source. Whether there was a place.
+/// Puts what is under `from` under `to` in database `db`, then lets `done` see to the source and to what is placed. Whether there was a place.
 fn place(
     keys: &mut Keyspace<'_>,
     from: &[u8],
     db: u8,
     to: &[u8],
     replace: bool,
-    done: impl FnOnce(&mut Keyspace<'_>),
+    done: impl FnOnce(&mut Keyspace<'_>, &mut Value),
 ) -> Result<bool, CommandError> {
     if keys.db() == db && from == to {
         return Err(CommandError::text(
@@ -389,13 +398,13 @@ fn place(
         ));
     }
     let view = keys.view();
-    let Some(Slot { value, end, .. }) = view.slot(from).cloned() else {
+    let Some(Slot { mut value, end, .. }) = view.slot(from).cloned() else {
         return Ok(false);
     };
     if !replace && view.of(db).slot(to).is_some() {
         return Ok(false);
     }
-    done(keys);
+    done(keys, &mut value);
     keys.of(db).put_until(to, value, end);
     Ok(true)
 }

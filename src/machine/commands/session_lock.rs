@@ -71,10 +71,11 @@ fn lock(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandEr
     let bound = args.keyword("BOUND");
     args.end()?;
     let mut session = living(keys, key)?;
-    // A reader does not overtake a writer that waits.
-    let queued = mode == Mode::Shared && keys.others_wait(key, b"SESSION.LOCK");
-    let busy = session.lock.holders(keys.passed()).next().is_some();
-    if !session.lock.admits(mode, keys.passed()) || (queued && busy) {
+    // A reader does not overtake a writer that waits. From format 4 on nobody overtakes anybody: the first who waits is served as soon as a holder whose time
+    // is over is taken away.
+    let queued = keys.others_wait(key, b"SESSION.LOCK");
+    let busy = || mode == Mode::Shared && session.lock.holders(keys.passed()).next().is_some();
+    if !session.lock.admits(mode, keys.passed()) || queued && (keys.settings().level > 3 || busy()) {
         if wait_ms == 0 && !keys.waited() {
             return Ok(Reply::Nil);
         }

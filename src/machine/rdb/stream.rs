@@ -175,11 +175,12 @@ fn write_removed(out: &mut listpack::Writer, node: &Node, id: Id, filling: usize
     out.integer(4 + 2 * fields);
 }
 
-/// A stream of any of the types that Redis has written.
-pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Stream> {
+/// A stream of any of the types that Redis has written. `strictly`: no two of its entries have one id, which up to format 3 was taken where a removed one stood
+/// between them.
+pub(super) fn read(kind: u8, reader: &mut Reader<'_>, strictly: bool) -> Option<Stream> {
     let mut log = Log::default();
     for _ in 0..reader.length()? {
-        if !log.push_node(read_node(reader)?) {
+        if !log.push_node(read_node(reader, strictly)?) {
             return None;
         }
     }
@@ -220,7 +221,7 @@ fn read_time(reader: &mut Reader<'_>) -> Option<u64> {
     u64::try_from(i64::from_le_bytes(reader.array()?)).ok()
 }
 
-fn read_node(reader: &mut Reader<'_>) -> Option<Node> {
+fn read_node(reader: &mut Reader<'_>, strictly: bool) -> Option<Node> {
     let first = from_raw(reader.string()?.as_ref().try_into().ok()?);
     let listpack = reader.string()?;
     let mut items = listpack::Reader::new(&listpack)?;
@@ -268,7 +269,9 @@ fn read_node(reader: &mut Reader<'_>) -> Option<Node> {
         }
         last = Some((id, flags & REMOVED > 0));
         if flags & REMOVED == 0 {
-            if fields.is_empty() {
+            if fields.is_empty()
+                || strictly && node.entries().next_back().is_some_and(|before| before.id >= id)
+            {
                 return None;
             }
             node.push(id, &fields);
@@ -324,9 +327,12 @@ fn read_group(kind: u8, reader: &mut Reader<'_>, log: &Log) -> Option<Group> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::machine::entry::{Command, Entry, Origin};
     use crate::machine::keyspace::Chance;
+    use crate::machine::reply::{CommandError, Reply};
     use crate::machine::settings::Settings;
     use crate::machine::value::stream::{Trim, TrimTo};
+    use crate::machine::{Machine, Outcome, snapshot};
 
     /// What so many random steps leave: entries of one and of several names, short and long, some removed; groups, and what they have not
     /// acknowledged.
@@ -403,7 +409,7 @@ pub(super) mod tests {
             let mut payload = Vec::new();
             write(&mut payload, &stream).unwrap();
             let mut reader = Reader::new(&payload);
-            let restored = read(kind::STREAM_LISTPACKS_2, &mut reader).unwrap();
+            let restored = read(kind::STREAM_LISTPACKS_2, &mut reader, true).unwrap();
             assert_eq!(restored, stream, "round {round}");
             assert_eq!(restored.bytes(), stream.bytes());
             assert!(reader.rest.is_empty());
@@ -421,7 +427,7 @@ pub(super) mod tests {
             for byte in flipped.chain([0, 1, 0x7f, 0x80, 0xf4, 0xff]) {
                 let mut damaged = payload.clone();
                 damaged[at] = byte;
-                let Some(read) = read(kind::STREAM_LISTPACKS_2, &mut Reader::new(&damaged)) else {
+                let Some(read) = read(kind::STREAM_LISTPACKS_2, &mut Reader::new(&damaged), true) else {
                     continue;
                 };
                 let ids: Vec<Id> = read.log.range(Id::MIN, Id::MAX).map(|entry| entry.id).collect();
@@ -437,5 +443,57 @@ pub(super) mod tests {
                 }
             }
         }
+    }
+
+    /// A removed entry between two living ones of its id: whoever holds that can be written as a snapshot, and read.
+    #[test]
+    fn two_entries_of_one_id_are_refused_and_where_they_were_taken_they_stay_readable() {
+        let mut listpack = listpack::Writer::default();
+        for integer in [2, 1, 1] {
+            listpack.integer(integer);
+        }
+        listpack.text(b"f");
+        listpack.integer(0);
+        for flags in [SHARES_NAMES, SHARES_NAMES | REMOVED, SHARES_NAMES] {
+            for integer in [flags, 0, 0] {
+                listpack.integer(integer);
+            }
+            listpack.text(b"v");
+            listpack.integer(4);
+        }
+        let mut payload = vec![kind::STREAM_LISTPACKS];
+        write_length(&mut payload, 1);
+        write_string(&mut payload, &raw(Id { ms: 1, seq: 0 }));
+        write_string(&mut payload, &listpack.framed().unwrap());
+        // Two entries, the last 1-0, no groups.
+        for number in [2, 1, 0, 0] {
+            write_length(&mut payload, number);
+        }
+        let payload = super::super::sealed(payload, 10);
+        let restored = |format| {
+            let mut machine = Machine::default();
+            let argv = [
+                Bytes::from("RESTORE"),
+                "k".into(),
+                "0".into(),
+                payload.clone().into(),
+            ];
+            let outcome = machine.apply(&Entry {
+                format,
+                at: 1,
+                seed: 1,
+                origin: Origin::default(),
+                commands: vec![Command::new(0, argv)],
+            });
+            (machine, outcome)
+        };
+        let refused = Reply::Error(CommandError::text("ERR Bad data format"));
+        assert_eq!(restored(4).1, Outcome::Applied(vec![refused]));
+        let (machine, outcome) = restored(3);
+        assert_eq!(outcome, Outcome::Applied(vec![Reply::OK]));
+        let mut bytes = Vec::new();
+        snapshot::write(&machine, &mut bytes).unwrap();
+        let read = snapshot::read(&mut bytes.as_slice()).unwrap();
+        assert_eq!(read.digest(), machine.digest());
     }
 }

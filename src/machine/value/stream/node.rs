@@ -301,7 +301,9 @@ impl Node {
                 shares_names: from.flag()?,
                 content: from.bytes()?,
             };
-            let in_order = node.entries.last().is_none_or(|before| before.id < entry.id) && first <= entry.id;
+            // Two of one id came with `RESTORE` up to format 3 of the log's entries.
+            let in_order =
+                node.entries.last().is_none_or(|before| before.id <= entry.id) && first <= entry.id;
             let count = items(&entry.content).count();
             let whole =
                 items(&entry.content).map(|item| item.len() + 4).sum::<usize>() == entry.content.len();

@@ -44,7 +44,7 @@ pub enum Error {
         /// What is missing.
         why: String,
     },
-    /// A command or group is larger than a group may be. **Not applied**.
+    /// A command or group is larger than a group may be, or what is asked of a member over the network, or its answer to a read, than a message. **Not applied**.
     #[error("too large: {size} bytes (limit {limit})")]
     TooLarge {
         /// Its size in bytes.

@@ -7,6 +7,7 @@ mod common;
 #[cfg(all(feature = "cli", unix))]
 mod process;
 
+use bytes::Bytes;
 use common::{PATIENCE, addresses, assert_same_state, config, eventually, free_port, one_with, stop, three};
 use futures::StreamExt;
 use plenary::cache::Heard;
@@ -244,6 +245,39 @@ async fn what_only_a_node_can_do_is_refused_and_so_are_the_commands_of_nodes() {
         );
     }
     assert!(cache.exists("list").await.unwrap());
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_too_large_is_not_written_again() {
+    const PART: usize = 14 << 20;
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |_| {}).await;
+    let cache = connect([&node]).await.cache();
+    let part = Bytes::from(vec![b'x'; PART]);
+    for _ in 0..5 {
+        let append = [Bytes::from("APPEND"), Bytes::from("k"), part.clone()];
+        cache.execute(append).await.unwrap();
+    }
+    let refused = cache.execute(["GET", "k"]).await;
+    assert!(
+        matches!(refused, Err(Error::TooLarge { size, .. }) if size > 5 * PART),
+        "{:?}",
+        refused.err()
+    );
+    let unknown = cache.execute(["GETDEL", "k"]).await.unwrap_err();
+    assert!(unknown.may_be_applied(), "{unknown}");
+    assert!(unknown.to_string().contains("it was applied"), "{unknown}");
+    assert!(!cache.exists("k").await.unwrap());
+    // What no member would read is not sent.
+    let whole = Bytes::from(part.repeat(5));
+    for refused in [cache.set("k", &whole).await, cache.get(&whole).await.map(drop)] {
+        assert!(
+            matches!(refused, Err(Error::TooLarge { limit, .. }) if limit == 64 << 20),
+            "{:?}",
+            refused.err()
+        );
+    }
     node.stop().await.unwrap();
 }
 

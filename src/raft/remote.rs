@@ -121,14 +121,10 @@ impl<H: Host> Remote for Served<H> {
     async fn write(&self, request: Request<pb::WriteRequest>) -> Result<Response<Self::WriteStream>, Status> {
         let write = write_from(request.into_inner())?;
         let taken = self.0.write(write).await.map_err(failed)?;
-        let first = pb::WriteResponse {
-            replies: taken.replies.iter().map(Reply::to_bytes).collect(),
-            index: taken.index,
-        };
+        let first = written(&taken.replies, taken.index)?;
         let answer = stream::iter(taken.wait).then(|wait| async {
             let (reply, index) = wait.await.map_err(failed)?;
-            let replies = vec![reply.to_bytes()];
-            Ok(pb::WriteResponse { replies, index })
+            written(&[reply], index)
         });
         Ok(Response::new(
             stream::once(ready(Ok(first))).chain(answer).boxed(),
@@ -139,11 +135,13 @@ impl<H: Host> Remote for Served<H> {
         let request = request.into_inner();
         let (fresh, db) = (fresh_from(request.freshness), database_from(request.database)?);
         let (reply, index) = self.0.read(fresh, db, request.argv).await.map_err(failed)?;
-        Ok(Response::new(pb::ReadResponse {
+        let response = pb::ReadResponse {
             waits: matches!(reply, Reply::Waiting(_)),
             reply: reply.to_bytes(),
             index,
-        }))
+        };
+        fits(&response).map_err(failed)?;
+        Ok(Response::new(response))
     }
 
     async fn look(&self, request: Request<pb::LookRequest>) -> Result<Response<pb::LookResponse>, Status> {
@@ -155,7 +153,9 @@ impl<H: Host> Remote for Served<H> {
             Wanted::Owned(request.owner)
         };
         let (excerpt, index) = self.0.look(fresh, db, wanted).await.map_err(failed)?;
-        Ok(Response::new(pb::LookResponse { excerpt, index }))
+        let response = pb::LookResponse { excerpt, index };
+        fits(&response).map_err(failed)?;
+        Ok(Response::new(response))
     }
 
     async fn session_events(
@@ -166,7 +166,9 @@ impl<H: Host> Remote for Served<H> {
         let most = usize::try_from(most).unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
         let wait = Duration::from_millis(wait_ms).min(EVENTS_WAIT_MAX);
         let events = self.0.session_events(after, most, wait).await.map_err(failed)?;
-        Ok(Response::new(pb::SessionEventsResponse { events }))
+        let response = pb::SessionEventsResponse { events };
+        fits(&response).map_err(failed)?;
+        Ok(Response::new(response))
     }
 
     type ListenStream = Answers<pb::ListenResponse>;
@@ -187,6 +189,31 @@ impl<H: Host> Remote for Served<H> {
         let listens = stream::once(ready(Ok(pb::ListenResponse { heard: None })));
         Ok(Response::new(listens.chain(heard).boxed()))
     }
+}
+
+/// Whether one message holds this. It is asked before a message is given to tonic, whose own refusal is the same for a request that was not sent and for an
+/// answer to one that was carried out.
+fn fits(message: &impl Message) -> Result<(), Error> {
+    let (size, limit) = (message.encoded_len(), MESSAGE_BYTES);
+    if size <= limit {
+        return Ok(());
+    }
+    Err(Error::TooLarge { size, limit })
+}
+
+/// What is answered to a write that was applied.
+fn written(replies: &[Reply], index: u64) -> Result<pb::WriteResponse, Status> {
+    let response = pb::WriteResponse {
+        replies: replies.iter().map(Reply::to_bytes).collect(),
+        index,
+    };
+    fits(&response).map_err(|error| {
+        failed(Error::Unknown {
+            waited: Duration::ZERO,
+            why: format!("it was applied, and its answer is {error}"),
+        })
+    })?;
+    Ok(response)
 }
 
 /// Why a call brought no answer.
@@ -234,10 +261,16 @@ impl Line {
         &self.address
     }
 
+    /// A request with the proof; refused where it is larger than a message may be.
+    fn request<M: Message>(&self, message: M) -> Result<Request<M>, Lost> {
+        fits(&message).map_err(Lost::Failed)?;
+        Ok(self.proof.mark(message))
+    }
+
     /// Writes; `long`: it may wait in the log.
     pub(crate) async fn write(self, write: Write, long: bool) -> Result<Taken<Answer>, Lost> {
+        let request = self.request(write_to(write))?;
         let mut client = if long { self.waits } else { self.calls };
-        let request = self.proof.mark(write_to(write));
         let answers = client.write(request).await.map_err(lost)?;
         let mut answer = Answer(answers.into_inner());
         let (replies, index) = answer.next().await?;
@@ -247,11 +280,11 @@ impl Line {
 
     /// Reads: the reply, and an index that has it.
     pub(crate) async fn read(mut self, fresh: Fresh, db: u8, argv: Vec<Bytes>) -> Result<(Reply, u64), Lost> {
-        let request = self.proof.mark(pb::ReadRequest {
+        let request = self.request(pb::ReadRequest {
             freshness: Some(fresh_to(fresh)),
             database: db.into(),
             argv,
-        });
+        })?;
         let answer = self.calls.read(request).await.map_err(lost)?.into_inner();
         let reply = if answer.waits {
             Reply::Waiting(0)
@@ -267,12 +300,12 @@ impl Line {
             Wanted::Keys(keys) => (keys, Bytes::new()),
             Wanted::Owned(owner) => (Vec::new(), owner),
         };
-        let request = self.proof.mark(pb::LookRequest {
+        let request = self.request(pb::LookRequest {
             freshness: Some(fresh_to(fresh)),
             database: db.into(),
             keys,
             owner,
-        });
+        })?;
         let answer = self.calls.look(request).await.map_err(lost)?.into_inner();
         Ok((answer.excerpt, answer.index))
     }
@@ -284,11 +317,11 @@ impl Line {
         most: usize,
         wait: Duration,
     ) -> Result<Bytes, Lost> {
-        let request = self.proof.mark(pb::SessionEventsRequest {
+        let request = self.request(pb::SessionEventsRequest {
             after,
             most: u32::try_from(most).unwrap_or(u32::MAX),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-        });
+        })?;
         let answer = self.waits.session_events(request).await.map_err(lost)?;
         Ok(answer.into_inner().events)
     }
@@ -296,7 +329,7 @@ impl Line {
     /// What is heard of a topic, once the member listens to it for this process.
     pub(crate) async fn listen(mut self, topic: Bytes) -> Result<BoxStream<'static, Heard>, Lost> {
         use pb::listen_response::Heard as Told;
-        let request = self.proof.mark(pb::ListenRequest { topic });
+        let request = self.request(pb::ListenRequest { topic })?;
         let mut told = self.waits.listen(request).await.map_err(lost)?.into_inner();
         told.message().await.map_err(lost)?;
         let heard = told.take_while(|told| ready(told.is_ok()));
@@ -342,8 +375,8 @@ fn lost(status: Status) -> Lost {
     let why = status.message().to_owned();
     match status.code() {
         Code::Unauthenticated => Lost::Stranger(why),
-        // It was looked at and not begun.
-        Code::Unimplemented | Code::InvalidArgument | Code::OutOfRange => Lost::Unsent(why),
+        // It was looked at and not begun. `OutOfRange` may also be of an answer that no message holds.
+        Code::Unimplemented | Code::InvalidArgument => Lost::Unsent(why),
         _ if is_unsent(&status) => Lost::Unsent(why),
         _ => Lost::Broken(why),
     }
@@ -580,6 +613,7 @@ mod tests {
         assert!(of(Status::unimplemented("an older version")).starts_with("Unsent"));
         assert!(of(Status::unavailable("transport error")).starts_with("Broken"));
         assert!(of(Status::cancelled("")).starts_with("Broken"));
+        assert!(of(Status::out_of_range("of the request, or of the answer?")).starts_with("Broken"));
     }
 
     #[tokio::test]

@@ -12,6 +12,17 @@ use std::time::Duration;
 /// The version of Redis that `INFO`, `HELLO` and scripts name: clients choose by it what they send.
 pub const REDIS_VERSION: &str = "7.4.0";
 
+/// Bytes of one entry of the log, at most: it goes to another member in one message, which may have 64 MiB (`raft/client.rs`), behind what is left of the
+/// entries before it.
+pub(crate) const ENTRY_BYTES: usize = 62 << 20;
+
+/// The most that [`Limits::group_bytes`] may be: an entry has a head beside them.
+const GROUP_BYTES_MAX: usize = 60 << 20;
+
+/// The most that [`Limits::command_bytes`] may be: what scripts write shares an entry of the log until it is more than half of it, and the last may write as much
+/// as one may.
+const COMMAND_BYTES_MAX: usize = GROUP_BYTES_MAX / 3 * 2;
+
 /// How a node is set up. `Config::new(data)` is a cluster of one on loopback.
 #[derive(Debug)]
 pub struct Config {
@@ -339,7 +350,7 @@ impl Default for Timing {
 pub struct Limits {
     /// Commands of one group.
     pub group_commands: usize,
-    /// Bytes of one group, unless a single command is larger.
+    /// Bytes of one group, unless a single command is larger; 62,914,560 at most, for members send a group in one message.
     pub group_bytes: usize,
     /// Groups of this node that are being replicated at once.
     pub groups_in_flight: usize,
@@ -347,7 +358,8 @@ pub struct Limits {
     pub queue_commands: usize,
     /// Bytes that wait for a place in a group.
     pub queue_bytes: usize,
-    /// Bytes of one command, and of what one script writes and answers; in memory what it writes may take 8 times that.
+    /// Bytes of one command, and of what one script writes and answers; in memory what it writes may take 8 times that. 41,943,040 at most: scripts that share
+    /// a group may come to half as much again, and members send a group in one message.
     pub command_bytes: usize,
     /// Bytes of log after which a snapshot is taken and the log cut; a quarter of the last snapshot, if that is more.
     pub snapshot_log_bytes: u64,
@@ -604,6 +616,17 @@ impl Limits {
         faults.positive("queue_commands", self.queue_commands);
         faults.positive("queue_bytes", self.queue_bytes);
         faults.positive("command_bytes", self.command_bytes);
+        for (setting, bytes, most) in [
+            ("group_bytes", self.group_bytes, GROUP_BYTES_MAX),
+            ("command_bytes", self.command_bytes, COMMAND_BYTES_MAX),
+        ] {
+            if bytes > most {
+                faults.add(format!(
+                    "{setting} = {bytes} is more than {most}: what it allows would be an entry of the log that is too large for a message between members, \
+                     and no write after it would reach a majority. Lower it"
+                ));
+            }
+        }
         if self.snapshot_log_bytes == 0 {
             faults.add("snapshot_log_bytes = 0: set 1 or more, or leave it out for the default");
         }
@@ -986,6 +1009,31 @@ mod tests {
                 ..Config::new("/data")
             },
             &["queue_bytes = 1048576", "command_bytes"],
+        );
+    }
+
+    #[test]
+    fn no_setting_allows_an_entry_that_no_message_holds() {
+        let limits = |group_bytes, command_bytes| Config {
+            limits: Limits {
+                group_bytes,
+                command_bytes,
+                ..Limits::default()
+            },
+            ..Config::new("/data")
+        };
+        assert_eq!(faults(&limits(60 << 20, 40 << 20)), [""; 0]);
+        one_fault(
+            &limits((60 << 20) + 1, 32 << 20),
+            &[
+                "group_bytes = 62914561",
+                "more than 62914560",
+                "message between members",
+            ],
+        );
+        one_fault(
+            &limits(512 << 10, (40 << 20) + 1),
+            &["command_bytes = 41943041", "more than 41943040"],
         );
     }
 

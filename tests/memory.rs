@@ -54,6 +54,21 @@ async fn limit(node: &Node, bytes: usize, policy: &str) {
     rests(node).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_with_long_names_are_evicted_and_writes_go_on() {
+    let data = tempfile::tempdir().unwrap();
+    let nodes = three(data.path()).await;
+    let name = |nth: u8| Bytes::from(vec![b'a' + nth; 12 << 20]);
+    for nth in 0..7 {
+        let set = Command::new(0, [Bytes::from("SET"), name(nth), Bytes::from("v")]);
+        nodes[0].write(vec![set]).await.unwrap();
+    }
+    limit(&nodes[0], 1 << 20, "allkeys-random").await;
+    run(&nodes[0], &["SET", "k", "v"]).await;
+    assert_same_state(&nodes).await;
+    stop(&nodes).await;
+}
+
 /// Waits until its clock has moved on by so many milliseconds.
 async fn later(node: &Node, ms: u64) {
     let at = node.now();

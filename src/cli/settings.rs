@@ -282,7 +282,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) group_commands: Option<usize>,
 
-    /// Bytes of one group, unless a single command is larger [default: 524288]
+    /// Bytes of one group, unless a single command is larger; 62914560 at most [default: 524288]
     #[arg(
         long,
         env = "PLENARY_GROUP_BYTES",
@@ -318,7 +318,7 @@ pub(crate) struct Settings {
     )]
     pub(crate) queue_bytes: Option<usize>,
 
-    /// Bytes of one command, and of what one script writes [default: 33554432]
+    /// Bytes of one command, and of what one script writes; 41943040 at most [default: 33554432]
     #[arg(
         long,
         env = "PLENARY_COMMAND_BYTES",

@@ -19,6 +19,9 @@ use tokio::time::Instant;
 /// Keys that one entry evicts, at most.
 const KEYS: usize = 512;
 
+/// Bytes of their names, at most, unless one alone has more: they are asked for, and evicted, in one message to each member.
+const NAME_BYTES: usize = 8 << 20;
+
 /// Candidates kept for the next round because they were nearly chosen. Redis: `EVPOOL_SIZE`.
 const POOL: usize = 64;
 
@@ -151,7 +154,8 @@ impl Evictor {
                 candidates.extend(store.candidate(old.db, &old.key, now));
             }
         }
-        candidates.truncate(LAST_USE_KEYS);
+        let names = candidates.iter().map(|candidate| candidate.key.len());
+        candidates.truncate(within(names, NAME_BYTES).min(LAST_USE_KEYS));
         let whole = if others > 0 { others } else { sessions };
         if candidates.len() >= whole {
             // No sample: the worst of all are known.
@@ -190,6 +194,16 @@ impl Evictor {
             }
         }
     }
+}
+
+/// How many of these names, the first at least, come to no more than so many bytes.
+fn within(names: impl Iterator<Item = usize>, most: usize) -> usize {
+    let mut bytes = 0;
+    let fit = names.take_while(|name| {
+        bytes += name;
+        bytes <= most
+    });
+    fit.count().max(1)
 }
 
 /// Notes what another member knows of the candidates.

@@ -7,8 +7,8 @@ use super::leadership::Follows;
 use super::net::Line;
 use super::pb::peer_client::PeerClient;
 use super::snapshot_store::SnapshotFile;
-use super::{Member, Types, pb, telling, wire};
-use crate::config::Secret;
+use super::{Member, Types, log, pb, telling, wire};
+use crate::config::{ENTRY_BYTES, Secret};
 use crate::machine::recency::Use;
 use crate::machine::reply::Reply;
 use bytes::Bytes;
@@ -32,6 +32,8 @@ use tonic::transport::Endpoint;
 
 /// Bytes of one message between nodes, at most: a group with the largest command, and room for more groups around it.
 pub(super) const MESSAGE_BYTES: usize = 64 << 20;
+/// Every entry of the log fits into one, behind what one read of the log takes before it, and with a head for each.
+const _: () = assert!(ENTRY_BYTES + log::READ_BYTES as usize + (256 << 10) <= MESSAGE_BYTES);
 /// HTTP/2 windows in bytes; the default of 64 KiB stalls a stream of groups.
 pub(super) const STREAM_WINDOW: u32 = 8 << 20;
 pub(super) const CONNECTION_WINDOW: u32 = 16 << 20;

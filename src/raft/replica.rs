@@ -5,7 +5,7 @@ use super::leadership::{Electorate, Follows, Lease};
 use super::snapshot_store::SnapshotStore;
 use super::state_store::{Audit, State as AppliedState, StateStore};
 use super::{Group, LogId, Member, Types, Vote};
-use crate::config::Timing;
+use crate::config::{ENTRY_BYTES, Timing};
 use crate::mutant::Mutant;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -181,8 +181,15 @@ impl Replica {
         }
     }
 
-    /// Hands a stamped group to Raft and waits until it is applied here. Refused unless this node leads.
+    /// Hands a stamped group to Raft and waits until it is applied here. Refused unless this node leads, and where it is too large: once in the log it would be
+    /// tried again for as long as this node leads, and nothing behind it would reach the others. No caller's group is ([`Limits`](crate::config::Limits)).
     pub(crate) async fn propose(&self, group: Bytes) -> Result<(), String> {
+        if group.len() > ENTRY_BYTES {
+            return Err(format!(
+                "an entry of {} bytes, which no message between members holds (limit {ENTRY_BYTES}): please report this",
+                group.len()
+            ));
+        }
         let (responder, applied) = ProgressResponder::complete_only();
         self.raft
             .client_write_ff(Group(group), Some(responder))

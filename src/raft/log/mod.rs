@@ -44,7 +44,7 @@ const QUEUE_REQUESTS: usize = 1_024;
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Bytes after which one read for replication stops: a message to a peer is at most this plus one group.
-const READ_BYTES: u64 = 1 << 20;
+pub(super) const READ_BYTES: u64 = 1 << 20;
 
 /// Purged entries that the writer lets go from memory while it holds the lock once.
 const DROPPED_AT_ONCE: usize = 1_024;

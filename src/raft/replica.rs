@@ -218,9 +218,9 @@ impl Replica {
                 .read_log_id()
                 .index());
         }
-        // The index alone. That this node leads is what it thinks; what it needs to know comes now, after the read began.
-        let index = self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await;
-        let index = index.map_err(|error| error.to_string())?.read_log_id().index();
+        // Where to read alone. That this node leads is what it thinks; what it needs to know comes now, after the read began.
+        let read = self.raft.get_read_linearizer(ReadPolicy::LeaseRead).await;
+        let read = *read.map_err(|error| error.to_string())?.read_log_id().log_id();
         let me = *self.raft.node_id();
         let electorate = self
             .raft
@@ -229,6 +229,7 @@ impl Replica {
         let electorate = electorate.map_err(|error| error.to_string())?;
         let electorate = electorate.ok_or("this node does not lead")?;
         let vote = electorate.vote();
+        let index = index_under(vote, read)?;
         if self.lease.lock().is_some_and(|lease| lease.holds(vote)) {
             return Ok(index);
         }
@@ -433,6 +434,15 @@ impl LeaderWatch {
     }
 }
 
+/// The index of a read that this node was told when it led, if it leads by this vote still: it is not below the first entry of the leader that told it. Between
+/// the two another may have led, whose entries it would miss, and a majority's word is for the later leadership.
+fn index_under(vote: Vote, read: LogId) -> Result<u64, String> {
+    if read.leader_id == vote.leader_id {
+        return Ok(read.index);
+    }
+    Err("another led meanwhile: ask again".to_owned())
+}
+
 fn role_of(state: ServerState) -> Role {
     match state {
         ServerState::Leader => Role::Leader,
@@ -466,5 +476,25 @@ fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
             .collect(),
         matched,
         fault: metrics.running_state.as_ref().err().map(ToString::to_string),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::impls::leader_id_adv::LeaderId;
+
+    #[test]
+    fn a_read_index_counts_under_the_leadership_it_is_of() {
+        let read = |term| LogId {
+            leader_id: LeaderId { term, node_id: 7 },
+            index: 11,
+        };
+        let vote = Vote::new_committed(5, 7);
+        assert_eq!(index_under(vote, read(5)), Ok(11));
+        assert!(
+            index_under(vote, read(3)).is_err(),
+            "it lost its leadership and has it again"
+        );
     }
 }

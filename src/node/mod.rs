@@ -1222,6 +1222,7 @@ impl Disk {
             folder.display()
         );
         let (log, stopper) = log::LogStore::open(meta.journal(kind)?, durability, fault.clone())?;
+        meta.flushed()?;
         let snapshots = SnapshotStore::open(meta.clone())?;
         let states = StateStore::open(
             snapshots.clone(),

@@ -26,6 +26,7 @@ use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The layout of the data folder written today. In 2 the log may be in segments; what reads only 1 would take it for empty.
 const FORMAT: u32 = 2;
@@ -120,7 +121,10 @@ struct Inner {
     kept: Kept,
     node: u64,
     start: u64,
+    /// This start, as it is published once all that earlier ones left is flushed.
     run: Run,
+    /// Whether it is.
+    flushed: AtomicBool,
     /// What is on disk, for readers. Held over a write, which is rare and short; never over an await.
     records: Mutex<Records>,
     /// Locked as long as it is open.
@@ -151,7 +155,7 @@ struct Run {
     format: u32,
     /// How often the node was started; 0 until its first start is complete.
     start: u64,
-    /// Whether that start flushed what it acknowledged.
+    /// Whether that start flushed what it acknowledged, and what the starts before it left was flushed too.
     fsync: bool,
     /// The machine's boot at that start, where it is known.
     boot: Option<String>,
@@ -210,6 +214,8 @@ impl Meta {
                 .map_err(io)?;
         }
         let inner = Inner::read(disk, folder, durability, run.start, lock)?;
+        // What a start without flushes left is in the page cache until the log is read: see `Meta::flushed`.
+        let flushed = run.start == 0 || run.fsync || run.clean;
         let run = Run {
             format: FORMAT,
             start: inner.start,
@@ -217,11 +223,44 @@ impl Meta {
             boot: boot.map(str::to_owned),
             clean: false,
         };
+        let begun = Run {
+            fsync: run.fsync && flushed,
+            ..run.clone()
+        };
         inner
             .disk
-            .publish(&folder.join("run"), &cold::encode(&run))
+            .publish(&folder.join("run"), &cold::encode(&begun))
             .map_err(io)?;
-        Ok((Self(Arc::new(Inner { run, ..inner })), fresh))
+        let flushed = AtomicBool::new(begun == run);
+        Ok((
+            Self(Arc::new(Inner {
+                run,
+                flushed,
+                ..inner
+            })),
+            fresh,
+        ))
+    }
+
+    /// Notes that what earlier starts left in the page cache is flushed: the log was read, which flushes it; snapshots and these records always are. Until then power
+    /// loss may take what a start under [`Durability::Os`] had acknowledged, also when this one flushes.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn flushed(&self) -> Result<(), Error> {
+        let inner = &*self.0;
+        if inner.flushed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let noted = inner
+            .disk
+            .publish(&inner.folder.join("run"), &cold::encode(&inner.run));
+        noted.map_err(|source| Error::Io {
+            doing: "noting that everything is flushed".to_owned(),
+            source,
+        })?;
+        inner.flushed.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// The log's journal, converted if it is of another kind. Once per [`Meta::open`].
@@ -358,6 +397,7 @@ impl Inner {
             node: 0,
             start: 0,
             run: Run::none(),
+            flushed: AtomicBool::new(false),
             records: Mutex::new(Records {
                 cluster: None,
                 snapshots: Vec::new(),

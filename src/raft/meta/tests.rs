@@ -85,6 +85,28 @@ fn power_loss_without_flushes_makes_a_new_node() {
 }
 
 #[test]
+fn what_a_start_without_flushes_left_is_relied_on_once_it_is_flushed() {
+    for flushed in [false, true] {
+        let data = TempDir::new().unwrap();
+        let start = |durability, boot| Meta::open(data.path(), durability, Some(boot)).unwrap();
+        drop(start(Durability::Os, "boot 1"));
+        for _ in 0..2 {
+            let (meta, fresh) = start(Durability::Fsync, "boot 1");
+            assert_eq!(fresh, Fresh::Known);
+            if flushed {
+                meta.flushed().unwrap();
+            }
+        }
+        let (_, fresh) = start(Durability::Fsync, "boot 2");
+        if flushed {
+            assert_eq!(fresh, Fresh::Known);
+        } else {
+            assert_eq!(fresh, Fresh::Discarded(data.path().join("discarded-1")));
+        }
+    }
+}
+
+#[test]
 fn setting_aside_goes_on_where_it_was_interrupted() {
     let data = TempDir::new().unwrap();
     drop(Meta::open(data.path(), Durability::Os, Some("boot 1")).unwrap());

@@ -231,6 +231,8 @@ pub(crate) struct StateStore {
     answers: Arc<dyn Answers>,
     snapshots: SnapshotStore,
     fault: Fault,
+    /// Held by an audit as long as it is under way.
+    auditing: Arc<()>,
 }
 
 impl StateStore {
@@ -279,6 +281,7 @@ impl StateStore {
             answers,
             snapshots,
             fault,
+            auditing: Arc::default(),
         })
     }
 
@@ -306,7 +309,7 @@ impl StateStore {
             self.state.fullness.note(machine.store());
             // Under the lock, so that a reader finds index and state together.
             self.state.index.store(index, Ordering::Release);
-            let due = clock / AUDIT_EVERY_MS != before / AUDIT_EVERY_MS;
+            let due = clock / AUDIT_EVERY_MS != before / AUDIT_EVERY_MS && self.may_audit();
             (outcome, events, freed, due.then(|| machine.freeze()))
         };
         // Without the lock, for this wakes who waits; before the caller is answered, so that whoever has the token of a write can wait for it here.
@@ -349,7 +352,7 @@ impl StateStore {
     /// Takes the digest beside the tasks, with rests: walking a large state takes a while, nobody waits for it, and all members do it at the same time. Comes to
     /// what it rested.
     fn audit(&self, index: u64, frozen: Machine) -> JoinHandle<Rests> {
-        let audit = self.state.audit.clone();
+        let (audit, under_way) = (self.state.audit.clone(), self.auditing.clone());
         let mut rests = Rests::of_audit(self.snapshots.hurry());
         beside(move || {
             let digest = frozen.into_digest(|bytes| rests.walked(bytes));
@@ -357,8 +360,15 @@ impl StateStore {
             if last.is_none_or(|last| last.index < index) {
                 *last = Some(Audit { index, digest });
             }
+            drop(under_way);
             rests
         })
+    }
+
+    /// Whether no audit is under way. One at a time: a log of a quiet week, applied in seconds, has ten thousand minutes, each of which would hold a frozen machine.
+    /// A minute that is passed over costs nothing, for members compare those that both have.
+    fn may_audit(&self) -> bool {
+        Arc::strong_count(&self.auditing) == 1
     }
 
     /// Notes how far the log is applied: for readers, and for those who wait for it.

@@ -315,6 +315,35 @@ async fn an_audit_is_taken_where_a_minute_of_the_log_ends_and_rests() {
     opened.stopper.stop().await.unwrap();
 }
 
+#[test]
+fn a_minute_that_ends_while_an_audit_is_under_way_is_passed_over() {
+    // One thread: what is begun beside the tasks is done in that order.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let data = TempDir::new().unwrap();
+        let mut opened = open(data.path()).unwrap();
+        let state = opened.states.state();
+        let at = |nth| group(nth * AUDIT_EVERY_MS / 1_000, nth, "x");
+        let audited = || state.audit().map(|audit| audit.index);
+        let (go, waits) = std::sync::mpsc::channel::<()>();
+        let busy = beside(move || waits.recv());
+        apply(&mut opened.states, (1..=50).map(at)).await.unwrap();
+        assert_eq!(audited(), None);
+        drop(go);
+        assert!(busy.await.unwrap().is_err());
+        beside(|| ()).await.unwrap();
+        assert_eq!(audited(), Some(at(1).log_id.index));
+        apply(&mut opened.states, [at(51)]).await.unwrap();
+        beside(|| ()).await.unwrap();
+        assert_eq!(audited(), Some(at(51).log_id.index), "the next is taken again");
+        opened.stopper.stop().await.unwrap();
+    });
+}
+
 #[tokio::test]
 async fn installing_a_snapshot_replaces_the_state_and_tells_those_whose_replies_it_skipped() {
     let (ahead, behind) = (TempDir::new().unwrap(), TempDir::new().unwrap());

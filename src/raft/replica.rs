@@ -247,6 +247,15 @@ impl Replica {
         follows.await.map_err(|error| error.to_string())
     }
 
+    /// Whether a snapshot that ends here cannot be of the log that is committed here: it ends with another entry at the same place, or a later one before it.
+    pub(super) async fn contradicts(&self, last: Option<LogId>) -> Result<bool, String> {
+        let contradicts = self.raft.with_raft_state(move |state| {
+            let both = last.zip(state.local_committed().copied());
+            both.is_some_and(|(last, committed)| last > committed && last.index <= committed.index)
+        });
+        contradicts.await.map_err(|error| error.to_string())
+    }
+
     /// What Raft says now.
     pub(crate) fn state(&self) -> State {
         state_of(&self.raft.metrics().borrow_watched())

@@ -11,7 +11,7 @@ use super::net::Listener;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::remote::{self, Host};
 use super::replica::Replica;
-use super::{Member, pb, telling, wire};
+use super::{Member, Vote, pb, telling, wire};
 use crate::config::Secret;
 use crate::machine::entry::{self, Entry, Millis};
 use crate::machine::recency::Use;
@@ -143,6 +143,14 @@ fn internal(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }
 
+/// A leader does not follow itself: Raft takes for granted that nobody sends it its own entries.
+fn must_be_another(node: u64, leader: Vote) -> Result<(), Status> {
+    if leader.leader_id.node_id != node {
+        return Ok(());
+    }
+    Err(Status::invalid_argument("what only this node would send"))
+}
+
 /// Work that blocks on the disk, beside the tasks.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
@@ -183,6 +191,7 @@ impl<I: Inbound> Peer for Service<I> {
     ) -> Result<Response<pb::AppendResponse>, Status> {
         self.admit_member(&request)?;
         let request = wire::append_request_from(request.into_inner())?;
+        must_be_another(self.node, request.vote)?;
         let (prev, last) = (
             request.prev_log_id,
             request.entries.last().map(|entry| entry.log_id),
@@ -206,9 +215,11 @@ impl<I: Inbound> Peer for Service<I> {
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         self.admit_member(&request)?;
         // A malformed or broken stream ends; Raft opens another.
-        let requests = request
-            .into_inner()
-            .map(|message| wire::append_request_from(message?));
+        let node = self.node;
+        let requests = request.into_inner().map(move |message| {
+            let request = wire::append_request_from(message?)?;
+            must_be_another(node, request.vote).map(|()| request)
+        });
         let requests = requests.take_while(|request| futures::future::ready(request.is_ok()));
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
         if Mutant::AcknowledgeUnstored.is_planted() {
@@ -236,12 +247,20 @@ impl<I: Inbound> Peer for Service<I> {
     ) -> Result<Response<pb::SnapshotResponse>, Status> {
         self.admit_member(&request)?;
         let mut chunks = request.into_inner();
-        let vote = wire::vote_from(chunks.message().await?.and_then(|first| first.vote))?;
+        let vote = wire::leader_from(chunks.message().await?.and_then(|first| first.vote))?;
+        must_be_another(self.node, vote)?;
         let mut receiving = self.replica.snapshots().receive().map_err(internal)?;
         while let Some(chunk) = chunks.message().await? {
             receiving = on_disk(move || receiving.write(&chunk.content).map(|()| receiving)).await?;
         }
         let snapshot = on_disk(move || receiving.finish()).await?;
+        let last = snapshot.meta.last_log_id;
+        wire::must_have_come_before(last, vote)?;
+        if self.replica.contradicts(last).await.map_err(internal)? {
+            return Err(Status::invalid_argument(
+                "a snapshot that ends otherwise than the log that is committed here",
+            ));
+        }
         let snapshot = Snapshot {
             meta: snapshot.meta.clone(),
             snapshot,

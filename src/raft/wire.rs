@@ -163,6 +163,40 @@ pub(super) fn vote_from(vote: Option<pb::VoteValue>) -> Result<Vote, Status> {
     })
 }
 
+/// The vote by which a leader leads: a majority has given it.
+pub(super) fn leader_from(vote: Option<pb::VoteValue>) -> Result<Vote, Status> {
+    let vote = vote_from(vote)?;
+    let leads = vote.committed.then_some(vote);
+    leads.ok_or_else(|| Status::invalid_argument("a leader for whom no majority has voted"))
+}
+
+/// Refuses the log of a leader that ends with an entry of one after it: Raft takes for granted that there is none.
+pub(super) fn must_have_come_before(last: Option<LogId>, leader: Vote) -> Result<(), Status> {
+    if last.is_none_or(|last| last.leader_id <= leader.leader_id) {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(
+        "an entry of a leader after the one that sends it",
+    ))
+}
+
+/// Refuses entries of which one does not stand right behind the one before, or that are of no leader up to the one that sends them: Raft takes that for granted,
+/// and a log that refused them would take the disk for broken.
+fn must_follow_one_by_one(request: &AppendEntriesRequest<Types>) -> Result<(), Status> {
+    let mut before = request.prev_log_id;
+    for LogId { leader_id, index } in request.entries.iter().map(|entry| entry.log_id) {
+        let next = before.map_or(0, |before| before.index + 1);
+        if index != next || before.is_some_and(|before| before.leader_id > leader_id) {
+            return Err(Status::invalid_argument(format!(
+                "entry {index} of term {} does not follow the one before it",
+                leader_id.term
+            )));
+        }
+        before = Some(LogId { leader_id, index });
+    }
+    must_have_come_before(before, request.vote)
+}
+
 pub(super) fn vote_request_to(request: VoteRequest<Types>, pre_vote: bool) -> pb::VoteRequest {
     pb::VoteRequest {
         vote: Some(vote_to(request.vote)),
@@ -206,12 +240,14 @@ pub(super) fn append_request_to(request: AppendEntriesRequest<Types>) -> pb::App
 pub(super) fn append_request_from(request: pb::AppendRequest) -> Result<AppendEntriesRequest<Types>, Status> {
     let entries = record::decode_entries(request.entries)
         .map_err(|damage| Status::invalid_argument(format!("an entry: {damage}")))?;
-    Ok(AppendEntriesRequest {
-        vote: vote_from(request.vote)?,
+    let request = AppendEntriesRequest {
+        vote: leader_from(request.vote)?,
         prev_log_id: place_from(request.prev_log)?,
         leader_commit: place_from(request.leader_commit)?,
         entries,
-    })
+    };
+    must_follow_one_by_one(&request)?;
+    Ok(request)
 }
 
 pub(super) fn append_result_to(result: StreamAppendResult<Types>) -> pb::AppendResponse {
@@ -390,6 +426,55 @@ mod tests {
     }
 
     #[test]
+    fn entries_that_raft_would_not_expect_are_refused() {
+        let id = |term: u64, index| LogId::new(LeaderId { term, node_id: 7 }, index);
+        let request = |committed, prev: Option<LogId>, entries: &[LogId]| {
+            let blank = |log_id: &LogId| Entry {
+                log_id: *log_id,
+                payload: EntryPayload::Blank,
+            };
+            let entries: Vec<Entry> = entries.iter().map(blank).collect();
+            append_request_from(pb::AppendRequest {
+                vote: Some(pb::VoteValue {
+                    committed,
+                    ..vote_to(Vote::new(4, 7))
+                }),
+                prev_log: prev.map(log_id_to),
+                leader_commit: None,
+                entries: record::encode_entries(&entries),
+            })
+        };
+        let good: [(_, &[_]); 4] = [
+            (None, &[]),
+            (None, &[id(0, 0), id(1, 1)]),
+            (Some(id(2, 9)), &[]),
+            (Some(id(2, 9)), &[id(2, 10), id(4, 11)]),
+        ];
+        for (prev, entries) in good {
+            assert!(request(true, prev, entries).is_ok(), "{prev:?} {entries:?}");
+            let refused = request(false, prev, entries).unwrap_err();
+            assert!(refused.message().contains("no majority"), "{refused}");
+        }
+        let bad: [(_, &[_]); 7] = [
+            (None, &[id(1, 1)]),
+            (Some(id(2, 9)), &[id(2, 11)]),
+            (Some(id(2, 9)), &[id(2, 9)]),
+            (Some(id(2, 9)), &[id(2, 10), id(2, 12)]),
+            (Some(id(2, 9)), &[id(1, 10)]),
+            (Some(id(2, 9)), &[id(5, 10)]),
+            (Some(id(5, 9)), &[]),
+        ];
+        for (prev, entries) in bad {
+            let refused = request(true, prev, entries).unwrap_err();
+            assert_eq!(
+                refused.code(),
+                tonic::Code::InvalidArgument,
+                "{prev:?} {entries:?}"
+            );
+        }
+    }
+
+    #[test]
     fn an_entry_of_a_later_version_is_refused_with_advice() {
         let log_id = log_id_from(pb::LogId::default()).unwrap();
         let blank = Entry {
@@ -399,7 +484,7 @@ mod tests {
         let mut entries = BytesMut::from(&record::encode_entries(&[blank])[..]);
         let request = |entries: &BytesMut| {
             append_request_from(pb::AppendRequest {
-                vote: Some(pb::VoteValue::default()),
+                vote: Some(vote_to(Vote::new_committed(0, 0))),
                 entries: entries.clone().freeze(),
                 ..pb::AppendRequest::default()
             })

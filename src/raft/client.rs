@@ -675,6 +675,7 @@ mod tests {
                 path: file.path().to_owned(),
                 len: 0,
                 disk: Disk::System,
+                aside: None,
             },
         };
         let mut sending = Box::pin(link.send_snapshot(Vote::new(1, 1), snapshot));

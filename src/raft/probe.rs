@@ -186,10 +186,7 @@ impl SnapshotProbe {
     pub fn receive(&self, file: &[u8], chunk: usize) -> io::Result<Machine> {
         let mut receiving = self.snapshots.receive()?;
         file.chunks(chunk).try_for_each(|chunk| receiving.write(chunk))?;
-        let received = receiving.finish()?;
-        let machine = self.of(Some(received.clone()));
-        std::fs::remove_file(received.path)?;
-        machine
+        self.of(Some(receiving.finish()?))
     }
 
     fn of(&self, newest: Option<SnapshotFile>) -> io::Result<Machine> {

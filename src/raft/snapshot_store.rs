@@ -51,6 +51,8 @@ pub(crate) struct SnapshotFile {
     pub(crate) len: u64,
     /// The disk it is on.
     pub(super) disk: Disk,
+    /// Of one that was received: whoever has it last removes the file, which is gone from there if it was adopted.
+    pub(super) aside: Option<Arc<Aside>>,
 }
 
 /// The snapshots of this node. Clones are the same.
@@ -78,8 +80,8 @@ pub(crate) struct Receiving {
 }
 
 /// A file aside; removed unless it is published.
-#[derive(Debug)]
-struct Aside {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Aside {
     disk: Disk,
     path: PathBuf,
 }
@@ -268,6 +270,7 @@ impl SnapshotStore {
             path: self.folder.join(&entry.file),
             len: entry.len,
             disk: self.meta.disk().clone(),
+            aside: None,
         }
     }
 
@@ -339,8 +342,8 @@ impl Receiving {
         Ok(())
     }
 
-    /// Verifies what was received and makes it durable. It counts when it is installed; until then only this file holds it, and
-    /// the next start removes it.
+    /// Verifies what was received and makes it durable. It counts when it is installed; until then only this file holds it, which goes with the last who has it:
+    /// Raft does not install one that is older than what is here, and whoever has sent it may be gone.
     ///
     /// # Errors
     /// `InvalidData` when it is damaged, cut short or of a later version.
@@ -353,11 +356,16 @@ impl Receiving {
         content.finish()?;
         let path = aside.with_extension("received");
         disk.rename(aside, &path)?;
+        let received = Aside {
+            disk: disk.clone(),
+            path: path.clone(),
+        };
         Ok(SnapshotFile {
             meta,
             path,
             len: self.len,
             disk: disk.clone(),
+            aside: Some(Arc::new(received)),
         })
     }
 }

@@ -170,6 +170,15 @@ fn every_flip_and_cut_is_noticed_and_leaves_nothing() {
     let adopted = receiver.adopt(&received).unwrap();
     assert_eq!(names(&to), ["10-2-9.snap"]);
     assert_eq!(receiver.adopt(&adopted).unwrap(), adopted, "ours already");
+    drop(received);
+    assert_eq!(names(&to), ["10-2-9.snap"]);
+    // Sent again, and nobody installs it.
+    let again = receive(&bytes).unwrap();
+    let held = again.clone();
+    drop(again);
+    assert_eq!(held.read(text).unwrap(), "state at 10");
+    drop(held);
+    assert_eq!(names(&to), ["10-2-9.snap"]);
     assert_eq!(load(&receiver, Some(10)).unwrap().unwrap(), "state at 10");
 }
 

@@ -87,9 +87,9 @@ impl Members {
                 {
                     return Err(runs_already(id, &known.raft_addr));
                 }
-                self.replica.set_member(id, member).await
+                self.replica.set_member(state, id, member).await
             }
-            None => self.replica.add_learner(id, member).await,
+            None => self.replica.add_learner(state, id, member).await,
         }
     }
 
@@ -123,7 +123,7 @@ impl Members {
                 "there are {VOTERS_MAX} voters already; {id} stays a learner"
             ));
         }
-        self.replica.set_voters(voters).await
+        self.replica.set_voters(state, voters).await
     }
 
     async fn remove(&self, state: &State, id: u64) -> Result<(), String> {
@@ -131,7 +131,7 @@ impl Members {
             return Err(format!("{id} is no member"));
         }
         if !is_voter(state, id) {
-            return self.replica.remove_learner(id).await;
+            return self.replica.remove_learner(state, id).await;
         }
         let voters: BTreeSet<u64> = state
             .members
@@ -142,7 +142,7 @@ impl Members {
         if voters.is_empty() {
             return Err(format!("{id} is the only voter: a cluster cannot be empty"));
         }
-        self.replica.set_voters(voters).await
+        self.replica.set_voters(state, voters).await
     }
 
     /// Promotes learners that asked for it, once they have caught up. While this node leads.
@@ -152,9 +152,10 @@ impl Members {
             if !self.replica.leads() {
                 continue;
             }
-            let state = self.replica.state();
             let mut joining = self.joining.lock().await;
             for id in joining.clone() {
+                // Anew for each: the one before has changed who votes.
+                let state = self.replica.state();
                 match self.promote(&state, id).await {
                     Ok(()) => {
                         tracing::info!(id, "a member votes now");
@@ -170,3 +171,6 @@ impl Members {
 fn is_voter(state: &State, id: u64) -> bool {
     state.members.get(&id).is_some_and(|(_, voter)| *voter)
 }
+
+#[cfg(test)]
+mod tests;

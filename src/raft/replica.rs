@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::impls::ProgressResponder;
-use openraft::raft::ReadPolicy;
+use openraft::raft::{Precondition, ReadPolicy};
 use openraft::storage::RaftLogStorage;
 use openraft::{ChangeMembers, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) snapshot_index: u64,
     /// Every member, and whether it votes.
     pub(crate) members: BTreeMap<u64, (Member, bool)>,
+    /// The entry that made them the members.
+    pub(crate) membership: Option<LogId>,
     /// On the leader: what each member has stored.
     pub(crate) matched: BTreeMap<u64, u64>,
     /// Why Raft has stopped, if it did so by itself.
@@ -310,44 +312,44 @@ impl Replica {
         LeaderWatch(self.raft.server_metrics())
     }
 
-    /// Adds or updates a member without a vote. Does not wait until it has caught up.
-    pub(crate) async fn add_learner(&self, id: u64, member: Member) -> Result<(), String> {
-        self.raft
-            .add_learner(id, member, false)
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
+    /// Adds a member without a vote. Does not wait until it has caught up.
+    pub(crate) async fn add_learner(&self, seen: &State, id: u64, member: Member) -> Result<(), String> {
+        let change = ChangeMembers::AddNodes(BTreeMap::from([(id, member)]));
+        self.change_members(seen, change, true).await
     }
 
     /// Notes a member's new addresses.
-    pub(crate) async fn set_member(&self, id: u64, member: Member) -> Result<(), String> {
+    pub(crate) async fn set_member(&self, seen: &State, id: u64, member: Member) -> Result<(), String> {
         // Raft goes on with the links it has.
         self.peers.note_address(id, &member.raft_addr);
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, member)]));
-        self.raft
-            .change_membership(change, true)
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
+        self.change_members(seen, change, true).await
     }
 
     /// Makes these the voters, in one joint change. Members that lose their vote are gone.
-    pub(crate) async fn set_voters(&self, voters: BTreeSet<u64>) -> Result<(), String> {
-        self.raft
-            .change_membership(voters, false)
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
+    pub(crate) async fn set_voters(&self, seen: &State, voters: BTreeSet<u64>) -> Result<(), String> {
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        self.change_members(seen, change, false).await
     }
 
     /// Takes a learner out.
-    pub(crate) async fn remove_learner(&self, id: u64) -> Result<(), String> {
+    pub(crate) async fn remove_learner(&self, seen: &State, id: u64) -> Result<(), String> {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
-        self.raft
-            .change_membership(change, false)
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
+        self.change_members(seen, change, false).await
+    }
+
+    /// Changes the members, if they are still those that whoever asks for it has seen: what was decided on others may throw one out that came since.
+    async fn change_members(
+        &self,
+        seen: &State,
+        change: ChangeMembers<u64, Member>,
+        retain: bool,
+    ) -> Result<(), String> {
+        let unchanged = Precondition::LastMembershipLogId {
+            last_membership_log_id: seen.membership,
+        };
+        let changed = self.raft.change_membership_if(change, retain, [unchanged]);
+        changed.await.map(drop).map_err(|error| error.to_string())
     }
 
     /// Asks Raft to hand leadership to another member.
@@ -483,6 +485,7 @@ fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
             .nodes()
             .map(|(id, node)| (*id, (node.clone(), voters.contains(id))))
             .collect(),
+        membership: *metrics.membership_config.log_id(),
         matched,
         fault: metrics.running_state.as_ref().err().map(ToString::to_string),
     }

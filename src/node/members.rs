@@ -15,7 +15,7 @@ const CAUGHT_UP: u64 = 512;
 /// How often the leader looks whether a learner that asked for a vote has caught up.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long a member that is said to have moved may take to answer where it was.
+/// How long a member may take to answer: where it was and where it is, before that is noted; and whether it is there, before voters change.
 const HELLO: Duration = Duration::from_millis(500);
 
 /// Voters at most: more make every write slower and protect no better.
@@ -24,6 +24,7 @@ const VOTERS_MAX: usize = 7;
 /// Carries out changes on the leader; passes them on elsewhere.
 #[derive(Debug)]
 pub(super) struct Members {
+    node: u64,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
     /// Learners that asked to vote, on the leader that let them in. Held while one change is carried out: Raft takes one at a time.
@@ -31,8 +32,9 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(replica: Arc<Replica>, peers: Arc<Peers>) -> Arc<Self> {
+    pub(super) fn new(node: u64, replica: Arc<Replica>, peers: Arc<Peers>) -> Arc<Self> {
         Arc::new(Self {
+            node,
             replica,
             peers,
             joining: Mutex::default(),
@@ -56,6 +58,9 @@ impl Members {
     }
 
     async fn carry_out(&self, change: MemberChange) -> Result<(), String> {
+        if let MemberChange::Join(id, member) | MemberChange::Add(id, member) = &change {
+            self.must_answer(*id, member).await?;
+        }
         let mut joining = self.joining.lock().await;
         let state = self.replica.state();
         match change {
@@ -73,6 +78,27 @@ impl Members {
                 self.remove(&state, id).await
             }
         }
+    }
+
+    /// Refuses a member whose address is new and not its own: it could not be sent the log, and with a vote it would be missed.
+    async fn must_answer(&self, id: u64, member: &Member) -> Result<(), String> {
+        let state = self.replica.state();
+        let known = state.members.get(&id).is_some_and(|(known, _)| known == member);
+        // The leader needs not reach itself.
+        if known || id == self.node {
+            return Ok(());
+        }
+        let address = &member.raft_addr;
+        let hello = tokio::time::timeout(HELLO, self.peers.hello(address, member)).await;
+        let why = match hello {
+            Ok(Ok(hello)) if hello.node == id => return Ok(()),
+            Ok(Ok(hello)) => format!("node {} does", hello.node),
+            Ok(Err(status)) => status.message().to_owned(),
+            Err(_) => "nobody does in time".to_owned(),
+        };
+        Err(format!(
+            "{id} does not answer the leader at {address}: {why}. Check its `advertise` and port"
+        ))
     }
 
     async fn add(&self, state: &State, id: u64, member: Member) -> Result<(), String> {
@@ -103,7 +129,9 @@ impl Members {
             return Ok(());
         }
         let matched = state.matched.get(&id).copied().unwrap_or(0);
-        if matched + CAUGHT_UP < state.last_log_index {
+        // Of the members as they are now, which is no earlier.
+        let added = state.membership.map_or(0, |entry| entry.index);
+        if !has_caught_up(matched, added, state.last_log_index) {
             return Err(format!(
                 "{id} has {matched} of {} entries: try again when it has caught up",
                 state.last_log_index
@@ -123,7 +151,38 @@ impl Members {
                 "there are {VOTERS_MAX} voters already; {id} stays a learner"
             ));
         }
+        self.must_be_there(state, &voters, Some(id)).await?;
         self.replica.set_voters(state, voters).await
+    }
+
+    /// Refuses voters of whom no majority is there, or this one of them is not: nothing could be written any more, no change of the members either.
+    async fn must_be_there(
+        &self,
+        state: &State,
+        voters: &BTreeSet<u64>,
+        first_of_all: Option<u64>,
+    ) -> Result<(), String> {
+        let asked = voters.iter().map(|id| async move {
+            let (member, _) = state.members.get(id)?;
+            let answers = async || {
+                let status = self.peers.status(*id, &member.raft_addr);
+                matches!(tokio::time::timeout(HELLO, status).await, Ok(Ok(_)))
+            };
+            (*id == self.node || answers().await).then_some(*id)
+        });
+        let answers = futures::future::join_all(asked).await;
+        let there: BTreeSet<u64> = answers.into_iter().flatten().collect();
+        let silent: Vec<String> = voters.difference(&there).map(u64::to_string).collect();
+        let missed = first_of_all.is_some_and(|id| !there.contains(&id));
+        if missed || there.len() <= voters.len() / 2 {
+            return Err(format!(
+                "{} of {} that would vote answer, which is too few to go on (silent: {}). Start them again, or take those out first",
+                there.len(),
+                voters.len(),
+                silent.join(", ")
+            ));
+        }
+        Ok(())
     }
 
     async fn remove(&self, state: &State, id: u64) -> Result<(), String> {
@@ -142,6 +201,7 @@ impl Members {
         if voters.is_empty() {
             return Err(format!("{id} is the only voter: a cluster cannot be empty"));
         }
+        self.must_be_there(state, &voters, None).await?;
         self.replica.set_voters(state, voters).await
     }
 
@@ -170,6 +230,11 @@ impl Members {
 
 fn is_voter(state: &State, id: u64) -> bool {
     state.members.get(&id).is_some_and(|(_, voter)| *voter)
+}
+
+/// Whether a learner that has stored so much of a log has what it takes to vote: the entry by which it was added, and nearly all.
+fn has_caught_up(matched: u64, added: u64, last: u64) -> bool {
+    matched >= added && matched + CAUGHT_UP >= last
 }
 
 #[cfg(test)]

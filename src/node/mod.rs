@@ -968,7 +968,7 @@ impl Opened {
             config.timing,
             config.limits.command_bytes,
         ));
-        let members = Members::new(replica.clone(), peers.clone());
+        let members = Members::new(id, replica.clone(), peers.clone());
         let doorway = Arc::new(Doorway {
             me: me.clone(),
             founders: founders.clone(),

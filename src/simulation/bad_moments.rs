@@ -269,3 +269,36 @@ fn who_stops_hands_over_to_one_that_is_there_and_waits_for_nobody_else() {
         assert!(soon, "seed {seed}: {took:?}");
     }
 }
+
+/// One of three is dead when the other follower is to be taken out: what would be left is no majority, and could not be changed any more.
+async fn one_too_many_is_to_go(world: Arc<World>, _: &Plan) -> Result<(), String> {
+    let (leader, [dead, goes]) = three(&world).await?;
+    let ids = [dead, goes].map(|host| node(&world, host).map(|node| node.id()));
+    let [dead_id, goes_id] = [ids[0].clone()?, ids[1].clone()?];
+    world.stay_down(dead);
+    world.crash(dead, false);
+    let first = node(&world, leader)?;
+    let refused = timeout(SOON, first.remove_member(goes_id)).await;
+    let refused = refused.map_err(|_| "the change has no end")?;
+    let why = refused.err().ok_or("it was taken out")?.to_string();
+    if !why.contains("1 of 2") {
+        return Err(format!("refused as {why}"));
+    }
+    set(&first, "still", "1").await?;
+    // The dead one first.
+    for id in [dead_id, goes_id] {
+        let removed = timeout(SOON, first.remove_member(id)).await;
+        removed
+            .map_err(|_| "no end")?
+            .map_err(|error| error.to_string())?;
+    }
+    set(&first, "alone", "1").await
+}
+
+#[test]
+fn nobody_is_taken_out_where_the_others_are_no_majority() {
+    for seed in 1..=3 {
+        let came = simulate(&Plan::quiet(seed, SOON), one_too_many_is_to_go);
+        assert_eq!(came, Ok(()), "seed {seed}");
+    }
+}

@@ -52,6 +52,14 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+#[test]
+fn who_has_answered_nothing_has_not_caught_up_however_young_the_log_is() {
+    assert!(!has_caught_up(0, 4, 4), "it never answered");
+    assert!(!has_caught_up(3, 4, 9), "it does not know that it is a member");
+    assert!(has_caught_up(4, 4, 9) && has_caught_up(100, 4, 600));
+    assert!(!has_caught_up(100, 4, 700), "it is behind");
+}
+
 /// Several times: both must have caught up when the leader looks.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_join_at_once_both_get_a_vote() {
@@ -67,5 +75,38 @@ async fn two_that_join_at_once_both_get_a_vote() {
         for node in [&other, &one, &first] {
             node.stop().await.unwrap();
         }
+    }
+}
+
+/// It reaches the member, but nobody reaches it: with a vote it would take the majority away for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_cannot_be_reached_where_it_says_costs_nobody_the_majority() {
+    let data = tempfile::tempdir().unwrap();
+    let first = alone(&data.path().join("first")).await;
+    // Nobody listens there any more.
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = nowhere.local_addr().unwrap().to_string();
+    let other = start(&data.path().join("other"), &[&first], Some(nowhere)).await;
+    assert!(other.ready(Duration::from_secs(1)).await.is_err());
+    write(&first, "k").await.unwrap();
+    assert_eq!(voters(&first), BTreeSet::from([first.id()]));
+    other.stop().await.unwrap();
+    first.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_gives_the_address_of_a_member_for_its_own_does_not_take_its_place() {
+    let data = tempfile::tempdir().unwrap();
+    let first = alone(&data.path().join("first")).await;
+    let second = start(&data.path().join("second"), &[&first], None).await;
+    let both = BTreeSet::from([first.id(), second.id()]);
+    eventually("both vote", || voters(&first) == both).await;
+    let taken = Some(second.raft_addr().to_owned());
+    let third = start(&data.path().join("third"), &[&first], taken).await;
+    assert!(third.ready(Duration::from_secs(1)).await.is_err());
+    write(&first, "k").await.unwrap();
+    assert_eq!(voters(&first), both);
+    for node in [&third, &second, &first] {
+        node.stop().await.unwrap();
     }
 }

@@ -15,21 +15,27 @@ use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::time::Instant;
 
 impl Node {
-    /// The reply of a write of one command, waited for where it waits in the log; and what has it.
+    /// The reply of a write of one command, waited for where it waits in the log; and what has it. One that waits when the node stops may yet be served:
+    /// until the log takes it back.
     pub(crate) async fn reply_of(&self, mut written: Written) -> Result<(Reply, Token)> {
         let Some(mut wait) = written.waits.pop() else {
             let reply = written.replies.pop();
             let missing = || Error::Value("a write without a reply: please report this".to_owned());
             return Ok((reply.ok_or_else(missing)?, written.token));
         };
+        let began = Instant::now();
         let answer = tokio::select! {
             biased;
             answer = wait.answer() => answer,
             why = self.stopped() => {
                 let why = why.unwrap_or_else(|| "it was asked to".to_owned());
-                return Err(Error::Stopped { why });
+                return Err(Error::Unknown {
+                    waited: began.elapsed(),
+                    why: format!("this node stopped while the command waited in the log: {why}"),
+                });
             }
         };
         // It was given by a later entry of the log.
@@ -182,6 +188,23 @@ impl Host for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    /// Until it is taken back an element may yet be given to it.
+    #[tokio::test]
+    async fn whoever_waits_in_the_log_is_not_told_that_nothing_was_done() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = Node::start(Config::new(folder.path())).await.expect("it starts");
+        node.ready(Duration::from_secs(30)).await.expect("it serves");
+        let written = Node::write(&node, [Command::new(0, ["BLPOP", "jobs", "0"])]).await;
+        let written = written.expect("it waits in the log");
+        let (reply, stopped) = futures::join!(node.reply_of(written), node.stop());
+        stopped.expect("it stops");
+        assert!(
+            matches!(&reply, Err(error) if error.may_be_applied()),
+            "{reply:?}"
+        );
+    }
 
     #[test]
     fn what_only_nodes_say_to_the_log_is_refused() {

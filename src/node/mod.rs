@@ -778,11 +778,22 @@ impl Node {
             let _ = self.inner.stopped.subscribe().wait_for(|stopped| *stopped).await;
             return Ok(());
         }
-        self.hand_over().await;
-        self.drain().await;
-        let closed = self.shut_down().await;
-        self.inner.stopped.send_replace(true);
-        closed
+        // On a task of its own, so that it ends also where whoever asked for it waits no longer.
+        let node = self.clone();
+        let ended = tokio::spawn(async move {
+            node.hand_over().await;
+            node.drain().await;
+            let closed = node.shut_down().await;
+            let stopped = node.inner.stopped.clone();
+            // Whoever hears of the end may want the folder at once.
+            drop(node);
+            stopped.send_replace(true);
+            closed
+        });
+        ended.await.map_err(|error| Error::Io {
+            doing: "stopping".to_owned(),
+            source: error.into(),
+        })?
     }
 
     /// Resolves when the node has stopped, with the fault if it stopped by itself.
@@ -1355,5 +1366,23 @@ impl From<replica::Role> for status::Role {
             replica::Role::Learner => Self::Learner,
             replica::Role::Stopped => Self::Stopped,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_that_nobody_waits_for_any_more_ends_all_the_same() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = Node::start(Config::new(folder.path())).await.expect("it starts");
+        let patience = Duration::from_secs(30);
+        node.ready(patience).await.expect("it serves");
+        let stop = tokio::time::timeout(Duration::ZERO, node.stop()).await;
+        assert!(stop.is_err(), "it takes longer");
+        let again = tokio::time::timeout(patience, node.stop()).await;
+        again.expect("it ends").expect("well");
+        assert_eq!(tokio::time::timeout(patience, node.stopped()).await, Ok(None));
     }
 }

@@ -456,6 +456,43 @@ mod tests {
     }
 
     #[test]
+    fn a_start_holds_its_waits_and_locks_until_it_is_gone() {
+        let mut machine = Machine::default();
+        let entry = Entry {
+            format: Entry::FORMAT,
+            at: 1,
+            seed: 1,
+            origin: Origin {
+                node: 7,
+                start: 2,
+                number: 1,
+            },
+            commands: vec![
+                command("SESSION.CREATE s 60000"),
+                command("SESSION.CREATE t 60000"),
+                command("SESSION.LOCK s EXCLUSIVE me 60000 BOUND"),
+                command("SESSION.LOCK t EXCLUSIVE me 60000"),
+                command("BLPOP jobs 0"),
+            ],
+        };
+        machine.apply(&entry);
+        let held = |machine: &Machine| {
+            let store = machine.store();
+            let waits: Vec<_> = store.waiting().callers().collect();
+            (waits, store.bound_to().into_iter().collect::<Vec<_>>())
+        };
+        assert_eq!(held(&machine), (vec![(7, 2)], vec![(7, 2)]));
+        apply(&mut machine, vec![gone(7, 1)]);
+        assert_eq!(
+            held(&machine),
+            (vec![(7, 2)], vec![(7, 2)]),
+            "an earlier start of it"
+        );
+        apply(&mut machine, vec![gone(7, 2)]);
+        assert_eq!(held(&machine), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
     fn nonsense_changes_nothing() {
         let mut machine = Machine::default();
         for argv in [

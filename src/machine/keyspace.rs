@@ -723,6 +723,18 @@ impl Store {
         }
     }
 
+    /// The nodes and starts that hold a lock on a session which is bound to them. Walks over whatever in a key has a deadline.
+    pub fn bound_to(&self) -> BTreeSet<(u64, u64)> {
+        let sessions = self.field_deadlines.iter().filter_map(|(_, db, key)| {
+            match self.view(db, self.clock).find(key).map(|slot| &slot.value) {
+                Some(Value::Session(session)) => Some(session),
+                _ => None,
+            }
+        });
+        let holders = sessions.flat_map(|session| session.lock.holders(self.passed(self.clock)));
+        holders.filter_map(|holder| holder.bound).collect()
+    }
+
     fn move_field_deadline(&mut self, db: u8, key: &[u8], from: Option<Millis>, to: Option<Millis>) {
         if from == to {
             return;

@@ -119,6 +119,11 @@ impl Waiting {
             .map(|(number, _)| *number)
     }
 
+    /// The node and start of each that waits.
+    pub fn callers(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.waits.values().map(|wait| wait.caller)
+    }
+
     /// Enters a command; its number.
     pub(super) fn add(&mut self, wait: Wait) -> u64 {
         self.last += 1;

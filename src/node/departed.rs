@@ -1,10 +1,10 @@
-//! On the leader: lets the log take back what is held for a member that is silent: commands that wait for it in a queue, and locks that are bound to
-//! it. So nobody waits behind a node that is gone.
+//! On the leader: lets the log take back what is held for a member that is silent, or for a node that is a member no more: commands that wait for it in a
+//! queue, and locks that are bound to it. So nobody waits behind a node that is gone.
 
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
 use crate::machine::internal;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How often it is looked who is silent.
@@ -17,6 +17,8 @@ const SILENT: Duration = Duration::from_secs(5);
 pub(super) async fn watch(outbound: Outbound) {
     // Of whom the log knows that they are gone.
     let mut told = BTreeSet::new();
+    // Who is out, and holds nothing any more.
+    let mut let_go = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
         if !outbound.replica.leads() {
@@ -31,15 +33,51 @@ pub(super) async fn watch(outbound: Outbound) {
         };
         told.retain(silent);
         for id in outbound.replica.state().members.into_keys().filter(silent) {
-            if !told.contains(&id) && tell_gone(&outbound, id).await {
+            if !told.contains(&id) && tell_silent(&outbound, id).await {
                 told.insert(id);
             }
+        }
+        let (out, left) = left_behind(&outbound, &let_go);
+        let mut all_told = true;
+        for (id, start) in left {
+            tracing::info!(
+                node = id,
+                start,
+                "a node is no member any more: what it waits for and has locked is taken back"
+            );
+            all_told &= tell_gone(&outbound, id, start).await;
+        }
+        if all_told {
+            let_go = out;
         }
     }
 }
 
+/// The nodes that are out, and the last start of each of them that holds something. Of those that were let go nobody comes back: their locks are not
+/// looked for again, which is to walk over many keys.
+fn left_behind(outbound: &Outbound, let_go: &BTreeSet<u64>) -> (BTreeSet<u64>, BTreeMap<u64, u64>) {
+    // Looked at before the members are: whoever has written is one, or was.
+    let (writers, mut holders) = {
+        let machine = outbound.state.machine().read();
+        let writers: BTreeSet<u64> = machine.once().records().map(|(node, ..)| node).collect();
+        let waiting: BTreeSet<(u64, u64)> = machine.store().waiting().callers().collect();
+        (writers, waiting)
+    };
+    let members = outbound.replica.state().members;
+    let out: BTreeSet<u64> = writers
+        .into_iter()
+        .filter(|id| !members.contains_key(id))
+        .collect();
+    if !out.is_subset(let_go) {
+        holders.extend(outbound.state.machine().read().store().bound_to());
+    }
+    // In order: the last start of a node stays.
+    let left = holders.into_iter().filter(|(id, _)| out.contains(id)).collect();
+    (out, left)
+}
+
 /// Tells the log that the last start of a node is gone. Whether it knows now.
-async fn tell_gone(outbound: &Outbound, id: u64) -> bool {
+async fn tell_silent(outbound: &Outbound, id: u64) -> bool {
     let start = {
         let machine = outbound.state.machine().read();
         let mut records = machine.once().records();
@@ -52,6 +90,11 @@ async fn tell_gone(outbound: &Outbound, id: u64) -> bool {
         start,
         "a member is silent: what it waits for and has locked is taken back"
     );
+    tell_gone(outbound, id, start).await
+}
+
+/// Tells the log that a start of a node is gone. Whether it knows now.
+async fn tell_gone(outbound: &Outbound, id: u64, start: u64) -> bool {
     let group = entry::encode(Origin::default(), &[internal::gone(id, start)]);
     let refused = outbound.propose_at_once(group).await;
     refused.is_none_or(|why| {

@@ -104,6 +104,12 @@ const END: Duration = Duration::from_secs(2);
 /// How long to wait before commands that could not be taken back are tried again.
 const TAKE_BACK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long after a start it is looked again what those before it have left: a leader has let go of their groups by then.
+const FORMER_GROUPS: Duration = Duration::from_secs(5);
+
+/// How long to wait before a start that could not be noted in the log is noted again.
+const NOTE_AGAIN: Duration = Duration::from_millis(100);
+
 /// How long a write waits for evictions, for each step of `maxmemory-eviction-tenacity`: 20 ms by default, which is a few rounds of the log.
 const TENACITY: Duration = Duration::from_millis(2);
 
@@ -1156,7 +1162,7 @@ async fn take_back(node: Node) {
     }
 }
 
-/// After the silence that follows a start, and once it is certain that no other process is this node, lets this node stand for election; notes when it has applied what was committed before.
+/// After the silence that follows a start, and once it is certain that no other process is this node, lets this node stand for election; notes when it has applied what was committed before, here and in the log.
 async fn begin(inner: Arc<Inner>, checked: oneshot::Receiver<()>) {
     let (checked, ()) = tokio::join!(checked, tokio::time::sleep(inner.silent));
     if checked.is_err() {
@@ -1177,7 +1183,32 @@ async fn begin(inner: Arc<Inner>, checked: oneshot::Receiver<()>) {
     };
     if inner.query.wait_for(state.committed_index).await.is_ok() {
         inner.recovered.send_replace(true);
+        note_start(&inner).await;
     }
+}
+
+/// Lets the log know that this start has begun, where it must and nobody has written yet, with a group of nothing. It must know whoever was a member once; and what
+/// an earlier start of this node waited for or had locked ends by it. Looked at twice, as the leader may still have had a group of that start.
+async fn note_start(inner: &Inner) {
+    for pause in [Duration::ZERO, FORMER_GROUPS] {
+        tokio::time::sleep(pause).await;
+        let must = must_note_start(inner);
+        while must && inner.proposer.sealed().1 == 0 {
+            if let Err(error) = inner.proposer.write([]).await {
+                tracing::debug!(%error, "this start is not noted yet");
+                tokio::time::sleep(NOTE_AGAIN).await;
+            }
+        }
+    }
+}
+
+fn must_note_start(inner: &Inner) -> bool {
+    let machine = inner.state.machine().read();
+    let left = |(node, start): (u64, u64)| node == inner.id && start < inner.start;
+    let mut writers = machine.once().records().map(|(node, ..)| node);
+    writers.all(|node| node != inner.id)
+        || machine.store().waiting().callers().any(left)
+        || machine.store().bound_to().into_iter().any(left)
 }
 
 /// Stops the node when the disk or Raft fails: it never acknowledges what it could not store.

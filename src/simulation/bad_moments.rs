@@ -1,13 +1,13 @@
 //! What once was wrong, or would be without a line that is there for it: each at the one moment that it takes.
 
-use super::plan::Plan;
+use super::plan::{Fault, Plan};
 use super::redis::{Answer, Client, words};
 use super::simulate;
 use super::world::World;
 use crate::machine::entry::Command;
 use crate::machine::reply::Reply;
 use crate::node::status::Role;
-use crate::node::{Freshness, Node, script_sha};
+use crate::node::{Freshness, Node, Written, script_sha};
 use crate::raft::net::simulated::Host;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -270,6 +270,21 @@ fn who_stops_hands_over_to_one_that_is_there_and_waits_for_nobody_else() {
     }
 }
 
+async fn run(node: &Node, line: &str) -> Result<Written, String> {
+    let written = node.write([Command::new(0, line.split(' ').map(str::to_owned))]);
+    written.await.map_err(|error| error.to_string())
+}
+
+/// Waits until this holds, where it can be asked.
+async fn soon(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
+    let held = async {
+        while !holds() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, held).await.map_err(|_| format!("{what}: not soon"))
+}
+
 /// One of three is dead when the other follower is to be taken out: what would be left is no majority, and could not be changed any more.
 async fn one_too_many_is_to_go(world: Arc<World>, _: &Plan) -> Result<(), String> {
     let (leader, [dead, goes]) = three(&world).await?;
@@ -300,5 +315,39 @@ fn nobody_is_taken_out_where_the_others_are_no_majority() {
     for seed in 1..=3 {
         let came = simulate(&Plan::quiet(seed, SOON), one_too_many_is_to_go);
         assert_eq!(came, Ok(()), "seed {seed}");
+    }
+}
+
+/// A member waits for an element without end and holds a lock that is bound to it. It dies and is there again before anybody thinks it gone: with its disk, or
+/// without, as another. How many elements are left when one is pushed, and whether the lock can be had.
+async fn one_is_soon_back(world: Arc<World>, plan: &Plan) -> Result<(Reply, bool), String> {
+    let (leader, [dies, _]) = three(&world).await?;
+    let second = node(&world, dies)?;
+    run(&second, "SESSION.CREATE locked 1800000 ITEMS 1 a 1").await?;
+    run(&second, "SESSION.LOCK locked EXCLUSIVE me 600000 BOUND").await?;
+    let waits = run(&second, "BLPOP jobs 0").await?;
+    if plan.seed.is_multiple_of(2) {
+        world.crash(dies, false);
+    } else {
+        let lost = [(Duration::ZERO, Fault::NewDisk { who: dies })];
+        world.befall(&lost, Duration::from_secs(1)).await;
+    }
+    drop(waits);
+    let first = node(&world, leader)?;
+    soon("nobody waits", || {
+        first.view(0, |view| view.store().waiting().is_empty())
+    })
+    .await?;
+    run(&first, "RPUSH jobs 1").await?;
+    let left = first.read_local(0, &["LLEN", "jobs"].map(Bytes::from));
+    let lock = run(&first, "SESSION.LOCK locked EXCLUSIVE other 1000").await?;
+    Ok((left, matches!(lock.replies[..], [Reply::Integer(_)])))
+}
+
+#[test]
+fn what_a_member_waited_for_and_had_locked_ends_with_it_also_where_it_is_soon_back() {
+    for seed in 1..=4 {
+        let came = simulate(&Plan::quiet(seed, SOON), one_is_soon_back);
+        assert_eq!(came, Ok((Reply::Integer(1), true)), "seed {seed}");
     }
 }

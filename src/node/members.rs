@@ -8,12 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// Entries a learner may be behind to count as caught up.
 const CAUGHT_UP: u64 = 512;
 
 /// How often the leader looks whether a learner that asked for a vote has caught up.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a change of voters that could not be ended is left alone: there is no majority, or its first entry is under way.
+const END_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a member may take to answer: where it was and where it is, before that is noted; and whether it is there, before voters change.
 const HELLO: Duration = Duration::from_millis(500);
@@ -62,7 +66,7 @@ impl Members {
             self.must_answer(*id, member).await?;
         }
         let mut joining = self.joining.lock().await;
-        let state = self.replica.state();
+        let state = self.settled().await?;
         match change {
             MemberChange::Join(id, member) => {
                 self.add(&state, id, member).await?;
@@ -78,6 +82,18 @@ impl Members {
                 self.remove(&state, id).await
             }
         }
+    }
+
+    /// The members, when a change of voters that was begun is ended: its leader may have died, or whoever asked for it hung up, between its two entries. While this
+    /// one's changes are carried out one at a time, any that is under way was left behind.
+    async fn settled(&self) -> Result<State, String> {
+        let state = self.replica.state();
+        if !state.is_joint {
+            return Ok(state);
+        }
+        tracing::info!("a change of voters was left half done: it is ended");
+        self.replica.end_change(&state).await?;
+        Ok(self.replica.state())
     }
 
     /// Refuses a member whose address is new and not its own: it could not be sent the log, and with a vote it would be missed.
@@ -205,17 +221,30 @@ impl Members {
         self.replica.set_voters(state, voters).await
     }
 
-    /// Promotes learners that asked for it, once they have caught up. While this node leads.
+    /// Promotes learners that asked for it, once they have caught up, and ends changes that were left half done. While this node leads.
     pub(super) async fn promote_joining(self: Arc<Self>) {
+        let mut end_at = Instant::now();
         loop {
             tokio::time::sleep(LOOK).await;
             if !self.replica.leads() {
                 continue;
             }
             let mut joining = self.joining.lock().await;
+            if self.replica.state().is_joint {
+                if end_at <= Instant::now()
+                    && let Err(why) = self.settled().await
+                {
+                    tracing::debug!(why, "a change of voters cannot be ended yet");
+                    end_at = Instant::now() + END_AGAIN;
+                }
+                continue;
+            }
             for id in joining.clone() {
                 // Anew for each: the one before has changed who votes.
                 let state = self.replica.state();
+                if state.is_joint {
+                    break;
+                }
                 match self.promote(&state, id).await {
                     Ok(()) => {
                         tracing::info!(id, "a member votes now");

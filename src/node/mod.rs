@@ -8,7 +8,7 @@
 //! | courier (`propose`) | `write`, applied groups, leader changes | `stop`, after what waits was answered |
 //! | rounds (`query`) | linearizable reads | `stop` |
 //! | discovery | the peers' hellos | `stop` |
-//! | promoter (`members`) | learners that asked for a vote | `stop` |
+//! | promoter (`members`) | learners that asked for a vote, changes that were left half done | `stop` |
 //! | asking the others (`fellows`) | the members' answers | `stop` |
 //! | comparer (`audit`) | the members' audits | `stop` |
 //! | taking back what waits for nobody | `hearing` | `stop` |

@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) members: BTreeMap<u64, (Member, bool)>,
     /// The entry that made them the members.
     pub(crate) membership: Option<LogId>,
+    /// Whether that is the first of the two entries of a change of voters: until there is the second a majority of those before it is needed as well.
+    pub(crate) is_joint: bool,
     /// On the leader: what each member has stored.
     pub(crate) matched: BTreeMap<u64, u64>,
     /// Why Raft has stopped, if it did so by itself.
@@ -332,6 +334,13 @@ impl Replica {
         self.change_members(seen, change, false).await
     }
 
+    /// Writes the second entry of a change of voters that has only its first.
+    pub(crate) async fn end_change(&self, seen: &State) -> Result<(), String> {
+        // Nobody more: that makes those the voters whom the first entry named last.
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        self.change_members(seen, change, false).await
+    }
+
     /// Takes a learner out.
     pub(crate) async fn remove_learner(&self, seen: &State, id: u64) -> Result<(), String> {
         let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
@@ -486,6 +495,7 @@ fn state_of(metrics: &openraft::RaftMetrics<Types>) -> State {
             .map(|(id, node)| (*id, (node.clone(), voters.contains(id))))
             .collect(),
         membership: *metrics.membership_config.log_id(),
+        is_joint: membership.get_joint_config().len() > 1,
         matched,
         fault: metrics.running_state.as_ref().err().map(ToString::to_string),
     }

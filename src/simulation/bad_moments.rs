@@ -318,6 +318,57 @@ fn nobody_is_taken_out_where_the_others_are_no_majority() {
     }
 }
 
+/// The leader takes a follower out. Between the two entries of that it dies, or whoever asked it hangs up.
+async fn a_change_is_left_half_done(world: Arc<World>, plan: &Plan) -> Result<(), String> {
+    let (leader, others) = three(&world).await?;
+    let (first, goes) = (node(&world, leader)?, node(&world, others[0])?.id());
+    set(&first, "register", "1").await?;
+    // All is stored by all.
+    sleep(Duration::from_secs(1)).await;
+    let stored = |host: Host| {
+        world
+            .node(host)
+            .map(|running| running.node.status().last_log_index)
+    };
+    let before = others.map(stored);
+    // What they say of it is on its way for long.
+    others
+        .iter()
+        .for_each(|other| world.network.hinder(*other, leader, (150, 151), 0));
+    let change = tokio::spawn({
+        let first = first.clone();
+        async move { first.remove_member(goes).await }
+    });
+    soon("the first entry is stored", || {
+        others
+            .map(stored)
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| now > before)
+    })
+    .await?;
+    if plan.seed.is_multiple_of(2) {
+        change.abort();
+    } else {
+        world.crash(leader, false);
+    }
+    others.iter().for_each(|other| world.network.mend(*other, leader));
+    soon("it is out", || {
+        let leader = world.leader().and_then(|host| world.node(host));
+        let members = leader.map(|running| running.node.status().members);
+        members.is_some_and(|members| members.len() == 2 && members.iter().all(|member| member.id != goes))
+    })
+    .await
+}
+
+#[test]
+fn a_change_of_members_is_ended_by_whoever_leads() {
+    for seed in 1..=4 {
+        let came = simulate(&Plan::quiet(seed, SOON), a_change_is_left_half_done);
+        assert_eq!(came, Ok(()), "seed {seed}");
+    }
+}
+
 /// A member waits for an element without end and holds a lock that is bound to it. It dies and is there again before anybody thinks it gone: with its disk, or
 /// without, as another. How many elements are left when one is pushed, and whether the lock can be had.
 async fn one_is_soon_back(world: Arc<World>, plan: &Plan) -> Result<(Reply, bool), String> {

@@ -4,6 +4,7 @@ use super::discovery::runs_already;
 use crate::raft::Member;
 use crate::raft::client::{MemberChange, Peers};
 use crate::raft::replica::{Replica, Role, State};
+use crate::raft::state_store;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,16 +32,24 @@ pub(super) struct Members {
     node: u64,
     replica: Arc<Replica>,
     peers: Arc<Peers>,
+    /// What this node has applied: who has ever written.
+    applied: state_store::State,
     /// Learners that asked to vote, on the leader that let them in. Held while one change is carried out: Raft takes one at a time.
     joining: Mutex<BTreeSet<u64>>,
 }
 
 impl Members {
-    pub(super) fn new(node: u64, replica: Arc<Replica>, peers: Arc<Peers>) -> Arc<Self> {
+    pub(super) fn new(
+        node: u64,
+        replica: Arc<Replica>,
+        peers: Arc<Peers>,
+        applied: state_store::State,
+    ) -> Arc<Self> {
         Arc::new(Self {
             node,
             replica,
             peers,
+            applied,
             joining: Mutex::default(),
         })
     }
@@ -131,8 +140,18 @@ impl Members {
                 }
                 self.replica.set_member(state, id, member).await
             }
+            None if self.has_written(id) => Err(format!(
+                "{id} was taken out, and its id never comes back. Give its node an empty folder, and it joins as a new member"
+            )),
             None => self.replica.add_learner(state, id, member).await,
         }
+    }
+
+    /// Whether a node has ever written into the log: then it was a member, for the entry that made it one stands before. One that joins has not, also where the
+    /// answer to its first question was lost, or the leader that added it.
+    fn has_written(&self, id: u64) -> bool {
+        let machine = self.applied.machine().read();
+        machine.once().records().any(|(node, ..)| node == id)
     }
 
     /// Gives a learner that has caught up a vote. In the same change it replaces a voter with its own address: that one's disk is gone.

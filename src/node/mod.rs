@@ -985,7 +985,7 @@ impl Opened {
             config.timing,
             config.limits.command_bytes,
         ));
-        let members = Members::new(id, replica.clone(), peers.clone());
+        let members = Members::new(id, replica.clone(), peers.clone(), state.clone());
         let doorway = Arc::new(Doorway {
             me: me.clone(),
             founders: founders.clone(),

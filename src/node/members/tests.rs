@@ -110,3 +110,34 @@ async fn a_node_that_gives_the_address_of_a_member_for_its_own_does_not_take_its
         node.stop().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_taken_out_does_not_let_itself_in_again() {
+    let data = tempfile::tempdir().unwrap();
+    let first = alone(&data.path().join("first")).await;
+    let second = start(&data.path().join("second"), &[&first], None).await;
+    let both = BTreeSet::from([first.id(), second.id()]);
+    eventually("both vote", || voters(&first) == both).await;
+    second.ready(PATIENCE).await.unwrap();
+    // That this start has begun is in the log.
+    let knows = || {
+        let machine = first.inner.state.machine().read();
+        machine.once().records().any(|(node, ..)| node == second.id())
+    };
+    eventually("the log knows it", knows).await;
+    first.remove_member(second.id()).await.unwrap();
+    // As one that does not hear that it is out asks each second.
+    let again = MemberChange::Join(second.id(), second.inner.me.clone());
+    let again = first.inner.members.change(again).await;
+    assert!(
+        again.as_ref().is_err_and(|why| why.contains("was taken out")),
+        "{again:?}"
+    );
+    assert_eq!(voters(&first), BTreeSet::from([first.id()]));
+    // One with an empty folder is another.
+    second.stop().await.unwrap();
+    let third = start(&data.path().join("third"), &[&first], None).await;
+    eventually("it votes", || voters(&first).contains(&third.id())).await;
+    third.stop().await.unwrap();
+    first.stop().await.unwrap();
+}

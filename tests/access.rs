@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::endpoint::{Client, Server, endpoint, text};
+use common::endpoint::{Client, Redis, Server, endpoint, text};
 use common::{PATIENCE, addresses};
 use plenary::config::Secret;
 use plenary::edge::resp::decode::request;
@@ -300,6 +300,88 @@ async fn users_and_keys_are_those_of_all_nodes() {
     assert!(again.access().user(b"ann").is_some());
     nodes.push(again);
     common::stop(&nodes).await;
+}
+
+/// Each command with how its answer begins, of Redis 7.0 as well where there is one to ask.
+async fn assert_answers(client: &mut Client, redis: &mut Option<Client>, asked: &[(&[&str], &str)]) {
+    for (argv, begins) in asked {
+        let answer = client.text(argv).await;
+        assert!(answer.starts_with(begins), "{argv:?}: {answer}");
+        if let Some(redis) = redis {
+            assert_eq!(redis.text(argv).await, answer, "{argv:?}");
+        }
+    }
+}
+
+/// A script reads for its user, and so does a function: what `SORT` refuses to him it refuses there.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_a_sort_does_not_name_are_for_who_may_read_every_key() {
+    const BY: &str = "ERR BY option of SORT denied due to insufficient ACL permissions.";
+    const GET: &str = "ERR GET option of SORT denied due to insufficient ACL permissions.";
+    const LIBRARY: &str = "#!lua name=sorts\nredis.register_function('own', function(keys, args) \
+                           return redis.pcall('SORT', keys[1], unpack(args)) end)";
+    let server = Server::start().await;
+    let judge = Redis::start(&[]).await;
+    let mut redis = match &judge {
+        Some(judge) => Some(Client::connect(judge.address).await),
+        None => None,
+    };
+    let mut client = server.client().await;
+    let call = "return redis.call('SORT', KEYS[1], unpack(ARGV))";
+    let call_ro = "return redis.call('SORT_RO', KEYS[1], unpack(ARGV))";
+    let pcall = "return redis.pcall('SORT', KEYS[1], unpack(ARGV))";
+    let may = "return tostring(redis.acl_check_cmd('SORT', KEYS[1], 'GET', '*'))";
+    let all = ["ACL", "SETUSER", "all", "on", "nopass", "+@all", "~by", "%R~*"];
+    let begin: [(&[&str], &str); 7] = [
+        (&["SET", "secret:1", "s"], "OK"),
+        (&["RPUSH", "app:l", "secret:1", "1"], "2"),
+        (&["FUNCTION", "LOAD", LIBRARY], "sorts"),
+        (&all, "OK"),
+        (
+            &["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~app:*", "~by"],
+            "OK",
+        ),
+        (&["AUTH", "ann", "x"], "OK"),
+        (&["ACL", "DRYRUN", "ann", "SORT", "app:l", "GET", "*"], "OK"),
+    ];
+    assert_answers(&mut client, &mut redis, &begin).await;
+    let refused: [(&[&str], &str); 14] = [
+        (&["EVAL", call, "1", "app:l", "BY", "nosort", "GET", "*"], GET),
+        (
+            &["EVAL_RO", call_ro, "1", "app:l", "BY", "nosort", "GET", "*"],
+            GET,
+        ),
+        (&["EVAL", pcall, "1", "app:l", "BY", "secret:*", "ALPHA"], BY),
+        (
+            &[
+                "EVAL", pcall, "1", "app:l", "STORE", "by", "BY", "secret:*", "ALPHA",
+            ],
+            BY,
+        ),
+        (&["FCALL", "own", "1", "app:l", "BY", "nosort", "GET", "*"], GET),
+        (&["SORT", "app:l", "BY", "nosort", "GET", "*"], GET),
+        (&["SORT", "app:l", "BY", "nosort", "GET", "#"], GET),
+        (&["SORT", "app:l", "GET", "*", "BY", "secret:*"], GET),
+        (&["SORT", "app:l", "BY", "nosort", "BY", "secret:*"], BY),
+        // What belongs to another option is none.
+        (&["SORT", "app:l", "STORE", "by", "BY", "secret:*", "ALPHA"], BY),
+        (&["SORT_RO", "app:l", "LIMIT", "0", "1", "GET", "*"], GET),
+        (&["EVAL", may, "1", "app:l"], "true"),
+        (&["EVAL", pcall, "1", "app:l", "BY", "nosort"], "secret:1 1"),
+        (&["SORT", "app:l", "ALPHA", "STORE", "by"], "2"),
+    ];
+    assert_answers(&mut client, &mut redis, &refused).await;
+    let read: [(&[&str], &str); 4] = [
+        (&["AUTH", "all", "x"], "OK"),
+        (&["SORT", "app:l", "BY", "nosort", "GET", "*"], "s (nil)"),
+        (
+            &["EVAL_RO", call_ro, "1", "app:l", "BY", "nosort", "GET", "*"],
+            "s",
+        ),
+        (&["SORT", "app:l", "BY", "secret:*", "STORE", "app:x"], "NOPERM"),
+    ];
+    assert_answers(&mut client, &mut redis, &read).await;
+    server.stop().await;
 }
 
 #[cfg(feature = "tls")]

@@ -180,33 +180,7 @@ impl Caller {
                 .note(reason, context, &object, &self.permit.user, self.client.line());
             return Err(refusal(text));
         }
-        match spec.name {
-            "SORT" | "SORT_RO" => self.permits_sort(spec, argv),
-            _ => Ok(()),
-        }
-    }
-
-    /// `BY` and `GET` read keys that the arguments do not name.
-    fn permits_sort(&self, spec: &Spec, argv: &[Bytes]) -> Result<(), CommandError> {
-        let option = |word: &str| {
-            let said = |at: &usize| argv[*at].eq_ignore_ascii_case(word.as_bytes());
-            (2..argv.len().saturating_sub(1))
-                .find(said)
-                .map(|at| &argv[at + 1])
-        };
-        let by = option("BY")
-            .filter(|pattern| pattern.contains(&b'*'))
-            .map(|_| "BY");
-        let Some(option) = by.or(option("GET").map(|_| "GET")) else {
-            return Ok(());
-        };
-        if self.permit.rights.permits_on_all_keys(spec, argv) {
-            Ok(())
-        } else {
-            Err(refusal(format!(
-                "ERR {option} option of SORT denied due to insufficient ACL permissions."
-            )))
-        }
+        rights.permits_unnamed_keys(spec, argv)
     }
 
     /// Takes up what changed.

@@ -1,6 +1,8 @@
 //! A user: how it proves itself, and what it may do. The rules of `ACL SETUSER`, read and written as Redis does.
 
 use super::selector::{Denied, Selector};
+use crate::machine::commands::sort;
+use crate::machine::reply::CommandError;
 use crate::machine::snapshot::{Source, write_length};
 use crate::machine::table::Spec;
 use bytes::Bytes;
@@ -192,11 +194,25 @@ impl User {
         Err(worst)
     }
 
-    /// Whether a command may run that reads keys which its arguments do not name.
-    pub fn permits_on_all_keys(&self, spec: &Spec, argv: &[Bytes]) -> bool {
+    /// Whether a command may read keys that its arguments do not name, as `BY` and `GET` of `SORT` do: whoever may read every key. To be asked of a
+    /// command that is to run, beside [`User::permits`]; as in Redis, `ACL DRYRUN` and `redis.acl_check_cmd` do not tell.
+    ///
+    /// # Errors
+    /// In the words of Redis.
+    pub fn permits_unnamed_keys(&self, spec: &Spec, argv: &[Bytes]) -> Result<(), CommandError> {
+        let option = match spec.name {
+            "SORT" | "SORT_RO" => sort::reads_unnamed_keys(argv),
+            _ => None,
+        };
+        let Some(option) = option else { return Ok(()) };
         let uses = OnceCell::new();
         let mut selectors = self.selectors.iter();
-        selectors.any(|selector| selector.permits(spec, argv, &uses).is_ok() && selector.reads_all_keys())
+        if selectors.any(|selector| selector.permits(spec, argv, &uses).is_ok() && selector.reads_all_keys())
+        {
+            return Ok(());
+        }
+        let text = format!("ERR {option} option of SORT denied due to insufficient ACL permissions.");
+        Err(CommandError::Other(text.into()))
     }
 
     /// Whether it may be subscribed to a channel, or to a pattern of channels.

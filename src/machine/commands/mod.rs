@@ -22,7 +22,7 @@ pub(super) mod session;
 mod session_lock;
 mod session_owner;
 mod set;
-mod sort;
+pub(super) mod sort;
 mod stream;
 mod stream_group;
 mod stream_info;

@@ -28,20 +28,37 @@ pub(super) const COMMANDS: &[Spec] = &[
 
 /// What is sorted, and where the last `STORE` puts it.
 fn keys_of_sort(argv: &[Bytes]) -> Vec<usize> {
-    let (mut keys, mut at) = (vec![1], 2);
-    while let Some(word) = argv.get(at) {
-        let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
-        if is("STORE") && at + 1 < argv.len() {
-            keys.truncate(1);
-            keys.push(at + 1);
+    let stores = |at: &usize| argv[*at].eq_ignore_ascii_case(b"STORE") && at + 1 < argv.len();
+    let stored = options(argv).filter(stores).last();
+    [1].into_iter().chain(stored.map(|at| at + 1)).collect()
+}
+
+/// The first option by which keys are read that the arguments do not name; a `BY` that only says not to sort reads none.
+pub(in crate::machine) fn reads_unnamed_keys(argv: &[Bytes]) -> Option<&'static str> {
+    options(argv).find_map(|at| {
+        let pattern = argv.get(at + 1)?;
+        let is = |known: &str| argv[at].eq_ignore_ascii_case(known.as_bytes());
+        match () {
+            () if is("BY") && pattern.contains(&b'*') => Some("BY"),
+            () if is("GET") => Some("GET"),
+            () => None,
         }
-        at += match () {
+    })
+}
+
+/// Where the options stand: what belongs to one is none, whatever it says.
+fn options(argv: &[Bytes]) -> impl Iterator<Item = usize> {
+    let behind = |at: &usize| {
+        let word = argv.get(*at)?;
+        let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
+        let words = match () {
             () if is("LIMIT") => 3,
             () if is("BY") || is("GET") || is("STORE") => 2,
             () => 1,
         };
-    }
-    keys
+        Some(at + words)
+    };
+    std::iter::successors(Some(2), behind).take_while(|at| *at < argv.len())
 }
 
 /// What is asked for.

@@ -217,6 +217,10 @@ impl<'a> Desk<'a> {
             self.notes.denied(denied, spec, argv);
             return Some(refusal(denied));
         }
+        let user = self.user.as_ref();
+        if let Some(Err(refused)) = user.map(|user| user.permits_unnamed_keys(spec, argv)) {
+            return Some(refused);
+        }
         if self.alone && spec.changes() {
             return Some(NO_REPLICAS);
         }

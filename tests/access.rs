@@ -384,6 +384,81 @@ async fn keys_that_a_sort_does_not_name_are_for_who_may_read_every_key() {
     server.stop().await;
 }
 
+/// Redis 7.0 asks for the first `STORE` and obeys the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_that_are_asked_for_are_those_that_a_command_uses() {
+    const NO_KEY: &str = "NOPERM this user has no permissions to access one of the keys used as arguments";
+    const NOT_THERE: &str =
+        "ERR The user executing the script can't access at least one of the keys mentioned in the command";
+    let server = Server::start().await;
+    let (mut admin, mut client) = (server.client().await, server.client().await);
+    for argv in [
+        &["GEOADD", "app:g", "0", "0", "m"][..],
+        &["SET", "victim", "v"],
+        &["XADD", "secret", "1-1", "f", "v"],
+        &["XGROUP", "CREATE", "secret", "g", "0"],
+        &[
+            "ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~app:*", "~streams",
+        ],
+    ] {
+        admin.text(argv).await;
+    }
+    let call = "return redis.call(unpack(ARGV))";
+    let radius = ["GEORADIUS", "app:g", "0", "0", "1", "m"];
+    let by_member = ["GEORADIUSBYMEMBER", "app:g", "m", "1", "m"];
+    let stores = ["STORE", "app:x", "STORE", "victim"];
+    let distances = ["STORE", "app:x", "STOREDIST", "victim"];
+    let group = [
+        "XREADGROUP",
+        "NOACK",
+        "GROUP",
+        "g",
+        "STREAMS",
+        "streams",
+        "secret",
+        ">",
+    ];
+    let tags = ["TAGS", "1", "app:t", "TAGS", "1", "victim"];
+    let named = ["TAGS", "2", "app:t", "TAGS", "TAGS", "1", "victim"];
+    assert_answers(
+        &mut client,
+        &mut None,
+        &[
+            (&["AUTH", "ann", "x"], "OK"),
+            (&[&radius[..], &stores].concat(), NO_KEY),
+            (&[&radius[..], &distances].concat(), NO_KEY),
+            (&[&by_member[..], &stores].concat(), NO_KEY),
+            (&[&by_member[..], &distances].concat(), NO_KEY),
+            (&[&["EVAL", call, "0"], &radius[..], &stores].concat(), NOT_THERE),
+            (&group, NO_KEY),
+            (
+                &[&["CACHE.SET", "app:k", "v", "PX", "100000"], &tags[..]].concat(),
+                NO_KEY,
+            ),
+            (
+                &[&["CACHE.SET", "app:k", "v", "PX", "100000"], &named[..]].concat(),
+                NO_KEY,
+            ),
+            (&[&["CACHE.LEASE", "app:l", "100000"], &tags[..]].concat(), NO_KEY),
+            (
+                &[&["CACHE.LEASE", "app:l", "100000"], &named[..]].concat(),
+                NO_KEY,
+            ),
+            (
+                &[&radius[..], &["STORE", "victim", "STORE", "app:x"]].concat(),
+                "1",
+            ),
+            (
+                &[&["CACHE.LEASE", "app:l", "100000"], &tags[..3]].concat(),
+                "(nil) 0",
+            ),
+        ],
+    )
+    .await;
+    assert_eq!(admin.text(&["GET", "victim"]).await, "v");
+    server.stop().await;
+}
+
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;

@@ -1,11 +1,12 @@
 //! Laws of the machine, tried with commands made by chance: same log, same state; snapshot and rest make the whole; resent is once; a
-//! refusal and a read change nothing; a key is absent exactly from its deadline on; nothing panics.
+//! refusal and a read change nothing; a command touches no key that permissions do not see; a key is absent exactly from its deadline on; nothing panics.
 //!
 //! The commands follow the syntax that each row of the table states, so a row added later is tried without a word here
 //! (`every_row_is_reached` tells if it is not). Not for what a single command means: that is in `tests/golden`.
 
 use bytes::Bytes;
 use plenary::machine::entry::{self, Command, Entry, Millis, Origin};
+use plenary::machine::interface::{KeyUse, key_uses};
 use plenary::machine::internal;
 use plenary::machine::keyspace::{Chance, DATABASES, Store, Walk};
 use plenary::machine::reply::Reply;
@@ -107,6 +108,8 @@ struct Maker<'a> {
     group: &'a str,
     /// Of 100 values, how many are hostile.
     hostile: usize,
+    /// Words of options that also stand where others do, and options that come again; nothing where each stands in its place, once at most.
+    words: Vec<String>,
     argv: Vec<Bytes>,
 }
 
@@ -171,6 +174,8 @@ impl Maker<'_> {
                 Part::Word(word) => {
                     let value = if self.percent(self.hostile) {
                         self.one_of(HOSTILE)
+                    } else if !self.words.is_empty() && self.percent(5) {
+                        self.words[self.chance.below(self.words.len())].clone().into()
                     } else {
                         self.word(word)
                     };
@@ -185,6 +190,9 @@ impl Maker<'_> {
                         // Streams are read with as many ids as keys, and items of sessions are counted.
                         (true, _) if matches!(self.group, "stream" | "session") => self.chance.below(2),
                         (true, _) => self.chance.below(4),
+                        (false, true) if !self.words.is_empty() && self.percent(30) => {
+                            1 + self.chance.below(3)
+                        }
                         (false, true) => usize::from(self.percent(30)),
                         (false, false) => 1,
                     };
@@ -291,6 +299,19 @@ impl Maker<'_> {
 
 /// A command of this row: mostly as its syntax says, sometimes with arguments that are not.
 fn command(spec: &Spec, seed: u64, hostile: usize) -> Command {
+    command_with(spec, seed, hostile, Vec::new())
+}
+
+/// A command of this row whose options come again, and whose keys and values are called as they are.
+fn tangled(spec: &Spec, seed: u64) -> Command {
+    let marks = |c: char| "[]<>|.".contains(c) || c.is_whitespace();
+    let words = spec.syntax.split(marks);
+    let is_option = |word: &&str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase());
+    let words = words.filter(is_option).map(str::to_owned).collect();
+    command_with(spec, seed, 0, words)
+}
+
+fn command_with(spec: &Spec, seed: u64, hostile: usize, words: Vec<String>) -> Command {
     let mut chance = Chance::new(seed);
     let db = if chance.below(100) < 2 {
         16 + chance.below(240)
@@ -306,6 +327,7 @@ fn command(spec: &Spec, seed: u64, hostile: usize) -> Command {
         chance: &mut chance,
         group: spec.group,
         hostile,
+        words,
         argv,
     };
     maker.follow(&parse(spec.syntax));
@@ -677,4 +699,78 @@ fn every_row_is_reached() {
         missed.is_empty(),
         "no command of these rows was ever accepted: {missed:?}"
     );
+}
+
+/// What permissions are asked about (`key_uses`) is all that a command can touch: it comes to the same where no other key is there, and changes none
+/// that it is not said to write. Not for rows without keys, which look at everything or at nothing, nor for `MAX`, which ends other sessions of an
+/// owner: a frozen copy knows of no owners.
+#[test]
+fn a_command_touches_only_the_keys_that_permissions_see() {
+    let (mut chance, mut machine) = (Chance::new(2026), Machine::default());
+    let (rows, mut tried) = (rows(), Vec::new());
+    for spec in &rows {
+        let times = match spec.finder {
+            Some(_) => 200,
+            None if spec.keys().0 > 0 => 10,
+            None => 0,
+        };
+        tried.extend(std::iter::repeat_n(spec, times));
+    }
+    for at in 1..tried.len() {
+        let spec: &Spec = tried.swap_remove(chance.below(tried.len()));
+        let at = at as Millis;
+        if at % 50 == 1 {
+            let fill = rows.iter().filter(|spec| !wipes(spec));
+            let fill = fill.map(|spec| command(spec, chance.draw(), 0));
+            machine.apply(&alone(at, fill.collect()));
+        }
+        let command = tangled(spec, chance.draw());
+        let argv = &command.argv;
+        machine.apply(&alone(at, Vec::new()));
+        let uses = key_uses(spec, argv);
+        let (mut whole, mut part) = (machine.freeze(), machine.freeze());
+        let others: Vec<(u8, Bytes)> = machine
+            .store()
+            .slots()
+            .map(|(db, key, _)| (db, Bytes::copy_from_slice(key)))
+            .filter(|(_, key)| uses.iter().all(|of| argv[of.at] != key))
+            .collect();
+        // As many changes on either side: versions count them, and tokens follow from versions.
+        let each = |make: &dyn Fn(&(u8, Bytes)) -> Command| alone(at, others.iter().map(make).collect());
+        whole.apply(&each(&|(db, _)| Command::new(*db, ["SET", "beside", "1"])));
+        part.apply(&each(&|(db, key)| {
+            Command::new(*db, [Bytes::from("DEL"), key.clone()])
+        }));
+        let before = seen(&whole);
+        let reply = reply_of(&mut whole, at, command.clone());
+        if !reads_unnamed_keys(spec, argv) {
+            let alone = reply_of(&mut part, at, command.clone());
+            assert_eq!(reply, alone, "{command:?} with and without other keys");
+        }
+        let after = seen(&whole);
+        for place in before.keys().chain(after.keys()) {
+            // As in Redis: PFCOUNT and PFDEBUG change how a value is held (`RW access`), and XREADGROUP what its group was given.
+            let may = |of: &KeyUse| of.writes() || of.flags == "RW access" || spec.name == "XREADGROUP";
+            let said = uses.iter().any(|of| argv[of.at] == place.1 && may(of));
+            assert!(
+                said || before.get(place) == after.get(place),
+                "{command:?} changed {place:?}, but uses {uses:?}"
+            );
+        }
+        machine.apply(&alone(at, vec![command]));
+    }
+}
+
+/// The version and the deadline of each key.
+fn seen(machine: &Machine) -> BTreeMap<(u8, Bytes), (u64, Option<Millis>)> {
+    let slots = machine.store().slots();
+    slots
+        .map(|(db, key, slot)| ((db, Bytes::copy_from_slice(key)), (slot.version, slot.deadline())))
+        .collect()
+}
+
+/// `SORT` with other keys is asked for by [`plenary::machine::access::User::permits_unnamed_keys`]; an entry of the cache holds the names of its tags.
+fn reads_unnamed_keys(spec: &Spec, argv: &[Bytes]) -> bool {
+    let is_one = |word: &Bytes| word.eq_ignore_ascii_case(b"BY") || word.eq_ignore_ascii_case(b"GET");
+    spec.group == "cache" || spec.name.starts_with("SORT") && argv.iter().any(is_one)
 }

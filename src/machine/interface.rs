@@ -161,12 +161,23 @@ fn uses_of(spec: &Spec, argv: &[Bytes]) -> Vec<KeyUse> {
         "SET" => return first("OW update"),
         "BITFIELD" if !said("set") && !said("incrby") => return first("RO access"),
         "BITFIELD" => return first("RW access update"),
-        "SORT" => {
+        // The last STORE is the one that counts.
+        "SORT" | "GEORADIUS" | "GEORADIUSBYMEMBER" => {
             let found = spec.keys_at(argv).into_iter().enumerate();
             return found
                 .map(|(nth, at)| KeyUse {
                     at,
                     flags: if nth == 0 { "RO access" } else { "OW update" },
+                })
+                .collect();
+        }
+        // A group or consumer can be called STREAMS.
+        "XREAD" | "XREADGROUP" => {
+            let found = spec.keys_at(argv).into_iter();
+            return found
+                .map(|at| KeyUse {
+                    at,
+                    flags: "RO access",
                 })
                 .collect();
         }
@@ -490,6 +501,20 @@ mod tests {
         assert_eq!(uses("ping"), []);
         let both = [(1, "RW access update"), (5, "RW access update")];
         assert_eq!(uses("cache.set a v tags 1 b"), both);
+        let (read, stored) = ((1, "RO access"), |at| (at, "OW update"));
+        assert_eq!(uses("georadius a 0 0 1 m store b storedist c"), [read, stored(9)]);
+        assert_eq!(
+            uses("georadiusbymember a store 1 m store store"),
+            [read, stored(6)]
+        );
+        assert_eq!(
+            uses("xreadgroup noack group g streams streams a >"),
+            [(6, "RO access")]
+        );
+        assert_eq!(
+            uses("xread count 1 streams a b 0 0"),
+            [(4, "RO access"), (5, "RO access")]
+        );
     }
 
     #[test]

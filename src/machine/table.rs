@@ -625,7 +625,11 @@ mod tests {
         assert_eq!(keys("SINTERCARD 1 a LIMIT 1"), "a");
         assert_eq!(keys("SINTERCARD 9 a LIMIT 1"), "");
         assert_eq!(keys("CACHE.SET a TAGS PX 5 TAGS 2 b c FRESH 1"), "a b c");
+        assert_eq!(keys("CACHE.SET a v PX 5 TAGS 1 b LEASE 1 TAGS 1 c"), "a b c");
+        assert_eq!(keys("CACHE.SET a v TAGS 2 b TAGS TAGS 1 c"), "a b TAGS c");
+        assert_eq!(keys("CACHE.SET a v PX 5 TAGS 9 b"), "a");
         assert_eq!(keys("CACHE.LEASE a 5 TAGS 1 b"), "a b");
+        assert_eq!(keys("CACHE.LEASE a 5 TAGS 1 b WAIT 5 TAGS 1 c"), "a b c");
         assert_eq!(keys("CACHE.INVALIDATE a b"), "a b");
     }
 

@@ -66,12 +66,19 @@ pub(super) const COMMANDS: &[Spec] = &[
     .summary("Puts an entry; with LEASE nil, and nothing is put, if that is over or a tag was invalidated since it began."),
 ];
 
-/// The key, and the tags behind `TAGS`.
+/// The key, and the tags behind each `TAGS`: the last ones count, and the others are looked at.
 fn tagged_keys(argv: &[Bytes]) -> Vec<usize> {
-    // Only what CACHE.SET puts can say TAGS and be none: it is the argument behind the key, where CACHE.LEASE has a number.
-    let tags = (3..argv.len()).find(|at| argv[*at].eq_ignore_ascii_case(b"TAGS"));
-    let tags = tags.map(|at| counted_keys(argv, at + 1)).unwrap_or_default();
-    [vec![1], tags].concat()
+    // CACHE.SET has a value behind the key, CACHE.LEASE a time; from there on every option has one argument, or counts its tags.
+    let (mut keys, mut at) = (vec![1], 3);
+    while let Some(word) = argv.get(at) {
+        at += 2;
+        if word.eq_ignore_ascii_case(b"TAGS") {
+            let tags = counted_keys(argv, at - 1);
+            at += tags.len();
+            keys.extend(tags);
+        }
+    }
+    keys
 }
 
 fn get(view: &View<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {

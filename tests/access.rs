@@ -431,6 +431,8 @@ async fn the_keys_that_are_asked_for_are_those_that_a_command_uses() {
             (&[&by_member[..], &distances].concat(), NO_KEY),
             (&[&["EVAL", call, "0"], &radius[..], &stores].concat(), NOT_THERE),
             (&group, NO_KEY),
+            (&["DEBUG", "OBJECT", "secret"], NO_KEY),
+            (&["DEBUG", "DIGEST-VALUE", "app:g", "secret"], NO_KEY),
             (
                 &[&["CACHE.SET", "app:k", "v", "PX", "100000"], &tags[..]].concat(),
                 NO_KEY,

@@ -181,6 +181,25 @@ fn uses_of(spec: &Spec, argv: &[Bytes]) -> Vec<KeyUse> {
                 })
                 .collect();
         }
+        // Differs: Redis tells whoever may call it of any key.
+        "DEBUG" => {
+            let asks = |what: &str| {
+                argv.get(1)
+                    .is_some_and(|word| word.eq_ignore_ascii_case(what.as_bytes()))
+            };
+            let end = match () {
+                () if asks("OBJECT") => 3,
+                () if asks("DIGEST-VALUE") => argv.len(),
+                () => 2,
+            };
+            let found = 2..end;
+            return found
+                .map(|at| KeyUse {
+                    at,
+                    flags: "RO access",
+                })
+                .collect();
+        }
         _ => {}
     }
     let specs = key_specs(spec);
@@ -499,6 +518,13 @@ mod tests {
         assert_eq!(uses("del a b"), [(1, "RM delete"), (2, "RM delete")]);
         assert_eq!(uses("rename a b"), [(1, "RW access delete"), (2, "OW update")]);
         assert_eq!(uses("ping"), []);
+        assert_eq!(uses("debug object a fast"), [(2, "RO access")]);
+        assert_eq!(uses("debug object"), []);
+        assert_eq!(
+            uses("debug digest-value a b"),
+            [(2, "RO access"), (3, "RO access")]
+        );
+        assert_eq!(uses("debug sleep 0"), []);
         let both = [(1, "RW access update"), (5, "RW access update")];
         assert_eq!(uses("cache.set a v tags 1 b"), both);
         let (read, stored) = ((1, "RO access"), |at| (at, "OW update"));

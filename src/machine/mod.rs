@@ -127,7 +127,11 @@ impl Machine {
     pub fn raise_level(&mut self, level: u8) {
         let passed = self.store.passed(self.store.clock());
         let settings = self.store.settings_mut();
-        settings.level = settings.level.max(level);
+        let before = settings.level;
+        settings.level = before.max(level);
+        if !access::holds_rules_to_words(before) && access::holds_rules_to_words(level) {
+            self.store.access_mut().remove_unwritable();
+        }
         self.store.go_beyond(passed);
     }
 

@@ -23,6 +23,11 @@ pub const DEFAULT_USER: &[u8] = b"default";
 /// Users that can be; one costs a few hundred bytes and its rules.
 pub const MAX_USERS: usize = 10_000;
 
+/// Whether states of this level have no user whose rules a snapshot cannot hold.
+pub(super) fn holds_rules_to_words(level: u8) -> bool {
+    level >= 4
+}
+
 /// The users and the access keys.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Access {
@@ -102,7 +107,7 @@ impl Access {
         self.keys[which as usize]
     }
 
-    /// Changes a user, or makes a new one: every rule, or none. `open_channels`: `acl-pubsub-default`.
+    /// Changes a user, or makes a new one: every rule, or none. `open_channels`: `acl-pubsub-default`; `level`: of the state.
     ///
     /// # Errors
     /// What is wrong, as Redis says it.
@@ -111,6 +116,7 @@ impl Access {
         name: &Bytes,
         rules: &[Bytes],
         open_channels: bool,
+        level: u8,
     ) -> Result<(), String> {
         if name.iter().any(|byte| user::is_space(*byte)) {
             return Err("Usernames can't contain spaces or null characters".to_owned());
@@ -124,7 +130,12 @@ impl Access {
             |user| User::clone(user),
         );
         for rule in user::merged(rules)? {
-            user.apply(&rule, open_channels).map_err(|error| {
+            let mut applied = user.apply(&rule, open_channels);
+            // Redis takes it, and reads other rules from the file to which it has written it.
+            if holds_rules_to_words(level) && !user.is_writable() {
+                applied = applied.and(Err(RuleError::Syntax));
+            }
+            applied.map_err(|error| {
                 format!(
                     "Error in ACL SETUSER modifier '{}': {error}",
                     String::from_utf8_lossy(&rule)
@@ -145,6 +156,14 @@ impl Access {
         let removed = before - self.users.len();
         self.revision += u64::from(removed > 0);
         removed
+    }
+
+    /// Takes away the rules that a snapshot cannot hold, which states of former levels may have.
+    pub(super) fn remove_unwritable(&mut self) {
+        for user in self.users.values_mut().filter(|user| !user.is_writable()) {
+            Arc::make_mut(user).remove_unwritable();
+            self.revision += 1;
+        }
     }
 
     /// Sets an access key, or takes it away.
@@ -215,7 +234,7 @@ mod tests {
             .split(' ')
             .map(|rule| Bytes::from(rule.to_owned()))
             .collect();
-        access.set_user(&Bytes::from(name.to_owned()), &rules, false)
+        access.set_user(&Bytes::from(name.to_owned()), &rules, false, Entry::FORMAT)
     }
 
     fn shown(access: &Access, name: &str) -> String {
@@ -311,5 +330,66 @@ mod tests {
         let key = read.store().access().key(Which::Primary).expect("it was set");
         assert_eq!((key.hash, key.since), (Some(hash(b"key")), 5));
         assert_eq!(read.store().access().key(Which::Secondary), None);
+    }
+    /// A snapshot holds rules as words of UTF-8: more than one word would be other rules there, and other bytes another argument.
+    #[test]
+    fn rules_that_a_snapshot_cannot_hold_are_refused_from_format_4_on_and_those_of_before_end() {
+        let unwritable: [&[u8]; 3] = [b"+get|x +@all", b"+get|\xff", b"(+get|\xff)"];
+        let mut machine = Machine::default();
+        let mut set = |format, rules: &[&[u8]]| {
+            let words = [&b"ACL"[..], b"SETUSER", b"ann"]
+                .into_iter()
+                .chain(rules.iter().copied());
+            let entry = Entry {
+                format,
+                at: 5,
+                seed: 1,
+                origin: Origin::default(),
+                commands: vec![Command::new(0, words.map(Bytes::copy_from_slice))],
+            };
+            let crate::machine::Outcome::Applied(mut replies) = machine.apply(&entry) else {
+                panic!("a group of no node is applied");
+            };
+            let access = machine.store().access().clone();
+            let mut bytes = Vec::new();
+            snapshot::write(&machine, &mut bytes).expect("written");
+            let read = snapshot::read(&mut &bytes[..]).expect("read");
+            (
+                replies.remove(0),
+                access.clone(),
+                *read.store().access() == access,
+            )
+        };
+        for rule in unwritable {
+            let (reply, _, same) = set(3, &[b"reset", b"on", b"nopass", b"~*", b"+get|y", rule]);
+            assert_eq!((reply, same), (Reply::OK, false), "as it was: {rule:?}");
+        }
+        let (_, before, _) = set(3, &[unwritable[0]]);
+        let (reply, after, same) = set(4, &[b"+set"]);
+        assert_eq!((reply, same), (Reply::OK, true), "what there was has ended");
+        assert_eq!(
+            after.revision(),
+            before.revision() + 2,
+            "whoever keeps permissions asks again"
+        );
+        let user = after.user(b"ann").expect("ann");
+        let may = |words: &[&'static str]| {
+            let argv: Vec<Bytes> = words.iter().copied().map(Bytes::from).collect();
+            user.permits(table::lookup(&argv).expect("a row"), &argv).is_ok()
+        };
+        assert!(may(&["GET", "y"]) && may(&["SET", "k", "v"]));
+        assert!(!may(&["GET", "x +@all"]) && !may(&["FLUSHALL"]));
+        for rule in unwritable.into_iter().chain([&b"+get|\t"[..]]) {
+            let (reply, access, _) = set(4, &[b"+del", rule]);
+            let Reply::Error(refused) = reply else {
+                panic!("{rule:?} was taken");
+            };
+            let text = refused.to_string();
+            assert!(text.starts_with("ERR Error in ACL SETUSER modifier"), "{text}");
+            assert!(text.ends_with(": Syntax error"), "{text}");
+            assert_eq!(access, after, "{rule:?}");
+        }
+        let (reply, _, same) = set(4, &["+get|ä".as_bytes(), b"resetkeys", b"~\xff"]);
+        assert_eq!((reply, same), (Reply::OK, true));
     }
 }

@@ -247,6 +247,19 @@ impl Selector {
         Ok(())
     }
 
+    /// Whether every first argument is a word of [`Selector::commands_text`].
+    pub(super) fn is_writable(&self) -> bool {
+        self.first_arguments.values().flatten().all(is_word)
+    }
+
+    /// Takes away the first arguments that are no word.
+    pub(super) fn remove_unwritable(&mut self) {
+        self.first_arguments
+            .values_mut()
+            .for_each(|arguments| arguments.retain(is_word));
+        self.first_arguments.retain(|_, arguments| !arguments.is_empty());
+    }
+
     /// A command with its subcommands.
     fn set_family(&mut self, id: usize, allowed: bool) {
         self.all_commands &= allowed;
@@ -466,6 +479,11 @@ impl Selector {
         selector.all_commands = all_commands;
         Ok(selector)
     }
+}
+
+/// Whether it is still the same where rules are text, split at spaces.
+fn is_word(argument: &Bytes) -> bool {
+    std::str::from_utf8(argument).is_ok() && !argument.iter().any(|byte| is_space(*byte))
 }
 
 /// The place of a command by its name in any case, `container|sub` included.

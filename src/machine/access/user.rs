@@ -258,6 +258,16 @@ impl User {
         Ok(())
     }
 
+    /// Whether a snapshot can hold its rules.
+    pub(super) fn is_writable(&self) -> bool {
+        self.selectors.iter().all(Selector::is_writable)
+    }
+
+    /// Takes away the rules that a snapshot cannot hold.
+    pub(super) fn remove_unwritable(&mut self) {
+        self.selectors.iter_mut().for_each(Selector::remove_unwritable);
+    }
+
     fn add_password(&mut self, hash: Hash) {
         if !self.passwords.contains(&hash) {
             self.passwords.push(hash);

@@ -37,11 +37,11 @@ pub(super) const COMMANDS: &[Spec] = &[
 
 /// Every rule, or none of them.
 fn setuser(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, CommandError> {
-    let open_channels = keys.settings().acl_pubsub_default;
+    let (open_channels, level) = (keys.settings().acl_pubsub_default, keys.settings().level);
     let (name, rules) = (args.bytes()?, args.rest());
     let refused = |why: String| CommandError::Other(format!("ERR {why}").into());
     keys.access_mut()
-        .set_user(name, rules, open_channels)
+        .set_user(name, rules, open_channels, level)
         .map_err(refused)?;
     Ok(Reply::OK)
 }

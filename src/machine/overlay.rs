@@ -188,7 +188,7 @@ impl Overlay {
         if usize::try_from(self.grown).is_ok_and(|grown| grown > self.memory_bytes()) {
             return Err(Refused::TooMuch);
         }
-        let (revision, bytes) = (self.scratch.store.revision(), self.scratch.store.bytes());
+        let (before, bytes) = (self.changes(), self.scratch.store.bytes());
         // The same step that applying the effects takes: the chance of each write is the same there. Reads draw from the same place.
         self.call.seed = self.call.seed.wrapping_add(1 << 32);
         let reply = self.scratch.run(db, argv, &self.call);
@@ -196,7 +196,7 @@ impl Overlay {
         self.grown += grown;
         self.held = self.held.saturating_add_signed(grown);
         let told = !self.scratch.store.take_events().is_empty();
-        if self.scratch.store.revision() != revision || told {
+        if self.changes() != before || told {
             let argv = argv.to_vec();
             let command = Command { db, argv };
             self.written_bytes += effects::command_bytes(&command);
@@ -206,6 +206,12 @@ impl Overlay {
             self.call.seed = self.call.seed.wrapping_sub(1 << 32);
         }
         Ok(reply.unwrap_or_else(Reply::Error))
+    }
+
+    /// Counts of what has changed: of keys, and of users, who count by themselves.
+    fn changes(&self) -> (u64, u64) {
+        let store = &self.scratch.store;
+        (store.revision(), store.access().revision())
     }
 
     /// What a command answers that only renews a key's life, where that needs no write: so a script that does no more is in no log.
@@ -359,6 +365,86 @@ mod tests {
         (replies, effects)
     }
 
+    /// The command that a line says, in the database before its colon, if there is one.
+    fn line(text: &str) -> Command {
+        let (db, text) = text
+            .split_once(':')
+            .map_or((0, text), |(db, text)| (db.parse().unwrap(), text));
+        Command { db, ..words(text) }
+    }
+
+    fn after(lines: &[&str]) -> Machine {
+        let mut machine = Machine::default();
+        machine.raise_level(Entry::FORMAT);
+        for text in lines {
+            apply(&mut machine, line(text));
+        }
+        machine
+    }
+
+    /// What these commands answer to whoever runs them in one script or transaction: evaluated as on a leader, then applied.
+    fn evaluate(machine: &mut Machine, lines: &[&str]) -> Vec<Reply> {
+        let (mut overlay, mut revision) = (Overlay::new(LOG_BYTES), None);
+        overlay.reset(machine.store().settings());
+        let on = |overlay: &mut Overlay| {
+            overlay.begin(1_000, 1);
+            let fetch = |db: u8, key: &[u8]| machine.view(1_000, db).find(key).cloned();
+            let run = |text: &&str| {
+                let Command { db, argv } = line(text);
+                overlay.run(table::lookup(&argv).unwrap(), db, &argv, &fetch)
+            };
+            lines.iter().map(run).collect::<Result<Vec<Reply>, Refused>>()
+        };
+        let replies = on(&mut overlay).unwrap_or_else(|why| {
+            assert_eq!(why, Refused::NeedsAll);
+            overlay = Overlay::over(machine.freeze(), LOG_BYTES);
+            revision = Some(machine.store().revision());
+            on(&mut overlay).unwrap()
+        });
+        let outcome = overlay.finish();
+        let effects = Effects {
+            caller: Waiter {
+                node: 1,
+                start: 1,
+                number: 1,
+            },
+            finished: 0,
+            at: 1_000,
+            seed: 1,
+            relied_on: outcome.relied_on,
+            revision,
+            commands: outcome.commands,
+            reply: Reply::Nil,
+        };
+        let events = apply(machine, encode(vec![effects]));
+        assert!(
+            matches!(events.last(), Some(Event::Evaluated { reply: Some(_), .. })),
+            "{events:?}"
+        );
+        replies
+    }
+
+    /// What is said of a run of commands and what becomes of it is the same whether a leader evaluates them for a script or they are in the log by
+    /// themselves.
+    fn assert_true(before: &[&str], lines: &[&str]) {
+        let (mut evaluated, mut plain) = (after(before), after(before));
+        let replies = evaluate(&mut evaluated, lines);
+        let exec = internal::exec(&[], lines.iter().map(|text| line(text)).collect());
+        let entry = Entry {
+            format: Entry::FORMAT,
+            at: 1_000,
+            seed: 77,
+            origin: Origin::default(),
+            commands: vec![exec],
+        };
+        let told = plain.apply(&entry);
+        assert_eq!(Applied::Applied(vec![Reply::Array(replies)]), told, "{lines:?}");
+        let (evaluated, plain) = (evaluated.store(), plain.store());
+        assert_eq!(evaluated.revision(), plain.revision(), "{lines:?}");
+        assert!(evaluated.slots().eq(plain.slots()), "{lines:?}");
+        assert_eq!(evaluated.access(), plain.access(), "{lines:?}");
+    }
+
     fn get(machine: &Machine, key: &str) -> Reply {
         machine.read(1_000, 0, &words(&format!("GET {key}")).argv)
     }
@@ -477,6 +563,14 @@ mod tests {
         let mut whole = Overlay::over(machine.freeze(), LOG_BYTES);
         whole.begin(1_000, 1);
         assert_eq!(whole.run(spec, 0, &dbsize, &|_, _| None), Ok(Reply::Integer(1)));
+    }
+
+    #[test]
+    fn a_change_of_a_user_beside_a_script_is_written() {
+        let bob = ["ACL SETUSER bob on nopass +@all"];
+        for line in ["ACL SETUSER bob off", "ACL DELUSER bob", "ACL DELUSER nobody"] {
+            assert_true(&bob, &[line]);
+        }
     }
 
     /// Runs what this says of each number until it is refused: after how many, and why.

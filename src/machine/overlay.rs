@@ -287,7 +287,7 @@ impl Overlay {
     }
 }
 
-/// Whether a command looks at keys that it does not name.
+/// Whether a command looks at keys that it does not name, or tells a number that only the log's own count of changes gives.
 fn looks_at_all(spec: &Spec, argv: &[Bytes]) -> bool {
     match spec.name {
         "SORT" | "SORT_RO" => argv
@@ -295,6 +295,10 @@ fn looks_at_all(spec: &Spec, argv: &[Bytes]) -> bool {
             .any(|word| word.eq_ignore_ascii_case(b"BY") || word.eq_ignore_ascii_case(b"GET")),
         // How many sessions their owner has.
         "SESSION.CREATE" | "SESSION.SAVE" => argv.iter().any(|word| word.eq_ignore_ascii_case(b"MAX")),
+        // A token is the number of the change that gives it. A reader asks who waits as well.
+        "SESSION.LOCK" => true,
+        // The tags of an entry stand in it; what takes tags away names them.
+        _ if spec.group == "cache" => spec.name != "CACHE.INVALIDATE",
         _ => spec.group != "pubsub" && spec.keys_of(argv).is_empty(),
     }
 }
@@ -571,6 +575,33 @@ mod tests {
         for line in ["ACL SETUSER bob off", "ACL DELUSER bob", "ACL DELUSER nobody"] {
             assert_true(&bob, &[line]);
         }
+    }
+
+    #[test]
+    fn tokens_are_those_that_the_log_gives() {
+        const CREATE: &str = "SESSION.CREATE s 60000";
+        for lock in [
+            "SESSION.LOCK s EXCLUSIVE me 60000",
+            "SESSION.LOCK s SHARED me 60000 BOUND",
+        ] {
+            assert_true(&[CREATE], &[lock]);
+            assert_true(
+                &[CREATE, "SET k v"],
+                &["GET k", "SET k w", "DEL none", lock, "SESSION.LOCKS s"],
+            );
+        }
+        assert_true(&[], &["CACHE.LEASE page 1000", "CACHE.LEASE page 1000"]);
+        let tagged = "CACHE.SET page v EX 9 TAGS 2 a b";
+        assert_true(&["SET k v"], &["APPEND k w", tagged, "GET a", "CACHE.GET page"]);
+    }
+
+    #[test]
+    fn an_entry_of_the_cache_stands_by_the_tags_it_has() {
+        let tagged = ["CACHE.SET page v EX 9 TAGS 2 a b"];
+        assert_true(&tagged, &["CACHE.GET page"]);
+        assert_true(&tagged, &["CACHE.INVALIDATE a", "CACHE.GET page"]);
+        assert_true(&tagged, &["CACHE.LEASE page 1000"]);
+        assert_true(&tagged, &["CACHE.SET page w EX 9", "CACHE.GET page"]);
     }
 
     /// Runs what this says of each number until it is refused: after how many, and why.

@@ -8,10 +8,10 @@
 //! they take no more than what is stored.
 
 use super::Machine;
-use super::args::Args;
+use super::args::{Args, integer};
 use super::effects::{self, Expected};
 use super::entry::{Command, Millis};
-use super::keyspace::{Call, Due, Slot};
+use super::keyspace::{Call, DATABASES, Due, Slot};
 use super::reply::{CommandError, Reply};
 use super::settings::Settings;
 use super::table::{Run, Spec};
@@ -121,6 +121,8 @@ impl Overlay {
         for (db, key) in std::mem::take(&mut self.known).into_keys() {
             self.scratch.store.forget_slot(db, &key);
         }
+        let is_empty = |db| self.scratch.store.counts(db).0 == 0;
+        debug_assert!((0..).take(DATABASES).all(is_empty), "whatever is put was known");
         *self.scratch.store.settings_mut() = settings.clone();
         self.scratch.store.take_events();
         self.held = 0;
@@ -168,7 +170,8 @@ impl Overlay {
             if looks_at_all(spec, argv) {
                 return Err(Refused::NeedsAll);
             }
-            for key in spec.keys_of(argv) {
+            let here = spec.keys_of(argv).into_iter().map(|key| (db, key));
+            for (db, key) in here.chain(elsewhere(spec, argv)) {
                 self.know(db, key, fetch);
                 self.fits()?;
             }
@@ -301,6 +304,21 @@ fn looks_at_all(spec: &Spec, argv: &[Bytes]) -> bool {
         _ if spec.group == "cache" => spec.name != "CACHE.INVALIDATE",
         _ => spec.group != "pubsub" && spec.keys_of(argv).is_empty(),
     }
+}
+
+/// The keys that a command puts into databases it names. Of a `COPY` that names several, all: the last one counts, and to know more does no harm.
+fn elsewhere<'a>(spec: &Spec, argv: &'a [Bytes]) -> Vec<(u8, &'a Bytes)> {
+    let is_database = |at: &usize| argv[*at - 1].eq_ignore_ascii_case(b"DB");
+    let (key, databases): (usize, Vec<usize>) = match spec.name {
+        "MOVE" => (1, vec![2]),
+        "COPY" => (2, (4..argv.len()).filter(is_database).collect()),
+        _ => return Vec::new(),
+    };
+    let place = |at: usize| {
+        let db = u8::try_from(integer(argv.get(at)?)?).ok()?;
+        (usize::from(db) < DATABASES).then_some((db, argv.get(key)?))
+    };
+    databases.into_iter().filter_map(place).collect()
 }
 
 /// What a script is told of a command that cannot run in one.
@@ -602,6 +620,38 @@ mod tests {
         assert_true(&tagged, &["CACHE.INVALIDATE a", "CACHE.GET page"]);
         assert_true(&tagged, &["CACHE.LEASE page 1000"]);
         assert_true(&tagged, &["CACHE.SET page w EX 9", "CACHE.GET page"]);
+    }
+
+    #[test]
+    fn a_key_in_another_database_is_looked_at_there() {
+        for taken in ["1:SET k b", "1:SET other b", "SET other b"] {
+            let before = ["SET k a", taken];
+            assert_true(&before, &["MOVE k 1", "1:GET k", "GET k"]);
+            for copy in [
+                "COPY k k DB 1",
+                "COPY k k db 1 replace",
+                "COPY k k DB 0 DB 1",
+                "COPY k other",
+            ] {
+                assert_true(&before, &[copy, "1:GET k"]);
+            }
+        }
+        for refused in ["MOVE k 99", "MOVE k x", "COPY k k DB 99", "COPY k k DB"] {
+            assert_true(&["SET k a"], &[refused]);
+        }
+    }
+
+    #[test]
+    fn nothing_stays_of_a_key_that_was_moved() {
+        let mut machine = after(&["SET k a"]);
+        let mut overlay = Overlay::new(LOG_BYTES);
+        let (replies, effects) = script(&mut overlay, &machine, 1, &["MOVE k 1"]);
+        assert_eq!(replies, [Reply::Integer(1)]);
+        apply(&mut machine, encode(vec![effects]));
+        apply(&mut machine, line("1:DEL k"));
+        overlay.reset(machine.store().settings());
+        let (replies, _) = script(&mut overlay, &machine, 2, &["SETNX k b", "MOVE k 1"]);
+        assert_eq!(replies, [Reply::Integer(1), Reply::Integer(1)]);
     }
 
     /// Runs what this says of each number until it is refused: after how many, and why.

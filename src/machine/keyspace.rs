@@ -48,7 +48,7 @@ pub const DATABASES: usize = 16;
 pub const SHARDS: usize = 1024;
 
 /// Ids that are followed to the one a session has now, where it had many within their grace times.
-const RENAMED_MAX: usize = 1_000;
+pub(super) const RENAMED_MAX: usize = 1_000;
 
 /// Bytes a key costs beside its name and content: map slots, slot, deadline index. As they decide what is refused for memory, every version of
 /// this program must count alike.

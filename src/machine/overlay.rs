@@ -11,7 +11,7 @@ use super::Machine;
 use super::args::{Args, integer};
 use super::effects::{self, Expected};
 use super::entry::{Command, Millis};
-use super::keyspace::{Call, DATABASES, Due, Slot};
+use super::keyspace::{Call, DATABASES, Due, RENAMED_MAX, Slot};
 use super::reply::{CommandError, Reply};
 use super::settings::Settings;
 use super::table::{Run, Spec};
@@ -174,6 +174,9 @@ impl Overlay {
             for (db, key) in here.chain(elsewhere(spec, argv)) {
                 self.know(db, key, fetch);
                 self.fits()?;
+                if spec.group == "session" {
+                    self.know_later_ids(db, key, fetch)?;
+                }
             }
         }
         if self.whole && !self.owners && spec.group == "session" {
@@ -256,6 +259,22 @@ impl Overlay {
         if self.touched.insert(place) {
             self.touched_bytes += bytes;
         }
+    }
+
+    /// Knows the ids that a session had after this one: none of them is named, and without them nobody can tell whether it goes on.
+    fn know_later_ids(&mut self, db: u8, key: &Bytes, fetch: Fetch<'_>) -> Result<(), Refused> {
+        let mut key = key.clone();
+        for _ in 0..RENAMED_MAX {
+            let view = self.scratch.view(self.call.now.unwrap_or(0), db);
+            let session = view.find(&key).and_then(|slot| slot.value.as_session().ok());
+            let Some(retired) = session.filter(|session| session.is_retired()) else {
+                break;
+            };
+            key = Bytes::copy_from_slice(&retired.successor);
+            self.know(db, &key, fetch);
+            self.fits()?;
+        }
+        Ok(())
     }
 
     /// How many writes the script has made so far.
@@ -652,6 +671,45 @@ mod tests {
         overlay.reset(machine.store().settings());
         let (replies, _) = script(&mut overlay, &machine, 2, &["SETNX k b", "MOVE k 1"]);
         assert_eq!(replies, [Reply::Integer(1), Reply::Integer(1)]);
+    }
+
+    #[test]
+    fn a_session_is_found_by_every_id_it_had() {
+        let before = [
+            "SESSION.CREATE old 60000 ITEMS 1 cart book",
+            "SESSION.RENAME old between GRACE 30000",
+            "SESSION.RENAME between new GRACE 30000",
+        ];
+        for line in [
+            "SESSION.GET old cart",
+            "SESSION.LOAD between",
+            "SESSION.TTL old",
+            "SESSION.LOCKS old",
+            "SESSION.TOUCH old none new",
+            "SESSION.SAVE old 1 SET 1 cart pen",
+            "SESSION.RENAME between another",
+            "GET old",
+        ] {
+            assert_true(&before, &[line]);
+        }
+        let seen = "SESSION.LOAD new";
+        assert_true(&before, &["SESSION.END old", seen, "SESSION.TTL between"]);
+        assert_true(
+            &before,
+            &["SESSION.END new", "SESSION.GET old cart", "SESSION.END old"],
+        );
+        let again = ["SESSION.RENAME new newest GRACE 9", "SESSION.END old", seen];
+        assert_true(&before, &again);
+        // What it hangs on is relied on.
+        let mut machine = after(&before);
+        let mut overlay = Overlay::new(LOG_BYTES);
+        let (_, effects) = script(&mut overlay, &machine, 1, &["SESSION.GET old cart"]);
+        apply(&mut machine, words("SESSION.END new"));
+        let events = apply(&mut machine, encode(vec![effects]));
+        assert!(
+            matches!(events[..], [Event::Evaluated { reply: None, .. }]),
+            "{events:?}"
+        );
     }
 
     /// Runs what this says of each number until it is refused: after how many, and why.

@@ -6,7 +6,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{assert_same_state, eventually, leader_and_others, one_with, read, run, stop, three};
+use common::{argv, assert_same_state, eventually, leader_and_others, one_with, read, run, stop, three};
 use plenary::error::Error;
 use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
@@ -352,6 +352,44 @@ async fn the_answers_of_a_transaction_are_bounded() {
             Reply::Error(ended) if !fits => assert!(ended.to_string().contains("command_bytes"), "{ended}"),
             other => panic!("{count}: {other:?}"),
         }
+    }
+    node.stop().await.unwrap();
+}
+
+/// What runs beside a script is evaluated with it: it is told what comes of it in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_with_scripts_is_told_is_what_is_in_the_log() {
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |_| {}).await;
+    run(&node, &["SESSION.CREATE", "s", "60000"]).await;
+    run(&node, &["CACHE.SET", "page", "v", "EX", "60", "TAGS", "1", "t"]).await;
+    let command = |words: &[&str]| (0, Call::Command(argv(words)));
+    let one = script("return 1", "k", &[]);
+    let transaction = Request {
+        calls: vec![
+            command(&["ACL", "SETUSER", "bob", "off"]),
+            command(&["SESSION.LOCK", "s", "EXCLUSIVE", "me", "60000"]),
+            command(&["CACHE.LEASE", "other", "60000"]),
+            command(&["CACHE.GET", "page"]),
+            one.calls[0].clone(),
+        ],
+        transaction: true,
+        ..one
+    };
+    let Reply::Array(answers) = answer(&node, transaction).await else {
+        panic!("an answer for each")
+    };
+    let [Reply::Integer(lock), Reply::Array(lease)] = &answers[1..3] else {
+        panic!("{answers:?}")
+    };
+    let Reply::Integer(lease) = lease[2] else {
+        panic!("{lease:?}")
+    };
+    assert_eq!(answers[3], Reply::bulk("v"));
+    assert!(node.view(0, |view| view.store().access().user(b"bob").is_some()));
+    for (release, key, token) in [("SESSION.UNLOCK", "s", *lock), ("CACHE.RELEASE", "other", lease)] {
+        let released = run(&node, &[release, key, &token.to_string()]).await;
+        assert_eq!(released, Reply::Integer(1), "{release}");
     }
     node.stop().await.unwrap();
 }

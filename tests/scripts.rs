@@ -394,6 +394,48 @@ async fn what_a_transaction_with_scripts_is_told_is_what_is_in_the_log() {
     node.stop().await.unwrap();
 }
 
+/// Also where something goes into the log before what it writes: for a connection that does not want to hear of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_script_pops_by_chance_is_what_goes() {
+    const POP: &str = "return {redis.call('SPOP', KEYS[1]), redis.call('SPOP', KEYS[1])}";
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |_| {}).await;
+    let members: Vec<String> = (0..1_000).map(|member| member.to_string()).collect();
+    let add: Vec<&str> = ["SADD", "s"]
+        .into_iter()
+        .chain(members.iter().map(String::as_str))
+        .collect();
+    run(&node, &add).await;
+    let bracket = |id: &'static str| Command::new(0, ["PUBLISH", "bracket", id]);
+    let one = script(POP, "s", &[]);
+    for around in [None, Some((bracket("1"), bracket("0")))] {
+        let pop = (0, Call::Command(argv(&["SPOP", "s"])));
+        let calls = vec![one.calls[0].clone(), pop, one.calls[0].clone()];
+        for (transaction, calls) in [(false, one.calls.clone()), (true, calls)] {
+            let request = Request {
+                calls,
+                transaction,
+                around: around.clone(),
+                ..one.clone()
+            };
+            let mut told = vec![answer(&node, request).await];
+            while let Some(reply) = told.pop() {
+                match reply {
+                    Reply::Array(replies) => told.extend(replies),
+                    Reply::Bulk(member) => {
+                        let member = String::from_utf8_lossy(&member);
+                        let left = read(&node, &["SISMEMBER", "s", &member]);
+                        assert_eq!(left, Reply::Integer(0), "{member} of {transaction} in {around:?}");
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+    assert_eq!(read(&node, &["SCARD", "s"]), Reply::Integer(1_000 - 14));
+    node.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_is_ended_from_any_node_and_leaves_nothing() {
     let data = tempfile::tempdir().unwrap();

@@ -24,6 +24,9 @@ use super::waiting::Otherwise;
 use super::{Machine, needs_memory, settings::Settings};
 use bytes::Bytes;
 
+/// By how much the seeds of commands that are applied together differ: far from the numbers of other commands of the group, which count up by one.
+pub const SEED_STEP: u64 = 1 << 32;
+
 /// A key and the version it must still have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watch {
@@ -222,8 +225,7 @@ impl Machine {
     /// Runs commands one after the other; their replies.
     pub(super) fn run_all(&mut self, commands: &[Command], call: &mut Call) -> Vec<Reply> {
         let run = |command: &Command| {
-            // Far from the numbers of other commands of the group, which count up by one.
-            call.seed = call.seed.wrapping_add(1 << 32);
+            call.seed = call.seed.wrapping_add(SEED_STEP);
             let reply = self.run(command.db, &command.argv, call).into();
             self.store.tell_emptied();
             reply

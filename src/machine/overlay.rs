@@ -11,6 +11,7 @@ use super::Machine;
 use super::args::{Args, integer};
 use super::effects::{self, Expected};
 use super::entry::{Command, Millis};
+use super::internal::SEED_STEP;
 use super::keyspace::{Call, DATABASES, Due, RENAMED_MAX, Slot};
 use super::reply::{CommandError, Reply};
 use super::settings::Settings;
@@ -196,7 +197,7 @@ impl Overlay {
         }
         let (before, bytes) = (self.changes(), self.scratch.store.bytes());
         // The same step that applying the effects takes: the chance of each write is the same there. Reads draw from the same place.
-        self.call.seed = self.call.seed.wrapping_add(1 << 32);
+        self.call.seed = self.call.seed.wrapping_add(SEED_STEP);
         let reply = self.scratch.run(db, argv, &self.call);
         let grown = self.scratch.store.bytes().cast_signed() - bytes.cast_signed();
         self.grown += grown;
@@ -209,7 +210,7 @@ impl Overlay {
             self.written.push(command);
             self.fits()?;
         } else {
-            self.call.seed = self.call.seed.wrapping_sub(1 << 32);
+            self.call.seed = self.call.seed.wrapping_sub(SEED_STEP);
         }
         Ok(reply.unwrap_or_else(Reply::Error))
     }

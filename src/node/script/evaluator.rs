@@ -754,7 +754,7 @@ impl Thread {
                 return Evaluation::Done(aborted(&OUT_OF_MEMORY), Outcome::default());
             }
         }
-        self.overlay.begin(at, seed);
+        self.overlay.begin(at, request.seed_of_writes(seed));
         let until = Instant::now() + ends_after;
         let (state, control) = (&self.state, &self.control);
         let mut desk = Desk::new(&mut self.overlay, state, control, request, at, until, may_write);

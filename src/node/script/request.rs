@@ -2,7 +2,7 @@
 
 use crate::machine::entry::{self, Command, Origin};
 use crate::machine::event::Waiter;
-use crate::machine::internal::Watch;
+use crate::machine::internal::{SEED_STEP, Watch};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -115,6 +115,14 @@ impl Request {
                 all
             }
             _ => written,
+        }
+    }
+
+    /// The seed that its writes begin with in effects that begin with this one: what goes before them takes a step.
+    pub(super) fn seed_of_writes(&self, seed: u64) -> u64 {
+        match self.around {
+            Some(_) => seed.wrapping_add(SEED_STEP),
+            None => seed,
         }
     }
 

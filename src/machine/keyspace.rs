@@ -309,6 +309,11 @@ impl Store {
         now.saturating_sub(Millis::from(self.settings.level > 2))
     }
 
+    /// Moves the log's clock to `at` (never backwards) and removes nothing: what has ended is absent all the same.
+    pub(super) fn move_clock(&mut self, at: Millis) {
+        self.clock = self.clock.max(at);
+    }
+
     /// Moves the clock to where these deadlines have passed, if they had before the level was raised: what has ended does not come back.
     pub(super) fn go_beyond(&mut self, passed: Millis) {
         self.clock += passed - self.passed(self.clock);
@@ -611,7 +616,7 @@ impl Store {
     /// Moves the log's clock to `at` (never backwards) and removes up to so many keys, and as many fields, whose deadline has passed. The rest
     /// are absent all the same and go later.
     pub(super) fn advance(&mut self, at: Millis, most: usize) {
-        self.clock = self.clock.max(at);
+        self.move_clock(at);
         let passed = self.passed(self.clock);
         while let Some((waiter, wait)) = self.waiting.pop_late(passed) {
             let reply = wait.otherwise.into();

@@ -125,12 +125,17 @@ impl Overlay {
         let is_empty = |db| self.scratch.store.counts(db).0 == 0;
         debug_assert!((0..).take(DATABASES).all(is_empty), "whatever is put was known");
         *self.scratch.store.settings_mut() = settings.clone();
-        self.scratch.store.take_events();
+        let store = &mut self.scratch.store;
+        store.take_events();
+        // The next time is that of another script, on nothing that this one saw.
+        store.restore_counters(0, store.revision(), store.expired());
         self.held = 0;
     }
 
     /// A script begins, at this time and with this chance.
     pub fn begin(&mut self, at: Millis, seed: u64) {
+        // What has ended within a key goes by the clock before the key is changed, as it does in the log.
+        self.scratch.store.move_clock(at);
         self.call = Call {
             seed,
             now: Some(at),
@@ -363,9 +368,13 @@ mod tests {
     }
 
     fn apply(machine: &mut Machine, command: Command) -> Vec<Event> {
+        apply_at(machine, 1_000, command)
+    }
+
+    fn apply_at(machine: &mut Machine, at: Millis, command: Command) -> Vec<Event> {
         let entry = Entry {
             format: Entry::FORMAT,
-            at: 1_000,
+            at,
             seed: 77,
             origin: Origin::default(),
             commands: vec![command],
@@ -425,12 +434,12 @@ mod tests {
     }
 
     /// What these commands answer to whoever runs them in one script or transaction: evaluated as on a leader, then applied.
-    fn evaluate(machine: &mut Machine, lines: &[&str]) -> Vec<Reply> {
+    fn evaluate(machine: &mut Machine, at: Millis, lines: &[&str]) -> Vec<Reply> {
         let (mut overlay, mut revision) = (Overlay::new(LOG_BYTES), None);
         overlay.reset(machine.store().settings());
         let on = |overlay: &mut Overlay| {
-            overlay.begin(1_000, 1);
-            let fetch = |db: u8, key: &[u8]| machine.view(1_000, db).find(key).cloned();
+            overlay.begin(at, 1);
+            let fetch = |db: u8, key: &[u8]| machine.view(at, db).find(key).cloned();
             let run = |text: &&str| {
                 let Command { db, argv } = line(text);
                 overlay.run(table::lookup(&argv).unwrap(), db, &argv, &fetch)
@@ -451,14 +460,14 @@ mod tests {
                 number: 1,
             },
             finished: 0,
-            at: 1_000,
+            at,
             seed: 1,
             relied_on: outcome.relied_on,
             revision,
             commands: outcome.commands,
             reply: Reply::Nil,
         };
-        let events = apply(machine, encode(vec![effects]));
+        let events = apply_at(machine, at, encode(vec![effects]));
         assert!(
             matches!(events.last(), Some(Event::Evaluated { reply: Some(_), .. })),
             "{events:?}"
@@ -469,12 +478,17 @@ mod tests {
     /// What is said of a run of commands and what becomes of it is the same whether a leader evaluates them for a script or they are in the log by
     /// themselves.
     fn assert_true(before: &[&str], lines: &[&str]) {
+        assert_true_at(1_000, before, lines);
+    }
+
+    /// The same some time after what was before.
+    fn assert_true_at(at: Millis, before: &[&str], lines: &[&str]) {
         let (mut evaluated, mut plain) = (after(before), after(before));
-        let replies = evaluate(&mut evaluated, lines);
+        let replies = evaluate(&mut evaluated, at, lines);
         let exec = internal::exec(&[], lines.iter().map(|text| line(text)).collect());
         let entry = Entry {
             format: Entry::FORMAT,
-            at: 1_000,
+            at,
             seed: 77,
             origin: Origin::default(),
             commands: vec![exec],
@@ -711,6 +725,35 @@ mod tests {
             matches!(events[..], [Event::Evaluated { reply: None, .. }]),
             "{events:?}"
         );
+    }
+
+    #[test]
+    fn what_has_ended_in_a_key_is_gone_though_nobody_has_removed_it() {
+        let before = [
+            ".set active-expire false",
+            "HSET h f v g w",
+            "HPEXPIRE h 100 FIELDS 1 f",
+            "SESSION.CREATE s 60000",
+            "SESSION.LOCK s EXCLUSIVE me 100",
+            "CACHE.SET page v EX 9 FRESH 100",
+            "CACHE.LEASE page 500",
+        ];
+        for line in [
+            "HSETNX h f x",
+            "HDEL h f",
+            "HDEL h none",
+            "HINCRBY h f 1",
+            "HPERSIST h FIELDS 1 f",
+            "SESSION.SAVE s 1 SET 1 cart book",
+        ] {
+            // By its keys, on a copy of everything, and on top of what it did itself.
+            for lines in [&[line][..], &["DBSIZE", line], &[line, line, "HGETALL h"]] {
+                assert_true_at(2_000, &before, lines);
+            }
+        }
+        for token in ["SESSION.LOCK s SHARED me 100", "CACHE.LEASE page 500"] {
+            assert_true_at(2_000, &before, &["HSETNX h f x", token]);
+        }
     }
 
     /// Runs what this says of each number until it is refused: after how many, and why.

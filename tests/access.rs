@@ -530,6 +530,47 @@ mod tls {
         server.stop().await;
     }
 
+    /// A connection whose system takes little for it that it does not read.
+    async fn narrow(address: &str, authority: &Authority) -> Client<TlsStream<TcpStream>> {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        let connected = common::tls::over(stream, authority, None).await;
+        Client::over(connected.expect("served"))
+    }
+
+    /// The layer takes 64 KiB that the system does not take: of some of these replies the whole end.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_reads_late_gets_the_end_of_every_reply() {
+        const STEP: usize = 48 << 10;
+        let (folder, authority) = (tempfile::tempdir().unwrap(), authority());
+        let files = signed(&authority, folder.path(), "node");
+        let (server, address) = serve(false, tls(&files)).await;
+        let mut admin = server.client().await;
+        let large = "x".repeat(8 << 20);
+        assert_eq!(admin.text(&["SET", "k", &large]).await, "OK");
+        for length in (STEP..=large.len()).step_by(STEP) {
+            let mut client = narrow(&address, &authority).await;
+            let id = client.text(&["CLIENT", "ID"]).await;
+            let end = (length - 1).to_string();
+            client.send(&request(&["GETRANGE", "k", "0", &end])).await;
+            // What waits for it stays the same for a while: the system and the layer took what they take.
+            let (mut waiting, mut looks) = (String::new(), 0);
+            while looks < 20 {
+                let line = admin.text(&["CLIENT", "LIST", "ID", &id]).await;
+                let now = line.split(' ').find(|field| field.starts_with("obl=")).unwrap();
+                looks = if now == waiting { looks + 1 } else { 0 };
+                waiting = now.to_owned();
+            }
+            let reply = client.reply().await.expect("a reply");
+            assert_eq!(text(&reply).len(), length);
+            if waiting != "obl=0" {
+                break;
+            }
+        }
+        server.stop().await;
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_certificate_that_changes_is_taken_up_without_a_restart() {
         let (folder, old, new) = (tempfile::tempdir().unwrap(), authority(), authority());

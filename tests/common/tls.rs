@@ -41,6 +41,15 @@ pub async fn connect(
     authority: &Authority,
     own: Option<&(PathBuf, PathBuf)>,
 ) -> Option<TlsStream<TcpStream>> {
+    over(TcpStream::connect(address).await.unwrap(), authority, own).await
+}
+
+/// As [`connect`], over a connection that is there.
+pub async fn over(
+    stream: TcpStream,
+    authority: &Authority,
+    own: Option<&(PathBuf, PathBuf)>,
+) -> Option<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -56,7 +65,6 @@ pub async fn connect(
             )
             .unwrap(),
     };
-    let stream = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     connected.ok()

@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 
 /// Bytes of further commands that are taken in while one waits. Beyond it nothing is read, and a hang-up is noticed later.
@@ -139,14 +139,15 @@ impl Connection {
         let client = self.caller.client.clone();
         loop {
             client.outbox.take(&mut self.output);
-            let (waiting, reading) = (!self.output.is_empty(), self.input.len() < WAITING_INPUT_BYTES);
+            let waiting = !self.output.is_empty() || self.unflushed;
+            let reading = self.input.len() < WAITING_INPUT_BYTES;
             if reading {
                 self.input.reserve(READ_BYTES);
             }
             tokio::select! {
                 biased;
                 result = &mut task => return Ok(result),
-                written = self.writer.write_buf(&mut self.output), if waiting => self.wrote(written)?,
+                written = self.writer.give(&mut self.output), if waiting => self.wrote(written)?,
                 () = client.ended() => return Err(End::Ended),
                 () = client.outbox.woken() => {}
                 read = self.reader.read_buf(&mut self.input), if reading => self.received(read)?,

@@ -297,6 +297,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         writer,
         input: BytesMut::with_capacity(READ_BYTES),
         output: BytesMut::with_capacity(READ_BYTES),
+        unflushed: false,
         ease_at: 0,
         parser: Parser::new(shared.limits()),
         ahead: None,
@@ -335,6 +336,8 @@ pub(super) struct Connection {
     pub(super) input: BytesMut,
     /// Replies that wait; at most `max_output_bytes`, checked after each.
     pub(super) output: BytesMut,
+    /// Whether the writer may keep some of what it took.
+    pub(super) unflushed: bool,
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
     parser: Parser,
@@ -459,10 +462,10 @@ impl Connection {
         self.make_room();
         loop {
             self.caller.client.outbox.take(&mut self.output);
-            let waiting = !self.output.is_empty();
+            let waiting = !self.output.is_empty() || self.unflushed;
             tokio::select! {
                 biased;
-                written = self.writer.write_buf(&mut self.output), if waiting => self.wrote(written)?,
+                written = self.writer.give(&mut self.output), if waiting => self.wrote(written)?,
                 // Before reading: a client that never stops sending can be ended too.
                 () = self.caller.client.ended() => return Err(End::Ended),
                 () = self.caller.client.outbox.woken() => {}
@@ -492,7 +495,12 @@ impl Connection {
     }
 
     pub(super) fn wrote(&mut self, written: std::io::Result<usize>) -> Result<(), End> {
-        let bytes = written.ok().filter(|bytes| *bytes > 0).ok_or(End::Gone)?;
+        let bytes = written.map_err(|_| End::Gone)?;
+        if bytes == 0 {
+            self.unflushed = false;
+            return Ok(());
+        }
+        self.unflushed = self.writer.keeps();
         self.caller.shared.stats.writes.add(1);
         self.caller.shared.stats.output_bytes.add(bytes);
         self.caller.client.note_buffers(&self.input, &self.output);
@@ -925,7 +933,7 @@ impl Connection {
             return Err(End::OutputLimit);
         }
         while self.output.len() >= self.ease_at {
-            match timeout(PATIENCE, self.writer.write_buf(&mut self.output)).await {
+            match timeout(PATIENCE, self.writer.give(&mut self.output)).await {
                 Ok(written) => self.wrote(written)?,
                 Err(_) => {
                     self.ease_at = self.ease_at.saturating_mul(2).min(limit);

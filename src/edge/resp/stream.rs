@@ -1,10 +1,11 @@
 //! The two directions of a client's stream: plain TCP without a detour, or anything else that carries bytes (TLS).
 
+use bytes::BytesMut;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -62,6 +63,24 @@ pub(super) enum Reader {
 pub(super) enum Writer {
     Plain(OwnedWriteHalf),
     Wrapped(WriteHalf<Box<dyn Duplex>>),
+}
+
+impl Writer {
+    /// Whether it may say that it wrote what the system has not taken yet: only a flush sends that. TLS keeps up to 64 KiB so.
+    pub(super) fn keeps(&self) -> bool {
+        matches!(self, Self::Wrapped(_))
+    }
+
+    /// Writes some of the replies, and how many bytes; 0: there were none, and all that was written before is sent. Cancel-safe.
+    pub(super) async fn give(&mut self, replies: &mut BytesMut) -> io::Result<usize> {
+        if replies.is_empty() {
+            return self.flush().await.map(|()| 0);
+        }
+        match self.write_buf(replies).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            bytes => Ok(bytes),
+        }
+    }
 }
 
 impl AsyncRead for Reader {

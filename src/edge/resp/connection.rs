@@ -340,7 +340,7 @@ pub(super) struct Connection {
     pub(super) unflushed: bool,
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
-    parser: Parser,
+    pub(super) parser: Parser,
     /// What was parsed beyond the command at hand.
     ahead: Option<Parsed>,
     /// Commands since others on its thread had their turn.
@@ -652,9 +652,7 @@ impl Connection {
         } else {
             refusal
         };
-        if let Some(transaction) = &mut self.caller.transaction {
-            transaction.refuse();
-        }
+        self.caller.refuse_transaction();
         self.refuse(refusal).await
     }
 

@@ -25,7 +25,7 @@ pub(super) const MAX_WATCHED_KEYS: usize = 65_536;
 /// Commands of one transaction.
 pub(super) const MAX_QUEUED_COMMANDS: usize = 1 << 20;
 
-/// Bytes of one transaction, as encoded for the log. What the log takes at once is less by default, and says so.
+/// Bytes of one transaction: its arguments, and where they stand. What the log takes at once is less by default, and says so.
 pub(super) const MAX_QUEUED_BYTES: usize = 256 << 20;
 
 /// What was said since `MULTI`.
@@ -43,9 +43,12 @@ struct Queued {
 }
 
 impl Transaction {
-    /// Notes that a command was refused.
-    pub(super) fn refuse(&mut self) {
-        self.refused = true;
+    /// Notes that a command was refused: nothing is kept of what will not run.
+    fn refuse(&mut self) {
+        *self = Self {
+            refused: true,
+            ..Self::default()
+        };
     }
 
     /// Whether a queued command changes something or tells somebody.
@@ -60,17 +63,33 @@ impl Transaction {
         self.queued.iter().any(|queued| queued.spec.changes())
     }
 
-    fn push(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), CommandError> {
+    fn push(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Result<(), CommandError> {
         const TOO_LARGE: CommandError = CommandError::text("ERR the transaction is too large");
-        self.bytes += argv.iter().map(|argument| 4 + argument.len()).sum::<usize>();
+        if self.refused {
+            return Ok(());
+        }
+        self.bytes += argv
+            .iter()
+            .map(|argument| size_of::<Bytes>() + argument.len())
+            .sum::<usize>();
         if self.queued.len() >= MAX_QUEUED_COMMANDS || self.bytes > MAX_QUEUED_BYTES {
-            self.refused = true;
-            self.queued.clear();
+            self.refuse();
             return Err(TOO_LARGE);
         }
+        let argv = apart(argv);
         self.queued.push(Queued { spec, argv });
         Ok(())
     }
+}
+
+/// A command in memory of its own: the buffer that it came in would stay as long.
+fn apart(argv: &[Bytes]) -> Vec<Bytes> {
+    let mut own = BytesMut::with_capacity(argv.iter().map(Bytes::len).sum());
+    let copied = argv.iter().map(|argument| {
+        own.extend_from_slice(argument);
+        own.split().freeze()
+    });
+    copied.collect()
 }
 
 /// Whether a command changes something or tells somebody: what `CLIENT PAUSE … WRITE` holds back.
@@ -155,6 +174,21 @@ pub(super) fn watch<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
 }
 
 impl Caller {
+    /// Notes that a command was refused that could have been queued.
+    pub(super) fn refuse_transaction(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.refuse();
+            self.show_queued();
+        }
+    }
+
+    fn show_queued(&self) {
+        if let Some(transaction) = &self.transaction {
+            let mut shown = self.client.shown.lock();
+            (shown.queued, shown.queued_bytes) = (Some(transaction.queued.len()), transaction.bytes);
+        }
+    }
+
     /// Leaves the transaction, and watches nothing any more.
     pub(super) fn forget_transaction(&mut self) {
         self.transaction = None;
@@ -237,11 +271,9 @@ impl Connection {
         let Some(transaction) = &mut self.caller.transaction else {
             return Ok(());
         };
-        let pushed = transaction.push(spec, argv);
-        {
-            let mut shown = self.caller.client.shown.lock();
-            (shown.queued, shown.queued_bytes) = (Some(transaction.queued.len()), transaction.bytes);
-        }
+        let pushed = transaction.push(spec, &argv);
+        self.parser.reuse(argv);
+        self.caller.show_queued();
         let reply = pushed.map(|()| Reply::Simple(Cow::Borrowed("QUEUED")));
         self.answer(reply.into()).await
     }
@@ -465,12 +497,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_queued_keeps_no_more_than_is_counted() {
+        let mut transaction = Transaction::default();
+        let mut input = BytesMut::zeroed(16 << 10);
+        input[..8].copy_from_slice(b"PINGword");
+        let input = input.freeze();
+        let argv = vec![input.slice(..4), input.slice(4..8)];
+        let spec = table::lookup(&argv).expect("a command");
+        assert!(transaction.push(spec, &argv).is_ok());
+        drop(argv);
+        assert!(input.is_unique(), "the buffer it came in is kept");
+        let kept = &transaction.queued[0].argv;
+        assert_eq!(kept[..], [&b"PING"[..], b"word"]);
+        assert!(transaction.bytes >= size_of_val(&kept[..]) + 8);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_exec_will_refuse() {
+        let mut transaction = Transaction::default();
+        let Queued { spec, argv } = queued(&["SET", "a", "1"]);
+        assert!(transaction.push(spec, &argv).is_ok());
+        transaction.refuse();
+        assert!(transaction.push(spec, &argv).is_ok());
+        assert!(transaction.queued.is_empty() && transaction.bytes == 0);
+    }
+
+    #[test]
     fn a_transaction_that_is_too_large_is_refused_as_a_whole() {
         let mut transaction = Transaction::default();
         let Queued { spec, argv } = queued(&["SET", "a", "1"]);
-        assert!(transaction.push(spec, argv.clone()).is_ok() && transaction.queued.len() == 1);
+        assert!(transaction.push(spec, &argv).is_ok() && transaction.queued.len() == 1);
         transaction.bytes = MAX_QUEUED_BYTES;
-        assert!(transaction.push(spec, argv).is_err());
+        assert!(transaction.push(spec, &argv).is_err());
         assert!(transaction.refused && transaction.queued.is_empty());
     }
 }

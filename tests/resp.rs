@@ -1114,6 +1114,25 @@ async fn paused_clients_wait_and_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_before_stands_before_the_answer_to_reset_and_hello() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    // A tracking client has its own message only after the reply to `PUBLISH`: here what comes next is in the same pipeline.
+    for (changes, answered) in [(&["RESET"][..], "RESET"), (&["HELLO", "2"], "server redis")] {
+        client.ask(&["HELLO", "3"]).await;
+        client.ask(&["CLIENT", "TRACKING", "ON"]).await;
+        client.ask(&["SUBSCRIBE", "news"]).await;
+        let sent = [request(&["PUBLISH", "news", "old"]), request(changes)].concat();
+        client.send(&sent).await;
+        let mut next = async || text(&client.reply().await.expect("a reply"));
+        assert_eq!(next().await, "1", "{changes:?}");
+        assert_eq!(next().await, "message news old", "{changes:?}");
+        assert!(next().await.starts_with(answered), "{changes:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_that_cache_are_told_what_changed() {
     let server = Server::start().await;
     let (mut cache, mut writer) = (server.client().await, server.client().await);

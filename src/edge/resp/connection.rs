@@ -106,6 +106,8 @@ pub(super) struct Caller {
     pub(super) tracks: bool,
     /// Whether it looks on what others do.
     pub(super) monitors: bool,
+    /// What it was told before the command at hand changed how it is told: stands before the reply.
+    pub(super) told: BytesMut,
     /// What stands in front of the reply of the command at hand.
     pub(super) preface: Option<Bytes>,
     /// What it counted and did not tell.
@@ -167,6 +169,7 @@ impl Caller {
             subscribed: 0,
             tracks: false,
             monitors: false,
+            told: BytesMut::new(),
             preface: None,
             tally: Tally::default(),
             closing: false,
@@ -212,8 +215,10 @@ impl Caller {
 
     /// Chooses the version of the protocol, for replies from now on.
     pub(super) fn speak(&mut self, protocol: Protocol) {
-        self.protocol = protocol;
-        self.client.speak(protocol);
+        if protocol != self.protocol {
+            self.protocol = protocol;
+            self.shared.hub.speak(&self.client, protocol, &mut self.told);
+        }
     }
 
     /// Counts a reply that is an error.
@@ -261,11 +266,15 @@ impl Caller {
         self.unsubscribe_all();
         self.track_no_more();
         self.shared.monitors.leave(&self.client);
-        self.client.speak(Protocol::default());
+        self.shared
+            .hub
+            .speak(&self.client, Protocol::default(), &mut self.told);
         let (seen, tally) = (self.seen, std::mem::take(&mut self.tally));
+        let told = std::mem::take(&mut self.told);
         *self = Self {
             seen,
             tally,
+            told,
             read: self.read,
             ..Self::new(self.shared.clone(), self.client.clone())
         };
@@ -298,6 +307,7 @@ pub(super) async fn serve(stream: Stream, shared: Arc<Shared>, entered: Entered)
         input: BytesMut::with_capacity(READ_BYTES),
         output: BytesMut::with_capacity(READ_BYTES),
         unflushed: false,
+        knew: false,
         ease_at: 0,
         parser: Parser::new(shared.limits()),
         ahead: None,
@@ -338,6 +348,8 @@ pub(super) struct Connection {
     pub(super) output: BytesMut,
     /// Whether the writer may keep some of what it took.
     pub(super) unflushed: bool,
+    /// Whether some of what waits may be for somebody known: after `RESET` it waits as before.
+    knew: bool,
     /// The client is given [`PATIENCE`] when so many bytes wait.
     ease_at: usize,
     pub(super) parser: Parser,
@@ -505,6 +517,7 @@ impl Connection {
         self.caller.shared.stats.output_bytes.add(bytes);
         self.caller.client.note_buffers(&self.input, &self.output);
         if self.output.is_empty() {
+            self.knew = false;
             self.ease_at = self.first_ease();
         }
         Ok(())
@@ -847,6 +860,7 @@ impl Connection {
     /// Runs a command of the edge and answers it.
     async fn local(&mut self, spec: &'static Spec, argv: &[Bytes]) -> Result<(), End> {
         self.caller.tell_tally();
+        self.knew |= self.caller.known;
         let mut args = Args::new(argv, spec.words);
         let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
@@ -862,9 +876,16 @@ impl Connection {
             Some(Local::Exec) => return self.exec(spec, argv).await,
             None => Reply::Error(local::unknown(spec)),
         };
+        self.give_told();
         let took = self.lap();
         self.caller.ran(spec, argv, took, &reply);
         self.answer(reply).await
+    }
+
+    /// Appends what was told before the command at hand changed how.
+    pub(super) fn give_told(&mut self) {
+        let told = std::mem::take(&mut self.caller.told);
+        self.output.extend_from_slice(&told);
     }
 
     /// Appends a reply, and waits a while for the client when many wait.
@@ -912,7 +933,7 @@ impl Connection {
     /// Bytes of replies that may wait, before the client is cut off.
     fn output_max(&self) -> usize {
         let most = self.caller.shared.config.max_output_bytes;
-        if self.caller.known {
+        if self.caller.known || self.knew {
             most
         } else {
             most.min(STRANGER_OUTPUT_BYTES)

@@ -179,6 +179,17 @@ impl Hub {
         }
     }
 
+    /// Has a client told in this version of the protocol from now on, and takes over what it was told before.
+    pub(super) fn speak(&self, client: &Client, protocol: Protocol, told: &mut BytesMut) {
+        let change = || {
+            client.outbox.take_all(told);
+            client.speak(protocol);
+        };
+        // Whoever encodes a message holds one of the two locks until it is in the outbox: none of the old version comes behind.
+        let _topics = self.topics.lock();
+        self.tracking.meanwhile(change);
+    }
+
     /// Whether anybody is subscribed to anything.
     pub(super) fn has_subscribers(&self) -> bool {
         self.subscriptions.load(Ordering::Acquire) > 0

@@ -455,6 +455,7 @@ impl Connection {
         if self.caller.answers == Answers::SkipThisAndNext {
             self.caller.answers = Answers::SkipNext;
         }
+        self.give_told();
         if answered {
             self.output.extend_from_slice(&out);
         }

@@ -151,6 +151,12 @@ impl Tracking {
         }
     }
 
+    /// Does something while nobody is told that keys changed.
+    pub(super) fn meanwhile(&self, run: impl FnOnce()) {
+        let _table = self.table.lock();
+        run();
+    }
+
     /// Lets a client track.
     fn enter(&self, client: &Arc<Client>, mode: Mode) {
         let mut table = self.table.lock();

@@ -9,6 +9,7 @@ use common::endpoint::{Client, Redis, Server, endpoint, text};
 use common::{PATIENCE, addresses};
 use plenary::config::Secret;
 use plenary::edge::resp::decode::request;
+use plenary::machine::entry::Command;
 use plenary::machine::reply::Reply;
 use plenary::node::Node;
 
@@ -42,6 +43,27 @@ async fn a_change_of_a_user_counts_at_once_for_who_is_connected() {
         log.contains("reason key context toplevel object a1 username ann"),
         "{log}"
     );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waited_is_not_run_when_its_user_may_not_any_more() {
+    let server = Server::start().await;
+    let (mut admin, mut user) = (server.client().await, server.client().await);
+    admin
+        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
+        .await;
+    admin.text(&["SET", "k", "v"]).await;
+    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    assert_eq!(admin.text(&["CLIENT", "PAUSE", "100000", "WRITE"]).await, "OK");
+    user.send(&request(&["FLUSHALL"])).await;
+    server.until("blocked_clients", "1").await;
+    let rules = Command::new(0, ["ACL", "SETUSER", "ann", "-flushall"]);
+    server.node.write(vec![rules]).await.unwrap();
+    assert_eq!(admin.text(&["CLIENT", "UNPAUSE"]).await, "OK");
+    let reply = text(&user.reply().await.expect("a reply"));
+    assert!(reply.starts_with("NOPERM"), "{reply}");
+    assert_eq!(admin.text(&["GET", "k"]).await, "v");
     server.stop().await;
 }
 

@@ -117,10 +117,10 @@ impl Connection {
         self.attend(answer).await
     }
 
-    /// Waits until this node's clients are not paused, or not as far as this command is concerned.
-    pub(super) async fn sit_out_pause(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), End> {
+    /// Waits until this node's clients are not paused, or not as far as this command is concerned. Whether it waited.
+    pub(super) async fn sit_out_pause(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<bool, End> {
         if !self.caller.is_paused(spec, argv) {
-            return Ok(());
+            return Ok(false);
         }
         // What was said before is answered first.
         self.submit().await?;
@@ -130,7 +130,7 @@ impl Connection {
             self.attend(async move { shared.pause.changed().await }).await?;
         }
         self.begin();
-        Ok(())
+        Ok(true)
     }
 
     /// Does what else there is to do until `task` is done.

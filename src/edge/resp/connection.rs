@@ -541,19 +541,8 @@ impl Connection {
             }
         };
         self.caller.client.runs(spec);
-        let context = if self.caller.transaction.is_some() {
-            Context::Multi
-        } else {
-            Context::TopLevel
-        };
-        if let Err(error) = self.caller.permits(context, spec, &argv) {
-            self.caller.refused(Some(spec), &argv, &error);
-            self.reject(spec.name == "EXEC", error).await?;
-            return if self.caller.closing {
-                Err(End::Ended)
-            } else {
-                Ok(())
-            };
+        if let Err(error) = self.permits(spec, &argv) {
+            return self.forbid(spec, &argv, error).await;
         }
         if let Some(error) = self.caller.must_wait(spec).or_else(|| self.caller.is_alone(spec)) {
             self.caller.refused(Some(spec), &argv, &error);
@@ -566,12 +555,37 @@ impl Connection {
         }
     }
 
+    /// Whether the user may run a command. Asked again after each wait: meanwhile somebody may have taken it away.
+    fn permits(&mut self, spec: &Spec, argv: &[Bytes]) -> Result<(), CommandError> {
+        let context = if self.caller.transaction.is_some() {
+            Context::Multi
+        } else {
+            Context::TopLevel
+        };
+        self.caller.permits(context, spec, argv)
+    }
+
+    /// Refuses what the user may not run, and ends the connection of one who is gone.
+    async fn forbid(&mut self, spec: &Spec, argv: &[Bytes], error: CommandError) -> Result<(), End> {
+        self.caller.refused(Some(spec), argv, &error);
+        self.reject(spec.name == "EXEC", error).await?;
+        if self.caller.closing {
+            Err(End::Ended)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Runs a command of a connection that is in some state: a transaction, subscriptions.
     async fn consider(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<(), End> {
         if let Some(refusal) = self.caller.refuses(spec) {
             return self.reject(spec.name == "EXEC", refusal).await;
         }
-        self.sit_out_pause(spec, &argv).await?;
+        if self.sit_out_pause(spec, &argv).await?
+            && let Err(error) = self.permits(spec, &argv)
+        {
+            return self.forbid(spec, &argv, error).await;
+        }
         if self.caller.transaction.is_some() && multi::lacks_memory(&self.caller, spec) {
             self.caller.refused(Some(spec), &argv, &OUT_OF_MEMORY);
             return self.reject(false, OUT_OF_MEMORY).await;
@@ -620,10 +634,13 @@ impl Connection {
                 Ok(())
             }
             Run::Read(_) => {
+                let waits = !self.writes.is_empty() || self.caller.freshness != Freshness::Local;
                 self.submit().await?;
                 self.caller.read = true;
                 if let Err(error) = self.caller.refresh().await {
                     self.append_read(spec, argv, Reply::Error(error));
+                } else if waits && let Err(error) = self.permits(spec, &argv) {
+                    return self.forbid(spec, &argv, error).await;
                 } else if let Some((spec, argv, look)) = self.read_on(spec, argv) {
                     let reply = self.tell(look).await;
                     if matches!(reply, Reply::Waiting(_)) {
@@ -636,7 +653,11 @@ impl Connection {
                 self.ease_if_full().await
             }
             Run::Local => {
+                let waits = !self.writes.is_empty();
                 self.submit().await?;
+                if waits && let Err(error) = self.permits(spec, &argv) {
+                    return self.forbid(spec, &argv, error).await;
+                }
                 self.local(spec, &argv).await?;
                 if self.caller.closing {
                     Err(End::Farewell)

@@ -437,11 +437,15 @@ impl Connection {
                     reply
                 }
                 Part::Refused(refusal) => Reply::Error(refusal),
-                Part::Edge => {
-                    self.local_into(spec, &argv, &mut out).await;
-                    self.caller.show(spec, &argv);
-                    continue;
-                }
+                // The node took its time, and so may a command before it.
+                Part::Edge => match self.caller.still_permits(spec, &argv) {
+                    Ok(()) => {
+                        self.local_into(spec, &argv, &mut out).await;
+                        self.caller.show(spec, &argv);
+                        continue;
+                    }
+                    Err(refusal) => Reply::Error(refusal),
+                },
             };
             self.caller.show(spec, &argv);
             if let Some(call) = script {

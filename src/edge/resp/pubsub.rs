@@ -3,6 +3,7 @@
 //! `PUBLISH` and `SPUBLISH` are writes: they go through the log, so all nodes tell the same messages in the same order. What they
 //! answer is the number of receivers on the node that was asked.
 
+use super::acl_log::Context;
 use super::clients::Client;
 use super::connection::Caller;
 use super::encode::{self, Protocol, encode};
@@ -10,7 +11,7 @@ use super::hub::{Hub, Kind, MAX_SUBSCRIPTIONS};
 use super::local::{Answer, help_of, subcommand_syntax};
 use crate::machine::args::Args;
 use crate::machine::reply::{CommandError, Reply};
-use crate::machine::table::Spec;
+use crate::machine::table::{self, Spec};
 use bytes::{Bytes, BytesMut};
 
 /// What a command comes to that answers by messages.
@@ -69,6 +70,13 @@ fn enter(caller: &mut Caller, args: &mut Args<'_>, out: &mut BytesMut, kind: Kin
         confirm(caller.protocol, word, Some(&name), count, out);
     }
     caller.note_subscriptions();
+    // Who looks for subscribers that may not hear their channels any more may have looked before this one was there.
+    let argv = args.argv();
+    if let Ok(spec) = table::lookup(argv)
+        && caller.permits(Context::TopLevel, spec, argv).is_err()
+    {
+        caller.client.end();
+    }
     Ok(())
 }
 

@@ -68,6 +68,29 @@ async fn a_command_that_waited_is_not_run_when_its_user_may_not_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_refused_options_has_no_secret_key_or_value_in_it() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for command in [
+        "AUTH ADMIN TOPSECRET X",
+        "CONFIG SET requirepass TOPSECRET timeout",
+        "MIGRATE 127.0.0.1 1 k 0 1000 AUTH TOPSECRET WRONG",
+        "SET TOPSECRET TOPSECRET NX BADOPTION TOPSECRET",
+        "SET k v PX TOPSECRET XX",
+        "ZUNION 2 k TOPSECRET WITHSCORES BADCHOICE",
+    ] {
+        let argv: Vec<&str> = command.split(' ').collect();
+        let reply = client.text(&argv).await;
+        assert!(reply.starts_with("ERR"), "{command}: {reply}");
+    }
+    let told = client.text(&["INFO", "compat"]).await;
+    assert!(!told.contains("TOPSECRET"), "{told}");
+    assert!(told.contains("set NX BADOPTION"), "{told}");
+    assert!(told.contains("zunion WITHSCORES BADCHOICE"), "{told}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_connections_of_a_removed_user_are_closed() {
     let server = Server::start().await;
     let (mut admin, mut user) = (server.client().await, server.client().await);

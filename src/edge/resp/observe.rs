@@ -16,7 +16,7 @@ impl Caller {
     pub(super) fn ran(&mut self, spec: &Spec, argv: &[Bytes], took: Duration, reply: &Reply) {
         let failed = match reply {
             Reply::Error(error) => {
-                self.note_refusal(argv, error);
+                self.note_refusal(Some(spec), argv, error);
                 true
             }
             _ => false,
@@ -114,7 +114,7 @@ impl Caller {
 
     /// A command was refused before it ran: it is unknown, has a wrong number of arguments, or is not permitted.
     pub(super) fn refused(&self, spec: Option<&Spec>, argv: &[Bytes], error: &CommandError) {
-        self.note_refusal(argv, error);
+        self.note_refusal(spec, argv, error);
         let known = match (spec, error) {
             (None, CommandError::Arity(name)) => table::by_name(&name.to_ascii_uppercase()),
             (spec, _) => spec.and_then(|spec| table::by_name(spec.name)),
@@ -125,7 +125,7 @@ impl Caller {
     }
 
     /// Notes what a client of Redis may send and we do not know.
-    fn note_refusal(&self, argv: &[Bytes], error: &CommandError) {
+    fn note_refusal(&self, spec: Option<&Spec>, argv: &[Bytes], error: &CommandError) {
         let name = |argument: Option<&Bytes>| {
             argument
                 .map(|argument| quoted(argument).to_ascii_lowercase())
@@ -134,20 +134,13 @@ impl Caller {
         let what = match error {
             CommandError::Unknown { .. } => name(argv.first()),
             CommandError::UnknownSubcommand { .. } => format!("{}|{}", name(argv.first()), name(argv.get(1))),
-            CommandError::Syntax => {
-                // Words in capitals, as clients write options: no keys and no values.
-                let is_option = |argument: &&Bytes| {
-                    (2..=20).contains(&argument.len())
-                        && argument.iter().all(|byte| byte.is_ascii_uppercase())
-                };
-                let options: Vec<_> = argv
-                    .iter()
-                    .skip(1)
-                    .filter(is_option)
-                    .map(|option| quoted(option))
-                    .collect();
-                format!("{} {}", name(argv.first()), options.join(" "))
-            }
+            CommandError::Syntax => match spec {
+                Some(spec) => {
+                    let options = options(spec, &redacted(spec, argv));
+                    format!("{} {}", spec.name.to_ascii_lowercase(), options.join(" "))
+                }
+                None => name(argv.first()),
+            },
             _ => return,
         };
         let (library, version) = {
@@ -158,9 +151,101 @@ impl Caller {
     }
 }
 
+/// The options of a command, as clients write them: those that its row knows, and the first that it does not know, if that stands where an option
+/// may. What is a key or a value, or may be one, is none.
+fn options(spec: &Spec, argv: &[Bytes]) -> Vec<String> {
+    let syntax: Vec<&str> = spec.syntax.split_whitespace().collect();
+    let place = |argument: &Bytes| {
+        let names = |token: &&str| {
+            let mut words = token.split(['[', ']', '<', '>', '|']);
+            words.any(|word| is_option(word.as_bytes()) && word.as_bytes() == &argument[..])
+        };
+        syntax.iter().position(names)
+    };
+    let keys = spec.keys_at(argv);
+    let (mut at, mut next) = (spec.words, values(&syntax));
+    let mut options = Vec::new();
+    while let Some(argument) = argv.get(at) {
+        let known = place(argument);
+        // Arguments that belong to what stands before them.
+        let (skipped, is_placed) = (next.unwrap_or(0), next.is_some());
+        next = match (known, is_placed) {
+            _ if skipped > 0 => Some(skipped - 1),
+            _ if keys.contains(&at) => next,
+            (Some(token), _) => {
+                options.push(quoted(argument).into_owned());
+                next.and(match syntax[token].ends_with([']', '>']) {
+                    true => Some(0),
+                    false => values(&syntax[token + 1..]),
+                })
+            }
+            (None, true) if is_option(argument) => {
+                options.push(quoted(argument).into_owned());
+                None
+            }
+            (None, _) => None,
+        };
+        at += 1;
+    }
+    options
+}
+
+fn is_option(word: &[u8]) -> bool {
+    (2..=20).contains(&word.len()) && word.iter().all(u8::is_ascii_uppercase)
+}
+
+/// How many arguments that are no options the syntax has here before the next option may come; none where that cannot be told. Keys are
+/// known by their places.
+fn values(syntax: &[&str]) -> Option<usize> {
+    let mut count = 0;
+    for token in syntax {
+        match token.trim_start_matches('[').as_bytes().first() {
+            Some(b'.') => return None,
+            _ if *token == "[key" => break,
+            Some(first) if first.is_ascii_lowercase() && token.starts_with('[') => return None,
+            Some(first) if first.is_ascii_lowercase() => count += 1,
+            _ => break,
+        }
+        if token.ends_with([']', '>']) {
+            break;
+        }
+    }
+    Some(count)
+}
+
 /// Seconds since 1970 by the machine's clock: people compare them with other logs.
 fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_refused_options_no_key_and_no_value_is_told() {
+        for (command, told) in [
+            ("SET KEY VALUE BADOPTION", "BADOPTION"),
+            ("SET KEY VALUE NX BADOPTION SECRET", "NX BADOPTION"),
+            ("SET KEY VALUE EX SECRET XX", "EX XX"),
+            ("SET KEY VALUE ten SECRET XX", "XX"),
+            ("ZUNION 2 KEY OTHER WITHSCORES BADOPTION", "WITHSCORES BADOPTION"),
+            ("SORT KEY GET SECRET GET OTHER ALPHA BADOPTION", "GET GET ALPHA"),
+            ("SORT KEY BY SECRET LIMIT ONE TWO BADOPTION", "BY LIMIT BADOPTION"),
+            ("CLIENT LIST ID SECRET OTHER", "ID"),
+            ("AUTH ADMIN SECRET OTHER", ""),
+            ("CONFIG SET requirepass SECRET timeout", ""),
+            ("HELLO 3 AUTH USER SECRET OTHER", "AUTH"),
+        ] {
+            let words = command.split(' ');
+            let argv: Vec<Bytes> = words
+                .map(|word| Bytes::copy_from_slice(word.as_bytes()))
+                .collect();
+            let spec = table::lookup(&argv).expect("a command");
+            let options = options(spec, &redacted(spec, &argv));
+            assert_eq!(options.join(" "), told, "{command}");
+        }
+    }
 }

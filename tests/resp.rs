@@ -1114,6 +1114,42 @@ async fn paused_clients_wait_and_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_connection_has_kept_is_bounded_in_bytes() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let (fits, long) = ("x".repeat(64 << 10), "x".repeat((64 << 10) + 1));
+    let refused = "ERR Client names cannot be longer than 65536 bytes.";
+    assert_eq!(client.text(&["CLIENT", "SETNAME", &fits]).await, "OK");
+    assert_eq!(client.text(&["CLIENT", "SETNAME", &long]).await, refused);
+    assert_eq!(
+        client.text(&["CLIENT", "SETINFO", "LIB-NAME", &long]).await,
+        refused
+    );
+    assert_eq!(client.text(&["CLIENT", "GETNAME"]).await, fits);
+    let keys = ["a", "b"].map(|letter| letter.repeat(9 << 20));
+    assert_eq!(client.text(&["WATCH", &keys[0]]).await, "OK");
+    assert_eq!(
+        client.text(&["WATCH", &keys[1]]).await,
+        "ERR too many watched keys"
+    );
+    // What a script takes for an error is counted by the beginning of its first word, and noted where it was slow by that of the name.
+    assert_eq!(
+        client
+            .text(&["CONFIG", "SET", "slowlog-log-slower-than", "0"])
+            .await,
+        "OK"
+    );
+    let script = "return redis.error_reply(string.rep('E', 1000) .. ' it')";
+    assert!(client.text(&["EVAL", script, "0"]).await.starts_with("EEE"));
+    let told = client.text(&["INFO", "errorstats"]).await;
+    let kind = format!("errorstat_{}:count=1", "E".repeat(128));
+    assert!(told.contains(&kind), "{told}");
+    let slow = client.text(&["SLOWLOG", "GET", "1"]).await;
+    assert!(slow.len() < 4096, "{} bytes", slow.len());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_told_before_stands_before_the_answer_to_reset_and_hello() {
     let server = Server::start().await;
     let mut client = server.client().await;

@@ -1,5 +1,6 @@
 //! `ACL LOG`: who tried what they may not.
 
+use super::local::{NOTED_BYTES, quoted};
 use super::stats::Counter;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -32,7 +33,7 @@ pub(super) struct Entry {
     pub(super) count: u64,
     pub(super) reason: Reason,
     pub(super) context: Context,
-    /// The command, key or channel.
+    /// The command, key or channel, and the user: at most [`NOTED_BYTES`] of each.
     pub(super) object: Bytes,
     pub(super) user: Bytes,
     pub(super) at: Instant,
@@ -45,6 +46,9 @@ const GROUPED: Duration = Duration::from_secs(60);
 
 /// How many entries are looked through for the same.
 const LOOKED_THROUGH: usize = 10;
+
+/// Bytes of a client's line that are kept: who it is comes first.
+const LINE_BYTES: usize = 1024;
 
 /// What was refused.
 #[derive(Debug)]
@@ -107,6 +111,9 @@ impl AclLog {
 
     pub(super) fn note(&self, reason: Reason, context: Context, object: &[u8], user: &[u8], client: String) {
         self.denied[reason as usize].add(1);
+        let beginning = |bytes: &[u8], most| Bytes::copy_from_slice(&bytes[..bytes.len().min(most)]);
+        let (object, user) = (beginning(object, NOTED_BYTES), beginning(user, NOTED_BYTES));
+        let line = beginning(client.as_bytes(), LINE_BYTES);
         let now = Instant::now();
         let mut entries = self.entries.lock();
         let same = entries.iter().take(LOOKED_THROUGH).position(|entry| {
@@ -122,10 +129,10 @@ impl AclLog {
             count: before + 1,
             reason,
             context,
-            object: Bytes::copy_from_slice(object),
-            user: Bytes::copy_from_slice(user),
+            object,
+            user,
             at: now,
-            client,
+            client: quoted(&line).into_owned(),
         });
         entries.truncate(usize::try_from(self.max_len()).unwrap_or(usize::MAX));
     }
@@ -143,6 +150,20 @@ impl AclLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_is_long_the_beginning_is_kept() {
+        let (log, long) = (AclLog::default(), "x".repeat(1 << 20));
+        let (reason, context) = (Reason::Key, Context::TopLevel);
+        log.note(reason, context, long.as_bytes(), b"user", String::new());
+        log.note(reason, context, long.as_bytes(), b"user", long.clone());
+        let kept = log.newest(10);
+        let bytes = [kept[0].object.len(), kept[0].client.len()];
+        assert_eq!(
+            (kept.len(), kept[0].count, bytes),
+            (1, 2, [NOTED_BYTES, LINE_BYTES])
+        );
+    }
 
     #[test]
     fn the_same_is_counted_and_the_oldest_goes() {

@@ -29,13 +29,21 @@ pub(super) fn setname(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     name(caller, args.bytes()?).map(|()| Reply::OK)
 }
 
+/// Bytes of a client's name, and of what its library is called.
+const MAX_NAME_BYTES: usize = 64 << 10;
+
+const TOO_LONG: CommandError = CommandError::text("ERR Client names cannot be longer than 65536 bytes.");
+
 /// Names a connection; an empty name takes the name away.
 ///
 /// # Errors
-/// When the name would break the lines of `CLIENT LIST`.
+/// When the name would break the lines of `CLIENT LIST`, or is too long.
 pub(super) fn name(caller: &mut Caller, name: &[u8]) -> Result<(), CommandError> {
     const REFUSED: CommandError =
         CommandError::text("ERR Client names cannot contain spaces, newlines or special characters.");
+    if name.len() > MAX_NAME_BYTES {
+        return Err(TOO_LONG);
+    }
     caller.client.shown.lock().name = printable(name).ok_or(REFUSED)?;
     Ok(())
 }
@@ -43,6 +51,9 @@ pub(super) fn name(caller: &mut Caller, name: &[u8]) -> Result<(), CommandError>
 /// `CLIENT SETINFO LIB-NAME|LIB-VER value`.
 pub(super) fn setinfo(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     let (attribute, value) = (args.bytes()?, args.bytes()?);
+    if value.len() > MAX_NAME_BYTES {
+        return Err(TOO_LONG);
+    }
     let mut shown = caller.client.shown.lock();
     let (name, place) = match attribute.to_ascii_lowercase().as_slice() {
         b"lib-name" => ("lib-name", &mut shown.library),

@@ -250,7 +250,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    fn enter(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
+    pub(super) fn enter(&self, peer: SocketAddr, local: SocketAddr) -> Arc<Client> {
         let id = self.last_id.fetch_add(1, Relaxed) + 1;
         let client = Arc::new(Client {
             id,

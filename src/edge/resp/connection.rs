@@ -94,7 +94,7 @@ pub(super) struct Caller {
     pub(super) answers: Answers,
     /// What was said since `MULTI`.
     pub(super) transaction: Option<Box<Transaction>>,
-    /// What `EXEC` looks at; at most `multi::MAX_WATCHED_KEYS`.
+    /// What `EXEC` looks at; at most `multi::MAX_WATCHED_KEYS` of `multi::MAX_WATCHED_BYTES`.
     pub(super) watches: Vec<Watch>,
     /// Whether the commands of a transaction are being run.
     pub(super) executing: bool,

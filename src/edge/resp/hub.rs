@@ -21,6 +21,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Subscriptions of one client, of each kind.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 1 << 20;
 
+/// Bytes of their names, of all kinds.
+pub(super) const MAX_SUBSCRIBED_BYTES: usize = 64 << 20;
+
 /// What can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -38,9 +41,31 @@ pub(super) struct Subscriptions {
     pub(super) channels: BTreeSet<Bytes>,
     pub(super) patterns: BTreeSet<Bytes>,
     pub(super) shards: BTreeSet<Bytes>,
+    /// Bytes of all names.
+    bytes: usize,
 }
 
 impl Subscriptions {
+    /// Whether so many further names fit, which have so many bytes.
+    pub(super) fn have_room(&mut self, kind: Kind, names: usize, bytes: usize) -> bool {
+        self.of(kind).len() + names <= MAX_SUBSCRIPTIONS && self.bytes + bytes <= MAX_SUBSCRIBED_BYTES
+    }
+
+    /// Adds a name; whether it was not there.
+    pub(super) fn add(&mut self, kind: Kind, name: Bytes) -> bool {
+        let bytes = name.len();
+        let new = self.of(kind).insert(name);
+        self.bytes += if new { bytes } else { 0 };
+        new
+    }
+
+    /// Takes a name away; whether it was there.
+    pub(super) fn remove(&mut self, kind: Kind, name: &Bytes) -> bool {
+        let was = self.of(kind).remove(name);
+        self.bytes -= if was { name.len() } else { 0 };
+        was
+    }
+
     pub(super) fn of(&mut self, kind: Kind) -> &mut BTreeSet<Bytes> {
         match kind {
             Kind::Channel => &mut self.channels,
@@ -278,5 +303,23 @@ impl Listener for Hub {
 
     fn replaced(&self) {
         self.tracking.replaced(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscriptions_are_bounded_by_their_bytes_too() {
+        let mut subscriptions = Subscriptions::default();
+        let name = Bytes::from(vec![b'x'; 40 << 20]);
+        assert!(subscriptions.have_room(Kind::Channel, 1, name.len()));
+        assert!(subscriptions.add(Kind::Channel, name.clone()));
+        assert!(!subscriptions.add(Kind::Channel, name.clone()));
+        assert!(!subscriptions.have_room(Kind::Shard, 1, name.len()));
+        assert!(subscriptions.remove(Kind::Channel, &name) && !subscriptions.remove(Kind::Channel, &name));
+        assert!(subscriptions.have_room(Kind::Shard, 1, name.len()));
+        assert!(!subscriptions.have_room(Kind::Shard, MAX_SUBSCRIPTIONS + 1, 0));
     }
 }

@@ -219,6 +219,16 @@ pub(super) fn subcommand_syntax(args: &Args<'_>) -> CommandError {
     ))
 }
 
+/// Bytes that are kept of a word which somebody else chose, where it is noted for others to see.
+pub(super) const NOTED_BYTES: usize = 128;
+
+/// As much of a text as is kept where it is noted.
+pub(super) fn noted(text: &str) -> &str {
+    let ends = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=NOTED_BYTES.min(text.len())).rev().find(ends);
+    &text[..end.unwrap_or(0)]
+}
+
 /// A refusal with a text made up for it.
 pub(super) fn refusal(text: String) -> CommandError {
     CommandError::Other(Cow::Owned(text))

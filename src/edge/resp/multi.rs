@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 /// Keys that one connection watches.
 pub(super) const MAX_WATCHED_KEYS: usize = 65_536;
 
+/// Bytes of those keys.
+pub(super) const MAX_WATCHED_BYTES: usize = 16 << 20;
+
 /// Commands of one transaction.
 pub(super) const MAX_QUEUED_COMMANDS: usize = 1 << 20;
 
@@ -154,11 +157,13 @@ pub(super) fn watch<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
         let node = caller.shared.node.clone();
         let (db, watches) = (caller.db, &mut caller.watches);
         node.view(db, |view| {
+            let mut bytes: usize = watches.iter().map(|watch| watch.key.len()).sum();
             for key in args.rest() {
                 if watches.iter().any(|watch| watch.db == db && watch.key == key) {
                     continue;
                 }
-                if watches.len() >= MAX_WATCHED_KEYS {
+                bytes += key.len();
+                if watches.len() >= MAX_WATCHED_KEYS || bytes > MAX_WATCHED_BYTES {
                     return Err(CommandError::text("ERR too many watched keys"));
                 }
                 watches.push(Watch {

@@ -2,7 +2,7 @@
 
 use super::acl_log::{Context, Reason};
 use super::connection::Caller;
-use super::local::quoted;
+use super::local::{noted, quoted};
 use super::slowlog::redacted;
 use crate::machine::access::Denied;
 use crate::machine::reply::{CommandError, Reply};
@@ -34,7 +34,7 @@ impl Caller {
         if shared.slowlog.wants(took) {
             let (peer, name) = (
                 self.client.peer.to_string(),
-                self.client.shown.lock().name.clone(),
+                noted(&self.client.shown.lock().name).to_owned(),
             );
             let argv = shortened(&redacted(spec, argv));
             shared.slowlog.note(argv, took, unix_seconds(), peer, name);

@@ -7,7 +7,7 @@ use super::acl_log::Context;
 use super::clients::Client;
 use super::connection::Caller;
 use super::encode::{self, Protocol, encode};
-use super::hub::{Hub, Kind, MAX_SUBSCRIPTIONS};
+use super::hub::{Hub, Kind};
 use super::local::{Answer, help_of, subcommand_syntax};
 use crate::machine::args::Args;
 use crate::machine::reply::{CommandError, Reply};
@@ -50,19 +50,17 @@ pub(super) fn sunsubscribe(caller: &mut Caller, args: &mut Args<'_>, out: &mut B
 fn enter(caller: &mut Caller, args: &mut Args<'_>, out: &mut BytesMut, kind: Kind, word: &str) -> Told {
     const TOO_MANY: CommandError = CommandError::text("ERR too many subscriptions");
     let client = &caller.client;
-    let more = args.remaining();
-    if client.subscriptions.lock().of(kind).len() + more > MAX_SUBSCRIPTIONS {
+    let names = args.rest();
+    let bytes = names.iter().map(Bytes::len).sum();
+    if !client.subscriptions.lock().have_room(kind, names.len(), bytes) {
         return Err(TOO_MANY);
     }
-    for name in args.rest() {
+    for name in names {
         // Not a part of the buffer it came in, which would stay as long.
         let name = Bytes::copy_from_slice(name);
         let (new, count) = {
             let mut subscriptions = client.subscriptions.lock();
-            (
-                subscriptions.of(kind).insert(name.clone()),
-                subscriptions.count(kind),
-            )
+            (subscriptions.add(kind, name.clone()), subscriptions.count(kind))
         };
         if new {
             caller.shared.hub.subscribe(client, kind, &name);
@@ -91,7 +89,7 @@ fn leave(caller: &mut Caller, args: &mut Args<'_>, out: &mut BytesMut, kind: Kin
     for name in names {
         let (was, count) = {
             let mut subscriptions = client.subscriptions.lock();
-            (subscriptions.of(kind).remove(&name), subscriptions.count(kind))
+            (subscriptions.remove(kind, &name), subscriptions.count(kind))
         };
         if was {
             caller.shared.hub.unsubscribe(client, kind, &name);

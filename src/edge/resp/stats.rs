@@ -1,5 +1,6 @@
 //! What the endpoint counts for `INFO`. Plain counters: nothing is decided by them, so relaxed order is enough.
 
+use super::local::noted;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -68,7 +69,8 @@ impl Stats {
     /// Counts an error that was so often the reply, by its first word.
     pub(super) fn error(&self, text: &str, times: u64) {
         self.errors.add(usize::try_from(times).unwrap_or(usize::MAX));
-        let kind = text.split(' ').next().unwrap_or_default();
+        // A script chooses the word.
+        let kind = noted(text.split(' ').next().unwrap_or_default());
         let mut kinds = self.kinds.lock();
         if let Some(count) = kinds.get_mut(kind) {
             *count += times;

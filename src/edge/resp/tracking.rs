@@ -27,8 +27,14 @@ use std::sync::{Arc, Weak};
 /// Keys that are remembered for all clients of this node, unless `tracking-table-max-keys` says otherwise. As in Redis.
 pub(super) const DEFAULT_MAX_KEYS: usize = 1_000_000;
 
+/// Bytes of those keys: beyond it some are told of as if they had changed, as beyond their number.
+const MAX_KEY_BYTES: usize = 256 << 20;
+
 /// Prefixes of one client.
 const MAX_PREFIXES: usize = 1_024;
+
+/// Bytes of those prefixes.
+const MAX_PREFIX_BYTES: usize = 1 << 20;
 
 /// How channels begin on which nodes tell themselves what they put into the log: no subscriber hears of them.
 const BRACKETS: &[u8] = b"__plenary__:writer:";
@@ -94,6 +100,8 @@ struct Table {
     clients: BTreeMap<u64, Arc<Client>>,
     /// Who read a key.
     keys: IndexMap<Bytes, BTreeSet<u64>>,
+    /// Bytes of those keys.
+    bytes: usize,
     /// How many clients are remembered for all keys.
     items: usize,
     /// Who asks for a prefix, and which keys of it were changed by the entry at hand, by whom last.
@@ -187,8 +195,7 @@ impl Tracking {
         }
         if table.clients.is_empty() {
             // Nobody is told of changes from now on: what was read is not known to be unchanged any more.
-            table.keys.clear();
-            table.items = 0;
+            table.forget_keys();
         }
         self.clients.store(table.clients.len(), Ordering::Release);
     }
@@ -214,6 +221,7 @@ impl Tracking {
             let new = match table.keys.get_mut(key) {
                 Some(readers) => readers.insert(client),
                 None => {
+                    table.bytes += key.len();
                     // Not a part of the buffer it came in, which would stay as long.
                     let key = Bytes::copy_from_slice(key);
                     table.keys.insert(key, BTreeSet::from([client])).is_none()
@@ -237,6 +245,7 @@ impl Tracking {
             {
                 if readers.is_empty() {
                     table.keys.swap_remove(key);
+                    table.bytes -= key.len();
                 }
                 table.items -= 1;
             }
@@ -250,7 +259,7 @@ impl Tracking {
 
     fn shrink(&self, hub: &Hub, table: &mut Table) {
         let limit = self.max_keys.load(Ordering::Relaxed);
-        while limit > 0 && table.keys.len() > limit {
+        while limit > 0 && table.keys.len() > limit || table.bytes > MAX_KEY_BYTES {
             let Some(key) = table.keys.get_index(0).map(|(key, _)| key.clone()) else {
                 return;
             };
@@ -339,6 +348,7 @@ impl Table {
         let Some(readers) = self.keys.swap_remove(key) else {
             return;
         };
+        self.bytes -= key.len();
         self.items -= readers.len();
         for client in readers.iter().filter_map(|id| self.clients.get(id)) {
             let told = {
@@ -353,9 +363,13 @@ impl Table {
         }
     }
 
-    fn forget_all(&mut self, hub: &Hub) {
+    fn forget_keys(&mut self) {
         self.keys.clear();
-        self.items = 0;
+        (self.bytes, self.items) = (0, 0);
+    }
+
+    fn forget_all(&mut self, hub: &Hub) {
+        self.forget_keys();
         for client in self.clients.values() {
             tell(hub, client, None);
         }
@@ -623,7 +637,8 @@ fn add_prefixes(known: &mut BTreeSet<Bytes>, more: &[Bytes]) -> Result<(), Comma
             "ERR Prefix '{prefix}' overlaps with {kind} '{other}'. Prefixes for a single client must not overlap."
         )));
     }
-    if known.len() + more.len() > MAX_PREFIXES {
+    let bytes: usize = known.iter().chain(more).map(Bytes::len).sum();
+    if known.len() + more.len() > MAX_PREFIXES || bytes > MAX_PREFIX_BYTES {
         return Err(CommandError::text("ERR too many prefixes"));
     }
     known.extend(more.iter().cloned());
@@ -694,6 +709,35 @@ pub(super) fn trackinginfo(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bytes_of_tracked_keys_are_bounded_and_counted_where_keys_go() {
+        use crate::edge::resp::clients::Clients;
+        let (hub, clients) = (Hub::default(), Clients::default());
+        let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let (one, two) = (clients.enter(nowhere, nowhere), clients.enter(nowhere, nowhere));
+        for client in [&one, &two] {
+            hub.tracking.enter(client, Mode::default());
+        }
+        let counted = || (hub.tracking.counts().keys, hub.tracking.table.lock().bytes);
+        let remember = |client: &Client, key: &'static str| {
+            let keys = std::iter::once(key.as_bytes());
+            hub.tracking.remember(&hub, client.id, keys).len()
+        };
+        let most = MAX_KEY_BYTES;
+        hub.tracking.table.lock().bytes = most - 4;
+        let noted = ["a", "b", "c", "d"].map(|key| remember(&one, key));
+        assert_eq!((noted, counted()), ([1; 4], (4, most)));
+        assert_eq!((remember(&two, "a"), counted()), (1, (4, most)));
+        // One more, and one goes.
+        assert_eq!((remember(&one, "e"), counted()), (1, (4, most)));
+        hub.tracking.forget(one.id, [Bytes::from_static(b"e")].iter());
+        hub.tracking.changed(&hub, &Bytes::from_static(b"d"));
+        assert_eq!(counted(), (2, most - 2));
+        hub.tracking.leave(&one);
+        hub.tracking.leave(&two);
+        assert_eq!(counted(), (0, 0));
+    }
 
     #[test]
     fn prefixes_of_a_client_must_not_overlap() {

@@ -359,6 +359,7 @@ mod tests {
     use crate::machine::event::{Event, Waiter};
     use crate::machine::internal;
     use crate::machine::table;
+    use proptest::prelude::*;
 
     /// Room for some thousand writes.
     const LOG_BYTES: usize = 64 << 10;
@@ -433,46 +434,91 @@ mod tests {
         machine
     }
 
-    /// What these commands answer to whoever runs them in one script or transaction: evaluated as on a leader, then applied.
-    fn evaluate(machine: &mut Machine, at: Millis, lines: &[&str]) -> Vec<Reply> {
-        let (mut overlay, mut revision) = (Overlay::new(LOG_BYTES), None);
-        overlay.reset(machine.store().settings());
-        let on = |overlay: &mut Overlay| {
-            overlay.begin(at, 1);
-            let fetch = |db: u8, key: &[u8]| machine.view(at, db).find(key).cloned();
-            let run = |text: &&str| {
-                let Command { db, argv } = line(text);
-                overlay.run(table::lookup(&argv).unwrap(), db, &argv, &fetch)
-            };
-            lines.iter().map(run).collect::<Result<Vec<Reply>, Refused>>()
+    /// A leader who evaluates scripts.
+    struct Leader {
+        machine: Machine,
+        overlay: Overlay,
+        asked: u64,
+    }
+
+    impl Leader {
+        fn of(machine: Machine) -> Self {
+            Self {
+                machine,
+                overlay: Overlay::new(LOG_BYTES),
+                asked: 0,
+            }
+        }
+
+        /// What scripts of these lines answer: evaluated on top of each other, save those that look at all keys, and applied.
+        fn scripts(&mut self, at: Millis, scripts: &[Vec<String>]) -> Vec<Vec<Reply>> {
+            let (mut all, mut batch) = (Vec::new(), Vec::new());
+            self.overlay.reset(self.machine.store().settings());
+            for lines in scripts {
+                let (replies, effects) = match evaluate(&mut self.overlay, &self.machine, at, lines) {
+                    Ok((replies, outcome)) => {
+                        batch.push(self.effects(at, None, outcome));
+                        all.push(replies);
+                        continue;
+                    }
+                    Err(why) => {
+                        assert_eq!(why, Refused::NeedsAll);
+                        self.apply(at, std::mem::take(&mut batch));
+                        let revision = self.machine.store().revision();
+                        let mut whole = Overlay::over(self.machine.freeze(), LOG_BYTES);
+                        let (replies, outcome) = evaluate(&mut whole, &self.machine, at, lines).unwrap();
+                        (replies, self.effects(at, Some(revision), outcome))
+                    }
+                };
+                self.apply(at, vec![effects]);
+                self.overlay.reset(self.machine.store().settings());
+                all.push(replies);
+            }
+            self.apply(at, batch);
+            all
+        }
+
+        fn effects(&mut self, at: Millis, revision: Option<u64>, outcome: Outcome) -> Effects {
+            self.asked += 1;
+            Effects {
+                caller: Waiter {
+                    node: 1,
+                    start: 1,
+                    number: self.asked,
+                },
+                finished: 0,
+                at,
+                seed: 1,
+                relied_on: outcome.relied_on,
+                revision,
+                commands: outcome.commands,
+                reply: Reply::Nil,
+            }
+        }
+
+        fn apply(&mut self, at: Millis, batch: Vec<Effects>) {
+            let count = batch.len();
+            let mut events = apply_at(&mut self.machine, at, encode(batch));
+            events.retain(|event| matches!(event, Event::Evaluated { reply: Some(_), .. }));
+            assert_eq!(events.len(), count, "nothing has changed meanwhile");
+        }
+    }
+
+    /// Runs one script of these lines.
+    fn evaluate(
+        overlay: &mut Overlay,
+        machine: &Machine,
+        at: Millis,
+        lines: &[String],
+    ) -> Result<(Vec<Reply>, Outcome), Refused> {
+        overlay.begin(at, 1);
+        let fetch = |db: u8, key: &[u8]| machine.view(at, db).find(key).cloned();
+        let run = |text: &String| {
+            let Command { db, argv } = line(text);
+            overlay.run(table::lookup(&argv).unwrap(), db, &argv, &fetch)
         };
-        let replies = on(&mut overlay).unwrap_or_else(|why| {
-            assert_eq!(why, Refused::NeedsAll);
-            overlay = Overlay::over(machine.freeze(), LOG_BYTES);
-            revision = Some(machine.store().revision());
-            on(&mut overlay).unwrap()
-        });
-        let outcome = overlay.finish();
-        let effects = Effects {
-            caller: Waiter {
-                node: 1,
-                start: 1,
-                number: 1,
-            },
-            finished: 0,
-            at,
-            seed: 1,
-            relied_on: outcome.relied_on,
-            revision,
-            commands: outcome.commands,
-            reply: Reply::Nil,
-        };
-        let events = apply_at(machine, at, encode(vec![effects]));
-        assert!(
-            matches!(events.last(), Some(Event::Evaluated { reply: Some(_), .. })),
-            "{events:?}"
-        );
-        replies
+        let replies = lines.iter().map(run).collect::<Result<Vec<Reply>, Refused>>()?;
+        Ok((replies, overlay.finish()))
     }
 
     /// What is said of a run of commands and what becomes of it is the same whether a leader evaluates them for a script or they are in the log by
@@ -483,22 +529,33 @@ mod tests {
 
     /// The same some time after what was before.
     fn assert_true_at(at: Millis, before: &[&str], lines: &[&str]) {
-        let (mut evaluated, mut plain) = (after(before), after(before));
-        let replies = evaluate(&mut evaluated, at, lines);
-        let exec = internal::exec(&[], lines.iter().map(|text| line(text)).collect());
-        let entry = Entry {
-            format: Entry::FORMAT,
-            at,
-            seed: 77,
-            origin: Origin::default(),
-            commands: vec![exec],
-        };
-        let told = plain.apply(&entry);
-        assert_eq!(Applied::Applied(vec![Reply::Array(replies)]), told, "{lines:?}");
-        let (evaluated, plain) = (evaluated.store(), plain.store());
-        assert_eq!(evaluated.revision(), plain.revision(), "{lines:?}");
-        assert!(evaluated.slots().eq(plain.slots()), "{lines:?}");
-        assert_eq!(evaluated.access(), plain.access(), "{lines:?}");
+        let lines = lines.iter().map(|text| (*text).to_owned()).collect();
+        let (mut leader, mut plain) = (Leader::of(after(before)), after(before));
+        assert_same(at, &mut leader, &mut plain, &[lines]);
+    }
+
+    fn assert_same(at: Millis, leader: &mut Leader, plain: &mut Machine, scripts: &[Vec<String>]) {
+        let told = leader.scripts(at, scripts);
+        for (lines, told) in scripts.iter().zip(told) {
+            let exec = internal::exec(&[], lines.iter().map(|text| line(text)).collect());
+            let entry = Entry {
+                format: Entry::FORMAT,
+                at,
+                seed: 77,
+                origin: Origin::default(),
+                commands: vec![exec],
+            };
+            let answered = plain.apply(&entry);
+            assert_eq!(
+                Applied::Applied(vec![Reply::Array(told)]),
+                answered,
+                "{lines:?} of {scripts:?}"
+            );
+        }
+        let (evaluated, plain) = (leader.machine.store(), plain.store());
+        assert_eq!(evaluated.revision(), plain.revision(), "{scripts:?}");
+        assert!(evaluated.slots().eq(plain.slots()), "{scripts:?}");
+        assert_eq!(evaluated.access(), plain.access(), "{scripts:?}");
     }
 
     fn get(machine: &Machine, key: &str) -> Reply {
@@ -753,6 +810,120 @@ mod tests {
         }
         for token in ["SESSION.LOCK s SHARED me 100", "CACHE.LEASE page 500"] {
             assert_true_at(2_000, &before, &["HSETNX h f x", token]);
+        }
+    }
+
+    /// What is not by chance, by what it is about; the last of it needs the whole state. `@` stands for a key, `#` for a number.
+    const LINES: [&[&str]; 4] = [
+        &[
+            "SET @ 1",
+            "SET @ 1 PX #",
+            "GET @",
+            "DEL @ @",
+            "APPEND @ #",
+            "SETNX @ 2",
+            "MOVE @ 1",
+            "MOVE @ 0",
+            "COPY @ @ DB 1",
+            "COPY @ @ REPLACE DB 0",
+            "RENAME @ @",
+            "RENAMENX @ @",
+            "PEXPIRE @ #",
+            "PERSIST @",
+            "TYPE @",
+            "RPUSH @ # #",
+            "LPOP @",
+            "SORT @ STORE @",
+        ],
+        &[
+            "HSET @ f # g #",
+            "HSETNX @ f #",
+            "HDEL @ f",
+            "HINCRBY @ g 1",
+            "HPEXPIRE @ # FIELDS 1 f",
+            "HPERSIST @ FIELDS 1 f",
+            "HGETALL @",
+        ],
+        &[
+            "SESSION.CREATE @ #",
+            "SESSION.SAVE @ * SET 1 cart #",
+            "SESSION.SAVE @ 1 LOCK # UNLOCK SET 1 cart pen",
+            "SESSION.GET @ cart",
+            "SESSION.LOAD @",
+            "SESSION.RENAME @ @ GRACE #",
+            "SESSION.END @",
+            "SESSION.UNLOCK @ #",
+            "SESSION.LOCKS @",
+            "SESSION.TTL @",
+        ],
+        &[
+            "SESSION.CREATE @ 60 OWNER ann MAX 2 OLDEST-OUT ITEMS 1 cart book",
+            "SESSION.LOCK @ EXCLUSIVE me #",
+            "SESSION.LOCK @ SHARED me #",
+            "SESSION.OWNED ann",
+            "SESSION.ENDOWNED ann",
+            "SESSION.EVENTS 0",
+            "CACHE.SET @ #",
+            "CACHE.SET @ v PX # FRESH # TAGS 1 tag",
+            "CACHE.SET @ v PX # LEASE # TAGS 2 tag tags",
+            "CACHE.GET @",
+            "CACHE.LEASE @ #",
+            "CACHE.LEASE @ # TAGS 1 tag",
+            "CACHE.EXTEND @ # #",
+            "CACHE.RELEASE @ #",
+            "CACHE.INVALIDATE tag",
+            "DBSIZE",
+            "FLUSHDB",
+            "SWAPDB 0 1",
+            "ACL SETUSER bob on",
+            "ACL DELUSER bob",
+        ],
+    ];
+
+    /// Mostly about one thing: else each would put away what the others are about.
+    fn any_line(about: usize) -> impl Strategy<Value = String> {
+        let others = LINES.concat();
+        let text = prop_oneof![9 => prop::sample::select(LINES[about]), 1 => prop::sample::select(others)];
+        let db = prop_oneof![5 => Just(0u8), 1 => Just(1)];
+        let words = prop::collection::vec((0..3u8, 1..60u8), 12);
+        (text, db, words).prop_map(|(text, db, words)| {
+            let word = |(word, (key, number)): (&str, (u8, u8))| match word {
+                "@" => format!("k{key}"),
+                "#" => number.to_string(),
+                _ => word.to_owned(),
+            };
+            let words: Vec<String> = text.split(' ').zip(words).map(word).collect();
+            format!("{db}:{}", words.join(" "))
+        })
+    }
+
+    /// Batches of scripts, each some time after the one before.
+    fn any_batches() -> impl Strategy<Value = Vec<(Millis, Vec<Vec<String>>)>> {
+        (0..LINES.len()).prop_flat_map(|about| {
+            let scripts = prop::collection::vec(prop::collection::vec(any_line(about), 1..6), 1..4);
+            prop::collection::vec((0u64..12, scripts), 1..16)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_scripts_do_they_are_told_what_the_log_comes_to(
+            active in any::<bool>(), batches in any_batches(),
+        ) {
+            let before = format!(".set active-expire {active}");
+            let (mut leader, mut plain, mut at) = (Leader::of(after(&[&before])), after(&[&before]), 1_000);
+            for (later, scripts) in batches {
+                at += later;
+                // Keys that have ended are gone before anybody is asked: only a plain write would find them.
+                for machine in [&mut leader.machine, &mut plain] {
+                    for db in 0..2 {
+                        apply_at(machine, at, words(&format!(".end {db} k0 k1 k2 tag tags")));
+                    }
+                }
+                assert_same(at, &mut leader, &mut plain, &scripts);
+            }
         }
     }
 

@@ -524,3 +524,35 @@ async fn scripts_of_a_follower_are_told_when_the_leader_is_busy_and_a_function_i
     assert_same_state(&nodes).await;
     stop(&nodes).await;
 }
+
+/// One that relies on everything relies on what ends by itself as well: it must not wait until nothing does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_looks_at_all_keys_is_done_while_keys_end() {
+    const KEYS: usize = 10_000;
+    let data = tempfile::tempdir().unwrap();
+    let node = one_with(data.path(), |_| {}).await;
+    for first in (0..KEYS).step_by(500) {
+        let set = |number: usize| {
+            let life_ms = 2_000 + 2 * number;
+            Command::new(
+                0,
+                format!("SET k{number} v PX {life_ms}")
+                    .split(' ')
+                    .map(str::to_owned),
+            )
+        };
+        let sets: Vec<Command> = (first..first + 500).map(set).collect();
+        node.write(sets).await.unwrap();
+    }
+    let left = || match read(&node, &["DBSIZE"]) {
+        Reply::Integer(left) => left.unsigned_abs(),
+        other => panic!("{other:?}"),
+    };
+    eventually("keys end", async || left() < KEYS as u64).await;
+    let count = "return redis.call('SET', KEYS[1], redis.call('DBSIZE'))";
+    for number in 0..20 {
+        assert_eq!(answer(&node, script(count, "count", &[])).await, Reply::OK);
+        assert!(left() > 1, "all others had ended before number {number} was done");
+    }
+    node.stop().await.unwrap();
+}

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Requests that wait or are under way on one node, at most.
@@ -656,13 +656,32 @@ impl Thread {
             ));
             return true;
         };
+        // What ends before the effects are in the log makes them void. There may always be something that ends, so it is begun anew at once.
+        let until = Instant::now() + ALONE_ENDS_AFTER;
+        loop {
+            if self.tried_alone(&mut job, &closed).await || Instant::now() >= until {
+                return true;
+            }
+        }
+    }
+
+    /// Evaluates a request on a copy of everything, while the gate is closed, and has applied what it came to. Whether it is out of the way: not, where
+    /// something has ended meanwhile.
+    async fn tried_alone(&mut self, job: &mut Job, closed: &OwnedRwLockWriteGuard<()>) -> bool {
+        let now = self.now().await;
+        if self.state.machine().read().late(now).is_some() {
+            let tick = entry::encode(Origin::default(), &[]);
+            if let Some(why) = self.outbound.propose_through(closed, tick).await {
+                tracing::debug!(why, "a tick was refused");
+            }
+        }
         let (frozen, revision) = {
             let machine = self.state.machine().read();
             (machine.freeze(), machine.store().revision())
         };
         let scratch = std::mem::replace(&mut self.overlay, Overlay::over(frozen, self.command_bytes));
         let (at, seed) = (self.now().await, self.outbound.clock.chance());
-        let evaluation = self.evaluate(&mut job, at, seed, ALONE_ENDS_AFTER, true);
+        let evaluation = self.evaluate(job, at, seed, ALONE_ENDS_AFTER, true);
         self.overlay = scratch;
         let (reply, outcome) = match evaluation {
             Evaluation::Done(reply, outcome) => (reply, outcome),
@@ -685,17 +704,18 @@ impl Thread {
             job.answer_directly(reply, index);
             return true;
         }
-        let effects = effects_of(&job, at, seed, Some(revision), outcome, reply);
+        let effects = effects_of(job, at, seed, Some(revision), outcome, reply);
         if effects.bytes() > self.command_bytes {
             job.answer_directly(too_much(&job.request), 0);
             return true;
         }
         job.answer_proposed();
         let group = entry::encode(Origin::default(), &[effects::encode(vec![effects])]);
-        if let Some(why) = self.outbound.propose_through(&closed, group).await {
+        if let Some(why) = self.outbound.propose_through(closed, group).await {
             tracing::debug!(why, "the effects of a script were refused");
+            return true;
         }
-        true
+        self.state.machine().read().scripts().contains(job.caller)
     }
 
     /// The time that scripts see and that their effects are reckoned from: one that may be a stamp.

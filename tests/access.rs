@@ -6,7 +6,7 @@
 mod common;
 
 use common::endpoint::{Client, Redis, Server, endpoint, text};
-use common::{PATIENCE, addresses};
+use common::{PATIENCE, addresses, eventually};
 use plenary::config::Secret;
 use plenary::edge::resp::decode::request;
 use plenary::machine::entry::Command;
@@ -64,6 +64,36 @@ async fn a_command_that_waited_is_not_run_when_its_user_may_not_any_more() {
     let reply = text(&user.reply().await.expect("a reply"));
     assert!(reply.starts_with("NOPERM"), "{reply}");
     assert_eq!(admin.text(&["GET", "k"]).await, "v");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_lost_while_a_transaction_ran_is_not_run_at_its_end() {
+    let server = Server::start().await;
+    let (mut admin, mut user) = (server.client().await, server.client().await);
+    admin
+        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*", "&news"])
+        .await;
+    admin.text(&["CONFIG", "SET", "busy-reply-threshold", "10"]).await;
+    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    for (argv, reply) in [
+        (&["MULTI"][..], "OK"),
+        (&["EVAL", "while true do end", "0"], "QUEUED"),
+        (&["SUBSCRIBE", "news"], "QUEUED"),
+    ] {
+        assert_eq!(user.text(argv).await, reply);
+    }
+    user.send(&request(&["EXEC"])).await;
+    eventually("the script runs for long", async || {
+        admin.text(&["EVAL", "return 1", "0"]).await.starts_with("BUSY")
+    })
+    .await;
+    let rules = Command::new(0, ["ACL", "SETUSER", "ann", "resetchannels"]);
+    server.node.write(vec![rules]).await.unwrap();
+    assert_eq!(admin.text(&["SCRIPT", "KILL"]).await, "OK");
+    let reply = text(&user.reply().await.expect("a reply"));
+    assert!(reply.contains("no longer allowed"), "{reply}");
+    assert_eq!(admin.text(&["PUBSUB", "NUMSUB", "news"]).await, "news 0");
     server.stop().await;
 }
 
@@ -509,7 +539,6 @@ async fn the_keys_that_are_asked_for_are_those_that_a_command_uses() {
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;
-    use common::eventually;
     use common::tls::{Authority, authority, signed};
     use plenary::config::{TlsClients, TlsConfig};
     use std::path::PathBuf;

@@ -13,7 +13,7 @@ use crate::machine::entry::Command;
 use crate::machine::internal::Watch;
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Run, Spec};
-use crate::node::{Call, Notes, Request, Written};
+use crate::node::{Call, Freshness, Notes, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
@@ -393,6 +393,13 @@ impl Connection {
         }
         caller.read = true;
         caller.refresh().await?;
+        // Where it waited for that, somebody may have taken permissions away meanwhile.
+        let waited = caller.freshness != Freshness::Local;
+        let refusal = |step: &Step| match &step.call {
+            Call::Command(argv) if waited => caller.still_permits(step.spec, argv).err(),
+            _ => None,
+        };
+        let refusals: Vec<_> = steps.iter().map(refusal).collect();
         let quiet = caller.quiet;
         Ok(caller.shared.node.view(0, |view| {
             let read = |step: &Step| match (step.spec.run, &step.call) {
@@ -410,7 +417,10 @@ impl Connection {
                 }
                 _ => Reply::Nil,
             };
-            steps.iter().map(read).collect()
+            let answer = |(step, refusal): (&Step, Option<CommandError>)| {
+                refusal.map_or_else(|| read(step), Reply::Error)
+            };
+            steps.iter().zip(refusals).map(answer).collect()
         }))
     }
 

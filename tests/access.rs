@@ -56,7 +56,7 @@ async fn a_command_that_waited_is_not_run_when_its_user_may_not_any_more() {
     admin.text(&["SET", "k", "v"]).await;
     assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
     assert_eq!(admin.text(&["CLIENT", "PAUSE", "100000", "WRITE"]).await, "OK");
-    user.send(&request(&["FLUSHALL"])).await;
+    user.send(&request(["FLUSHALL"])).await;
     server.until("blocked_clients", "1").await;
     let rules = Command::new(0, ["ACL", "SETUSER", "ann", "-flushall"]);
     server.node.write(vec![rules]).await.unwrap();
@@ -83,7 +83,7 @@ async fn what_a_user_lost_while_a_transaction_ran_is_not_run_at_its_end() {
     ] {
         assert_eq!(user.text(argv).await, reply);
     }
-    user.send(&request(&["EXEC"])).await;
+    user.send(&request(["EXEC"])).await;
     eventually("the script runs for long", async || {
         admin.text(&["EVAL", "return 1", "0"]).await.starts_with("BUSY")
     })
@@ -627,7 +627,7 @@ mod tls {
             let mut client = narrow(&address, &authority).await;
             let id = client.text(&["CLIENT", "ID"]).await;
             let end = (length - 1).to_string();
-            client.send(&request(&["GETRANGE", "k", "0", &end])).await;
+            client.send(&request(["GETRANGE", "k", "0", &end])).await;
             // What waits for it stays the same for a while: the system and the layer took what they take.
             let (mut waiting, mut looks) = (String::new(), 0);
             while looks < 20 {

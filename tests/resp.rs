@@ -1158,7 +1158,7 @@ async fn what_was_told_before_stands_before_the_answer_to_reset_and_hello() {
         client.ask(&["HELLO", "3"]).await;
         client.ask(&["CLIENT", "TRACKING", "ON"]).await;
         client.ask(&["SUBSCRIBE", "news"]).await;
-        let sent = [request(&["PUBLISH", "news", "old"]), request(changes)].concat();
+        let sent = [request(["PUBLISH", "news", "old"]), request(changes)].concat();
         client.send(&sent).await;
         let mut next = async || text(&client.reply().await.expect("a reply"));
         assert_eq!(next().await, "1", "{changes:?}");

@@ -16,7 +16,7 @@
 //! | 1 | each group ends up to a thousand keys by their deadlines before its commands |
 //! | 2 | a group with commands ends few, one without many: [`Entry::ends_at_most`]; the state remembers its level, in snapshots too |
 //! | 3 | what has a deadline ends after that millisecond, as in Redis, where it ended as it began: a life was up to a millisecond short |
-//! | 4 | `RESTORE` refuses a stream with two entries of one id; a copy of a session is locked by nobody; who asks for a lock or lease stands behind those who wait for it, also where its holder's time is over and it was not taken back yet; no user has a rule `+command|argument` whose argument is more than a word, for a snapshot holds rules as words: what is so is refused, and taken away once |
+//! | 4 | `RESTORE` refuses a stream with two entries of one id; a copy of a session is locked by nobody; who asks for a lock or lease stands behind those who wait for it, also where its holder's time is over and it was not taken back yet; no user has a rule `+command|argument` whose argument is more than a word, for a snapshot holds rules as words: such a rule is refused, and what there was becomes what snapshots have made of it |
 
 use super::args::Lists;
 use bytes::{BufMut, Bytes, BytesMut};

@@ -130,7 +130,7 @@ impl Machine {
         let before = settings.level;
         settings.level = before.max(level);
         if !access::holds_rules_to_words(before) && access::holds_rules_to_words(level) {
-            self.store.access_mut().remove_unwritable();
+            self.store.access_mut().hold_rules_to_words();
         }
         self.store.go_beyond(passed);
     }

@@ -252,12 +252,17 @@ impl Selector {
         self.first_arguments.values().flatten().all(is_word)
     }
 
-    /// Takes away the first arguments that are no word.
-    pub(super) fn remove_unwritable(&mut self) {
-        self.first_arguments
-            .values_mut()
-            .for_each(|arguments| arguments.retain(is_word));
-        self.first_arguments.retain(|_, arguments| !arguments.is_empty());
+    /// Makes it what a snapshot makes of it.
+    pub(super) fn read_again(&mut self) {
+        let (text, all_commands) = (self.commands_text(), self.all_commands);
+        *self = Self {
+            all_keys: self.all_keys,
+            keys: std::mem::take(&mut self.keys),
+            all_channels: self.all_channels,
+            channels: std::mem::take(&mut self.channels),
+            ..Self::default()
+        };
+        self.read_commands(text.as_bytes(), all_commands);
     }
 
     /// A command with its subcommands.
@@ -472,12 +477,17 @@ impl Selector {
         for _ in 0..from.u32()? {
             selector.channels.push(from.bytes()?);
         }
-        for rule in from.bytes()?.split(|byte| *byte == b' ') {
-            // A command that this version does not know cannot be called here either.
-            let _ = selector.apply(rule);
-        }
-        selector.all_commands = all_commands;
+        selector.read_commands(&from.bytes()?, all_commands);
         Ok(selector)
+    }
+
+    /// Allows what [`Selector::commands_text`] says.
+    fn read_commands(&mut self, text: &[u8], all_commands: bool) {
+        for rule in text.split(|byte| *byte == b' ') {
+            // A command that this version does not know cannot be called here either.
+            let _ = self.apply(rule);
+        }
+        self.all_commands = all_commands;
     }
 }
 

@@ -263,9 +263,9 @@ impl User {
         self.selectors.iter().all(Selector::is_writable)
     }
 
-    /// Takes away the rules that a snapshot cannot hold.
-    pub(super) fn remove_unwritable(&mut self) {
-        self.selectors.iter_mut().for_each(Selector::remove_unwritable);
+    /// Makes it what a snapshot makes of it.
+    pub(super) fn read_again(&mut self) {
+        self.selectors.iter_mut().for_each(Selector::read_again);
     }
 
     fn add_password(&mut self, hash: Hash) {

@@ -963,7 +963,7 @@ impl Connection {
 
     /// When the client is given [`PATIENCE`] first.
     fn first_ease(&self) -> usize {
-        OUTPUT_EASE_BYTES.min(self.output_max() / 2)
+        OUTPUT_EASE_BYTES.min(self.output_max() / 2).max(1)
     }
 
     /// Lets the client take replies, until enough are gone or it took none for [`PATIENCE`].

@@ -136,7 +136,7 @@ impl Caller {
             CommandError::UnknownSubcommand { .. } => format!("{}|{}", name(argv.first()), name(argv.get(1))),
             CommandError::Syntax => match spec {
                 Some(spec) => {
-                    let options = options(spec, &redacted(spec, argv));
+                    let options = options(spec, argv);
                     format!("{} {}", spec.name.to_ascii_lowercase(), options.join(" "))
                 }
                 None => name(argv.first()),
@@ -151,9 +151,15 @@ impl Caller {
     }
 }
 
+/// How many arguments are looked at for options: there may be a million keys before them, and applying waits for whoever reads.
+const LOOKED_THROUGH: usize = 64;
+
 /// The options of a command, as clients write them: those that its row knows, and the first that it does not know, if that stands where an option
 /// may. What is a key or a value, or may be one, is none.
 fn options(spec: &Spec, argv: &[Bytes]) -> Vec<String> {
+    let mut keys = spec.keys_at(argv);
+    keys.retain(|at| *at < LOOKED_THROUGH);
+    let argv = redacted(spec, &argv[..argv.len().min(LOOKED_THROUGH)]);
     let syntax: Vec<&str> = spec.syntax.split_whitespace().collect();
     let place = |argument: &Bytes| {
         let names = |token: &&str| {
@@ -162,7 +168,6 @@ fn options(spec: &Spec, argv: &[Bytes]) -> Vec<String> {
         };
         syntax.iter().position(names)
     };
-    let keys = spec.keys_at(argv);
     let (mut at, mut next) = (spec.words, values(&syntax));
     let mut options = Vec::new();
     while let Some(argument) = argv.get(at) {
@@ -244,8 +249,21 @@ mod tests {
                 .map(|word| Bytes::copy_from_slice(word.as_bytes()))
                 .collect();
             let spec = table::lookup(&argv).expect("a command");
-            let options = options(spec, &redacted(spec, &argv));
+            let options = options(spec, &argv);
             assert_eq!(options.join(" "), told, "{command}");
         }
+    }
+
+    #[test]
+    fn of_many_arguments_few_are_looked_at() {
+        let argv = |keys: usize| {
+            let mut argv = vec![Bytes::from("ZUNION"), Bytes::from(keys.to_string())];
+            argv.resize(2 + keys, Bytes::from("KEY"));
+            argv.push(Bytes::from("BADOPTION"));
+            argv
+        };
+        let spec = table::lookup(&argv(1)).expect("a command");
+        assert_eq!(options(spec, &argv(LOOKED_THROUGH - 3)), ["BADOPTION"]);
+        assert_eq!(options(spec, &argv(LOOKED_THROUGH)), [""; 0]);
     }
 }

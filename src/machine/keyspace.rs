@@ -728,14 +728,11 @@ impl Store {
         }
     }
 
-    /// The nodes and starts that hold a lock on a session which is bound to them. Walks over whatever in a key has a deadline.
+    /// The nodes and starts that hold a lock on a session which is bound to them. Walks over all keys.
     pub fn bound_to(&self) -> BTreeSet<(u64, u64)> {
-        let sessions = self.field_deadlines.iter().filter_map(|(_, db, key)| {
-            match self.view(db, self.clock).find(key).map(|slot| &slot.value) {
-                Some(Value::Session(session)) => Some(session),
-                _ => None,
-            }
-        });
+        let sessions = self
+            .slots()
+            .filter_map(|(_, _, slot)| slot.value.as_session().ok());
         let holders = sessions.flat_map(|session| session.lock.holders(self.passed(self.clock)));
         holders.filter_map(|holder| holder.bound).collect()
     }

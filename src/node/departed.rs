@@ -4,8 +4,13 @@
 use super::propose::Outbound;
 use crate::machine::entry::{self, Origin};
 use crate::machine::internal;
+use crate::raft::ground::beside;
+use crate::raft::state_store::State;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+/// The last group of a node: its id, start and number.
+type Record = (u64, u64, u64);
 
 /// How often it is looked who is silent.
 const LOOK: Duration = Duration::from_secs(1);
@@ -17,7 +22,7 @@ const SILENT: Duration = Duration::from_secs(5);
 pub(super) async fn watch(outbound: Outbound) {
     // Of whom the log knows that they are gone.
     let mut told = BTreeSet::new();
-    // Who is out, and holds nothing any more.
+    // Who is out, with its last group, and holds nothing any more.
     let mut let_go = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK).await;
@@ -37,7 +42,7 @@ pub(super) async fn watch(outbound: Outbound) {
                 told.insert(id);
             }
         }
-        let (out, left) = left_behind(&outbound, &let_go);
+        let (out, left) = left_behind(&outbound, &let_go).await;
         let mut all_told = true;
         for (id, start) in left {
             tracing::info!(
@@ -53,27 +58,41 @@ pub(super) async fn watch(outbound: Outbound) {
     }
 }
 
-/// The nodes that are out, and the last start of each of them that holds something. Of those that were let go nobody comes back: their locks are not
-/// looked for again, which is to walk over many keys.
-fn left_behind(outbound: &Outbound, let_go: &BTreeSet<u64>) -> (BTreeSet<u64>, BTreeMap<u64, u64>) {
+/// The nodes that are out with their last groups, and the last start of each of them that holds something. Of those that were let go and have written nothing
+/// since, locks are not looked for again, which is to walk over all keys.
+async fn left_behind(
+    outbound: &Outbound,
+    let_go: &BTreeSet<Record>,
+) -> (BTreeSet<Record>, BTreeMap<u64, u64>) {
     // Looked at before the members are: whoever has written is one, or was.
     let (writers, mut holders) = {
         let machine = outbound.state.machine().read();
-        let writers: BTreeSet<u64> = machine.once().records().map(|(node, ..)| node).collect();
+        let writers: Vec<Record> = machine.once().records().collect();
         let waiting: BTreeSet<(u64, u64)> = machine.store().waiting().callers().collect();
         (writers, waiting)
     };
     let members = outbound.replica.state().members;
-    let out: BTreeSet<u64> = writers
+    let out: BTreeSet<Record> = writers
         .into_iter()
-        .filter(|id| !members.contains_key(id))
+        .filter(|(id, ..)| !members.contains_key(id))
         .collect();
     if !out.is_subset(let_go) {
-        holders.extend(outbound.state.machine().read().store().bound_to());
+        holders.extend(bound_to(&outbound.state).await);
     }
     // In order: the last start of a node stays.
-    let left = holders.into_iter().filter(|(id, _)| out.contains(id)).collect();
+    let is_out = |id: u64| out.iter().any(|(node, ..)| *node == id);
+    let left = holders.into_iter().filter(|(id, _)| is_out(*id)).collect();
     (out, left)
+}
+
+/// The nodes and starts that have a lock bound to them, looked for beside the tasks.
+pub(super) async fn bound_to(state: &State) -> BTreeSet<(u64, u64)> {
+    let frozen = state.machine().read().freeze();
+    let found = beside(move || frozen.store().bound_to()).await;
+    found.unwrap_or_else(|error| {
+        tracing::error!(%error, "nobody could look for bound locks");
+        BTreeSet::new()
+    })
 }
 
 /// Tells the log that the last start of a node is gone. Whether it knows now.

@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a peer may take to say who it is.
 const HELLO: Duration = Duration::from_secs(1);
 
+/// How long the leader may take to note a member: it asks for it where it was and where it is, and may be carrying out another's change.
+const NOTED: Duration = Duration::from_secs(3);
+
 /// How often a member looks whether the others know where it is, and after how many failures it is told why.
 const RECORD: Duration = Duration::from_secs(1);
 const RECORDS_PER_WORD: u32 = 5;
@@ -295,7 +298,7 @@ impl Discovery {
         let mine = self.peers.cluster();
         let mut whys = silent;
         for (address, _) in found.iter().filter(|(_, hello)| hello.cluster == mine) {
-            match tokio::time::timeout(HELLO, self.peers.change_member(address, change.clone())).await {
+            match tokio::time::timeout(NOTED, self.peers.change_member(address, change.clone())).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(status)) => whys.push(format!("{address}: {}", status.message())),
                 Err(_) => whys.push(format!("{address}: no answer")),

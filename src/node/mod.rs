@@ -1192,8 +1192,8 @@ async fn begin(inner: Arc<Inner>, checked: oneshot::Receiver<()>) {
 async fn note_start(inner: &Inner) {
     for pause in [Duration::ZERO, FORMER_GROUPS] {
         tokio::time::sleep(pause).await;
-        let must = must_note_start(inner);
-        while must && inner.proposer.sealed().1 == 0 {
+        let must = !has_written(inner) && must_note_start(inner).await;
+        while must && !has_written(inner) {
             if let Err(error) = inner.proposer.write([]).await {
                 tracing::debug!(%error, "this start is not noted yet");
                 tokio::time::sleep(NOTE_AGAIN).await;
@@ -1202,13 +1202,18 @@ async fn note_start(inner: &Inner) {
     }
 }
 
-fn must_note_start(inner: &Inner) -> bool {
-    let machine = inner.state.machine().read();
+fn has_written(inner: &Inner) -> bool {
+    inner.proposer.sealed().1 > 0
+}
+
+async fn must_note_start(inner: &Inner) -> bool {
     let left = |(node, start): (u64, u64)| node == inner.id && start < inner.start;
-    let mut writers = machine.once().records().map(|(node, ..)| node);
-    writers.all(|node| node != inner.id)
-        || machine.store().waiting().callers().any(left)
-        || machine.store().bound_to().into_iter().any(left)
+    let waits = {
+        let machine = inner.state.machine().read();
+        let mut writers = machine.once().records().map(|(node, ..)| node);
+        writers.all(|node| node != inner.id) || machine.store().waiting().callers().any(left)
+    };
+    waits || departed::bound_to(&inner.state).await.into_iter().any(left)
 }
 
 /// Stops the node when the disk or Raft fails: it never acknowledges what it could not store.

@@ -66,6 +66,9 @@ const KEPT_LISTS: usize = 1_024;
 /// milliseconds: by the log alone, so that all members audit the same states.
 const AUDIT_EVERY_MS: Millis = 60_000;
 
+/// Audits that may be under way when another minute ends.
+const AUDITS: usize = 4;
+
 /// The log's clock, carried on by this node's own. Read without a lock, and moved by the one who applies.
 ///
 /// An entry comes later than it was stamped, sometimes much; so of those of [`Clock::WINDOW`] the one that took the least counts. Going by the least of all
@@ -151,8 +154,11 @@ impl Clock {
     /// The time of which the entry counts that took the least, in microseconds.
     const WINDOW_US: u64 = 10_000_000;
 
-    /// For how long somebody may go on to read it who began before it was put back, in microseconds.
-    const MEANWHILE_US: u64 = 100;
+    /// By how much it may be ahead and is left alone, in microseconds: more than an entry takes, mostly.
+    const LEFT_ALONE_US: u64 = 50_000;
+
+    /// For how long whoever puts it back may rest in the middle of that while others read it, in microseconds.
+    const MEANWHILE_US: u64 = 20_000;
 
     fn new(at: Millis) -> Self {
         let clock = Self {
@@ -166,7 +172,7 @@ impl Clock {
     }
 
     fn estimate(&self) -> Millis {
-        // Time first: by the time that one is put back, what this comes to has been kept.
+        // Time first: what this comes to is not beyond what is kept when one is put back.
         let elapsed_us = self.elapsed_us();
         match self.ahead.load(Ordering::Acquire) {
             0 => 0,
@@ -191,8 +197,8 @@ impl Clock {
         if elapsed_us - window.begun < Self::WINDOW_US {
             return;
         }
-        if window.ahead < ahead {
-            let shown = Self::told(ahead, elapsed_us) + Self::MEANWHILE_US;
+        if window.ahead + Self::LEFT_ALONE_US < ahead {
+            let shown = Self::told(ahead, self.elapsed_us()) + Self::MEANWHILE_US;
             self.shown.fetch_max(shown, Ordering::Relaxed);
             self.ahead.store(window.ahead, Ordering::Release);
         }
@@ -365,10 +371,9 @@ impl StateStore {
         })
     }
 
-    /// Whether no audit is under way. One at a time: a log of a quiet week, applied in seconds, has ten thousand minutes, each of which would hold a frozen machine.
-    /// A minute that is passed over costs nothing, for members compare those that both have.
+    /// Whether few audits are under way: a log of a quiet week, applied in seconds, has ten thousand minutes, each of which would hold a frozen machine.
     fn may_audit(&self) -> bool {
-        Arc::strong_count(&self.auditing) == 1
+        Arc::strong_count(&self.auditing) <= AUDITS
     }
 
     /// Notes how far the log is applied: for readers, and for those who wait for it.

@@ -209,7 +209,7 @@ async fn a_node_with_a_fast_clock_does_not_gain_on_the_log() {
             shown >= seen && shown >= at,
             "entry {entry}: {shown} after {seen}"
         );
-        let most = TAKES_MS + 2 * Clock::WINDOW_US / 1_000 / 10;
+        let most = TAKES_MS + 2 * Clock::WINDOW_US / 1_000 / 10 + Clock::LEFT_ALONE_US / 1_000;
         assert!(shown - at <= most, "entry {entry}: {} ms ahead", shown - at);
         seen = shown;
         // Some take longer than others.
@@ -316,7 +316,7 @@ async fn an_audit_is_taken_where_a_minute_of_the_log_ends_and_rests() {
 }
 
 #[test]
-fn a_minute_that_ends_while_an_audit_is_under_way_is_passed_over() {
+fn minutes_that_end_while_a_few_audits_are_under_way_are_passed_over() {
     // One thread: what is begun beside the tasks is done in that order.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -336,7 +336,7 @@ fn a_minute_that_ends_while_an_audit_is_under_way_is_passed_over() {
         drop(go);
         assert!(busy.await.unwrap().is_err());
         beside(|| ()).await.unwrap();
-        assert_eq!(audited(), Some(at(1).log_id.index));
+        assert_eq!(audited(), Some(at(AUDITS as u64).log_id.index));
         apply(&mut opened.states, [at(51)]).await.unwrap();
         beside(|| ()).await.unwrap();
         assert_eq!(audited(), Some(at(51).log_id.index), "the next is taken again");

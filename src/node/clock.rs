@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a leader that has just started waits at most until it knows the others' clocks. One of an older version does not tell its own.
-const AGREES_WITHIN: Duration = Duration::from_secs(2);
+/// How long a leader waits for the others' clocks until it says so.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
 
 /// What a leader stamps groups with.
 #[derive(Debug)]
@@ -74,16 +74,18 @@ impl Clock {
         *self.agreed.borrow()
     }
 
-    /// Waits until it is known, so that [`Clock::now`] may be a stamp. A leader need not wait but right after its start.
+    /// Waits until it is known, so that [`Clock::now`] may be a stamp. A leader need not wait but right after its start; where a majority follows it and does not
+    /// tell its time, it waits on, for its own clock may be the one that is wrong.
     pub(super) async fn agreed(&self) {
         if self.has_agreed() {
             return;
         }
         let mut agreed = self.agreed.subscribe();
-        let waited = tokio::time::timeout(AGREES_WITHIN, agreed.wait_for(|agreed| *agreed)).await;
-        if waited.is_err() {
-            tracing::warn!("no majority has told its time: this machine's clock counts until it does");
-            self.agree(self.wall());
+        let known = agreed.wait_for(|agreed| *agreed);
+        if tokio::time::timeout(TOLD_AFTER, known).await.is_err() {
+            tracing::warn!("no majority has told its time: nothing is written until it does");
+            // Its other end is this clock's own.
+            let _ = agreed.wait_for(|agreed| *agreed).await;
         }
     }
 }

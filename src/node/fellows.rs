@@ -44,6 +44,9 @@ const PAUSE_AT_FIRST: Duration = Duration::from_millis(20);
 /// How long a majority waits for the clocks of the others, at first: the more are known, the less one that is wrong can do.
 const ALL_AGREE_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long a majority that is there is given to tell its clocks: members of an older version do not.
+const ALL_TELL_WITHIN: Duration = Duration::from_secs(2);
+
 /// Who was not heard from for this long has missed at least one question, and does nothing that anybody waits for.
 const SILENT: Duration = Duration::from_secs(3);
 
@@ -199,20 +202,24 @@ impl Fellows {
     }
 
     /// The common time of those of these voters that were ever heard from, this node's own clock (`wall`) among them; none while no majority is known, or not all
-    /// are and there is time left to wait for them.
+    /// are and there is time left to wait for them. Of a majority that was heard from and does not tell, what there is counts in the end.
     fn common_time(&self, me: u64, wall: Millis, voters: &[u64], waited: Duration) -> Option<Millis> {
         let known = self.known.lock();
-        let others = voters.iter().filter_map(|id| known.get(id)?.heard);
-        let told = others.filter(|(_, wall)| *wall > 0);
+        let heard = voters.iter().filter_map(|id| known.get(id)?.heard);
+        let heard: Vec<(Instant, Millis)> = heard.collect();
+        let told = heard.iter().filter(|(_, wall)| *wall > 0);
         let mut clocks: Vec<Millis> = told
-            .map(|(at, wall)| wall.saturating_add(clock::since(at)))
+            .map(|(at, wall)| wall.saturating_add(clock::since(*at)))
             .collect();
-        if voters.contains(&me) {
+        let votes = voters.contains(&me);
+        if votes {
             clocks.push(wall);
         }
-        let enough = clocks.len() > voters.len() / 2;
+        let is_majority = |count: usize| count > voters.len() / 2;
         let all = clocks.len() == voters.len();
-        (all || enough && waited >= ALL_AGREE_WITHIN).then(|| clock::common(&mut clocks))
+        let enough = is_majority(clocks.len()) && waited >= ALL_AGREE_WITHIN;
+        let silent = is_majority(heard.len() + usize::from(votes)) && waited >= ALL_TELL_WITHIN;
+        (all || enough || silent && votes).then(|| clock::common(&mut clocks))
     }
 }
 
@@ -324,9 +331,10 @@ mod tests {
             level: None,
         };
         let common = |waited| fellows.common_time(1, now, &[1, 2, 3], waited);
-        assert_eq!(common(ALL_AGREE_WITHIN), None, "its own is no majority");
+        assert_eq!(common(ALL_TELL_WITHIN), None, "its own is no majority");
         fellows.known.lock().insert(2, told(0));
         assert_eq!(common(ALL_AGREE_WITHIN), None, "it does not tell");
+        assert_eq!(common(ALL_TELL_WITHIN), Some(now), "it is of an older version");
         fellows.known.lock().insert(2, told(5));
         assert_eq!(common(Duration::ZERO), None, "the third may yet answer");
         assert!(common(ALL_AGREE_WITHIN).is_some_and(|common| common < 1_000));

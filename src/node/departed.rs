@@ -20,8 +20,8 @@ const SILENT: Duration = Duration::from_secs(5);
 
 /// Watches as long as the node runs.
 pub(super) async fn watch(outbound: Outbound) {
-    // Of whom the log knows that they are gone.
-    let mut told = BTreeSet::new();
+    // Whose last group was answered for: the log knows that they are gone, or they hold nothing.
+    let mut told: BTreeSet<Record> = BTreeSet::new();
     // Who is out, with its last group, and holds nothing any more.
     let mut let_go = BTreeSet::new();
     loop {
@@ -36,10 +36,14 @@ pub(super) async fn watch(outbound: Outbound) {
                 .silent_for(*id)
                 .is_some_and(|silent| silent >= SILENT)
         };
-        told.retain(silent);
+        told.retain(|(id, ..)| silent(id));
         for id in outbound.replica.state().members.into_keys().filter(silent) {
-            if !told.contains(&id) && tell_silent(&outbound, id).await {
-                told.insert(id);
+            // One that never wrote holds nothing.
+            if let Some(record) = record_of(&outbound.state, id)
+                && !told.contains(&record)
+                && tell_silent(&outbound, record).await
+            {
+                told.insert(record);
             }
         }
         let (out, left) = left_behind(&outbound, &let_go).await;
@@ -95,15 +99,25 @@ pub(super) async fn bound_to(state: &State) -> BTreeSet<(u64, u64)> {
     })
 }
 
-/// Tells the log that the last start of a node is gone. Whether it knows now.
-async fn tell_silent(outbound: &Outbound, id: u64) -> bool {
-    let start = {
-        let machine = outbound.state.machine().read();
-        let mut records = machine.once().records();
-        records.find(|(node, ..)| *node == id).map(|(_, start, _)| start)
-    };
-    // One that never wrote holds nothing.
-    let Some(start) = start else { return true };
+fn record_of(state: &State, id: u64) -> Option<Record> {
+    let machine = state.machine().read();
+    machine.once().records().find(|(node, ..)| *node == id)
+}
+
+/// Tells the log that the last start of a node is gone, if it holds anything. Whether that is settled.
+async fn tell_silent(outbound: &Outbound, (id, start, _): Record) -> bool {
+    let is_its = |(node, _): (u64, u64)| node == id;
+    let waits = outbound
+        .state
+        .machine()
+        .read()
+        .store()
+        .waiting()
+        .callers()
+        .any(is_its);
+    if !waits && !bound_to(&outbound.state).await.into_iter().any(is_its) {
+        return true;
+    }
     tracing::info!(
         node = id,
         start,

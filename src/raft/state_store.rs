@@ -71,7 +71,7 @@ const AUDITS: usize = 4;
 
 /// The log's clock, carried on by this node's own. Read without a lock, and moved by the one who applies.
 ///
-/// An entry comes later than it was stamped, sometimes much; so of those of [`Clock::WINDOW`] the one that took the least counts. Going by the least of all
+/// An entry comes later than it was stamped, sometimes much; so of those of [`Clock::WINDOW_US`] the one that took the least counts. Going by the least of all
 /// time instead, a node whose clock is faster than the leaders' would be ahead of the log by more and more: what was written just now would have ended here, and
 /// everything early once this node leads.
 #[derive(Debug)]

@@ -487,7 +487,6 @@ impl Sessions {
             if !view.goes_on(session) {
                 return Ok(None);
             }
-            let used_at = used_at.max(view.now());
             Ok(Some(Session::read(
                 id.clone(),
                 session,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The last group of a node: its id, start and number.
-type Record = (u64, u64, u64);
+pub(super) type Record = (u64, u64, u64);
 
 /// How often it is looked who is silent.
 const LOOK: Duration = Duration::from_secs(1);
@@ -89,8 +89,14 @@ async fn left_behind(
     (out, left)
 }
 
+/// Whether such a node and start has a command that waits, or a lock that is bound to it.
+pub(super) async fn holds_something(state: &State, such: impl Fn((u64, u64)) -> bool) -> bool {
+    let waits = state.machine().read().store().waiting().callers().any(&such);
+    waits || bound_to(state).await.into_iter().any(such)
+}
+
 /// The nodes and starts that have a lock bound to them, looked for beside the tasks.
-pub(super) async fn bound_to(state: &State) -> BTreeSet<(u64, u64)> {
+async fn bound_to(state: &State) -> BTreeSet<(u64, u64)> {
     let frozen = state.machine().read().freeze();
     let found = beside(move || frozen.store().bound_to()).await;
     found.unwrap_or_else(|error| {
@@ -99,23 +105,15 @@ pub(super) async fn bound_to(state: &State) -> BTreeSet<(u64, u64)> {
     })
 }
 
-fn record_of(state: &State, id: u64) -> Option<Record> {
+/// The last group of a node; none if it never wrote.
+pub(super) fn record_of(state: &State, id: u64) -> Option<Record> {
     let machine = state.machine().read();
     machine.once().records().find(|(node, ..)| *node == id)
 }
 
 /// Tells the log that the last start of a node is gone, if it holds anything. Whether that is settled.
 async fn tell_silent(outbound: &Outbound, (id, start, _): Record) -> bool {
-    let is_its = |(node, _): (u64, u64)| node == id;
-    let waits = outbound
-        .state
-        .machine()
-        .read()
-        .store()
-        .waiting()
-        .callers()
-        .any(is_its);
-    if !waits && !bound_to(&outbound.state).await.into_iter().any(is_its) {
+    if !holds_something(&outbound.state, |(node, _)| node == id).await {
         return true;
     }
     tracing::info!(

@@ -218,8 +218,8 @@ impl Fellows {
         let is_majority = |count: usize| count > voters.len() / 2;
         let all = clocks.len() == voters.len();
         let enough = is_majority(clocks.len()) && waited >= ALL_AGREE_WITHIN;
-        let silent = is_majority(heard.len() + usize::from(votes)) && waited >= ALL_TELL_WITHIN;
-        (all || enough || silent && votes).then(|| clock::common(&mut clocks))
+        let there = is_majority(heard.len() + usize::from(votes)) && waited >= ALL_TELL_WITHIN;
+        (all || enough || there && votes).then(|| clock::common(&mut clocks))
     }
 }
 

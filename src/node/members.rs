@@ -1,5 +1,6 @@
 //! Changes of the members: asked of any node, carried out by the leader, one at a time.
 
+use super::departed::record_of;
 use super::discovery::runs_already;
 use crate::raft::Member;
 use crate::raft::client::{MemberChange, Peers};
@@ -150,8 +151,7 @@ impl Members {
     /// Whether a node has ever written into the log: then it was a member, for the entry that made it one stands before. One that joins has not, also where the
     /// answer to its first question was lost, or the leader that added it.
     fn has_written(&self, id: u64) -> bool {
-        let machine = self.applied.machine().read();
-        machine.once().records().any(|(node, ..)| node == id)
+        record_of(&self.applied, id).is_some()
     }
 
     /// Gives a learner that has caught up a vote. In the same change it replaces a voter with its own address: that one's disk is gone.

@@ -1207,13 +1207,9 @@ fn has_written(inner: &Inner) -> bool {
 }
 
 async fn must_note_start(inner: &Inner) -> bool {
-    let left = |(node, start): (u64, u64)| node == inner.id && start < inner.start;
-    let waits = {
-        let machine = inner.state.machine().read();
-        let mut writers = machine.once().records().map(|(node, ..)| node);
-        writers.all(|node| node != inner.id) || machine.store().waiting().callers().any(left)
-    };
-    waits || departed::bound_to(&inner.state).await.into_iter().any(left)
+    let is_left = |(node, start)| node == inner.id && start < inner.start;
+    departed::record_of(&inner.state, inner.id).is_none()
+        || departed::holds_something(&inner.state, is_left).await
 }
 
 /// Stops the node when the disk or Raft fails: it never acknowledges what it could not store.

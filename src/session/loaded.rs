@@ -94,7 +94,7 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// What is stored, as this view shows it, in the hands of one who uses it at this time: that may be later than the view's.
+    /// What is stored, as this view shows it, in the hands of one who uses it at this time, if that is later than the view's.
     pub(super) fn read(
         id: SessionId,
         session: &Arc<value::Session>,
@@ -103,7 +103,7 @@ impl Session {
         used_at: Millis,
     ) -> Self {
         Self {
-            renewal: session.renewal(deadline, used_at),
+            renewal: session.renewal(deadline, used_at.max(view.now())),
             stale: false,
             retired: session.is_retired(),
             id,

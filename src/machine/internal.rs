@@ -38,6 +38,17 @@ pub struct Watch {
     pub version: u64,
 }
 
+impl Watch {
+    /// One that never holds: of a version that no key comes to.
+    pub fn of_what_changed() -> Self {
+        Self {
+            db: 0,
+            key: Bytes::new(),
+            version: u64::MAX,
+        }
+    }
+}
+
 /// How a command that waits is taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unwait {

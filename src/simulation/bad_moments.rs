@@ -4,6 +4,7 @@ use super::plan::{Fault, Plan};
 use super::redis::{Answer, Client, words};
 use super::simulate;
 use super::world::World;
+use crate::config::Reads;
 use crate::machine::entry::Command;
 use crate::machine::reply::Reply;
 use crate::node::status::Role;
@@ -400,5 +401,54 @@ fn what_a_member_waited_for_and_had_locked_ends_with_it_also_where_it_is_soon_ba
     for seed in 1..=4 {
         let came = simulate(&Plan::quiet(seed, SOON), one_is_soon_back);
         assert_eq!(came, Ok((Reply::Integer(1), true)), "seed {seed}");
+    }
+}
+
+/// A member that nobody hears cannot say how far the others are, so it watches nothing. Whoever does not look at that reply sends its transaction once all is well:
+/// what it is answered, and whether another is begun afresh.
+async fn a_watch_is_refused(world: Arc<World>, _: &Plan) -> Result<[Answer; 2], String> {
+    let (leader, [alone, other]) = three(&world).await?;
+    set(&node(&world, leader)?, "register", "1").await?;
+    let cut = [leader, other].map(|host| [(alone, host), (host, alone)]);
+    cut.iter()
+        .flatten()
+        .for_each(|(from, to)| world.network.cut(*from, *to));
+    let mut client = Client::new(world.store(0));
+    client.connect(alone).await;
+    let watched = client.ask(&[words(&["WATCH", "register"])]).await;
+    if !matches!(watched[..], [Answer::Reply(Reply::Error(_))]) {
+        return Err(format!("watched: {watched:?}"));
+    }
+    set(&node(&world, leader)?, "register", "2").await?;
+    cut.iter()
+        .flatten()
+        .for_each(|(from, to)| world.network.mend(*from, *to));
+    let behind = node(&world, alone)?;
+    timeout(SOON, get(&behind, "register"))
+        .await
+        .map_err(|_| "no end")??;
+    let commands = [
+        words(&["MULTI"]),
+        words(&["SET", "register", "mine"]),
+        words(&["EXEC"]),
+    ];
+    let first = client.ask(&commands).await.pop();
+    let second = client.ask(&commands).await.pop();
+    first
+        .zip(second)
+        .map(|(first, second)| [first, second])
+        .ok_or("no answers".to_owned())
+}
+
+#[test]
+fn a_transaction_whose_watch_was_refused_does_not_run() {
+    for seed in 1..=3 {
+        let plan = Plan {
+            reads: Reads::Linearizable,
+            ..Plan::quiet(seed, SOON)
+        };
+        let came = simulate(&plan, a_watch_is_refused);
+        let ran = Reply::Array(vec![Reply::OK]);
+        assert_eq!(came, Ok([Reply::NilArray, ran].map(Answer::Reply)), "seed {seed}");
     }
 }

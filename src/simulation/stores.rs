@@ -251,7 +251,7 @@ impl Store {
         }
     }
 
-    /// What became of a link, and whether somebody else's came first.
+    /// What became of a link, and whether somebody else's came first. Whether it could watch, it does not look: StackExchange.Redis does not either.
     async fn link(&mut self, chain: &str, value: &str) -> (Fate, bool) {
         let list = format!("{chain}.all");
         let watched = self

@@ -147,16 +147,26 @@ pub(super) fn unwatch(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
     Ok(Reply::OK)
 }
 
-/// `WATCH key ...`: notes the versions, all of one applied index.
-pub(super) fn watch<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a> {
+/// `WATCH key ...`. What cannot be watched counts as changed: clients that look at no reply but that of `EXEC` (StackExchange.Redis) rely on it.
+pub(super) fn watch<'a>(caller: &'a mut Caller, args: Args<'a>) -> Waiting<'a> {
     Box::pin(async move {
         if caller.transaction.is_some() {
             return Err(CommandError::text("ERR WATCH inside MULTI is not allowed"));
         }
-        caller.refresh().await?;
-        let node = caller.shared.node.clone();
-        let (db, watches) = (caller.db, &mut caller.watches);
-        node.view(db, |view| {
+        let watched = caller.watch(args).await;
+        if watched.is_err() {
+            caller.watches = vec![Watch::of_what_changed()];
+        }
+        watched.map(|()| Reply::OK)
+    })
+}
+
+impl Caller {
+    /// Notes the versions of keys, all of one applied index.
+    async fn watch(&mut self, mut args: Args<'_>) -> Result<(), CommandError> {
+        self.refresh().await?;
+        let (db, watches) = (self.db, &mut self.watches);
+        self.shared.node.view(db, |view| {
             let mut bytes: usize = watches.iter().map(|watch| watch.key.len()).sum();
             for key in args.rest() {
                 if watches.iter().any(|watch| watch.db == db && watch.key == key) {
@@ -173,12 +183,10 @@ pub(super) fn watch<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
                     version: view.version(key),
                 });
             }
-            Ok(Reply::OK)
+            Ok(())
         })
-    })
-}
+    }
 
-impl Caller {
     /// Notes that a command was refused that could have been queued.
     pub(super) fn refuse_transaction(&mut self) {
         if let Some(transaction) = &mut self.transaction {

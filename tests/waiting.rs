@@ -539,3 +539,43 @@ fn whatever_takes_a_leased_key_away_lets_the_next_go_on() {
     log.run("SET page plain");
     assert_eq!(log.answered(), answers([(next, "[plain 1 nil]")]));
 }
+
+#[test]
+fn readers_behind_a_writer_that_leaves_the_line_are_served_at_once() {
+    for leaves in ["late", "taken back", "restarted"] {
+        let mut log = Log::default();
+        log.tick(1_000);
+        log.run("SESSION.CREATE s 0");
+        log.run("SESSION.LOCK s SHARED first 100000");
+        let writer = log.wait_of(2, "SESSION.LOCK s EXCLUSIVE writer 1000 WAIT 100");
+        let reader = log.wait_of(3, "SESSION.LOCK s SHARED reader 1000 WAIT 30000");
+        log.answered();
+        match leaves {
+            "late" => log.tick(1_101),
+            "taken back" => drop(log.group(2, vec![internal::unwait(writer, Unwait::Timeout)])),
+            _ => {
+                log.nodes.insert(2, (2, 0));
+                log.run_of(2, "PING");
+            }
+        }
+        let answered = log.answered();
+        let served: Vec<_> = answered.iter().map(|(number, _)| *number).collect();
+        assert_eq!(served, [writer, reader], "{leaves}");
+        assert_eq!(answered[0].1, "nil", "{leaves}");
+        assert_ne!(answered[1].1, "nil", "{leaves}");
+    }
+}
+
+#[test]
+fn who_waits_for_many_keys_is_looked_at_once_however_often_they_are_emptied() {
+    let mut log = Log::default();
+    let keys: Vec<_> = (0..20_000).map(|key| format!("k{key}")).collect();
+    let waiter = log.wait(&format!("BLPOP {} 0", keys.join(" ")));
+    let flushes = vec![words("FLUSHDB"); 20_000];
+    let replies = log.group(
+        1,
+        vec![internal::exec(&[], [flushes, vec![words("RPUSH k7 x")]].concat())],
+    );
+    assert_eq!(replies.len(), 1);
+    assert_eq!(log.answered(), answers([(waiter, "[k7 x]")]));
+}

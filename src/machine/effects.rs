@@ -223,6 +223,8 @@ impl Machine {
                 let mut call = Call {
                     seed: effects.seed,
                     now: Some(effects.at),
+                    // Its answer is known.
+                    answered: usize::MAX,
                     ..Call::default()
                 };
                 self.run_all(&effects.commands, &mut call);

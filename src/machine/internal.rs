@@ -17,10 +17,9 @@ use super::access::{Hash, Which};
 use super::args::{Args, integer};
 use super::effects;
 use super::entry::Command;
-use super::event::{Classes, Event};
+use super::event::Classes;
 use super::keyspace::{Call, Candidate, Due};
 use super::reply::{CommandError, OUT_OF_MEMORY, Reply};
-use super::waiting::Otherwise;
 use super::{Machine, needs_memory, settings::Settings};
 use bytes::Bytes;
 
@@ -239,7 +238,7 @@ impl Machine {
             call.seed = call.seed.wrapping_add(SEED_STEP);
             let reply = self.run(command.db, &command.argv, call).into();
             self.store.tell_emptied();
-            reply
+            call.told(reply)
         };
         commands.iter().map(run).collect()
     }
@@ -333,14 +332,13 @@ impl Machine {
         let Some((waiter, wait)) = removed else {
             return Ok(Reply::Integer(0));
         };
-        let reply = if how == "error" {
+        if how == "error" {
             const UNBLOCKED: CommandError =
                 CommandError::text("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-            Reply::Error(UNBLOCKED)
+            self.store.leave_line(waiter, wait, Reply::Error(UNBLOCKED));
         } else {
-            Otherwise::into(wait.otherwise)
-        };
-        self.store.tell(Event::Answered { waiter, reply });
+            self.store.give_up(waiter, wait);
+        }
         Ok(Reply::Integer(1))
     }
 }
@@ -351,7 +349,7 @@ mod tests {
     use crate::machine::Outcome;
     use crate::machine::effects::{Effects, Expected, encode};
     use crate::machine::entry::{Entry, Origin};
-    use crate::machine::event::Waiter;
+    use crate::machine::event::{Event, Waiter};
 
     /// Applies commands of one group; their replies, and what happened.
     fn apply(machine: &mut Machine, commands: Vec<Command>) -> (Vec<Reply>, Vec<Event>) {
@@ -401,6 +399,62 @@ mod tests {
         let (replies, _) = apply(&mut machine, vec![exec(&[seen], both())]);
         assert_eq!(replies, [Reply::NilArray], "the key was changed since");
         assert_eq!(machine.store().revision(), digest);
+    }
+
+    #[test]
+    fn the_answers_of_one_entry_take_no_more_than_they_may_and_what_writes_is_done() {
+        let entry = |commands| Entry {
+            format: Entry::FORMAT,
+            at: 1,
+            seed: 1,
+            origin: Origin::default(),
+            commands,
+        };
+        let prepared = || {
+            let mut machine = Machine::default();
+            let words = "x ".repeat(1_000);
+            apply(&mut machine, vec![command(&format!("RPUSH l {}", words.trim()))]);
+            machine
+        };
+        let (all, more) = (command("LRANGE l 0 -1"), command("SORT l ALPHA"));
+        let commands = vec![
+            command("INCR n"),
+            all.clone(),
+            all,
+            more.clone(),
+            command("INCR n"),
+            command("BLPOP k 0"),
+        ];
+        let one_by_one = [commands.clone(), vec![more, command("GET n")]].concat();
+        for (commands, whole) in [(vec![exec(&[], commands)], true), (one_by_one, false)] {
+            let (mut told, mut untold) = (prepared(), prepared());
+            let Outcome::Applied(mut replies) =
+                told.apply_answering(&entry(commands.clone()), Reply::BYTES_MAX - 20_000)
+            else {
+                panic!("a group without callers is applied")
+            };
+            if whole && let Reply::Array(of_it) = replies.remove(0) {
+                replies = of_it;
+            }
+            assert_eq!(
+                (&replies[0], &replies[4]),
+                (&Reply::Integer(1), &Reply::Integer(2))
+            );
+            assert!(matches!(&replies[1], Reply::Array(all) if all.len() == 1_000));
+            assert!(
+                matches!(&replies[2], Reply::Error(refused) if refused.to_string().starts_with("ERR not run"))
+            );
+            assert!(
+                matches!(&replies[3], Reply::Error(hidden) if hidden.to_string().starts_with("UNKNOWN it was applied"))
+            );
+            assert_eq!(replies[5], Reply::NilArray);
+            // Nodes to which nobody listens come to the same.
+            let Outcome::Applied(replies) = untold.apply_untold(&entry(commands)) else {
+                panic!("a group without callers is applied")
+            };
+            assert!(replies.iter().all(|reply| reply.bytes() < 1_000));
+            assert_eq!(told.digest(), untold.digest());
+        }
     }
 
     #[test]

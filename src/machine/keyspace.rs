@@ -18,7 +18,7 @@ mod shard;
 
 use super::access::Access;
 use super::entry::Millis;
-use super::event::{Classes, Event};
+use super::event::{Classes, Event, Waiter};
 use super::recency::{Recency, Use};
 use super::reply::{CommandError, Reply};
 use super::scripts::Scripts;
@@ -192,6 +192,34 @@ struct Lookups {
     misses: AtomicU64,
 }
 
+/// Keys in the order in which they came, each once; none: all of that database.
+#[derive(Debug, Default)]
+struct Ready {
+    line: VecDeque<(u8, Option<Bytes>)>,
+    there: BTreeSet<(u8, Option<Bytes>)>,
+}
+
+impl Ready {
+    fn push(&mut self, db: u8, key: Option<Bytes>) {
+        if self.there.insert((db, key.clone())) {
+            self.line.push_back((db, key));
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u8, Option<Bytes>)> {
+        let first = self.line.pop_front()?;
+        self.there.remove(&first);
+        Some(first)
+    }
+
+    /// Puts these before all others.
+    fn put_first(&mut self, db: u8, keys: Vec<Bytes>) {
+        keys.into_iter()
+            .rev()
+            .for_each(|key| self.line.push_front((db, Some(key))));
+    }
+}
+
 /// The whole keyspace.
 #[derive(Debug)]
 pub struct Store {
@@ -212,7 +240,7 @@ pub struct Store {
     /// Commands that wait for a key.
     waiting: Waiting,
     /// Keys that were changed by the command at hand and that somebody waits for; not state.
-    ready: VecDeque<(u8, Bytes)>,
+    ready: Ready,
     /// What happened since [`Store::take_events`]; not state. Bounded by what one entry holds.
     events: Vec<Event>,
     /// Whether changed keys are among the events; not state.
@@ -253,7 +281,7 @@ impl Store {
             access: Arc::default(),
             scripts: Scripts::default(),
             waiting: Waiting::default(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             events: Vec::new(),
             watched: false,
             emptied: None,
@@ -279,7 +307,7 @@ impl Store {
             access: self.access.clone(),
             scripts: self.scripts.clone(),
             waiting: self.waiting.clone(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             events: Vec::new(),
             emptied: None,
             deadlines: Deadlines::default(),
@@ -398,9 +426,9 @@ impl Store {
             return;
         }
         for db in (0u8..).take(DATABASES) {
-            let waited = (db, Bytes::from_static(SESSION_EVENTS_KEY));
-            if self.waiting.is_for(waited.0, &waited.1) && !self.ready.contains(&waited) {
-                self.ready.push_back(waited);
+            let waited = Bytes::from_static(SESSION_EVENTS_KEY);
+            if self.waiting.is_for(db, &waited) {
+                self.ready.push(db, Some(waited));
             }
         }
     }
@@ -485,9 +513,33 @@ impl Store {
         &mut self.waiting
     }
 
+    /// Answers a command that waited in vain.
+    pub(super) fn give_up(&mut self, waiter: Waiter, wait: Wait) {
+        let reply = wait.otherwise.into();
+        self.leave_line(waiter, wait, reply);
+    }
+
+    /// Answers a command that no longer waits. From format 4 on those behind it in a line are looked at again: readers of a session may have waited for that
+    /// writer alone.
+    pub(super) fn leave_line(&mut self, waiter: Waiter, wait: Wait, reply: Reply) {
+        self.tell(Event::Answered { waiter, reply });
+        if wait.even_if_gone && self.settings.level > 3 {
+            let waited = wait
+                .keys
+                .into_iter()
+                .filter(|key| self.waiting.is_for(wait.db, key));
+            waited.for_each(|key| self.ready.push(wait.db, Some(key)));
+        }
+    }
+
     /// The next key that somebody waits for and that was changed.
     pub(super) fn next_ready(&mut self) -> Option<(u8, Bytes)> {
-        self.ready.pop_front()
+        loop {
+            match self.ready.pop()? {
+                (db, Some(key)) => return Some((db, key)),
+                (db, None) => self.ready.put_first(db, self.waiting.keys_of(db)),
+            }
+        }
     }
 
     fn changed(&mut self, db: u8, key: &[u8]) {
@@ -495,8 +547,8 @@ impl Store {
             return;
         }
         let key = Bytes::copy_from_slice(key);
-        if self.waiting.is_for(db, &key) && !self.ready.contains(&(db, key.clone())) {
-            self.ready.push_back((db, key.clone()));
+        if self.waiting.is_for(db, &key) {
+            self.ready.push(db, Some(key.clone()));
         }
         if self.watched {
             self.events.push(Event::Changed { db, key });
@@ -505,8 +557,9 @@ impl Store {
 
     /// A database was emptied or exchanged.
     fn flushed(&mut self, db: u8) {
-        let waited = self.waiting.keys_of(db);
-        self.ready.extend(waited.into_iter().map(|key| (db, key)));
+        if !self.waiting.is_empty() {
+            self.ready.push(db, None);
+        }
         if self.watched {
             self.events.push(Event::Flushed { db });
         }
@@ -619,8 +672,7 @@ impl Store {
         self.move_clock(at);
         let passed = self.passed(self.clock);
         while let Some((waiter, wait)) = self.waiting.pop_late(passed) {
-            let reply = wait.otherwise.into();
-            self.tell(Event::Answered { waiter, reply });
+            self.give_up(waiter, wait);
         }
         if !self.settings.active_expire {
             return;
@@ -643,7 +695,7 @@ impl Store {
                 .field_deadlines
                 .first_of(db)
                 .expect("it has the first of all");
-            left -= self.remove_ended_fields(db, &key.clone(), left);
+            left -= self.remove_ended_fields(db, &key.clone(), left, passed);
         }
     }
 
@@ -658,10 +710,9 @@ impl Store {
         first.expect("whoever has a deadline is in its shard until the deadline is forgotten")
     }
 
-    /// Removes up to `most` (at least one) fields of a hash that have ended by the log's clock, and the hash with the last one; of a session, what
+    /// Removes up to `most` (at least one) fields of a hash whose deadlines have `passed`, and the hash with the last one; of a session, what
     /// of it has ended. How many went.
-    fn remove_ended_fields(&mut self, db: u8, key: &[u8], most: usize) -> usize {
-        let passed = self.passed(self.clock);
+    fn remove_ended_fields(&mut self, db: u8, key: &[u8], most: usize, passed: Millis) -> usize {
         let due = |slot: &Slot| slot.value.first_deadline().is_some_and(|at| at <= passed);
         if !self.slot(db, key).is_some_and(due) {
             return 0;
@@ -1259,6 +1310,27 @@ pub(super) struct Call {
     pub(super) ready: Option<Bytes>,
     /// The time to count as now, where it is not the log's clock: when a script was evaluated.
     pub(super) now: Option<Millis>,
+    /// Bytes that the answers before it in its entry take: beyond [`Reply::BYTES_MAX`] no more are given.
+    pub(super) answered: usize,
+}
+
+impl Call {
+    /// Whether answers may be given no more, save small ones.
+    pub(super) fn is_full(&self) -> bool {
+        self.answered >= Reply::BYTES_MAX
+    }
+
+    /// What is told of a command that has run: its answer, where there is room for that.
+    pub(super) fn told(&mut self, reply: Reply) -> Reply {
+        let bytes = reply.bytes();
+        if self.is_full() && bytes > Reply::SMALL_BYTES {
+            return Reply::Error(CommandError::text(
+                "UNKNOWN it was applied: its answer is not told, for those before it take all that the answers of one entry may",
+            ));
+        }
+        self.answered = self.answered.saturating_add(bytes);
+        reply
+    }
 }
 
 /// Changes one database at the log's clock. Every change of a key stamps its version and counts its bytes.
@@ -1605,7 +1677,14 @@ impl Keyspace<'_> {
         change: impl FnOnce(&mut Hash) -> R,
     ) -> Result<R, CommandError> {
         if self.view().slot(key).is_some() {
-            self.store.remove_ended_fields(self.db, key, usize::MAX);
+            // Up to format 3 by the log's clock, though a script was told what was so a little before.
+            let now = if self.store.settings.level > 3 {
+                self.now()
+            } else {
+                self.store.clock
+            };
+            let passed = self.store.passed(now);
+            self.store.remove_ended_fields(self.db, key, usize::MAX, passed);
         }
         self.change_kind(key, change)
     }

@@ -79,6 +79,16 @@ pub enum Outcome {
 impl Machine {
     /// Applies one group. Cannot fail: a refusal is a reply, the same on every node.
     pub fn apply(&mut self, entry: &Entry) -> Outcome {
+        self.apply_answering(entry, 0)
+    }
+
+    /// The same where nobody here waits for its answers: what only reads is not run, and no large answer is kept.
+    pub fn apply_untold(&mut self, entry: &Entry) -> Outcome {
+        self.apply_answering(entry, usize::MAX)
+    }
+
+    /// Applies a group, as if answers of so many bytes had been given before.
+    fn apply_answering(&mut self, entry: &Entry, answered: usize) -> Outcome {
         if !self.seeded {
             let (watched, kept) = (self.store.watches_changes(), self.store.keeps_freed());
             (self.store, self.seeded) = (Store::new(entry.seed), true);
@@ -110,6 +120,7 @@ impl Machine {
         let mut call = Call {
             seed: entry.seed,
             caller,
+            answered,
             ..Call::default()
         };
         let replies = entry.commands.iter().map(|command| {
@@ -118,7 +129,7 @@ impl Machine {
             let reply = self.admit(&command.argv).and_then(|()| run(self)).into();
             self.store.tell_emptied();
             self.serve(&call);
-            reply
+            call.told(reply)
         });
         Outcome::Applied(replies.collect())
     }
@@ -138,8 +149,7 @@ impl Machine {
     /// Lets go of what a node's starts before this one held: its commands that wait, and the locks that are bound to it.
     fn forget(&mut self, node: u64, before_start: u64) {
         for (waiter, wait) in self.store.waiting_mut().forget(node, before_start) {
-            let reply = wait.otherwise.into();
-            self.store.tell(Event::Answered { waiter, reply });
+            self.store.give_up(waiter, wait);
         }
         self.store.release_bound(node, before_start);
     }
@@ -166,6 +176,9 @@ impl Machine {
                 self.store.count_write(before);
                 reply
             }
+            (Run::Read(_), None) if call.is_full() => Err(CommandError::text(
+                "ERR not run, for the answers before it take all that the answers of one entry may",
+            )),
             (Run::Read(run), None) => {
                 let now = call.now.unwrap_or(self.store.clock());
                 run(&self.store.view(db, now).with_seed(call.seed), &mut args)
@@ -178,6 +191,8 @@ impl Machine {
     /// more.
     fn serve(&mut self, call: &Call) -> usize {
         let (mut call, mut ran) = (call.clone(), 0);
+        // Others wait for these answers, on whatever node.
+        call.answered = 0;
         while let Some((db, key)) = self.store.next_ready() {
             call.ready = Some(key.clone());
             let mut after = 0;

@@ -607,6 +607,29 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_between_a_script_and_its_entry_was_there_for_it() {
+        let mut machine = after(&[]);
+        // More than one entry ends, and that one last.
+        for name in (0..40)
+            .map(|number| format!("h{number:02}"))
+            .chain(["last".to_owned()])
+        {
+            apply(&mut machine, words(&format!("HSET {name} f 5")));
+            apply(&mut machine, words(&format!("HPEXPIREAT {name} 1500 FIELDS 1 f")));
+        }
+        let mut leader = Leader::of(machine);
+        leader.overlay.reset(leader.machine.store().settings());
+        let lines = ["HINCRBY last f 1", "HPTTL last FIELDS 1 f"].map(str::to_owned);
+        let (told, outcome) = evaluate(&mut leader.overlay, &leader.machine, 1_400, &lines).unwrap();
+        let left = Reply::Array(vec![Reply::Integer(100)]);
+        assert_eq!(told, [Reply::Integer(6), left]);
+        let effects = leader.effects(1_400, None, outcome);
+        leader.apply(2_000, vec![effects]);
+        let find = |text: &str| leader.machine.read(2_000, 0, &words(text).argv);
+        assert_eq!(find("HGET last f"), Reply::Nil, "it ended when it was to");
+    }
+
+    #[test]
     fn a_script_that_only_renews_writes_nothing() {
         let mut machine = Machine::default();
         let slack = [("expire-slack-percent".to_owned(), "5".to_owned())];

@@ -45,6 +45,26 @@ pub enum Reply {
 }
 
 impl Reply {
+    /// Bytes that the answers of one entry may take together, and one more: as many as the longest string. Who asks for more at once asks too much of every node.
+    pub const BYTES_MAX: usize = 512 << 20;
+
+    /// Bytes of an answer that holds no other.
+    pub const SMALL_BYTES: usize = size_of::<Self>();
+
+    /// Bytes that it takes, as if it shared none.
+    pub fn bytes(&self) -> usize {
+        let within = match self {
+            Self::Bulk(bytes) | Self::Verbatim(bytes) | Self::BigNumber(bytes) => bytes.len(),
+            Self::Array(items) | Self::Set(items) => items.iter().map(Self::bytes).sum(),
+            Self::Map(pairs) | Self::Pairs(pairs) | Self::Streams(pairs) => pairs
+                .iter()
+                .map(|(left, right)| left.bytes() + right.bytes())
+                .sum(),
+            _ => 0,
+        };
+        Self::SMALL_BYTES + within
+    }
+
     /// How deep answers may lie in each other in [`Reply::from_bytes`]: no script answers deeper, for its answer could not be read from the log.
     pub const DEPTH_MAX: usize = 257;
 

@@ -302,10 +302,16 @@ impl StateStore {
             self.fault.raise(why.clone());
             io::Error::new(io::ErrorKind::InvalidData, why)
         })?;
+        let Origin { node, start, number } = entry.origin;
+        let own = (node, start) == self.own && number > 0;
         let (outcome, events, freed, audited) = {
             let mut machine = self.state.machine.write();
             let before = machine.store().clock();
-            let outcome = machine.apply(&entry);
+            let outcome = if own {
+                machine.apply(&entry)
+            } else {
+                machine.apply_untold(&entry)
+            };
             let events = machine.store_mut().take_events();
             let freed = machine.store_mut().take_freed();
             let clock = machine.store().clock();
@@ -326,8 +332,6 @@ impl StateStore {
         if let Some(frozen) = audited {
             self.audit(index, frozen);
         }
-        let Origin { node, start, number } = entry.origin;
-        let own = (node, start) == self.own && number > 0;
         match outcome {
             Outcome::Applied(replies) if own => self.answers.applied(index, Some((number, replies)), events),
             _ if !events.is_empty() => self.answers.applied(index, None, events),

@@ -11,6 +11,7 @@ use crate::machine::keyspace::{Keyspace, View};
 use crate::machine::reply::{CommandError, Reply};
 use crate::machine::table::{Spec, read, write};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 
 const SINCE: &str = "7.4.0";
 
@@ -183,40 +184,41 @@ fn expire(
         return Ok(all_alike(fields, NO_FIELD));
     };
     let passed = deadline <= keys.now();
-    let mut removed: Vec<&Bytes> = Vec::new();
-    let mut set: Vec<&Bytes> = Vec::new();
+    // As they are named, for the order in which fields go can be seen; and each once, to be found.
+    let (mut changed, mut known) = (Vec::new(), BTreeSet::new());
     let mut answers = Vec::with_capacity(fields.len());
     for field in fields {
-        let old = if set.contains(&field) {
+        let again = known.contains(field);
+        let old = if again {
             Some(deadline)
         } else {
             hash.deadline(field)
         };
         answers.push(Reply::Integer(match hash.get(field) {
             None => NO_FIELD,
-            Some(_) if removed.contains(&field) => NO_FIELD,
+            Some(_) if again && passed => NO_FIELD,
             Some(_) if !only.admits(old, deadline) => CONDITION_NOT_MET,
-            Some(_) if passed => {
-                removed.push(field);
-                REMOVED
-            }
             Some(_) => {
-                set.push(field);
-                SET
+                if known.insert(field) {
+                    changed.push(field);
+                }
+                if passed { REMOVED } else { SET }
             }
         }));
     }
-    if removed.is_empty() && set.is_empty() {
+    if changed.is_empty() {
         return Ok(Reply::Array(answers));
     }
     keys.change_hash(key, |hash| {
-        for field in &removed {
-            hash.remove(field);
+        for field in changed {
+            if passed {
+                hash.remove(field);
+            } else {
+                hash.set_deadline(field, Some(deadline));
+            }
         }
-        set.iter()
-            .for_each(|field| hash.set_deadline(field, Some(deadline)));
     })?;
-    let event = if removed.is_empty() { "hexpire" } else { "hdel" };
+    let event = if passed { "hdel" } else { "hexpire" };
     keys.notify(Classes::HASH, event, key);
     Ok(Reply::Array(answers))
 }
@@ -234,15 +236,12 @@ fn hpersist(keys: &mut Keyspace<'_>, args: &mut Args<'_>) -> Result<Reply, Comma
     let Some(hash) = keys.view().hash(key)? else {
         return Ok(all_alike(fields, NO_FIELD));
     };
-    let mut stay: Vec<&Bytes> = Vec::new();
+    let mut stay = BTreeSet::new();
     let mut answers = Vec::with_capacity(fields.len());
     for field in fields {
         answers.push(Reply::Integer(match (hash.get(field), hash.deadline(field)) {
             (None, _) => NO_FIELD,
-            (Some(_), Some(_)) if !stay.contains(&field) => {
-                stay.push(field);
-                SET
-            }
+            (Some(_), Some(_)) if stay.insert(field) => SET,
             (Some(_), _) => NO_DEADLINE,
         }));
     }
@@ -289,4 +288,57 @@ fn tell(
     Ok(Reply::Array(
         fields.iter().map(|field| Reply::Integer(answer(field))).collect(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::entry::{Command, Entry, Origin};
+    use crate::machine::{Machine, Outcome};
+
+    #[test]
+    fn as_many_fields_as_a_command_names_end_in_one_go() {
+        let mut machine = Machine::default();
+        let names: Vec<String> = (0..200_000).map(|number| number.to_string()).collect();
+        let mut run = |before: &str, words: Vec<String>| {
+            let argv = before.split(' ').map(str::to_owned).chain(words);
+            let entry = Entry {
+                format: Entry::FORMAT,
+                at: 1,
+                seed: 1,
+                origin: Origin::default(),
+                commands: vec![Command::new(0, argv)],
+            };
+            match machine.apply(&entry) {
+                Outcome::Applied(mut replies) => replies.remove(0),
+                other => panic!("not applied: {other:?}"),
+            }
+        };
+        let pairs = names
+            .iter()
+            .flat_map(|name| [name.clone(), "v".to_owned()])
+            .collect();
+        run("HSET h", pairs);
+        let of_all = |answer| Reply::Array(vec![Reply::Integer(answer); names.len()]);
+        let count = names.len();
+        let fields = |command: &str| format!("{command} FIELDS {count}");
+        assert_eq!(run(&fields("HPEXPIRE h 1000"), names.clone()), of_all(SET));
+        assert_eq!(run(&fields("HPERSIST h"), names.clone()), of_all(SET));
+        assert_eq!(run(&fields("HPEXPIREAT h 0"), names.clone()), of_all(REMOVED));
+        let twice = vec!["a".to_owned(), "a".to_owned()];
+        run("HSET h a 1 b 2", Vec::new());
+        let answers = |each: [i64; 2]| Reply::Array(each.map(Reply::Integer).to_vec());
+        assert_eq!(
+            run("HPEXPIRE h 1000 NX FIELDS 2", twice.clone()),
+            answers([SET, CONDITION_NOT_MET])
+        );
+        assert_eq!(
+            run("HPERSIST h FIELDS 2", twice.clone()),
+            answers([SET, NO_DEADLINE])
+        );
+        assert_eq!(
+            run("HPEXPIREAT h 0 FIELDS 2", twice),
+            answers([REMOVED, NO_FIELD])
+        );
+    }
 }

@@ -28,6 +28,7 @@ use crate::machine::value::session::{Item, Mode, Renewal};
 use crate::machine::value::{Kind, Session};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The longest name of an item, in bytes: it is a name.
 const ITEM_NAME_BYTES_MAX: usize = 256;
@@ -261,14 +262,14 @@ impl<'a> Changes<'a> {
         session.absolute_deadline = self.absolute_deadline.unwrap_or(session.absolute_deadline);
         session.owner = self.owner.unwrap_or(std::mem::take(&mut session.owner));
         if self.replace {
-            let kept = |name: &Bytes| self.set.iter().any(|[set, _]| set == name);
+            let kept: BTreeSet<&Bytes> = self.set.iter().map(|[name, _]| name).collect();
             let gone: Vec<Bytes> = session
                 .items
                 .living(passed)
                 .map(|item| item.name.to_bytes())
                 .collect();
             gone.iter()
-                .filter(|name| !kept(name))
+                .filter(|name| !kept.contains(name))
                 .for_each(|name| session.items.remove(name, version));
         }
         for name in self.removed {
@@ -276,6 +277,10 @@ impl<'a> Changes<'a> {
         }
         for [name, value] in self.set {
             session.items.set(name, value, version);
+            // At once, for each has its place found among all others.
+            if session.items.len() > ITEMS_MAX {
+                return Err(too_many_items());
+            }
         }
         for (name, deadline) in self.ends {
             if !session.items.set_deadline(name, deadline, version) {
@@ -635,12 +640,16 @@ fn admit_item(name: &Bytes, value: &Bytes) -> Result<(), CommandError> {
 /// Refuses a session that would be too large.
 fn admit(session: &Session) -> Result<(), CommandError> {
     if session.items.len() > ITEMS_MAX {
-        return Err(over("it would have", ITEMS_MAX, "items"));
+        return Err(too_many_items());
     }
     if session.bytes() > SESSION_BYTES_MAX {
         return Err(over("it would be", SESSION_BYTES_MAX, "bytes"));
     }
     Ok(())
+}
+
+fn too_many_items() -> CommandError {
+    over("it would have", ITEMS_MAX, "items")
 }
 
 fn over(what: &str, limit: usize, unit: &str) -> CommandError {
@@ -671,6 +680,19 @@ mod tests {
             panic!("not applied")
         };
         replies.remove(0)
+    }
+
+    #[test]
+    fn far_too_many_items_are_refused_before_each_has_found_its_place() {
+        let mut machine = Machine::default();
+        let names: Vec<String> = (0..200_000).rev().map(|number| format!("{number:06}")).collect();
+        let count = names.len().to_string();
+        let pairs = names.iter().flat_map(|name| [name.as_bytes(), b"v"]);
+        let create: Vec<&[u8]> = [&b"SESSION.CREATE"[..], b"s", b"0", b"ITEMS", count.as_bytes()]
+            .into_iter()
+            .chain(pairs)
+            .collect();
+        assert_eq!(reply(&mut machine, &create), Reply::Error(too_many_items()));
     }
 
     #[test]

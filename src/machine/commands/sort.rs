@@ -143,11 +143,22 @@ fn answer(found: Vec<Option<Bytes>>) -> Reply {
     Reply::Array(found.into_iter().map(Reply::bulk_or_nil).collect())
 }
 
+/// Values that several `GET`s may make of the elements: a few words ask for more than a node has memory for.
+const VALUES_MAX: usize = 1 << 22;
+
 /// The elements in order, or what the `GET`s make of each.
 fn results(view: &View<'_>, key: &[u8], options: &Options<'_>) -> Result<Vec<Option<Bytes>>, CommandError> {
     let elements = ordered(view, key, options)?;
     if options.get.is_empty() {
         return Ok(elements.into_iter().map(Some).collect());
+    }
+    let values = elements.len().saturating_mul(options.get.len());
+    // What is stored was bounded with format 4.
+    let is_bounded = options.store.is_none() || view.store().settings().level > 3;
+    if options.get.len() > 1 && values > VALUES_MAX && is_bounded {
+        return Err(CommandError::Other(
+            format!("ERR SORT with so many GETs comes to more than {VALUES_MAX} values").into(),
+        ));
     }
     let each = |element: &Bytes| -> Vec<Option<Bytes>> {
         options
@@ -334,5 +345,35 @@ mod tests {
             [1, 12]
         );
         assert_eq!(keys("SORT a store"), [1]);
+    }
+
+    #[test]
+    fn gets_come_to_no_more_than_a_node_has_memory_for() {
+        use crate::machine::entry::{Command, Entry, Origin};
+        use crate::machine::{Machine, Outcome};
+        let mut machine = Machine::default();
+        let mut run = |text: &str| {
+            let entry = Entry {
+                format: Entry::FORMAT,
+                at: 1,
+                seed: 1,
+                origin: Origin::default(),
+                commands: vec![Command::new(0, text.split(' ').map(str::to_owned))],
+            };
+            match machine.apply(&entry) {
+                Outcome::Applied(mut replies) => replies.remove(0),
+                other => panic!("not applied: {other:?}"),
+            }
+        };
+        let numbers: Vec<_> = (0..1_000).map(|number| number.to_string()).collect();
+        run(&format!("RPUSH l {}", numbers.join(" ")));
+        let gets = " GET #".repeat(5_000);
+        for text in [format!("SORT l{gets}"), format!("SORT l{gets} STORE to")] {
+            assert!(matches!(run(&text), Reply::Error(_)));
+        }
+        assert_eq!(run("EXISTS to"), Reply::Integer(0));
+        assert!(
+            matches!(run(&format!("SORT l LIMIT 0 2{gets}")), Reply::Array(values) if values.len() == 10_000)
+        );
     }
 }

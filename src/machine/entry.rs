@@ -212,6 +212,26 @@ pub fn origin(group: &Bytes) -> Result<Origin, DecodeError> {
     cursor.origin()
 }
 
+/// The same where all of it can be decoded: whatever a later [`decode`] refuses is refused. Walks over the lengths, and keeps nothing.
+///
+/// # Errors
+/// As [`decode`].
+pub fn checked_origin(group: &Bytes) -> Result<Origin, DecodeError> {
+    let origin = origin(group)?;
+    let mut cursor = Cursor {
+        bytes: group,
+        at: HEADER - 4,
+    };
+    for _ in 0..cursor.u32()? {
+        cursor.u8()?;
+        for _ in 0..cursor.u32()? {
+            let length = cursor.u32()? as usize;
+            cursor.skip(length)?;
+        }
+    }
+    cursor.must_be_at_end().map(|()| origin)
+}
+
 /// Decodes a group; the arguments share `group`'s memory.
 ///
 /// # Errors
@@ -242,9 +262,7 @@ pub fn decode_with(group: &Bytes, lists: &mut Lists) -> Result<Entry, DecodeErro
         }
         commands.push(Command { db, argv });
     }
-    if cursor.at != group.len() {
-        return Err(DecodeError::Length);
-    }
+    cursor.must_be_at_end()?;
     Ok(Entry {
         format,
         at,
@@ -268,14 +286,25 @@ impl Cursor<'_> {
     }
 
     fn slice(&mut self, length: usize) -> Result<Bytes, DecodeError> {
-        let end = self
-            .at
-            .checked_add(length)
+        let from = self.at;
+        self.skip(length)?;
+        Ok(self.bytes.slice(from..self.at))
+    }
+
+    fn skip(&mut self, length: usize) -> Result<(), DecodeError> {
+        let end = self.at.checked_add(length);
+        self.at = end
             .filter(|end| *end <= self.bytes.len())
             .ok_or(DecodeError::Length)?;
-        let slice = self.bytes.slice(self.at..end);
-        self.at = end;
-        Ok(slice)
+        Ok(())
+    }
+
+    fn must_be_at_end(&self) -> Result<(), DecodeError> {
+        if self.at == self.bytes.len() {
+            Ok(())
+        } else {
+            Err(DecodeError::Length)
+        }
     }
 
     fn format(&mut self) -> Result<u8, DecodeError> {
@@ -327,6 +356,7 @@ mod tests {
         let (origin_, commands) = sample();
         let group = stamp(encode(origin_, &commands), Entry::FORMAT, 1_000, 42);
         assert_eq!(origin(&group), Ok(origin_));
+        assert_eq!(checked_origin(&group), Ok(origin_));
         assert_eq!(
             decode(&group),
             Ok(Entry {
@@ -350,16 +380,17 @@ mod tests {
     fn every_cut_and_every_surplus_byte_is_refused() {
         let (origin, commands) = sample();
         let group = encode(origin, &commands);
+        let refused = |group: Bytes| {
+            let decoded = decode(&group).map(|entry| entry.origin);
+            assert_eq!(checked_origin(&group), decoded, "checked as decoded");
+            decoded == Err(DecodeError::Length)
+        };
         for end in 0..group.len() {
-            assert_eq!(
-                decode(&group.slice(..end)),
-                Err(DecodeError::Length),
-                "cut at {end}"
-            );
+            assert!(refused(group.slice(..end)), "cut at {end}");
         }
         let mut longer = BytesMut::from(&group[..]);
         longer.put_u8(0);
-        assert_eq!(decode(&longer.freeze()), Err(DecodeError::Length));
+        assert!(refused(longer.freeze()));
     }
 
     #[test]

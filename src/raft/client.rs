@@ -210,10 +210,7 @@ impl Peers {
             .into_inner();
         Ok(Hello {
             node: answer.node,
-            member: Member {
-                raft_addr: answer.raft_addr,
-                resp_addr: answer.resp_addr,
-            },
+            member: wire::addresses_from(answer.raft_addr, answer.resp_addr)?,
             cluster: answer.cluster,
             leader: answer.leader,
         })

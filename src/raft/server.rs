@@ -143,9 +143,9 @@ fn internal(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }
 
-/// A leader does not follow itself: Raft takes for granted that nobody sends it its own entries.
-fn must_be_another(node: u64, leader: Vote) -> Result<(), Status> {
-    if leader.leader_id.node_id != node {
+/// A leader does not follow itself, nor does a candidate ask itself: Raft takes for granted that nobody sends it its own entries, or asks for its vote in its name.
+fn must_be_another(node: u64, vote: Vote) -> Result<(), Status> {
+    if vote.leader_id.node_id != node {
         return Ok(());
     }
     Err(Status::invalid_argument("what only this node would send"))
@@ -169,6 +169,7 @@ impl<I: Inbound> Peer for Service<I> {
         let message = request.into_inner();
         let pre_vote = message.pre_vote;
         let request = wire::vote_request_from(message)?;
+        must_be_another(self.node, request.vote)?;
         let silent = Instant::now() < self.silent_until && !Mutant::VoteAfterRestart.is_planted();
         if silent && !request.leadership_transfer {
             let (vote, last_log) = self.replica.vote_and_last_log();
@@ -307,8 +308,9 @@ impl<I: Inbound> Peer for Service<I> {
             let inbound = inbound.clone();
             async move {
                 let group = message?.group;
-                let origin =
-                    entry::origin(&group).map_err(|error| Status::invalid_argument(error.to_string()))?;
+                // All of it: what cannot be decoded would stop every node that comes to apply it, for good.
+                let origin = entry::checked_origin(&group)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
                 if origin.node != caller.from {
                     return Err(Status::permission_denied("a group that another node collected"));
                 }
@@ -415,7 +417,7 @@ impl<I: Inbound> Peer for Service<I> {
             .members
             .into_iter()
             .map(wire::member_from)
-            .collect();
+            .collect::<Result<_, _>>()?;
         let refused = self.inbound.promise(members).await.unwrap_or_default();
         Ok(Response::new(pb::PromiseResponse { refused }))
     }
@@ -432,11 +434,11 @@ impl<I: Inbound> Peer for Service<I> {
             .ok_or_else(|| Status::invalid_argument("no change"))?;
         let change = match change {
             Change::Add(member) => {
-                let (id, member) = wire::member_from(member);
+                let (id, member) = wire::member_from(member)?;
                 MemberChange::Add(id, member)
             }
             Change::Join(member) => {
-                let (id, member) = wire::member_from(member);
+                let (id, member) = wire::member_from(member)?;
                 MemberChange::Join(id, member)
             }
             Change::Promote(id) => MemberChange::Promote(id),

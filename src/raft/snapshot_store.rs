@@ -459,7 +459,11 @@ struct ContentWriter {
 impl ContentWriter {
     fn begin(mut out: BufWriter<GentleFile>, meta: &SnapshotMeta) -> io::Result<Self> {
         let meta = cold::encode(meta);
-        let length = u32::try_from(meta.len()).map_err(|_| invalid("a membership of more than 4 GiB"))?;
+        let length = u32::try_from(meta.len()).ok();
+        let length = length.filter(|_| meta.len() <= META_BYTES);
+        // No such file could be read again, and the log goes once it is there.
+        let length = length
+            .ok_or_else(|| invalid("what it covers takes more bytes to say than a snapshot may have"))?;
         out.write_all(MAGIC)?;
         out.write_all(&length.to_le_bytes())?;
         out.write_all(&meta)?;

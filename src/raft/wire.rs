@@ -17,6 +17,10 @@ use prost::Message;
 use std::time::Duration;
 use tonic::Status;
 
+/// Bytes of an address of a member, at most: a name of the domain name system takes half of it, with its port. Members are in each snapshot, and in each answer that
+/// names them.
+const ADDRESS_BYTES: usize = 512;
+
 /// A message from a peer lacks a part that it must have.
 fn missing(part: &'static str) -> Status {
     Status::invalid_argument(format!("a message without its {part}"))
@@ -207,9 +211,14 @@ pub(super) fn vote_request_to(request: VoteRequest<Types>, pre_vote: bool) -> pb
 }
 
 pub(super) fn vote_request_from(request: pb::VoteRequest) -> Result<VoteRequest<Types>, Status> {
-    let mut vote = VoteRequest::new(vote_from(request.vote)?, place_from(request.last_log)?);
-    vote.leadership_transfer = request.leadership_transfer;
-    Ok(vote)
+    let vote = vote_from(request.vote)?;
+    if vote.committed {
+        // Whoever took it would follow a leader for whom nobody has voted.
+        return Err(Status::invalid_argument("a candidate that says it is elected"));
+    }
+    let mut asked = VoteRequest::new(vote, place_from(request.last_log)?);
+    asked.leadership_transfer = request.leadership_transfer;
+    Ok(asked)
 }
 
 pub(super) fn vote_response_to(response: VoteResponse<Types>) -> pb::VoteResponse {
@@ -297,14 +306,22 @@ pub(super) fn member_to(id: u64, member: &Member) -> pb::FoundingMember {
     }
 }
 
-pub(super) fn member_from(member: pb::FoundingMember) -> (u64, Member) {
-    (
-        member.node,
-        Member {
-            raft_addr: member.raft_addr,
-            resp_addr: member.resp_addr,
-        },
-    )
+pub(super) fn member_from(member: pb::FoundingMember) -> Result<(u64, Member), Status> {
+    let node = member.node;
+    Ok((node, addresses_from(member.raft_addr, member.resp_addr)?))
+}
+
+/// Where a member says that it is.
+pub(super) fn addresses_from(raft_addr: String, resp_addr: String) -> Result<Member, Status> {
+    for address in [&raft_addr, &resp_addr] {
+        if address.len() > ADDRESS_BYTES {
+            return Err(Status::invalid_argument(format!(
+                "an address of {} bytes (limit {ADDRESS_BYTES})",
+                address.len()
+            )));
+        }
+    }
+    Ok(Member { raft_addr, resp_addr })
 }
 
 pub(super) fn used_keys_to(keys: Vec<(u8, Bytes)>) -> pb::LastUseRequest {
@@ -380,7 +397,7 @@ pub(super) fn again(name: &str, bytes: Bytes) -> Option<Vec<u8>> {
         "LastUseRequest" => used_keys_to(used_keys_from(read(bytes)?).ok()?).encode_to_vec(),
         "LastUseResponse" => uses_to(&uses_from(&read(bytes)?)).encode_to_vec(),
         "FoundingMember" => {
-            let (id, member) = member_from(read(bytes)?);
+            let (id, member) = member_from(read(bytes)?).ok()?;
             member_to(id, &member).encode_to_vec()
         }
         // What goes on as it is.
@@ -471,6 +488,32 @@ mod tests {
                 tonic::Code::InvalidArgument,
                 "{prev:?} {entries:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_candidate_does_not_say_that_it_is_elected() {
+        let request = |vote| vote_request_from(vote_request_to(VoteRequest::new(vote, None), false));
+        assert!(request(Vote::new(4, 7)).is_ok());
+        let refused = request(Vote::new_committed(4, 7)).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    }
+
+    #[test]
+    fn an_address_that_no_name_needs_is_refused() {
+        let member = |raft: usize, resp: usize| {
+            member_from(member_to(
+                7,
+                &Member {
+                    raft_addr: "a".repeat(raft),
+                    resp_addr: "a".repeat(resp),
+                },
+            ))
+        };
+        assert!(member(ADDRESS_BYTES, ADDRESS_BYTES).is_ok() && member(9, 0).is_ok());
+        for (raft, resp) in [(ADDRESS_BYTES + 1, 0), (9, ADDRESS_BYTES + 1)] {
+            let refused = member(raft, resp).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
         }
     }
 

@@ -243,3 +243,24 @@ fn whoever_reads_a_snapshot_with_rests_takes_them() {
     assert_eq!(read, content);
     assert!(from.rests.is_some_and(|rests| rests.rested() > Duration::ZERO));
 }
+
+#[test]
+fn what_could_not_be_read_again_is_not_published() {
+    let data = TempDir::new().unwrap();
+    let store = store(&data);
+    write(&store, 10);
+    let member = crate::raft::Member {
+        raft_addr: "a".repeat(META_BYTES),
+        resp_addr: String::new(),
+    };
+    let members =
+        openraft::Membership::new(vec![[9].into()], std::collections::BTreeMap::from([(9, member)])).unwrap();
+    let covered = SnapshotMeta {
+        last_membership: openraft::StoredMembership::new(None, members),
+        ..covers(20)
+    };
+    let refused = store.write(&covered, |out| out.write_all(b"state at 20"));
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(load(&store, None).unwrap().unwrap(), "state at 10");
+    assert_eq!(names(&data), ["10-2-9.snap"]);
+}

@@ -101,6 +101,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How long its tasks may then take to end: connections take a second, where they are not quiet.
 const END: Duration = Duration::from_secs(2);
 
+/// Commands that are taken back at once, at most: a few hundred clients may go in one moment, and a write of all would be more than the queue holds.
+const TAKEN_BACK_AT_ONCE: usize = 64;
+
+/// Which share of the queue they may take, so that they find room beside what waits.
+const TAKEN_BACK_SHARE: usize = 4;
+
 /// How long to wait before commands that could not be taken back are tried again.
 const TAKE_BACK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -1130,7 +1136,8 @@ impl Opened {
             config.limits.snapshot_log_bytes,
         ));
         endless.spawn(begin(inner.clone(), checked));
-        tasks.spawn(take_back(node.clone()));
+        let taken_back = config.limits.queue_commands / TAKEN_BACK_SHARE;
+        tasks.spawn(take_back(node.clone(), taken_back.clamp(1, TAKEN_BACK_AT_ONCE)));
         tasks.spawn(renew::write_down(node.clone()));
         *inner.tasks.lock() = tasks;
         *inner.endless.lock() = endless;
@@ -1140,24 +1147,28 @@ impl Opened {
     }
 }
 
-/// Takes commands back that wait in the log though nobody waits for their answer any more.
-async fn take_back(node: Node) {
+/// Takes commands back that wait in the log though nobody waits for their answer any more: so many in one write.
+async fn take_back(node: Node, at_once: usize) {
     let mut stopped = node.inner.stop_service.subscribe();
     loop {
-        let numbers = tokio::select! {
+        let mut numbers = tokio::select! {
             biased;
             _ = stopped.wait_for(|stopped| *stopped) => return,
             numbers = node.inner.hearing.abandoned() => numbers,
         };
-        let commands: Vec<_> = numbers
-            .iter()
-            .map(|number| internal::unwait(*number, Unwait::Timeout))
-            .collect();
-        if node.write(commands).await.is_err() {
-            numbers
-                .into_iter()
-                .for_each(|number| node.inner.hearing.abandon(number));
-            tokio::time::sleep(TAKE_BACK_AGAIN).await;
+        while !numbers.is_empty() {
+            let rest = numbers.split_off(at_once.min(numbers.len()));
+            let commands = numbers
+                .iter()
+                .map(|number| internal::unwait(*number, Unwait::Timeout));
+            if node.write(commands.collect::<Vec<_>>()).await.is_err() {
+                // What could not be, and what would have come behind it.
+                let left = numbers.into_iter().chain(rest);
+                left.for_each(|number| node.inner.hearing.abandon(number));
+                tokio::time::sleep(TAKE_BACK_AGAIN).await;
+                break;
+            }
+            numbers = rest;
         }
     }
 }
@@ -1404,17 +1415,87 @@ impl From<replica::Role> for status::Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::entry::{self, Origin};
+    use futures::StreamExt;
+    use std::pin::pin;
+
+    /// How long a condition may take, on a machine that does other things as well.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A node by itself that serves.
+    async fn alone(config: Config) -> Node {
+        let node = Node::start(config).await.expect("it starts");
+        node.ready(PATIENCE).await.expect("it serves");
+        node
+    }
+
+    /// What is heard first of groups that are forwarded to a node, in its own name.
+    async fn forwarded(
+        node: &Node,
+        group: Bytes,
+    ) -> std::result::Result<(u64, Option<String>), tonic::Status> {
+        let peers = Peers::new(Ground::default().net, node.id(), node.inner.peers.cluster(), None);
+        let groups = futures::stream::iter([group]).chain(futures::stream::pending());
+        let answers = peers.forward(node.id(), node.raft_addr(), groups).await?;
+        let mut answers = pin!(answers);
+        let heard = tokio::time::timeout(PATIENCE, answers.next()).await;
+        heard.expect("it is not taken").expect("a word")
+    }
+
+    #[tokio::test]
+    async fn a_forwarded_group_that_cannot_be_decoded_is_refused_and_the_node_serves_on() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = alone(Config::new(folder.path())).await;
+        let origin = Origin {
+            node: node.id(),
+            start: 99,
+            number: 1,
+        };
+        let set = || vec![Command::new(0, ["SET", "k", "v"])];
+        let whole = entry::encode(origin, &set());
+        for end in [0, 40, 44, whole.len() - 1] {
+            let refused = forwarded(&node, whole.slice(..end)).await.expect_err("cut");
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{end}: {refused}");
+            node.write(set()).await.expect("it serves on");
+        }
+    }
+
+    #[tokio::test]
+    async fn more_commands_are_taken_back_at_once_than_the_queue_holds() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config::new(folder.path());
+        config.limits.queue_commands = 8;
+        let node = alone(config).await;
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            let waiting = node.write([Command::new(0, ["BLPOP", "jobs", "0"])]).await;
+            waits.push(waiting.expect("it waits"));
+        }
+        let count = || {
+            node.view(0, |view| {
+                view.store()
+                    .waiting()
+                    .of_caller((node.id(), node.inner.start))
+                    .count()
+            })
+        };
+        assert_eq!(count(), 20);
+        drop(waits);
+        let began = Instant::now();
+        while count() > 0 {
+            assert!(began.elapsed() < PATIENCE, "{} wait still", count());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 
     #[tokio::test]
     async fn a_stop_that_nobody_waits_for_any_more_ends_all_the_same() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let node = Node::start(Config::new(folder.path())).await.expect("it starts");
-        let patience = Duration::from_secs(30);
-        node.ready(patience).await.expect("it serves");
+        let node = alone(Config::new(folder.path())).await;
         let stop = tokio::time::timeout(Duration::ZERO, node.stop()).await;
         assert!(stop.is_err(), "it takes longer");
-        let again = tokio::time::timeout(patience, node.stop()).await;
+        let again = tokio::time::timeout(PATIENCE, node.stop()).await;
         again.expect("it ends").expect("well");
-        assert_eq!(tokio::time::timeout(patience, node.stopped()).await, Ok(None));
+        assert_eq!(tokio::time::timeout(PATIENCE, node.stopped()).await, Ok(None));
     }
 }

@@ -148,8 +148,10 @@ impl Discovery {
     /// One look: joins, founds, or says why neither.
     async fn look(&self) -> Result<(), String> {
         let (found, silent) = self.ask_around().await;
-        if let Some((address, _)) = found.iter().find(|(_, hello)| hello.cluster != 0) {
-            return self.join(address).await;
+        let mut members: Vec<_> = found.iter().filter(|(_, hello)| hello.cluster != 0).collect();
+        if !members.is_empty() {
+            members.sort_by_key(|(_, hello)| hello.leader == 0);
+            return self.join(members.into_iter().map(|(address, _)| address)).await;
         }
         if !self.founders.contains(&self.me.raft_addr) {
             return Err(format!(
@@ -240,14 +242,10 @@ impl Discovery {
         self.replica.initialize(members).await
     }
 
-    /// Asks a member to let this node in.
-    async fn join(&self, address: &str) -> Result<(), String> {
+    /// Asks members to let this node in, one after the other: one that is cut off from the others answers as well.
+    async fn join(&self, addresses: impl Iterator<Item = &String>) -> Result<(), String> {
         let change = MemberChange::Join(self.node, self.me.clone());
-        let cluster = self
-            .peers
-            .change_member(address, change)
-            .await
-            .map_err(|status| format!("{address}: {}", status.message()))?;
+        let (address, cluster) = self.ask_for(change, addresses).await?;
         promise(&self.meta, &self.peers, cluster).await?;
         tracing::info!(
             cluster = format!("{cluster:016x}"),
@@ -296,10 +294,23 @@ impl Discovery {
         }
         let (found, silent) = self.ask_around().await;
         let mine = self.peers.cluster();
-        let mut whys = silent;
-        for (address, _) in found.iter().filter(|(_, hello)| hello.cluster == mine) {
+        let members = found.iter().filter(|(_, hello)| hello.cluster == mine);
+        let asked = self.ask_for(change, members.map(|(address, _)| address)).await;
+        asked
+            .map(drop)
+            .map_err(|why| [silent, vec![why]].concat().join(", "))
+    }
+
+    /// Asks for a change, each of these in turn until one has seen to it: which, and its cluster.
+    async fn ask_for<'a>(
+        &self,
+        change: MemberChange,
+        addresses: impl Iterator<Item = &'a String>,
+    ) -> Result<(&'a String, u64), String> {
+        let mut whys = Vec::new();
+        for address in addresses {
             match tokio::time::timeout(NOTED, self.peers.change_member(address, change.clone())).await {
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(cluster)) => return Ok((address, cluster)),
                 Ok(Err(status)) => whys.push(format!("{address}: {}", status.message())),
                 Err(_) => whys.push(format!("{address}: no answer")),
             }

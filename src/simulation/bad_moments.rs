@@ -452,3 +452,25 @@ fn a_transaction_whose_watch_was_refused_does_not_run() {
         assert_eq!(came, Ok([Reply::NilArray, ran].map(Answer::Reply)), "seed {seed}");
     }
 }
+
+/// The others do not hear the first machine, nor it them; a newcomer, which asks it first, hears all.
+async fn the_first_who_is_asked_is_cut_off(world: Arc<World>, _: &Plan) -> Result<(), String> {
+    three(&world).await?;
+    for other in [2, 3] {
+        world.network.cut(1, other);
+        world.network.cut(other, 1);
+    }
+    let leader = node(&world, leader_among(&world, &[2, 3]).await?)?;
+    world
+        .befall(&[(Duration::ZERO, Fault::Grow)], Duration::ZERO)
+        .await;
+    soon("the newcomer is a member", || leader.status().members.len() == 4).await
+}
+
+#[test]
+fn who_joins_asks_more_than_one_member() {
+    for seed in 1..=3 {
+        let came = simulate(&Plan::quiet(seed, SOON), the_first_who_is_asked_is_cut_off);
+        assert_eq!(came, Ok(()), "seed {seed}");
+    }
+}

@@ -107,6 +107,8 @@ pub(super) struct Flights {
     wake: Notify,
     /// The groups in flight must be sent again.
     resend: AtomicBool,
+    /// Why a leader took no groups last, until one lands. Held to note it or to look.
+    refusal: Mutex<Option<String>>,
     /// Callers that may write again at once.
     expected: Expected,
     /// Who else hears what is applied.
@@ -131,6 +133,12 @@ impl Flights {
     fn ask_resend(&self) {
         self.resend.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// A lane has ended: its leader takes no groups.
+    fn refused(&self, why: impl ToString) {
+        *self.refusal.lock() = Some(why.to_string());
+        self.ask_resend();
     }
 
     /// The outcome of these callers' writes can no longer be known.
@@ -181,6 +189,9 @@ impl Answers for Flights {
         for (answer, written) in answers {
             // A caller that has gone needs no answer.
             let _ = answer.send(Ok(written));
+        }
+        if landed {
+            *self.refusal.lock() = None;
         }
         // What comes from now on wakes the proposer's task by itself.
         if landed && self.queued.commands.load(Ordering::Relaxed) > 0 {
@@ -674,7 +685,11 @@ impl Courier {
                 state.term
             ),
             Some(leader) => {
-                format!("node {leader} leads {voters} voters, but what was sent before is not confirmed")
+                let refusal = self.flights.refusal.lock().clone();
+                let refusal = refusal.map(|why| format!(" ({why})")).unwrap_or_default();
+                format!(
+                    "node {leader} leads {voters} voters, but what was sent before is not confirmed{refusal}"
+                )
             }
         }
     }
@@ -709,7 +724,7 @@ async fn local_lane(
     while let Some(refused) = refusals.next().await {
         if let Some(why) = refused {
             tracing::debug!(why, "a group was refused by this node's own Raft");
-            return flights.ask_resend();
+            return flights.refused(why);
         }
     }
 }
@@ -726,7 +741,7 @@ async fn remote_lane(
         Ok(answers) => Box::pin(answers),
         Err(status) => {
             tracing::debug!(leader, %status, "the leader does not take groups");
-            return flights.ask_resend();
+            return flights.refused(status.message());
         }
     };
     loop {
@@ -734,11 +749,11 @@ async fn remote_lane(
             Some(Ok((_, None))) => {}
             Some(Ok((number, Some(why)))) => {
                 tracing::debug!(leader, number, why, "a group was refused by the leader");
-                return flights.ask_resend();
+                return flights.refused(why);
             }
             Some(Err(status)) => {
                 tracing::debug!(leader, %status, "the stream to the leader broke");
-                return flights.ask_resend();
+                return flights.refused(status.message());
             }
             None => return,
         }

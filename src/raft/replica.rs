@@ -448,6 +448,13 @@ impl LeaderWatch {
         membership.get_node(&member).map(|node| node.raft_addr.clone())
     }
 
+    /// Whether this is a member, as far as the log here goes: also one whose entry is not committed yet.
+    pub(super) fn has(&self, member: u64) -> bool {
+        let metrics = self.0.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.get_node(&member).is_some()
+    }
+
     /// Waits for a change. `false`: Raft has stopped.
     pub(crate) async fn changed(&mut self) -> bool {
         self.0.changed().await.is_ok()

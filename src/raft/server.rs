@@ -10,7 +10,7 @@ use super::ground::beside;
 use super::net::Listener;
 use super::pb::peer_server::{Peer, PeerServer};
 use super::remote::{self, Host};
-use super::replica::Replica;
+use super::replica::{LeaderWatch, Replica};
 use super::{Member, Vote, pb, telling, wire};
 use crate::config::Secret;
 use crate::machine::entry::{self, Entry, Millis};
@@ -137,6 +137,17 @@ impl<I: Inbound> Service<I> {
         caller.must_mean(self.peers.cluster(), self.node)?;
         Ok(caller)
     }
+}
+
+/// One that was taken out does not hear of it, and goes on: what it wrote would be in a log whose applied state it never sees.
+fn must_be_member(members: &LeaderWatch, caller: Caller) -> Result<(), Status> {
+    if members.has(caller.from) {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "node {} is no member of this cluster. If it was taken out, give it an empty folder, and it joins as a new member",
+        caller.from
+    )))
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
@@ -303,11 +314,14 @@ impl<I: Inbound> Peer for Service<I> {
         request: Request<Streaming<pb::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
         let caller = self.admit_member(&request)?;
-        let inbound = self.inbound.clone();
+        let (inbound, members) = (self.inbound.clone(), self.replica.watch_leader());
+        // Before a group is read, and for each: one may be taken out while its stream is open.
+        must_be_member(&members, caller)?;
         let proposals = request.into_inner().map(move |message| {
-            let inbound = inbound.clone();
+            let (inbound, member) = (inbound.clone(), must_be_member(&members, caller));
             async move {
                 let group = message?.group;
+                member?;
                 // All of it: what cannot be decoded would stop every node that comes to apply it, for good.
                 let origin = entry::checked_origin(&group)
                     .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -334,7 +348,8 @@ impl<I: Inbound> Peer for Service<I> {
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
-        self.admit_member(&request)?;
+        let caller = self.admit_member(&request)?;
+        must_be_member(&self.replica.watch_leader(), caller)?;
         let index = self.replica.read_index().await.map_err(internal)?;
         Ok(Response::new(pb::ReadIndexResponse { index }))
     }
@@ -371,12 +386,16 @@ impl<I: Inbound> Peer for Service<I> {
         request: Request<Streaming<pb::EvaluateRequest>>,
     ) -> Result<Response<Self::EvaluateStream>, Status> {
         let caller = self.admit_member(&request)?;
-        let inbound = self.inbound.clone();
+        let (inbound, members) = (self.inbound.clone(), self.replica.watch_leader());
         let evaluations = request.into_inner().map(move |message| {
-            let inbound = inbound.clone();
+            let (inbound, member) = (inbound.clone(), must_be_member(&members, caller));
             async move {
                 let pb::EvaluateRequest { script, ticket } = message?;
-                let evaluated = inbound.evaluate(caller.from, &script).await;
+                let evaluated = match member {
+                    Ok(()) => inbound.evaluate(caller.from, &script).await,
+                    // As an answer: of one that is lost with its stream nobody knows what came.
+                    Err(refused) => Evaluated::Refused(refused.message().to_owned()),
+                };
                 Ok(wire::evaluated_to(ticket, evaluated))
             }
         });

@@ -474,3 +474,48 @@ fn who_joins_asks_more_than_one_member() {
         assert_eq!(came, Ok(()), "seed {seed}");
     }
 }
+
+/// A follower is taken out and goes on, for it does not hear of that. What its clients are told at last, and what is in the cluster of all that they wrote.
+async fn one_that_was_taken_out_goes_on(world: Arc<World>, _: &Plan) -> Result<(String, [Reply; 2]), String> {
+    let (leader, [goes, _]) = three(&world).await?;
+    let (first, gone) = (node(&world, leader)?, node(&world, goes)?);
+    set(&gone, "register", "1").await?;
+    let write = "redis.call('SET', KEYS[1], '1')";
+    let script = |key: &str| words(&["EVAL", write, "1", key]);
+    let mut client = Client::new(world.store(0));
+    if !client.connect(goes).await {
+        return Err("no connection".to_owned());
+    }
+    // So that all nodes know it, and that it writes.
+    client.ask(&[script("known")]).await;
+    let removed = timeout(SOON, first.remove_member(gone.id())).await;
+    removed
+        .map_err(|_| "no end")?
+        .map_err(|error| error.to_string())?;
+    let asked = timeout(SOON * 3, client.ask(&[script("scripted")])).await;
+    asked.map_err(|_| "the script has no end")?;
+    // As many as may be in flight, whose outcome nobody knows; then one that is not sent.
+    let mut told = String::new();
+    for _ in 0..3 {
+        let written = timeout(SOON, set(&gone, "late", "1")).await;
+        told = written
+            .map_err(|_| "a write has no end")?
+            .err()
+            .ok_or("written")?;
+    }
+    if let Ok(read) = get(&gone, "register").await {
+        return Err(format!("{read:?} read by no member"));
+    }
+    let left = |key: &'static str| first.read_local(0, &["GET", key].map(Bytes::from));
+    Ok((told, ["scripted", "late"].map(left)))
+}
+
+#[test]
+fn what_a_member_writes_that_was_taken_out_is_not_in_the_cluster() {
+    for seed in 1..=3 {
+        let came = simulate(&Plan::quiet(seed, SOON), one_that_was_taken_out_goes_on);
+        let (told, left) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(left, [Reply::Nil, Reply::Nil], "seed {seed}");
+        assert!(told.contains("an empty folder"), "seed {seed}: {told}");
+    }
+}

@@ -37,8 +37,11 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// A group that was not applied for this long is sent again, in case it was lost where nobody noticed.
+/// A group that was not applied for this long is sent again, in case it was lost where nobody noticed: see [`Silence`].
 const RESEND_AFTER: Duration = Duration::from_secs(1);
+
+/// The same at most. Its callers have been told by then that nobody knows; but what flies holds up what comes behind it.
+const RESEND_MOST: Duration = Duration::from_secs(16);
 
 /// How long to wait after a refusal before the groups are sent again: at first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
@@ -94,6 +97,43 @@ struct Flight {
     /// How many commands each caller gave, and where its answer goes; none once they were told that the outcome is unknown.
     callers: Vec<(usize, oneshot::Sender<Result<Written>>)>,
     deadline: Instant,
+    /// When it was first sent to who leads now.
+    sent: Instant,
+}
+
+/// How long the groups in flight may take before they are sent again for silence alone. What has reached a leader is lost only with it, or where a lane tells of it:
+/// so this is for what nobody thought of, and a slow link or a node that is behind must not have to carry everything twice.
+struct Silence(Mutex<Duration>);
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self(Mutex::new(RESEND_AFTER))
+    }
+}
+
+impl Silence {
+    fn allowed(&self) -> Duration {
+        *self.0.lock()
+    }
+
+    fn allow(&self, length: Duration) {
+        *self.0.lock() = length.clamp(RESEND_AFTER, RESEND_MOST);
+    }
+
+    /// A group has landed after so long: the next may take twice that.
+    fn landed(&self, after: Duration) {
+        self.allow(after * 2);
+    }
+
+    /// All was sent again for silence alone.
+    fn was_broken(&self) {
+        self.allow(self.allowed() * 2);
+    }
+
+    /// Another leads, or the lane has told of trouble: what was is nothing to go by.
+    fn begin_anew(&self) {
+        self.allow(RESEND_AFTER);
+    }
 }
 
 /// The groups in flight. The apply task takes one out when it was applied; the proposer's task puts them in and watches over them.
@@ -109,6 +149,7 @@ pub(super) struct Flights {
     resend: AtomicBool,
     /// Why a leader took no groups last, until one lands. Held to note it or to look.
     refusal: Mutex<Option<String>>,
+    silence: Silence,
     /// Callers that may write again at once.
     expected: Expected,
     /// Who else hears what is applied.
@@ -159,6 +200,10 @@ impl Answers for Flights {
     fn applied(&self, index: u64, own: Option<(u64, Vec<Reply>)>, events: Vec<Event>) {
         let (number, replies) = own.unwrap_or_default();
         let flight = self.groups.lock().remove(&number);
+        if let Some(flight) = &flight {
+            *self.refusal.lock() = None;
+            self.silence.landed(flight.sent.elapsed());
+        }
         let landed = flight.is_some();
         let mut replies = replies.into_iter();
         let mut answers = Vec::new();
@@ -189,9 +234,6 @@ impl Answers for Flights {
         for (answer, written) in answers {
             // A caller that has gone needs no answer.
             let _ = answer.send(Ok(written));
-        }
-        if landed {
-            *self.refusal.lock() = None;
         }
         // What comes from now on wakes the proposer's task by itself.
         if landed && self.queued.commands.load(Ordering::Relaxed) > 0 {
@@ -492,16 +534,20 @@ impl Courier {
             .route
             .as_ref()
             .is_some_and(|route| Some(route.leader) == leader && route.term == term);
-        if leads && self.moved_at.elapsed() >= RESEND_AFTER && !self.flights.groups.lock().is_empty() {
-            self.flights.resend.store(true, Ordering::Release);
-        }
+        let told = self.flights.resend.load(Ordering::Acquire);
+        let silent = leads
+            && self.moved_at.elapsed() >= self.flights.silence.allowed()
+            && !self.flights.groups.lock().is_empty();
         if !leads {
             self.route = None;
             self.retry_at = None;
             self.retry_wait = RETRY_FIRST;
-        } else if self.flights.resend.load(Ordering::Acquire) && self.retry_at.is_none() {
+        } else if (told || silent) && self.retry_at.is_none() {
             self.retry_at = Some(Instant::now() + self.retry_wait);
             self.retry_wait = (self.retry_wait * 2).min(RETRY_MOST);
+            if !told {
+                self.flights.silence.was_broken();
+            }
         }
         let due = self.retry_at.is_some_and(|at| at <= Instant::now());
         if leads && !due {
@@ -511,9 +557,17 @@ impl Courier {
             self.retry_at = due.then(|| Instant::now() + RETRY_MOST);
             return;
         };
-        self.flights.resend.store(false, Ordering::Release);
-        (self.retry_at, self.moved_at) = (None, Instant::now());
-        for flight in self.flights.groups.lock().values() {
+        let told = self.flights.resend.swap(false, Ordering::AcqRel);
+        let anew = told || !leads;
+        if anew {
+            self.flights.silence.begin_anew();
+        }
+        let now = Instant::now();
+        (self.retry_at, self.moved_at) = (None, now);
+        for flight in self.flights.groups.lock().values_mut() {
+            if anew {
+                flight.sent = now;
+            }
             // A lane has room for all that may be in flight.
             let _ = route.lane.try_send(flight.group.clone());
         }
@@ -622,6 +676,7 @@ impl Courier {
                 group: group.clone(),
                 callers,
                 deadline,
+                sent: Instant::now(),
             };
             self.flights.groups.lock().insert(self.origin.number, flight);
             self.moved_at = Instant::now();
@@ -641,7 +696,7 @@ impl Courier {
         let waiting = self.waiting.front().map(|request| request.deadline);
         // Once a retry is set, it is what is waited for: a resend that is overdue meanwhile would wake this task without end.
         let resend = (self.retry_at.is_none() && self.route.is_some() && !flights.is_empty())
-            .then(|| self.moved_at + RESEND_AFTER);
+            .then(|| self.moved_at + self.flights.silence.allowed());
         let idle = Instant::now() + RESEND_AFTER;
         flying
             .chain(waiting)
@@ -768,6 +823,27 @@ fn may_fly(waiting: usize, is_full: bool, last: Option<usize>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn silence_may_last_longer_each_time_and_twice_as_long_as_what_has_landed() {
+        let silence = Silence::default();
+        let broken = [1, 2, 4, 8, 16, 16].map(|expected| {
+            let allowed = silence.allowed();
+            silence.was_broken();
+            (allowed, Duration::from_secs(expected))
+        });
+        assert!(
+            broken.iter().all(|(allowed, expected)| allowed == expected),
+            "{broken:?}"
+        );
+        silence.landed(Duration::from_millis(1_900));
+        assert_eq!(silence.allowed(), Duration::from_millis(3_800), "a slow link");
+        silence.landed(Duration::from_millis(5));
+        assert_eq!(silence.allowed(), RESEND_AFTER);
+        silence.was_broken();
+        silence.begin_anew();
+        assert_eq!(silence.allowed(), RESEND_AFTER);
+    }
 
     #[test]
     fn a_further_group_flies_if_it_is_as_large_as_the_last_or_full() {

@@ -519,3 +519,66 @@ fn what_a_member_writes_that_was_taken_out_is_not_in_the_cluster() {
         assert!(told.contains("an empty folder"), "seed {seed}: {told}");
     }
 }
+
+/// A follower hears nothing from the leader, which hears it: what it forwards is in the log, and does not come back. By how many entries the log grows meanwhile, and
+/// what they came to.
+async fn one_is_not_answered(world: Arc<World>, _: &Plan) -> Result<(u64, Reply), String> {
+    let (leader, [deaf, _]) = three(&world).await?;
+    let (first, other) = (node(&world, leader)?, node(&world, deaf)?);
+    set(&other, "register", "1").await?;
+    sleep(Duration::from_secs(1)).await;
+    let before = first.status().last_log_index;
+    world.network.cut(leader, deaf);
+    let counted = tokio::spawn(async move { run(&other, "INCR register").await.map(drop) });
+    sleep(Duration::from_millis(6_500)).await;
+    let grown = first.status().last_log_index - before;
+    world.network.mend(leader, deaf);
+    // Whether its caller was answered in time is its own affair.
+    let _ = timeout(SOON, counted).await.map_err(|_| "no end")?;
+    let counted = timeout(SOON, get(&first, "register")).await;
+    Ok((grown, counted.map_err(|_| "no read")??))
+}
+
+#[test]
+fn who_is_not_answered_does_not_multiply_what_it_writes() {
+    for seed in 1..=3 {
+        let came = simulate(&Plan::quiet(seed, SOON), one_is_not_answered);
+        let (grown, counted) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(
+            counted,
+            Reply::Bulk(Bytes::from_static(b"2")),
+            "seed {seed}: once"
+        );
+        assert!(grown <= 2, "seed {seed}: {grown} entries");
+    }
+}
+
+/// What the leader says to a follower takes nearly as long as a connection may be silent. By how many entries the log grows for each twenty that the follower writes, and what
+/// they came to.
+async fn a_link_is_slow(world: Arc<World>, _: &Plan) -> Result<(u64, Reply), String> {
+    let (leader, [far, _]) = three(&world).await?;
+    let (first, other) = (node(&world, leader)?, node(&world, far)?);
+    set(&other, "register", "0").await?;
+    sleep(Duration::from_secs(1)).await;
+    let before = first.status().last_log_index;
+    world.network.hinder(leader, far, (1_850, 1_900), 0);
+    for _ in 0..20 {
+        run(&other, "INCR register").await?;
+    }
+    let grown = first.status().last_log_index - before;
+    Ok((grown, get(&first, "register").await?))
+}
+
+#[test]
+fn who_writes_over_a_slow_link_writes_once() {
+    for seed in 1..=3 {
+        let came = simulate(&Plan::quiet(seed, SOON), a_link_is_slow);
+        let (grown, counted) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(
+            counted,
+            Reply::Bulk(Bytes::from_static(b"20")),
+            "seed {seed}: once"
+        );
+        assert!(grown <= 22, "seed {seed}: {grown} entries");
+    }
+}

@@ -14,6 +14,7 @@ use common::{PATIENCE, free_port};
 use hmac::{Hmac, KeyInit, Mac};
 use plenary::cli::client::text;
 use plenary::edge::resp::decode::request;
+use plenary::machine::entry::{Command, Entry, Origin, encode};
 use plenary::machine::reply::Reply;
 use plenary::node::status::Status;
 use process::load::Load;
@@ -221,25 +222,26 @@ fn proof(secret: &str, role: &str) -> String {
         .collect()
 }
 
-/// What comes of a call with this proof, for a node of this cluster, with so many bytes of a field that no message has as bytes.
+/// What comes of a call with this proof, for a node of this cluster and in its name, with these bytes as the first field of its message.
 async fn call(
     channel: &tonic::transport::Channel,
     path: &str,
     proof: Option<&str>,
     (cluster, to): (u64, u64),
-    bytes: usize,
+    first: Vec<u8>,
 ) -> tonic::Status {
     let mut client = tonic::client::Grpc::new(channel.clone());
     client.ready().await.unwrap();
-    let mut request = tonic::Request::new(vec![0u8; bytes]);
+    let mut request = tonic::Request::new(first);
     let metadata = request.metadata_mut();
     if let Some(proof) = proof {
         metadata.insert("plenary-proof", proof.parse().unwrap());
     }
     for (name, value) in [
         ("plenary-cluster", cluster),
-        ("plenary-from", 1),
+        ("plenary-from", to),
         ("plenary-to", to),
+        ("plenary-level", Entry::FORMAT.into()),
     ] {
         metadata.insert(name, value.into());
     }
@@ -291,7 +293,7 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
             for shown in shown {
                 // One that has shown no proof for ten seconds is ended: each call has its own.
                 let peers = channel(&target.node.peers).await;
-                let refused = call(&peers, &path, shown.map(String::as_str), who, 0).await;
+                let refused = call(&peers, &path, shown.map(String::as_str), who, Vec::new()).await;
                 assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{path} {refused}");
                 assert!(
                     refused.message().starts_with("wrong or missing cluster secret"),
@@ -300,7 +302,7 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
             }
             // Much at once: it is refused before it is read, or its connection is ended when it takes too long.
             let peers = channel(&target.node.peers).await;
-            let calls = (0..4).map(|_| call(&peers, &path, Some(theirs), who, 24 << 20));
+            let calls = (0..4).map(|_| call(&peers, &path, Some(theirs), who, vec![0; 24 << 20]));
             for refused in futures::future::join_all(calls).await {
                 let ended = matches!(refused.code(), tonic::Code::Unknown | tonic::Code::Unavailable);
                 assert!(
@@ -319,7 +321,7 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
                 .iter()
                 .filter(|_| !free)
             {
-                let refused = call(&peers, path, Some(&peer), *other, 0).await;
+                let refused = call(&peers, path, Some(&peer), *other, Vec::new()).await;
                 assert_eq!(
                     refused.code(),
                     tonic::Code::FailedPrecondition,
@@ -336,6 +338,41 @@ fn without_the_proof_no_call_does_anything_or_has_anything_kept() {
             .collect()
     };
     assert_eq!((before.term, known(before)), (after.term, known(after)));
+    target.holds(OF_STRANGERS_CALLS);
+}
+
+#[test]
+fn what_no_peer_says_is_refused_and_the_node_serves_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = guarded(folder.path());
+    let target = Target::start(&[&secret[0], &secret[1]]);
+    let before = target.node.status().unwrap();
+    let who = (before.cluster_id.unwrap(), before.node_id);
+    let origin = Origin {
+        node: who.1,
+        start: 99,
+        number: 1,
+    };
+    let group = encode(origin, &[Command::new(0, ["SET", "k", "v"])]);
+    // A vote for the node itself: term 99 in the first field, who in the second.
+    let mut vote = vec![0x08, 99, 0x10];
+    prost::encoding::encode_varint(who.1, &mut vote);
+    let elected = [&vote[..], &[0x18, 1]].concat();
+    let said = [
+        ("Forward", group[..group.len() - 1].to_vec()),
+        ("Forward", group[..30].to_vec()),
+        ("Vote", vote),
+        ("Vote", elected),
+    ];
+    runtime().block_on(async {
+        let (peers, proof) = (channel(&target.node.peers).await, proof(SECRET, "peer"));
+        for (name, first) in said {
+            let path = format!("/plenary.v1.Peer/{name}");
+            let refused = call(&peers, &path, Some(&proof), who, first).await;
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{name} {refused}");
+        }
+    });
+    assert_eq!(target.node.status().unwrap().term, before.term);
     target.holds(OF_STRANGERS_CALLS);
 }
 
@@ -373,7 +410,7 @@ fn peers_that_say_half_of_something_are_ended_and_leave_room() {
             "/plenary.v1.Peer/Status",
             Some(&peer),
             (0, status.node_id),
-            0,
+            Vec::new(),
         )
         .await;
         assert_eq!(answered.code(), tonic::Code::FailedPrecondition, "{answered}");

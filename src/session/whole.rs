@@ -2,9 +2,13 @@
 //! changes one.
 //!
 //! What this node has loaded is remembered by its hashes, so that a save changes what its request changed and nothing else: two requests that changed
-//! different items both win, of the same item the last one, and a page that was only looked at undoes nothing. Where it is not remembered
-//! any more, the last one wins whole. What has ended stays ended: who saves a session that this node has loaded changes it or is told
-//! that it is gone.
+//! different items both win, of the same item the last one, and a page that was only looked at undoes nothing. What has ended stays ended: who
+//! saves a session that this node has loaded changes it or is told that it is gone.
+//!
+//! A request is known by its task: a save goes by what its task loaded or saved last. Frameworks load and save in one, be it the connection's or the
+//! request's own. Where a task does so for several requests of one session at once, the last of them counts; where it has loaded nothing, or so long
+//! ago that it is forgotten, the last load or save of the session on this node. It is never guessed by what the items look like: who gives a
+//! session back what it had before means that.
 
 use super::{Merge, NewSession, Session, SessionError, SessionId, Sessions, word};
 use crate::error::Result;
@@ -15,15 +19,17 @@ use crate::remote::Sight;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task;
 
-/// How many items are remembered of what was loaded, a session counting as one more: 16 bytes for each item and about 100 for each session.
+/// How many items are remembered of what was loaded, each state counting as one more: 16 bytes for each item, 40 for each state and about 100 for each
+/// session.
 const LOADED_MAX: usize = 1 << 18;
 
-/// How many states of one session are remembered: as many of its requests may be under way at once that loaded different ones.
-const STATES_MAX: usize = 8;
+/// How many states of one session are remembered: as many of its requests may be under way at once. Each task has one, connections that rest as well.
+const STATES_MAX: usize = 64;
 
 /// How often a save is tried because others saved the same session meanwhile; each time one of them is through.
 const ATTEMPTS: usize = 256;
@@ -180,10 +186,12 @@ impl Whole {
     /// As [`Sessions::peek`].
     pub async fn load(&self, id: &SessionId) -> Result<Option<Session>, SessionError> {
         let found = self.sessions.peek(id).await?;
-        let state = found.as_ref().map(|session| State::of(session, &self.hasher));
+        let state = found
+            .as_ref()
+            .map(|session| State::of(session.created_at, session.items(), &self.hasher));
         let mut loaded = self.loaded.lock();
         match state {
-            Some(state) => loaded.note(id, state),
+            Some(state) => loaded.note(id, task::try_id(), state),
             // Its id begins another one.
             None if self.reuses_ids => loaded.forget(id),
             // A request that had it may still save, and is to be told.
@@ -198,7 +206,7 @@ impl Whole {
     /// # Errors
     /// [`SessionError::Gone`] if it was loaded here and has ended since.
     pub async fn put(&self, id: &SessionId, items: &Items, life: Duration) -> Result<(), SessionError> {
-        if self.loaded.lock().get(id).is_some() {
+        if self.loaded.lock().get(id, task::try_id()).is_some() {
             return self.change(id, items, life).await;
         }
         let new = NewSession {
@@ -218,11 +226,7 @@ impl Whole {
     /// # Errors
     /// [`SessionError::Gone`] if it has ended.
     pub async fn change(&self, id: &SessionId, items: &Items, life: Duration) -> Result<(), SessionError> {
-        let state = self
-            .loaded
-            .lock()
-            .get(id)
-            .and_then(|states| nearest(states, items, &self.hasher));
+        let state = self.loaded.lock().get(id, task::try_id()).cloned();
         let created_at = state.as_ref().map(|state| state.created_at);
         let created_at = created_at.filter(|_| self.reuses_ids);
         let mut sessions = self.sessions.clone();
@@ -234,15 +238,22 @@ impl Whole {
                 return Err(SessionError::Gone);
             };
             session.become_like(items, state.as_ref().map(|state| (state, &self.hasher)), life);
-            if !session.is_changed() {
-                return sessions.used(id).await;
-            }
-            if created_at.is_none() {
-                return sessions.save_merged(&mut session, Merge::Last).await;
-            }
-            match sessions.save(&mut session).await {
-                Err(other @ SessionError::Stale { .. }) => stale = other,
-                saved => return saved,
+            let saved = if !session.is_changed() {
+                sessions.used(id).await
+            } else if created_at.is_none() {
+                sessions.save_merged(&mut session, Merge::Last).await
+            } else {
+                sessions.save(&mut session).await
+            };
+            match saved {
+                Err(other @ SessionError::Stale { .. }) if created_at.is_some() => stale = other,
+                Err(other) => return Err(other),
+                Ok(()) => {
+                    // What its request knows of it from now on.
+                    let state = State::of(session.created_at, items, &self.hasher);
+                    self.loaded.lock().note(id, task::try_id(), state);
+                    return Ok(());
+                }
             }
             // What this node has applied may be behind what it lost against.
             sessions = self.sessions.with_freshness(Freshness::Linearizable);
@@ -259,7 +270,7 @@ impl Whole {
     }
 }
 
-/// What was loaded of a session.
+/// What a request knows of a session.
 #[derive(Clone, Debug)]
 struct State {
     created_at: Millis,
@@ -268,14 +279,18 @@ struct State {
 }
 
 impl State {
-    fn of(session: &Session, hasher: &RandomState) -> Self {
-        let items = session.items();
+    fn of<T: Hash>(
+        created_at: Millis,
+        items: impl IntoIterator<Item = (T, T)>,
+        hasher: &RandomState,
+    ) -> Self {
+        let items = items.into_iter();
         let mut items: Vec<_> = items
             .map(|(name, value)| (hasher.hash_one(name), hasher.hash_one(value)))
             .collect();
         items.sort_unstable();
         Self {
-            created_at: session.created_at,
+            created_at,
             items: items.into(),
         }
     }
@@ -284,57 +299,48 @@ impl State {
         let at = self.items.binary_search_by_key(&name, |(name, _)| *name).ok()?;
         Some(self.items[at].1)
     }
-
-    /// How many items differ.
-    fn distance(&self, items: &[(u64, u64)]) -> usize {
-        let same = items
-            .iter()
-            .filter(|(name, value)| self.value_of(*name) == Some(*value))
-            .count();
-        let named = items
-            .iter()
-            .filter(|(name, _)| self.value_of(*name).is_some())
-            .count();
-        (items.len() - same) + (self.items.len() - named)
-    }
-}
-
-/// The state that a request most likely had before it: frameworks do not tell.
-fn nearest(states: &[State], items: &Items, hasher: &RandomState) -> Option<State> {
-    let hashed = |(name, value): (&Bytes, &Bytes)| (hasher.hash_one(name), hasher.hash_one(value));
-    let items: Vec<_> = items.iter().map(hashed).collect();
-    // The last one of those that are equally near.
-    let last_first = states.iter().rev();
-    last_first.min_by_key(|state| state.distance(&items)).cloned()
 }
 
 /// What was loaded here lately; at least half of [`LOADED_MAX`].
 #[derive(Debug, Default)]
 struct Loaded {
-    young: HashMap<SessionId, Vec<State>>,
-    old: HashMap<SessionId, Vec<State>>,
+    young: HashMap<SessionId, Vec<Noted>>,
+    old: HashMap<SessionId, Vec<Noted>>,
     /// What is counted in `young`.
     weight: usize,
 }
 
+/// A state, and the task that knows it; none: whoever asked was no task.
+#[derive(Debug)]
+struct Noted {
+    task: Option<task::Id>,
+    state: State,
+}
+
 impl Loaded {
-    fn get(&self, id: &SessionId) -> Option<&[State]> {
+    /// What this task knows, or else what anybody here learned last.
+    fn get(&self, id: &SessionId, task: Option<task::Id>) -> Option<&State> {
         let states = self.young.get(id).or_else(|| self.old.get(id))?;
-        Some(states)
+        let own = states.iter().find(|noted| task.is_some() && noted.task == task);
+        own.or(states.last()).map(|noted| &noted.state)
     }
 
-    fn note(&mut self, id: &SessionId, state: State) {
+    fn note(&mut self, id: &SessionId, task: Option<task::Id>, mut state: State) {
         let mut states = self
             .young
             .remove(id)
             .inspect(|states| self.weight -= weight(states))
             .or_else(|| self.old.remove(id))
             .unwrap_or_default();
-        states.retain(|known| known.items != state.items || known.created_at != state.created_at);
-        if states.len() == STATES_MAX {
+        states.retain(|noted| noted.task != task);
+        // Most requests change nothing: the next one has the same.
+        if let Some(last) = states.last().filter(|last| last.state.items == state.items) {
+            state.items = last.state.items.clone();
+        }
+        states.push(Noted { task, state });
+        while states.len() > STATES_MAX || states.len() > 1 && weight(&states) > LOADED_MAX / 8 {
             states.remove(0);
         }
-        states.push(state);
         if self.weight + weight(&states) > LOADED_MAX / 2 {
             self.old = std::mem::take(&mut self.young);
             self.weight = 0;
@@ -350,8 +356,14 @@ impl Loaded {
     }
 }
 
-fn weight(states: &[State]) -> usize {
-    states.iter().map(|state| 1 + state.items.len()).sum()
+/// Items that two states share are counted once.
+fn weight(states: &[Noted]) -> usize {
+    let all: usize = states.iter().map(|noted| 1 + noted.state.items.len()).sum();
+    let both = states.windows(2).filter_map(|pair| {
+        let [one, other] = [&pair[0], &pair[1]].map(|noted| &noted.state.items);
+        Arc::ptr_eq(one, other).then_some(one.len())
+    });
+    all - both.sum::<usize>()
 }
 
 #[cfg(test)]
@@ -370,6 +382,11 @@ mod tests {
         }
     }
 
+    fn tasks(count: usize) -> Vec<Option<task::Id>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        (0..count).map(|_| Some(runtime.spawn(async {}).id())).collect()
+    }
+
     #[test]
     fn what_was_loaded_lately_is_remembered_and_no_more_than_the_bound() {
         let mut loaded = Loaded::default();
@@ -381,20 +398,57 @@ mod tests {
         };
         let last = LOADED_MAX / 2;
         for number in 0..=last {
-            loaded.note(&id(number), state(number as Millis, 3));
+            loaded.note(&id(number), None, state(number as Millis, 3));
         }
         assert!(all(&loaded) <= LOADED_MAX);
         for number in last - LOADED_MAX / 8 + 1..=last {
-            assert!(loaded.get(&id(number)).is_some(), "{number}");
+            assert!(loaded.get(&id(number), None).is_some(), "{number}");
         }
-        assert!(loaded.get(&id(0)).is_none());
+        assert!(loaded.get(&id(0), None).is_none());
         loaded.forget(&id(last));
-        assert!(loaded.get(&id(last)).is_none());
-        for number in 0..2 * STATES_MAX {
-            loaded.note(&id(0), state(number as Millis, 3));
-            loaded.note(&id(0), state(number as Millis, 3));
+        assert!(loaded.get(&id(last), None).is_none());
+        for (number, task) in tasks(2 * STATES_MAX).into_iter().enumerate() {
+            loaded.note(&id(0), task, state(number as Millis, 3));
         }
-        assert_eq!(loaded.get(&id(0)).map(<[_]>::len), Some(STATES_MAX));
+        assert_eq!(loaded.young[&id(0)].len(), STATES_MAX);
         assert!(all(&loaded) <= LOADED_MAX);
+        for (number, task) in tasks(STATES_MAX).into_iter().enumerate() {
+            loaded.note(&id(1), task, state(number as Millis, LOADED_MAX / 16));
+        }
+        assert_eq!(
+            loaded.young[&id(1)].len(),
+            1,
+            "each is large, and none is like another"
+        );
+        assert!(all(&loaded) <= LOADED_MAX);
+    }
+
+    #[test]
+    fn each_task_has_what_it_learned_last_and_others_what_anybody_did() {
+        let (mut loaded, tasks) = (Loaded::default(), tasks(3));
+        for (task, at) in [
+            (tasks[0], 1),
+            (tasks[1], 2),
+            (tasks[0], 3),
+            (None, 4),
+            (tasks[1], 1),
+        ] {
+            loaded.note(&id(0), task, state(at, 3));
+        }
+        let known = |task| loaded.get(&id(0), task).map(|state| state.created_at);
+        assert_eq!(known(tasks[0]), Some(3));
+        assert_eq!(known(tasks[1]), Some(1));
+        for other in [tasks[2], None] {
+            assert_eq!(known(other), Some(1), "never an older one that is more like it");
+        }
+    }
+
+    #[test]
+    fn what_many_requests_have_loaded_alike_is_kept_once() {
+        let mut loaded = Loaded::default();
+        for task in tasks(STATES_MAX) {
+            loaded.note(&id(0), task, state(1, 100));
+        }
+        assert_eq!(loaded.weight, STATES_MAX + 100);
     }
 }

@@ -27,6 +27,7 @@ pub async fn serve<S: SessionStore + Clone + Send + 'static>(store: S, life: Dur
             .route("/login", web::post().to(login))
             .route("/whoami", web::get().to(whoami))
             .route("/set", web::post().to(set))
+            .route("/remove", web::post().to(remove))
             .route("/get", web::get().to(get))
             .route("/slow", web::post().to(slow))
             .route("/logout", web::post().to(logout))
@@ -55,6 +56,11 @@ async fn whoami(session: Session) -> Result<String> {
 async fn set(session: Session, ask: Query<Ask>) -> Result<&'static str> {
     session.insert(&ask.name, ask.item())?;
     Ok("")
+}
+
+async fn remove(session: Session, ask: Query<Ask>) -> &'static str {
+    session.remove(&ask.name);
+    ""
 }
 
 async fn get(session: Session, ask: Query<Ask>) -> Result<String> {

@@ -24,6 +24,7 @@ pub async fn serve(sessions: Sessions, life: Duration) -> SocketAddr {
         .route("/login", post(login))
         .route("/whoami", on_get(whoami))
         .route("/set", post(set))
+        .route("/remove", post(remove))
         .route("/get", on_get(get))
         .route("/slow", post(slow))
         .route("/logout", post(logout))
@@ -44,6 +45,10 @@ async fn whoami(session: Session) -> Result<String, StatusCode> {
 
 async fn set(session: Session, ask: Query<Ask>) {
     session.set(&ask.name, ask.item());
+}
+
+async fn remove(session: Session, ask: Query<Ask>) {
+    session.remove(&ask.name);
 }
 
 async fn get(session: Session, ask: Query<Ask>) -> Result<String, StatusCode> {

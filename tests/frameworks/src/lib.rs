@@ -6,6 +6,7 @@
 //! | `POST /login?user=NAME` | gives the session a new id and a user | 200 |
 //! | `GET /whoami` | | the user, or 401 |
 //! | `POST /set?name=N&value=V` | sets an item; `bytes=COUNT` sets one of so many | 200 |
+//! | `POST /remove?name=N` | removes an item | 200 |
 //! | `GET /get?name=N` | | the item, or 404 |
 //! | `POST /slow?name=N&value=V` | sets an item, then waits for `POST /go` before it answers | 200 |
 //! | `POST /logout` | ends the session | 200 |

@@ -17,6 +17,7 @@ pub async fn serve(sessions: Sessions, life: Duration) -> SocketAddr {
         .at("/login", post(login))
         .at("/whoami", on_get(whoami))
         .at("/set", post(set))
+        .at("/remove", post(remove))
         .at("/get", on_get(get))
         .at("/slow", post(slow))
         .at("/logout", post(logout))
@@ -46,6 +47,11 @@ fn whoami(session: &Session) -> Result<String, StatusCode> {
 #[handler]
 fn set(session: &Session, ask: Query<Ask>) {
     session.set(&ask.name, ask.item());
+}
+
+#[handler]
+fn remove(session: &Session, ask: Query<Ask>) {
+    session.remove(&ask.name);
 }
 
 #[handler]

@@ -34,7 +34,7 @@ pub async fn serve(sessions: Sessions, life: Duration) -> SocketAddr {
     };
     let (tell, told) = oneshot::channel();
     let tell = Mutex::new(Some(tell));
-    let site = routes![login, whoami, set, get, slow, logout, waiting, go];
+    let site = routes![login, whoami, set, remove, get, slow, logout, waiting, go];
     let server = ::rocket::custom(config)
         .mount("/", site)
         .attach(fairing)
@@ -78,6 +78,13 @@ fn set(mut session: Session<'_>, name: String, value: Option<String>, bytes: Opt
         ..Ask::default()
     };
     with(&mut session, &name, ask.item());
+}
+
+#[post("/remove?<name>")]
+fn remove(mut session: Session<'_>, name: String) {
+    session.tap_mut(|items| {
+        items.get_or_insert_default().remove(&name);
+    });
 }
 
 #[on_get("/get?<name>")]

@@ -19,6 +19,7 @@ pub async fn serve(sessions: Sessions, life: Duration) -> SocketAddr {
         .push(Router::with_path("login").post(login))
         .push(Router::with_path("whoami").get(whoami))
         .push(Router::with_path("set").post(set))
+        .push(Router::with_path("remove").post(remove))
         .push(Router::with_path("get").get(get))
         .push(Router::with_path("slow").post(slow))
         .push(Router::with_path("logout").post(logout));
@@ -61,6 +62,12 @@ async fn set(req: &mut Request, depot: &mut Depot) {
     let ask = ask(req);
     let session = depot.session_mut().expect("the handler puts one there");
     session.insert(&ask.name, ask.item()).expect("a text is JSON");
+}
+
+#[handler]
+async fn remove(req: &mut Request, depot: &mut Depot) {
+    let session = depot.session_mut().expect("the handler puts one there");
+    session.remove(&ask(req).name);
 }
 
 #[handler]

@@ -15,6 +15,7 @@ pub async fn serve<S: SessionStore + Clone>(store: S, life: Duration) -> SocketA
         .route("/login", post(login))
         .route("/whoami", on_get(whoami))
         .route("/set", post(set))
+        .route("/remove", post(remove))
         .route("/get", on_get(get))
         .route("/slow", post(slow))
         .route("/logout", post(logout))
@@ -50,6 +51,11 @@ async fn whoami(session: Session) -> Result<String, StatusCode> {
 
 async fn set(session: Session, ask: Query<Ask>) -> Result<(), StatusCode> {
     session.insert(&ask.name, ask.item()).await.map_err(failed)
+}
+
+async fn remove(session: Session, ask: Query<Ask>) -> Result<(), StatusCode> {
+    let removed = session.remove::<String>(&ask.name).await;
+    removed.map(drop).map_err(failed)
 }
 
 async fn get(session: Session, ask: Query<Ask>) -> Result<String, StatusCode> {

@@ -25,6 +25,10 @@ const CASES: &[Case] = &[
     ("a login is seen on every instance at once", login_is_seen_at_once),
     ("what one instance saves the others have", saves_are_seen),
     (
+        "a session may be given back what it had before",
+        returns_to_what_it_was,
+    ),
+    (
         "a login takes the id that was there before out of use",
         login_renews_the_id,
     ),
@@ -211,6 +215,28 @@ fn saves_are_seen(site: &mut Site) {
     }
     assert_eq!(browser.ask(site.at(0), "GET", "/get?name=first").body, "v0");
     assert_eq!(browser.whoami(site.at(1)).as_deref(), Some("ada"));
+}
+
+fn returns_to_what_it_was(site: &mut Site) {
+    let mut browser = Browser::default();
+    let begin = browser.ask(site.at(0), "POST", "/set?name=theme&value=dark");
+    assert_eq!(begin.status, 200);
+    // All by one instance: it knows what there was before.
+    for round in 0..3 {
+        let mut ask = |path: &str| assert_eq!(browser.ask(site.at(0), "POST", path).status, 200);
+        ask("/set?name=user&value=ada");
+        ask("/set?name=theme&value=light");
+        let cookies = &browser.cookies;
+        site.everywhere("logged in", |at| status(at, "/whoami", cookies) == 200);
+        let mut ask = |path: &str| assert_eq!(browser.ask(site.at(0), "POST", path).status, 200);
+        ask("/set?name=theme&value=dark");
+        // A logout that takes away what the login set.
+        ask("/remove?name=user");
+        assert_eq!(browser.whoami(site.at(0)), None, "round {round}");
+        assert_eq!(browser.ask(site.at(0), "GET", "/get?name=theme").body, "dark");
+        let cookies = &browser.cookies;
+        site.everywhere("logged out", |at| status(at, "/whoami", cookies) == 401);
+    }
 }
 
 fn login_renews_the_id(site: &mut Site) {

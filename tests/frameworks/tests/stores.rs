@@ -295,6 +295,7 @@ mod in_poem {
     use poem::{EndpointExt, Route, Server, handler};
     use serde_json::Value;
     use std::collections::BTreeMap;
+    use tokio::sync::oneshot;
 
     #[handler]
     fn index(Path(action): Path<i32>, session: &Session) {
@@ -408,29 +409,34 @@ mod in_poem {
         here.update_session("id", &values(&["a", "b"]), None)
             .await
             .unwrap();
-        for store in [&here, &there] {
-            assert_eq!(store.load_session("id").await.unwrap(), Some(values(&["a", "b"])));
-        }
-        there
-            .update_session("id", &values(&["a", "b", "c"]), None)
-            .await
-            .unwrap();
+        // Each loads now, and saves when it is told to.
+        let request = async |store: &Store, save: &[&str]| {
+            let (store, entries) = (store.clone(), values(save));
+            let (loaded, has_loaded) = oneshot::channel();
+            let (go, gone) = oneshot::channel();
+            let request = tokio::spawn(async move {
+                loaded.send(store.load_session("id").await.unwrap()).unwrap();
+                gone.await.unwrap();
+                store.update_session("id", &entries, None).await.unwrap();
+            });
+            assert_eq!(has_loaded.await.unwrap(), Some(values(&["a", "b"])));
+            async move || {
+                go.send(()).unwrap();
+                request.await.unwrap();
+            }
+        };
+        let look = request(&here, &["a", "b"]).await;
+        let change = request(&here, &["b", "d"]).await;
+        let other = request(&there, &["a", "b", "c"]).await;
+        other().await;
         // A page that was only looked at.
-        here.update_session("id", &values(&["a", "b"]), None)
-            .await
-            .unwrap();
-        assert_eq!(
-            here.load_session("id").await.unwrap(),
-            Some(values(&["a", "b", "c"]))
-        );
-        // A request that was there before `c`: it removes `a` and sets `d`.
-        here.update_session("id", &values(&["b", "d"]), None)
-            .await
-            .unwrap();
-        assert_eq!(
-            there.load_session("id").await.unwrap(),
-            Some(values(&["b", "c", "d"]))
-        );
+        look().await;
+        let found = here.load_session("id").await.unwrap();
+        assert_eq!(found, Some(values(&["a", "b", "c"])));
+        // It removes `a` and sets `d`.
+        change().await;
+        let found = there.load_session("id").await.unwrap();
+        assert_eq!(found, Some(values(&["b", "c", "d"])));
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::node::Freshness;
 use crate::remote::Sight;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,10 @@ const LOADED_MAX: usize = 1 << 18;
 
 /// How many states of one session are remembered: as many of its requests may be under way at once. Each task has one, connections that rest as well.
 const STATES_MAX: usize = 64;
+
+/// How many ids are known of sessions that were loaded, apart from what they held, at least: what a table of 2^19 places takes. Two of these, of 9 bytes
+/// for each place, are 9.4 MB at most.
+const KNOWN_MAX: usize = 7 << 16;
 
 /// How often a save is tried because others saved the same session meanwhile; each time one of them is through.
 const ATTEMPTS: usize = 256;
@@ -204,9 +208,9 @@ impl Whole {
     /// Gives a session these items and this life without use (zero: without end). One that was not loaded here is created.
     ///
     /// # Errors
-    /// [`SessionError::Gone`] if it was loaded here and has ended since.
+    /// [`SessionError::Gone`] if it was loaded here, and fewer than 458,752 others since, and has ended.
     pub async fn put(&self, id: &SessionId, items: &Items, life: Duration) -> Result<(), SessionError> {
-        if self.loaded.lock().get(id, task::try_id()).is_some() {
+        if self.loaded.lock().knows(id) {
             return self.change(id, items, life).await;
         }
         let new = NewSession {
@@ -308,6 +312,10 @@ struct Loaded {
     old: HashMap<SessionId, Vec<Noted>>,
     /// What is counted in `young`.
     weight: usize,
+    /// Hashes of the ids of what was loaded: a request may be so slow that all else is forgotten, and must not begin anew what has ended meanwhile.
+    known: HashSet<u64>,
+    known_before: HashSet<u64>,
+    ids: RandomState,
 }
 
 /// A state, and the task that knows it; none: whoever asked was no task.
@@ -325,7 +333,21 @@ impl Loaded {
         own.or(states.last()).map(|noted| &noted.state)
     }
 
+    /// Whether it was loaded here, as long as that is known.
+    fn knows(&self, id: &SessionId) -> bool {
+        let hash = self.ids.hash_one(id);
+        self.known.contains(&hash) || self.known_before.contains(&hash)
+    }
+
+    fn know(&mut self, id: &SessionId) {
+        if self.known.len() == KNOWN_MAX {
+            self.known_before = std::mem::take(&mut self.known);
+        }
+        self.known.insert(self.ids.hash_one(id));
+    }
+
     fn note(&mut self, id: &SessionId, task: Option<task::Id>, mut state: State) {
+        self.know(id);
         let mut states = self
             .young
             .remove(id)
@@ -353,6 +375,9 @@ impl Loaded {
         let forgotten = self.young.remove(id);
         self.weight -= forgotten.map_or(0, |states| weight(&states));
         self.old.remove(id);
+        let hash = self.ids.hash_one(id);
+        self.known.remove(&hash);
+        self.known_before.remove(&hash);
     }
 }
 
@@ -406,7 +431,7 @@ mod tests {
         }
         assert!(loaded.get(&id(0), None).is_none());
         loaded.forget(&id(last));
-        assert!(loaded.get(&id(last), None).is_none());
+        assert!(loaded.get(&id(last), None).is_none() && !loaded.knows(&id(last)));
         for (number, task) in tasks(2 * STATES_MAX).into_iter().enumerate() {
             loaded.note(&id(0), task, state(number as Millis, 3));
         }
@@ -421,6 +446,45 @@ mod tests {
             "each is large, and none is like another"
         );
         assert!(all(&loaded) <= LOADED_MAX);
+    }
+
+    #[test]
+    fn that_an_id_was_loaded_is_known_for_long_and_of_no_more_than_the_bound() {
+        let mut loaded = Loaded::default();
+        for number in 0..=2 * KNOWN_MAX {
+            loaded.know(&id(number));
+        }
+        assert!(loaded.known.len() + loaded.known_before.len() <= 2 * KNOWN_MAX);
+        assert!(loaded.known.capacity().max(loaded.known_before.capacity()) <= KNOWN_MAX);
+        assert!(loaded.knows(&id(KNOWN_MAX)) && !loaded.knows(&id(0)));
+    }
+
+    /// Its request was so slow that this node has forgotten what it loaded.
+    #[tokio::test]
+    async fn a_session_that_has_ended_is_not_begun_anew_however_late_its_request_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let plenary = crate::Plenary::builder()
+            .data(folder.path())
+            .start()
+            .await
+            .unwrap();
+        let (store, late) = (Whole::new(plenary.sessions()), id(0));
+        let items = Items::from([("user".into(), "ada".into())]);
+        let put = async || store.put(&late, &items, Duration::from_secs(60)).await;
+        let others = || {
+            let mut loaded = store.loaded.lock();
+            (1..=32).for_each(|number| loaded.note(&id(number), None, state(1, LOADED_MAX / 16)));
+            assert!(loaded.get(&late, None).is_none());
+        };
+        put().await.unwrap();
+        assert!(store.load(&late).await.unwrap().is_some());
+        others();
+        put().await.unwrap();
+        others();
+        store.end(&late).await.unwrap();
+        assert!(matches!(put().await, Err(SessionError::Gone)));
+        assert!(store.load(&late).await.unwrap().is_none());
+        plenary.stop().await.unwrap();
     }
 
     #[test]

@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use plenary::Plenary;
+mod common;
+
+use common::PATIENCE;
 use plenary::session::whole::{Items, Whole};
-use plenary::session::{SessionError, SessionId};
-use std::time::Duration;
+use plenary::session::{NewSession, SessionError, SessionId};
+use plenary::Plenary;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -21,6 +24,7 @@ struct Fixture {
 async fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let plenary = Plenary::builder().data(folder.path()).start().await.unwrap();
+    plenary.node().ready(PATIENCE).await.unwrap();
     let store = Whole::new(plenary.sessions());
     Fixture {
         plenary,
@@ -122,4 +126,34 @@ async fn a_request_changes_what_it_has_changed_since_it_loaded_and_nothing_else(
     slow.save(&[("b", "2"), ("c", "1")]).await.unwrap();
     let all = items(&[("b", "2"), ("c", "1"), ("n", "12")]);
     assert_eq!(load(&store, &id).await, Some(all));
+}
+
+/// What came from a Redis, or from tower-sessions, has no idle timeout.
+#[tokio::test]
+async fn an_end_that_the_application_has_set_stays_and_one_in_place_of_a_life_goes() {
+    let Fixture {
+        plenary, store, id, ..
+    } = fixture().await;
+    let in_a_minute = SystemTime::now() + Duration::from_secs(60);
+    let at = in_a_minute.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let (sessions, at) = (plenary.sessions(), at.as_millis() as u64);
+    let deadline = async || sessions.peek(&id).await.unwrap().unwrap().deadline();
+    let saves = async || store.put(&id, &items(&[("a", "1")]), HOUR).await;
+    let views = async || sessions.live_on(&id, 2 * HOUR).await;
+    let of_its_own = NewSession::new().absolute_deadline(at);
+    let from_elsewhere = of_its_own.clone().idle_timeout(Duration::ZERO);
+    for (new, stays) in [(&of_its_own, true), (&from_elsewhere, false)] {
+        for view_first in [false, true] {
+            assert!(sessions.create_as(&id, new).await.unwrap());
+            assert_eq!(deadline().await, Some(at));
+            if view_first {
+                views().await.unwrap();
+            }
+            saves().await.unwrap();
+            views().await.unwrap();
+            assert_eq!(deadline().await == Some(at), stays);
+            assert!(deadline().await.is_some());
+            sessions.end(&id).await.unwrap();
+        }
+    }
 }

@@ -129,13 +129,14 @@ impl Session {
         self.live(life);
     }
 
-    /// It lives so long from its last use, and has no other end.
+    /// It lives so long from its last use. A deadline that it has in place of a life, as what comes from a Redis does, goes; one beside a life
+    /// is the application's, and stays.
     fn live(&mut self, life: Duration) {
+        if self.idle_timeout().is_zero() && !life.is_zero() && self.absolute_deadline != 0 {
+            self.set_absolute_deadline(0);
+        }
         if self.idle_timeout() != life {
             self.set_idle_timeout(life);
-        }
-        if self.absolute_deadline != 0 {
-            self.set_absolute_deadline(0);
         }
     }
 }

@@ -32,6 +32,9 @@ const FREE_BLOCKS: u64 = 16 << 10;
 /// A snapshot each time the log has grown by this much.
 const SMALL_LOG: [&str; 2] = ["--snapshot-log-bytes", "20000"];
 
+/// After this long without others a node is not ready.
+const SILENT: Duration = Duration::from_secs(10);
+
 fn set(node: &Process, key: &str, value: &str) {
     assert_eq!(node.call(&["SET", key, value]).unwrap(), Reply::OK);
 }
@@ -610,6 +613,33 @@ fn a_minority_refuses_writes_and_linearizable_reads_and_serves_local_ones() {
         node.ready();
     }
     cluster.assert_same_state();
+}
+
+/// So that no load balancer sends users to it, whose writes it would refuse.
+#[test]
+fn a_node_that_is_cut_off_is_not_ready_until_it_hears_from_a_majority_again() {
+    let cluster = Cluster::three(&["--write-deadline-ms", "1000"]);
+    let leader = cluster.leader();
+    for alone in [(leader + 1) % 3, leader] {
+        let others: Vec<usize> = (0..3).filter(|which| *which != alone).collect();
+        let signal =
+            |which: &[usize], what| which.iter().for_each(|which| cluster.nodes[*which].signal(what));
+        let node = &cluster.nodes[alone];
+        signal(&others[..1], "STOP");
+        // Time that passes is what is tried here: longer than a member may be silent.
+        std::thread::sleep(SILENT);
+        assert!(node.status().unwrap().ready, "it is one of a majority");
+        signal(&others[1..], "STOP");
+        let began = Instant::now();
+        wait_until("it says that it cannot serve", || {
+            let status = node.status()?;
+            (!status.ready).then_some(()).ok_or(format!("{status:?}"))
+        });
+        assert!(began.elapsed() < SILENT, "after {:?}", began.elapsed());
+        signal(&others, "CONT");
+        node.ready();
+        cluster.level();
+    }
 }
 
 #[test]

@@ -172,7 +172,9 @@ fn ready(status: &Status) -> Response<String> {
         (Some(fault), _, _) => fault.as_str(),
         (None, None, _) => "no cluster yet: waiting for the peers in `join`",
         (None, Some(_), None) => "no leader: fewer than a majority of the members are connected",
-        (None, Some(_), Some(_)) => "catching up with what was committed when this node started",
+        (None, Some(_), Some(_)) => {
+            "catching up with what was committed when this node started, or cut off from a majority of the members"
+        }
     };
     text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }

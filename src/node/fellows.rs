@@ -1,4 +1,4 @@
-//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by five.
+//! The other members, as far as this node hears from them: all are asked all the time, and what they answer is looked at by six.
 //!
 //! | who | what for |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `departed` | who is silent, so that nobody waits behind a node that is gone |
 //! | `ticker` | who writes a snapshot, so that not all do at once |
 //! | `propose` | the level that all members understand, up to which a leader may stamp |
+//! | `Node::ready`, `/ready` | whether a majority is heard from: Raft itself names a leader also where nobody is reached any more |
 //! | `min-replicas-to-write` | how many are near: a majority has every acknowledged write in any case, and who wants more can have writes refused |
 
 use super::clock::{self, Clock};
@@ -49,6 +50,9 @@ const ALL_TELL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Who was not heard from for this long has missed at least one question, and does nothing that anybody waits for.
 const SILENT: Duration = Duration::from_secs(3);
+
+/// Who was not heard from for this long does not make up a majority with this node: several questions went unanswered, so it is no answer that took long.
+const UNHEARD: Duration = Duration::from_secs(5);
 
 /// Seconds after which a member that was not heard from does not count, at first. Redis: `min-replicas-max-lag`.
 const MAX_LAG_S: u64 = 10;
@@ -139,6 +143,14 @@ impl Fellows {
         let known = self.known.lock();
         let heard = known.values().filter_map(|fellow| fellow.heard);
         heard.filter(|(at, _)| at.elapsed() <= most).count()
+    }
+
+    /// Whether this node hears from a majority of these voters, itself among them if it votes.
+    pub(super) fn are_majority(&self, me: u64, voters: &[u64]) -> bool {
+        let known = self.known.lock();
+        let heard = |id: &u64| known.get(id).and_then(|fellow| fellow.heard);
+        let near = |id: &&u64| **id == me || heard(id).is_some_and(|(at, _)| at.elapsed() <= UNHEARD);
+        voters.iter().filter(near).count() > voters.len() / 2
     }
 
     /// For how long a member has not been heard from; none where it is not asked.
@@ -288,6 +300,24 @@ mod tests {
         assert!(fellows.lack());
         fellows.set_max_lag_s(0);
         assert!(!fellows.lack(), "as in Redis");
+    }
+
+    #[test]
+    fn a_majority_of_the_voters_is_heard_from_or_not() {
+        let fellows = Fellows::default();
+        assert!(fellows.are_majority(1, &[1]), "a node by itself");
+        assert!(!fellows.are_majority(1, &[1, 2]), "nobody was asked yet");
+        let heard = |ago: Duration| Fellow {
+            asked: Instant::now(),
+            heard: Instant::now().checked_sub(ago).map(|at| (at, 0)),
+            writes_snapshot: false,
+            level: None,
+        };
+        fellows.known.lock().insert(2, heard(Duration::ZERO));
+        assert!(fellows.are_majority(1, &[1, 2, 3]));
+        assert!(!fellows.are_majority(1, &[2, 3]), "it has no vote itself");
+        fellows.known.lock().insert(2, heard(2 * UNHEARD));
+        assert!(!fellows.are_majority(1, &[1, 2, 3]), "it is long ago");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What this node does for processes that embed none: their writes and reads, as its own callers'.
 //!
 //! A node that is not a member yet, has not applied what was committed when it started, or is about to stop says so at once, so that they turn to
-//! another; a write is refused as well while nobody leads. Reads as of what is applied here are served without a leader.
+//! another; a write is refused as well while nobody leads or no majority is heard from. Reads as of what is applied here are served without a leader.
 
 use super::{Freshness, Node, Token, Written};
 use crate::error::{Error, Result};
@@ -101,7 +101,7 @@ impl Host for Node {
     async fn write(&self, write: Write) -> Result<Taken<Waited>> {
         self.serves()?;
         if !self.is_ready() {
-            return Err(not_ready("nobody leads"));
+            return Err(not_ready("nobody leads, or no majority is heard from"));
         }
         let written = match write {
             Write::One(command) => {

@@ -122,6 +122,9 @@ const TENACITY: Duration = Duration::from_millis(2);
 /// The same for a tenacity of 100, which knows no bound at a Redis.
 const TENACITY_MOST: Duration = Duration::from_secs(5);
 
+/// How often a node that waits to serve looks whether others are heard from.
+const READY_LOOK: Duration = Duration::from_millis(50);
+
 /// How long a member may take to say how it is.
 const STATUS: Duration = Duration::from_secs(1);
 
@@ -593,7 +596,8 @@ impl Node {
         &self.inner.raft_addr
     }
 
-    /// Waits until this node serves: it belongs to a cluster, knows a leader, and has applied what was committed when it started.
+    /// Waits until this node serves: it belongs to a cluster, knows a leader, hears from a majority of the voters, and has applied what was committed when it
+    /// started.
     ///
     /// # Errors
     /// [`Error::NoLeader`] after `within`; [`Error::Stopped`].
@@ -606,6 +610,8 @@ impl Node {
                     biased;
                     running = state.changed() => running,
                     _ = recovered.changed() => true,
+                    // Nobody tells when others are heard from.
+                    () = tokio::time::sleep(READY_LOOK) => true,
                 };
                 if !running || self.inner.stopping.load(Ordering::Acquire) {
                     return Err(self.why_stopped());
@@ -623,7 +629,10 @@ impl Node {
 
     fn is_ready(&self) -> bool {
         let state = self.inner.replica.state();
+        let votes = |(id, (_, votes)): (&u64, &(_, bool))| votes.then_some(*id);
+        let voters: Vec<u64> = state.members.iter().filter_map(votes).collect();
         state.leader.is_some()
+            && self.inner.fellows.are_majority(self.inner.id, &voters)
             && state.members.contains_key(&self.inner.id)
             && *self.inner.recovered.borrow()
             && self.inner.fault.get().is_none()

@@ -43,7 +43,8 @@ pub struct Status {
     pub snapshot_index: u64,
     /// The members, itself among them.
     pub members: Vec<MemberStatus>,
-    /// Whether it serves: it belongs to a cluster, knows a leader and has applied what was committed when it started.
+    /// Whether it serves: it belongs to a cluster, knows a leader, has heard from a majority of the voters in the last seconds and has applied what was
+    /// committed when it started.
     pub ready: bool,
     /// Why it does not take part, if it stopped by itself.
     pub fault: Option<String>,

@@ -3,7 +3,8 @@
 //!
 //! One session is one of the cache's own type ([`crate::session`]): what the application keeps is written as JSON, one item per field (a
 //! struct, a map) or, if it is no object, one item with an empty name. So Redis clients can read and change single fields (`SESSION.GET`).
-//! Its time to live is its idle timeout; it ends by the log, on all instances at once, and nothing has to sweep.
+//! Its time to live is its idle timeout; it ends by the log, on all instances at once, and nothing has to sweep. Of one that is not rolling
+//! rocket_flex_session gives back at a save what was left of its life at the load: so it ends when it was to.
 //!
 //! | call | what it does | when it cannot |
 //! |---|---|---|
@@ -17,7 +18,7 @@
 use crate::cache;
 use crate::error::{Error, Result};
 use crate::node::Freshness;
-use crate::session::whole::{Items, Whole};
+use crate::session::whole::{Items, Whole, whole_seconds};
 use crate::session::{Session, SessionError, SessionId, Sessions};
 use ::rocket::async_trait;
 use ::rocket::http::CookieJar;
@@ -95,11 +96,9 @@ where
     async fn load(&self, id: &str, ttl: Option<u32>, _cookie_jar: &CookieJar) -> SessionResult<(T, u32)> {
         let session = self.find(id, ttl).await?;
         let data = data_of(&session).map_err(|error| Refusal::Parsing(error.into()))?;
-        let left = session.deadline().map_or(u64::MAX, |deadline| {
-            deadline.saturating_sub(self.sessions().now())
-        });
-        let left = u32::try_from(left.div_ceil(1_000)).unwrap_or(u32::MAX);
-        Ok((data, ttl.unwrap_or(left)))
+        let left = session.left(self.sessions().now());
+        let left = left.and_then(|left| u32::try_from(whole_seconds(left).as_secs()).ok());
+        Ok((data, ttl.or(left).unwrap_or(u32::MAX)))
     }
 
     async fn save(&self, id: &str, data: T, ttl: u32) -> SessionResult<()> {

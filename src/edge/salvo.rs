@@ -16,13 +16,16 @@
 
 use crate::error::{Error, Result};
 use crate::node::Freshness;
-use crate::session::whole::{Items, Whole};
+use crate::session::whole::{Items, Whole, whole_seconds};
 use crate::session::{SessionId, Sessions, Text};
 use async_trait::async_trait;
 use bytes::Bytes;
 use saysion::{Session, SessionStore};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
+
+/// The shortest life that a session is said to have left.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// A session store on this instance's node. Clones are handles to the same sessions.
 ///
@@ -81,9 +84,9 @@ impl SessionStore for Store {
         let data = data.collect::<Result<Map<_, _>>>()?;
         // It has no constructor for an id, but it can be read.
         let mut session: Session = serde_json::from_value(json!({ "id": id, "expiry": null, "data": data }))?;
-        if let Some(deadline) = found.deadline() {
-            let left = deadline.saturating_sub(self.sessions().now());
-            session.expire_in(Duration::from_millis(left));
+        if let Some(left) = found.left(self.sessions().now()) {
+            // One that lives by its slack alone is there still.
+            session.expire_in(left.max(SHORTEST));
         }
         Ok(Some(session))
     }
@@ -92,7 +95,7 @@ impl SessionStore for Store {
         let id = key_of(session.id())?;
         let life = match (session.expiry(), session.expires_in()) {
             (None, _) => Duration::ZERO,
-            (Some(_), Some(left)) => Duration::from_secs(left.as_secs() + 1),
+            (Some(_), Some(left)) => whole_seconds(left),
             (Some(_), None) => {
                 self.whole.end(&id).await?;
                 return Ok(None);

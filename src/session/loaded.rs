@@ -26,6 +26,7 @@ pub struct Session {
     pub(super) version: u64,
     pub(super) created_at: Millis,
     pub(super) idle_timeout_ms: u64,
+    pub(super) slack_ms: u64,
     pub(super) absolute_deadline: Millis,
     pub(super) deadline: Option<Millis>,
     pub(super) owner: Bytes,
@@ -110,6 +111,7 @@ impl Session {
             version: session.version,
             created_at: session.created_at,
             idle_timeout_ms: session.idle_timeout_ms,
+            slack_ms: session.slack_ms,
             absolute_deadline: session.absolute_deadline,
             deadline,
             owner: session.owner.clone(),
@@ -143,6 +145,18 @@ impl Session {
     /// When it was to end, as of the load, by the log's clock; none: never.
     pub fn deadline(&self) -> Option<Millis> {
         self.deadline
+    }
+
+    /// How long it lives from this time on unless it is used, as of the load; none: without end. The slack is left out, by which it may end later: whoever
+    /// gives what is left back as a new life would add it each time.
+    pub fn left(&self, now: Millis) -> Option<Duration> {
+        let deadline = self.deadline?;
+        let end = if deadline == self.absolute_deadline {
+            deadline
+        } else {
+            deadline.saturating_sub(self.slack_ms)
+        };
+        Some(Duration::from_millis(end.saturating_sub(now)))
     }
 
     /// Whether the cluster could not be asked, and this is what this node had: [`Trouble::ServeLocal`](super::Trouble::ServeLocal).
@@ -352,6 +366,25 @@ mod tests {
         assert_eq!(items(&session), "a=4 b=5 c=6 d=8 f=3 ");
         session.set("b", "5");
         assert!(!session.is_changed(), "it was saved with that value");
+    }
+
+    #[test]
+    fn what_is_left_of_a_life_is_without_the_slack_but_for_an_absolute_deadline() {
+        let mut machine = Machine::default();
+        let left = |machine: &Machine, now| load(machine, now).left(now);
+        let create = "SESSION.CREATE session:1 100000";
+        apply(&mut machine, 1_000, create);
+        assert_eq!(left(&machine, 1_000), Some(Duration::from_secs(100)));
+        assert_eq!(left(&machine, 41_000), Some(Duration::from_secs(60)));
+        assert_eq!(
+            left(&machine, 103_000),
+            Some(Duration::ZERO),
+            "its slack is not over"
+        );
+        apply(&mut machine, 103_000, "SESSION.SAVE session:1 * UNTIL 153000");
+        assert_eq!(left(&machine, 103_000), Some(Duration::from_secs(50)));
+        apply(&mut machine, 103_000, "SESSION.SAVE session:1 * IDLE 0 UNTIL 0");
+        assert_eq!(left(&machine, 103_000), None);
     }
 
     #[test]

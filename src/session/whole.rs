@@ -41,6 +41,12 @@ const ATTEMPTS: usize = 256;
 /// Sessions ended by one command.
 const END_BATCH: usize = 512;
 
+/// What is left of a life in whole seconds, for frameworks that count in these and give it back at a save: the nearest, so that it gets neither longer nor
+/// shorter by being given back often. At least one: until it has ended, it is there.
+pub fn whole_seconds(left: Duration) -> Duration {
+    Duration::from_secs((left + Duration::from_millis(500)).as_secs().max(1))
+}
+
 /// Items by name.
 pub type Items = BTreeMap<Bytes, Bytes>;
 

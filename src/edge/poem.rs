@@ -1,8 +1,8 @@
 //! `poem::session::SessionStorage` (feature `poem`): the sessions of poem's `ServerSession`, on every instance.
 //!
 //! One poem session is one session of the cache's own type ([`crate::session`]), one item per entry, its value as JSON, so Redis clients can
-//! read and change single items (`SESSION.GET`). The time to live of the cookie is its idle timeout; it ends by the log, on all instances at
-//! once, and nothing has to sweep.
+//! read and change single items (`SESSION.GET`). The time to live of the cookie is its idle timeout, counted from the last change, and [`IDLE_TIMEOUT`]
+//! where the cookie has none and ends with the browser; it ends by the log, on all instances at once, and nothing has to sweep.
 //!
 //! | call | what it does | when it cannot |
 //! |---|---|---|
@@ -24,6 +24,10 @@ use std::time::Duration;
 
 type Entries = BTreeMap<String, Value>;
 
+/// How long a session lives without a change whose cookie has no `max_age`: a day, as in actix-session and Salvo. The browser may be closed at any time, and
+/// nobody would end it.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// A session store on this instance's node. Clones are handles to the same sessions.
 ///
 /// ```
@@ -32,8 +36,10 @@ type Entries = BTreeMap<String, Value>;
 /// use plenary::edge::poem::Store;
 /// use poem::session::{CookieConfig, ServerSession};
 /// use poem::{EndpointExt, Route};
+/// use std::time::Duration;
 ///
-/// let app = Route::new().with(ServerSession::new(CookieConfig::default(), Store::new(plenary.sessions())));
+/// let cookie = CookieConfig::new().max_age(Duration::from_secs(3600));
+/// let app = Route::new().with(ServerSession::new(cookie, Store::new(plenary.sessions())));
 /// # drop(app); Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -65,7 +71,7 @@ impl Store {
     async fn put(&self, id: &str, entries: &Entries, life: Option<Duration>) -> Result<(), SessionError> {
         let items = items_of(entries)?;
         self.whole
-            .put(&id.parse()?, &items, life.unwrap_or(Duration::ZERO))
+            .put(&id.parse()?, &items, life.unwrap_or(IDLE_TIMEOUT))
             .await
     }
 }

@@ -288,7 +288,7 @@ mod in_actix_session {
 
 mod in_poem {
     use super::*;
-    use plenary::edge::poem::Store;
+    use plenary::edge::poem::{IDLE_TIMEOUT, Store};
     use poem::listener::TcpAcceptor;
     use poem::session::{CookieConfig, ServerSession, Session, SessionStorage};
     use poem::web::Path;
@@ -371,6 +371,16 @@ mod in_poem {
                 began.elapsed()
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_cookie_has_no_age_ends_after_a_day_without_a_change() {
+        let node = node().await;
+        let store = Store::new(node.plenary.sessions());
+        store.update_session("id", &BTreeMap::new(), None).await.unwrap();
+        let id = "id".parse().unwrap();
+        let session = store.sessions().peek(&id).await.unwrap().unwrap();
+        assert_eq!(session.idle_timeout(), IDLE_TIMEOUT);
     }
 
     #[tokio::test]

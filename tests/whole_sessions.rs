@@ -8,7 +8,7 @@ mod common;
 use common::PATIENCE;
 use plenary::session::whole::{Items, Whole};
 use plenary::session::{NewSession, SessionError, SessionId};
-use plenary::Plenary;
+use plenary::{Cache, Plenary, Sessions};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 
@@ -156,4 +156,23 @@ async fn an_end_that_the_application_has_set_stays_and_one_in_place_of_a_life_go
             sessions.end(&id).await.unwrap();
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_was_only_looked_at_is_answered_also_while_nobody_can_write() {
+    const LIFE: Duration = Duration::from_secs(40);
+    let data = tempfile::tempdir().unwrap();
+    let nodes = common::three_with(data.path(), &common::addresses(3), common::impatient).await;
+    let store = Whole::new(Sessions::new(Cache::new(nodes[0].clone())));
+    let (id, ada) = ("id".parse().unwrap(), items(&[("user", "ada")]));
+    store.put(&id, &ada, LIFE).await.unwrap();
+    common::stop(&nodes[1..]).await;
+    // Three quarters of its slack: a use is to be written down before it is answered.
+    tokio::time::sleep(LIFE / 20 * 3 / 4).await;
+    assert_eq!(load(&store, &id).await, Some(ada.clone()));
+    store.put(&id, &ada, LIFE).await.unwrap();
+    store.sessions().live_on(&id, LIFE).await.unwrap();
+    let changed = store.put(&id, &items(&[("user", "eve")]), LIFE).await;
+    assert!(matches!(changed, Err(SessionError::Failed(_))), "{changed:?}");
+    common::stop(&nodes[..1]).await;
 }

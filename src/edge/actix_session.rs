@@ -11,7 +11,7 @@
 //! | `load` | as fresh as chosen ([`Store::with_freshness`]); `None` for one that has ended, and for a key that no store made | `Other` if nobody can say for sure that there is none; `Deserialization` if an item is no text |
 //! | `save` | creates a session under a key of 128 random bits | `Other` |
 //! | `update` | changes the items that the request has changed, and renews its life; of the same item the last writer wins ([`crate::session::whole`]) | `Other` if the session has ended: the request is answered with 500 ([`Store::starting_anew`] has it otherwise) |
-//! | `update_ttl` | renews its life; no error if it has ended | `Err` |
+//! | `update_ttl` | renews its life; no error if it has ended, or if that could not be written: the page was only looked at, and the next use tries again | `Err` for a life that is none |
 //! | `delete` | ends it; one that has ended already is no error | `Err` |
 //!
 //! # Coming from Redis
@@ -202,7 +202,12 @@ impl SessionStore for Store {
     async fn update_ttl(&self, key: &SessionKey, ttl: &Duration) -> Result<(), anyhow::Error> {
         match self.renew(key, ttl).await {
             Ok(()) | Err(SessionError::Gone) => Ok(()),
-            Err(other) => Err(other.into()),
+            Err(other @ SessionError::Failed(Error::Value(_))) => Err(other.into()),
+            // The page is there; for an error the user would get 500 instead.
+            Err(error) => {
+                tracing::debug!(%error, "a session was not renewed");
+                Ok(())
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! | call | what it does | when it cannot |
 //! |---|---|---|
-//! | `load` | as fresh as chosen ([`Store::with_freshness`]), and renews the life of a session that is rolling; `NotFound` for one that has ended, and for an id that nobody made | `Backend`; `Parsing` |
+//! | `load` | as fresh as chosen ([`Store::with_freshness`]), and renews the life of a session that is rolling, if that can be written; `NotFound` for one that has ended, and for an id that nobody made | `Backend`; `Parsing` |
 //! | `save` | creates a session that was not loaded here; else changes the fields that the request has changed, and renews its life; of the same one the last writer wins ([`crate::session::whole`]) | `Backend` if it was loaded here and has ended since: it is never brought back |
 //! | `delete` | ends it; one that has ended already is no error | `Backend` |
 //!
@@ -78,11 +78,12 @@ impl Store {
         let id = id.parse::<SessionId>().map_err(|_| Refusal::NotFound)?;
         let found = self.whole.load(&id).await.map_err(refusal)?;
         let found = found.ok_or(Refusal::NotFound)?;
-        if let Some(ttl) = ttl {
-            self.sessions()
-                .live_on(&id, seconds(ttl))
-                .await
-                .map_err(refusal)?;
+        let Some(ttl) = ttl else { return Ok(found) };
+        match self.sessions().live_on(&id, seconds(ttl)).await {
+            Err(SessionError::Gone) => return Err(Refusal::NotFound),
+            // What it is now was read; for an error the user would get another session, and be logged out.
+            Err(error) => tracing::debug!(%error, "a session was not renewed"),
+            Ok(()) => {}
         }
         Ok(found)
     }

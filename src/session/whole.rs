@@ -63,15 +63,19 @@ impl Sessions {
         if session.is_changed() {
             self.save_merged(&mut session, Merge::Last).await
         } else {
-            self.used(id).await
+            self.used(&session).await
         }
     }
 
-    async fn used(&self, id: &SessionId) -> Result<(), SessionError> {
-        if self.touch(id).await? {
-            Ok(())
-        } else {
-            Err(SessionError::Gone)
+    /// Nothing else is to be saved: that its life could not be renewed is no reason to fail its request, as at a load.
+    async fn used(&self, session: &Session) -> Result<(), SessionError> {
+        match self.renew(session.id(), session.renewal).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SessionError::Gone),
+            Err(error) => {
+                tracing::debug!(%error, "a session was not renewed");
+                Ok(())
+            }
         }
     }
 
@@ -250,7 +254,7 @@ impl Whole {
             };
             session.become_like(items, state.as_ref().map(|state| (state, &self.hasher)), life);
             let saved = if !session.is_changed() {
-                sessions.used(id).await
+                sessions.used(&session).await
             } else if created_at.is_none() {
                 sessions.save_merged(&mut session, Merge::Last).await
             } else {

@@ -5,8 +5,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use plenary::Plenary;
+use plenary::config::Timing;
 use plenary_frameworks::client::{Answer, Browser, Cookies, PATIENCE};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 /// How many at once.
@@ -24,6 +25,38 @@ async fn node() -> Node {
     Node {
         plenary,
         _folder: folder,
+    }
+}
+
+/// Three nodes, of which the first says after a second already that it cannot write.
+async fn three() -> (Vec<Plenary>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    // All at once, so that they differ.
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let peers = listeners.map(|listener| listener.local_addr().unwrap().to_string());
+    let mut nodes = Vec::new();
+    for (number, listen) in peers.iter().enumerate() {
+        let timing = Timing {
+            write_deadline: Duration::from_secs(1),
+            ..Timing::default()
+        };
+        let node = Plenary::builder()
+            .data(folder.path().join(number.to_string()))
+            .listen(listen)
+            .join(&peers)
+            .timing(timing);
+        nodes.push(node.start().await.unwrap());
+    }
+    for node in &nodes {
+        node.node().ready(PATIENCE).await.unwrap();
+    }
+    (nodes, folder)
+}
+
+/// Leaves the first alone, so that nobody can write any more.
+async fn leave(nodes: &[Plenary]) {
+    for node in &nodes[1..] {
+        node.node().stop().await.unwrap();
     }
 }
 
@@ -105,6 +138,17 @@ mod in_actix_session {
             .await
             .unwrap();
         assert_ne!(anew.as_ref(), gone);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_page_is_no_error_where_its_session_cannot_be_renewed() {
+        let (nodes, _folder) = three().await;
+        let store = Store::new(nodes[0].sessions());
+        let state = HashMap::from([("user".to_owned(), "\"ada\"".to_owned())]);
+        let key = store.save(state, &time::Duration::minutes(1)).await.unwrap();
+        leave(&nodes).await;
+        assert!(store.load(&key).await.unwrap().is_some());
+        store.update_ttl(&key, &time::Duration::hours(1)).await.unwrap();
     }
 
     #[tokio::test]
@@ -735,6 +779,18 @@ mod in_rocket {
             data.tags.push(number.to_string());
             store.save("id", data, left).await.unwrap();
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_session_that_rolls_is_there_also_where_it_cannot_be_renewed() {
+        let (nodes, _folder) = three().await;
+        let store = Store::new(nodes[0].sessions());
+        let client = Client::debug(rocket::build()).await.unwrap();
+        let jar = client.cookies();
+        store.save("id", data(), 100).await.unwrap();
+        leave(&nodes).await;
+        let (loaded, _): (Data, u32) = store.load("id", Some(500), &jar).await.unwrap();
+        assert_eq!(loaded, data());
     }
 
     #[tokio::test]

@@ -582,3 +582,44 @@ fn who_writes_over_a_slow_link_writes_once() {
         assert!(grown <= 22, "seed {seed}: {grown} entries");
     }
 }
+
+/// A leader that nobody hears is asked for a script in a transaction, after the others have elected another who wrote.
+async fn a_script_in_a_transaction_reads(world: Arc<World>, _: &Plan) -> Result<Answer, String> {
+    let (old, others) = three(&world).await?;
+    let (first, net) = (node(&world, old)?, &world.network);
+    set(&first, "register", "old").await?;
+    let mut client = Client::new(world.store(0));
+    client.connect(old).await;
+    let script = "return redis.call('GET', KEYS[1])";
+    let commands = [
+        words(&["MULTI"]),
+        words(&["EVAL", script, "1", "register"]),
+        words(&["EXEC"]),
+    ];
+    // So that the script is known.
+    let before = client.ask(&commands).await.pop();
+    let old_value = Reply::Array(vec![Reply::bulk("old")]);
+    if before != Some(Answer::Reply(old_value)) {
+        return Err(format!("before: {before:?}"));
+    }
+    for other in others {
+        net.cut(old, other);
+        net.cut(other, old);
+    }
+    let new = leader_among(&world, &others).await?;
+    set(&node(&world, new)?, "register", "new").await?;
+    client.ask(&commands).await.pop().ok_or("no answer".to_owned())
+}
+
+#[test]
+fn a_script_in_a_transaction_does_not_read_what_was() {
+    for seed in 1..=3 {
+        let plan = Plan {
+            reads: Reads::Linearizable,
+            ..Plan::quiet(seed, SOON)
+        };
+        let came = simulate(&plan, a_script_in_a_transaction_reads);
+        let refused = matches!(came, Ok(Answer::Reply(Reply::Error(_))));
+        assert!(refused, "seed {seed}: {came:?}");
+    }
+}

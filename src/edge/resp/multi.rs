@@ -230,11 +230,37 @@ enum Part {
     Refused(CommandError),
 }
 
+/// What the scripts of a transaction are to run, in their order. A script may only read, and then no majority is asked when it runs: this node is made as
+/// fresh as reads are to be.
+///
+/// # Errors
+/// Where that cannot be: nothing was run.
+async fn scripts(
+    caller: &mut Caller,
+    queued: &[Queued],
+) -> Result<VecDeque<Result<Call, CommandError>>, CommandError> {
+    let mut calls = VecDeque::new();
+    for Queued { spec, argv } in queued.iter().filter(|queued| script::runs_one(queued.spec)) {
+        calls.extend(match caller.still_permits(spec, argv) {
+            Ok(()) => script::queued(caller, spec, argv).await,
+            Err(refusal) => Some(Err(refusal)),
+        });
+    }
+    if !calls.is_empty() {
+        caller.refresh().await?;
+    }
+    Ok(calls)
+}
+
 /// Where each answer comes from, and the commands that are for the node, each in the database that the `SELECT`s before it chose. Notes what is
-/// read, for who tracks that; of that, what is new and named by scripts comes last.
-async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>, BTreeSet<Bytes>) {
+/// read, for who tracks that; of that, what is new and named by scripts comes last. Asks for permission after all that `scripts` waited for.
+fn plan(
+    caller: &mut Caller,
+    queued: &[Queued],
+    mut calls: VecDeque<Result<Call, CommandError>>,
+) -> (Vec<Part>, Vec<Step>, BTreeSet<Bytes>) {
     let (mut db, mut parts, mut steps) = (caller.db, Vec::new(), Vec::new());
-    let scripts = queued.iter().any(|queued| script::runs_one(queued.spec));
+    let scripts = !calls.is_empty();
     let (mut written, mut noted) = (BTreeSet::new(), BTreeSet::new());
     for Queued { spec, argv } in queued {
         let notes = if scripts {
@@ -251,15 +277,16 @@ async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>, 
         } else {
             caller.note_reads_in_place(spec, argv, &mut written)
         };
-        let call = match (caller.still_permits(spec, argv), spec.run) {
-            (Err(refusal), _) => Some(Err(refusal)),
-            (Ok(()), Run::Read(_)) => Some(Ok(Call::Command(argv.clone()))),
+        let call = match spec.run {
+            Run::Read(_) => Some(Ok(Call::Command(argv.clone()))),
             // No password goes into the log as it was said.
-            (Ok(()), Run::Write(_)) => Some(Ok(Call::Command(permit::sealed(spec, argv.clone())))),
-            (Ok(()), Run::Local) => script::queued(caller, spec, argv).await,
+            Run::Write(_) => Some(Ok(Call::Command(permit::sealed(spec, argv.clone())))),
+            Run::Local if script::runs_one(spec) => calls.pop_front(),
+            Run::Local => None,
         };
-        parts.push(match call {
-            Some(Ok(call)) => {
+        let permitted = |call| caller.still_permits(spec, argv).map(|()| call);
+        parts.push(match call.transpose().and_then(permitted) {
+            Ok(Some(call)) => {
                 steps.push(Step {
                     spec,
                     db,
@@ -268,8 +295,8 @@ async fn plan(caller: &mut Caller, queued: &[Queued]) -> (Vec<Part>, Vec<Step>, 
                 });
                 Part::Node
             }
-            Some(Err(refusal)) => Part::Refused(refusal),
-            None => Part::Edge,
+            Ok(None) => Part::Edge,
+            Err(refusal) => Part::Refused(refusal),
         });
         if spec.name == "SELECT" {
             db = local::database(&argv[1]).unwrap_or(db);
@@ -314,7 +341,11 @@ impl Connection {
         if transaction.refused {
             return refusal("EXECABORT Transaction discarded because of previous errors.");
         }
-        let (parts, steps, noted) = plan(&mut self.caller, &transaction.queued).await;
+        let calls = match scripts(&mut self.caller, &transaction.queued).await {
+            Ok(calls) => calls,
+            Err(error) => return Ok(Some(Reply::Error(error))),
+        };
+        let (parts, steps, noted) = plan(&mut self.caller, &transaction.queued, calls);
         let (began, mut notes) = (Instant::now(), Notes::default());
         let ran = self.together(watches, steps, &mut notes).await;
         self.caller.forget_unread(&noted, &notes);

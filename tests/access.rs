@@ -98,6 +98,24 @@ async fn what_a_user_lost_while_a_transaction_ran_is_not_run_at_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_select_that_is_not_permitted_any_more_chooses_no_database() {
+    let server = Server::start().await;
+    let (mut admin, mut user) = (server.client().await, server.client().await);
+    admin
+        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
+        .await;
+    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    for argv in [&["MULTI"][..], &["SELECT", "1"], &["SET", "k", "v"]] {
+        user.text(argv).await;
+    }
+    admin.text(&["ACL", "SETUSER", "ann", "-select"]).await;
+    let replies = user.text(&["EXEC"]).await;
+    assert!(replies.starts_with("NOPERM") && replies.ends_with(" OK"), "{replies}");
+    assert_eq!(user.text(&["GET", "k"]).await, "v");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_told_of_refused_options_has_no_secret_key_or_value_in_it() {
     let server = Server::start().await;
     let mut client = server.client().await;

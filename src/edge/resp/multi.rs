@@ -295,12 +295,14 @@ fn plan(
                 });
                 Part::Node
             }
-            Ok(None) => Part::Edge,
+            Ok(None) => {
+                if spec.name == "SELECT" {
+                    db = local::database(&argv[1]).unwrap_or(db);
+                }
+                Part::Edge
+            }
             Err(refusal) => Part::Refused(refusal),
         });
-        if spec.name == "SELECT" {
-            db = local::database(&argv[1]).unwrap_or(db);
-        }
     }
     (parts, steps, noted)
 }

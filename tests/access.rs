@@ -110,7 +110,10 @@ async fn a_select_that_is_not_permitted_any_more_chooses_no_database() {
     }
     admin.text(&["ACL", "SETUSER", "ann", "-select"]).await;
     let replies = user.text(&["EXEC"]).await;
-    assert!(replies.starts_with("NOPERM") && replies.ends_with(" OK"), "{replies}");
+    assert!(
+        replies.starts_with("NOPERM") && replies.ends_with(" OK"),
+        "{replies}"
+    );
     assert_eq!(user.text(&["GET", "k"]).await, "v");
     server.stop().await;
 }

@@ -607,6 +607,24 @@ async fn the_clock_is_the_logs() {
     server.stop().await;
 }
 
+/// A command that this node cannot answer.
+const LATE: [&str; 4] = ["PLENARY", "WAITFOR", "1000000000", "1"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_within_a_transaction_that_ran_does_not_ask_to_send_it_again() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    for argv in [&["MULTI"][..], &["INCR", "n"], &LATE] {
+        client.ask(argv).await;
+    }
+    let replies = client.text(&["EXEC"]).await;
+    assert!(
+        replies.starts_with("1 ERR this node has not applied index"),
+        "{replies}"
+    );
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn plenary_tells_of_the_cluster_and_how_far_a_connection_has_seen() {
     let server = Server::start().await;

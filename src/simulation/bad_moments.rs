@@ -1,5 +1,6 @@
 //! What once was wrong, or would be without a line that is there for it: each at the one moment that it takes.
 
+use super::clients::Fate;
 use super::plan::{Fault, Plan};
 use super::redis::{Answer, Client, words};
 use super::simulate;
@@ -20,6 +21,9 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// How long what is sent is on its way at most, where nothing hinders it.
 const THERE: Duration = Duration::from_millis(50);
+
+/// How long a write waits for a leader (`Timing::default`).
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
 async fn set(node: &Node, key: &str, value: &str) -> Result<(), String> {
     let argv = ["SET", key, value].map(|part| Bytes::copy_from_slice(part.as_bytes()));
@@ -621,5 +625,51 @@ fn a_script_in_a_transaction_does_not_read_what_was() {
         let came = simulate(&plan, a_script_in_a_transaction_reads);
         let refused = matches!(came, Ok(Answer::Reply(Reply::Error(_))));
         assert!(refused, "seed {seed}: {came:?}");
+    }
+}
+
+/// A member that nobody hears is asked for a transaction with a script in it that nobody knows: at once, or when it knows that nobody leads. When it has given up, all is
+/// well. What the transaction is answered, and how far its counter is in the end.
+async fn nobody_leads_for_a_while(world: Arc<World>, plan: &Plan) -> Result<(Answer, Reply), String> {
+    let (leader, [alone, other]) = three(&world).await?;
+    let cut = [leader, other].map(|host| [(alone, host), (host, alone)]);
+    let mut client = Client::new(world.store(0));
+    client.connect(alone).await;
+    cut.iter()
+        .flatten()
+        .for_each(|(from, to)| world.network.cut(*from, *to));
+    if plan.seed.is_multiple_of(2) {
+        sleep(Duration::from_secs(4)).await;
+    }
+    let commands = [
+        words(&["MULTI"]),
+        words(&["INCR", "counter"]),
+        words(&["EVAL", "return 1", "0"]),
+        words(&["EXEC"]),
+    ];
+    let mends = async {
+        sleep(WRITE_DEADLINE + THERE / 2).await;
+        cut.iter()
+            .flatten()
+            .for_each(|(from, to)| world.network.mend(*from, *to));
+    };
+    let (mut answers, ()) = futures::join!(client.ask(&commands), mends);
+    sleep(Duration::from_secs(5)).await;
+    let counter = timeout(SOON, get(&node(&world, leader)?, "counter")).await;
+    let counter = counter.map_err(|_| "no read")??;
+    Ok((answers.pop().ok_or("no answer")?, counter))
+}
+
+#[test]
+fn a_transaction_whose_script_cannot_be_made_known_is_refused_whole() {
+    for seed in 1..=4 {
+        let came = simulate(&Plan::quiet(seed, SOON), nobody_leads_for_a_while);
+        let (answer, counter) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        assert_eq!(counter, Reply::Nil, "seed {seed}: {answer:?}");
+        let refused = matches!(answer, Answer::Reply(Reply::Error(_)));
+        assert!(
+            refused && answer.fate() == Fate::Refused,
+            "seed {seed}: {answer:?}"
+        );
     }
 }

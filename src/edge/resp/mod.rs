@@ -18,7 +18,11 @@
 //! | `Overloaded` | `TRYAGAIN` | no | go-redis and redis-rs wait and retry; others raise it |
 //! | `NotFresh` | `TRYAGAIN` | a read | the same |
 //! | `Unknown` | `UNKNOWN` | **maybe** | all raise it; read before you retry |
+//! | the same, of the text of an `EVAL` that is made known first | `TRYAGAIN` | no | as `Overloaded` |
 //! | `TooLarge` and the rest | `ERR` | no | all raise it |
+//!
+//! What the edge runs at the end of a transaction (`SCRIPT LOAD`, `CONFIG SET` …) says `ERR` in the place of `LOADING` and `TRYAGAIN`: clients
+//! would send all of it again, and the rest was done.
 //!
 //! `CLUSTERDOWN` was not chosen for `NoLeader`: only clients in cluster mode know what to do with it.
 //!
@@ -32,6 +36,7 @@
 mod access;
 mod acl;
 mod acl_log;
+mod again;
 mod blocking;
 mod calls;
 mod catalogue;

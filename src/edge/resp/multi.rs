@@ -6,7 +6,7 @@
 use super::connection::{Answers, Caller, Connection, End};
 use super::encode::{self, encode};
 use super::local::{self, Answer, Local, Waiting};
-use super::{permit, pubsub, script, trouble};
+use super::{again, permit, pubsub, script, trouble};
 use crate::error::Error;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
@@ -234,17 +234,24 @@ enum Part {
 /// fresh as reads are to be.
 ///
 /// # Errors
-/// Where that cannot be: nothing was run.
+/// Where that cannot be, or a script not be made known: nothing was run.
 async fn scripts(
     caller: &mut Caller,
     queued: &[Queued],
 ) -> Result<VecDeque<Result<Call, CommandError>>, CommandError> {
     let mut calls = VecDeque::new();
     for Queued { spec, argv } in queued.iter().filter(|queued| script::runs_one(queued.spec)) {
-        calls.extend(match caller.still_permits(spec, argv) {
+        let call = match caller.still_permits(spec, argv) {
             Ok(()) => script::queued(caller, spec, argv).await,
             Err(refusal) => Some(Err(refusal)),
-        });
+        };
+        // Not for this command alone: clients would send the others again, which were run.
+        if let Some(Err(trouble)) = call.as_ref()
+            && again::is_sent_again(trouble)
+        {
+            return Err(trouble.clone());
+        }
+        calls.extend(call);
     }
     if !calls.is_empty() {
         caller.refresh().await?;
@@ -529,7 +536,8 @@ impl Connection {
         let began = Instant::now();
         let reply: Reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
-            Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
+            // The log has taken the rest: clients must not send it again.
+            Some(Local::Later(run)) => run(&mut self.caller, args).await.map_err(again::once).into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, out) {
                 Ok(()) => return,
                 Err(error) => Reply::Error(error),

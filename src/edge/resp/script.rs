@@ -3,6 +3,7 @@
 use super::connection::Caller;
 use super::local::{Answer, Waiting, help_of, quoted, refusal, subcommand_syntax};
 use super::trouble;
+use crate::error::Error;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::glob;
@@ -158,12 +159,8 @@ async fn call(
     if matches!(by, By::Text) {
         let sha = crate::node::script_sha(&text);
         if known(caller, |scripts| Ok(scripts.text(sha.as_bytes()).is_none()))? {
-            caller
-                .shared
-                .node
-                .load_script(text.clone(), false)
-                .await
-                .map_err(trouble)?;
+            let loaded = caller.shared.node.load_script(text.clone(), false).await;
+            loaded.map_err(unloaded)?;
         }
     }
     let read_only = read_only || flags.no_writes;
@@ -173,6 +170,17 @@ async fn call(
         args,
         read_only,
     })
+}
+
+/// Why a script was not run whose text had to be made known first. Whether the text is known makes no difference to who sends it again.
+fn unloaded(error: Error) -> CommandError {
+    match error {
+        Error::Unknown { waited, why } => refusal(format!(
+            "TRYAGAIN the script was not run: after {} ms nobody knows whether the others have its text: {why}",
+            waited.as_millis()
+        )),
+        error => trouble(error),
+    }
 }
 
 /// A function's library, its name as it was registered, and whether it only reads.

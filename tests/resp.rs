@@ -626,6 +626,68 @@ async fn trouble_within_a_transaction_that_ran_does_not_ask_to_send_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_is_sent_again_only_where_nothing_of_it_was_written() {
+    let server = Server::start().await;
+    let mut client = server.client().await;
+    let (late, text) = ("TRYAGAIN this node has not", "ERR this node has not");
+    let count = ["EVAL", "return redis.call('INCR', KEYS[1])", "1", "n"];
+    for (pipeline, begins) in [
+        // Behind a write nobody is asked to send it again.
+        (
+            vec![&["INCR", "n"][..], &LATE, &["INCR", "n"]],
+            vec!["1", text, "2"],
+        ),
+        (vec![&count[..], &LATE], vec!["3", text]),
+        (
+            vec![&["MULTI"][..], &["INCR", "n"], &["EXEC"], &LATE],
+            vec!["OK", "QUEUED", "4", text],
+        ),
+        // Behind what asks for it nothing is written.
+        (
+            vec![&LATE, &["INCR", "n"][..], &["GET", "n"], &count],
+            vec![late, late, "4", late],
+        ),
+        (
+            vec![&LATE, &["MULTI"][..], &["INCR", "n"], &["EXEC"]],
+            vec![late, "OK", "QUEUED", late],
+        ),
+        (
+            vec![&LATE, &["MULTI"][..], &["GET", "n"], &["EXEC"]],
+            vec![late, "OK", "QUEUED", "4"],
+        ),
+        (
+            vec![&LATE, &["RESET"][..], &["INCR", "n"]],
+            vec![late, "RESET", late],
+        ),
+        // What a client says when it comes writes nothing.
+        (
+            vec![&["HELLO", "2"][..], &["SELECT", "0"], &["GET", "n"], &LATE],
+            vec!["", "OK", "4", late],
+        ),
+        (vec![&["GET", "n"]], vec!["4"]),
+    ] {
+        let bytes: Vec<u8> = pipeline.iter().flat_map(|argv| request(*argv)).collect();
+        client.send(&bytes).await;
+        for (argv, begins) in pipeline.iter().zip(begins) {
+            let reply = common::endpoint::text(&client.reply().await.expect("a reply"));
+            assert!(
+                reply.starts_with(begins),
+                "{pipeline:?}: {argv:?} came to {reply}"
+            );
+        }
+    }
+    // What comes in pieces came together.
+    let (late, count) = (request(LATE), request(["INCR", "n"]));
+    client.send(&[&late[..], &count[..5]].concat()).await;
+    let first = common::endpoint::text(&client.reply().await.expect("a reply"));
+    client.send(&count[5..]).await;
+    let second = common::endpoint::text(&client.reply().await.expect("a reply"));
+    assert_eq!(first, second);
+    assert_eq!(client.text(&["INCR", "n"]).await, "5");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn plenary_tells_of_the_cluster_and_how_far_a_connection_has_seen() {
     let server = Server::start().await;
     let mut client = server.client().await;

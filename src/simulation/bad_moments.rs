@@ -673,3 +673,40 @@ fn a_transaction_whose_script_cannot_be_made_known_is_refused_whole() {
         );
     }
 }
+
+/// A member that nobody hears is sent a pipeline of counts with reads between them. What it answers the counts, and how far they are when all is well.
+async fn a_pipeline_meets_trouble(world: Arc<World>, _: &Plan) -> Result<(Vec<Answer>, Reply), String> {
+    let (leader, [alone, other]) = three(&world).await?;
+    let cut = [leader, other].map(|host| [(alone, host), (host, alone)]);
+    let mut client = Client::new(world.store(0));
+    client.connect(alone).await;
+    cut.iter()
+        .flatten()
+        .for_each(|(from, to)| world.network.cut(*from, *to));
+    let mut commands = vec![words(&["INCR", "counter"])];
+    for _ in 1..4 {
+        commands.extend([words(&["GET", "other"]), words(&["INCR", "counter"])]);
+    }
+    let answers = client.ask(&commands).await;
+    cut.iter()
+        .flatten()
+        .for_each(|(from, to)| world.network.mend(*from, *to));
+    sleep(Duration::from_secs(5)).await;
+    let counter = timeout(SOON, get(&node(&world, leader)?, "counter")).await;
+    let counter = counter.map_err(|_| "no read")??;
+    Ok((answers.into_iter().step_by(2).collect(), counter))
+}
+
+#[test]
+fn a_pipeline_of_which_something_may_be_written_does_not_ask_to_be_sent_again() {
+    for seed in 1..=3 {
+        let mut plan = Plan::quiet(seed, SOON);
+        plan.timing.write_deadline = Duration::from_secs(1);
+        let came = simulate(&plan, a_pipeline_meets_trouble);
+        let (answers, counter) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let told = format!("seed {seed}: {answers:?}, {counter:?}");
+        assert_eq!(answers[0].fate(), Fate::Unknown, "{told}");
+        assert_eq!(answers[3].fate(), Fate::Refused, "{told}");
+        assert!(!answers.iter().any(Answer::is_sent_again), "{told}");
+    }
+}

@@ -77,9 +77,25 @@ impl Answer {
         matches!(self, Self::Reply(Reply::Error(error)) if error.to_string().starts_with(NOSCRIPT))
     }
 
+    /// Whether clients send what came with it again, all of it: redis-py at the first of these words, go-redis at both.
+    pub(super) fn is_sent_again(&self) -> bool {
+        let begins = |text: &str| text.starts_with("LOADING ") || text.starts_with("TRYAGAIN ");
+        matches!(self, Self::Reply(Reply::Error(error)) if begins(&error.to_string()))
+    }
+
     /// An error that is none of this cluster's trouble: one that no command here may have.
     pub(super) fn fault(&self) -> Option<String> {
-        const TROUBLE: [&str; 4] = ["LOADING ", "TRYAGAIN ", "UNKNOWN ", NOSCRIPT];
+        // Of `ERR` those that stand behind a write.
+        const TROUBLE: [&str; 8] = [
+            "LOADING ",
+            "TRYAGAIN ",
+            "UNKNOWN ",
+            NOSCRIPT,
+            "ERR no leader for ",
+            "ERR overloaded: ",
+            "ERR not fresh enough ",
+            "ERR this node has stopped: ",
+        ];
         match self {
             Self::Reply(Reply::Error(error)) => {
                 let text = error.to_string();

@@ -9,12 +9,13 @@
 //! off at `max_output_bytes`.
 
 use super::acl_log::Context;
+use super::again::SoFar;
 use super::calls::Tally;
 use super::clients::{Client, Entered};
 use super::encode::{Protocol, encode};
 use super::frame::{Parser, ProtocolError};
 use super::hub;
-use super::local::{self, Local};
+use super::local::{self, Answer, Local, RunLater};
 use super::multi::{self, Transaction};
 use super::permit::{self, Permit};
 use super::pubsub;
@@ -98,6 +99,8 @@ pub(super) struct Caller {
     pub(super) watches: Vec<Watch>,
     /// Whether the commands of a transaction are being run.
     pub(super) executing: bool,
+    /// What became of what came together with the command at hand.
+    pub(super) so_far: SoFar,
     /// Whether the next reply is an error that was counted when a command answered it to a script.
     pub(super) counted: bool,
     /// How many subscriptions it has.
@@ -165,6 +168,7 @@ impl Caller {
             transaction: None,
             watches: Vec::new(),
             executing: false,
+            so_far: SoFar::default(),
             counted: false,
             subscribed: 0,
             tracks: false,
@@ -207,10 +211,21 @@ impl Caller {
     /// Waits until this node is as fresh as the connection's reads are to be.
     pub(super) async fn refresh(&mut self) -> Result<(), CommandError> {
         if self.freshness != Freshness::Local {
+            self.so_far.goes_on()?;
             let token = self.shared.node.fresh(self.freshness).await.map_err(trouble)?;
             self.seen = self.seen.max(token);
         }
         Ok(())
+    }
+
+    /// Runs a command of the edge that waits.
+    pub(super) async fn run(&mut self, run: RunLater, spec: &Spec, args: Args<'_>) -> Answer {
+        let writes = spec.changes() || multi::writes(self, spec, args.argv());
+        if writes {
+            self.so_far.goes_on()?;
+        }
+        let answer = run(self, args).await;
+        self.so_far.after(writes, answer)
     }
 
     /// Chooses the version of the protocol, for replies from now on.
@@ -270,9 +285,10 @@ impl Caller {
             .hub
             .speak(&self.client, Protocol::default(), &mut self.told);
         let (seen, tally) = (self.seen, std::mem::take(&mut self.tally));
-        let told = std::mem::take(&mut self.told);
+        let (told, so_far) = (std::mem::take(&mut self.told), std::mem::take(&mut self.so_far));
         *self = Self {
             seen,
+            so_far,
             tally,
             told,
             read: self.read,
@@ -449,7 +465,14 @@ impl Connection {
             }
             match self.ahead.take().unwrap_or_else(|| self.parse()) {
                 Ok(Some(argv)) => self.command(argv).await?,
-                Ok(None) => return self.submit().await,
+                Ok(None) => {
+                    self.submit().await?;
+                    // A command of which only a part is there came with those before it.
+                    if self.input.is_empty() {
+                        self.caller.so_far = SoFar::default();
+                    }
+                    return Ok(());
+                }
                 Err(error) => {
                     self.submit().await?;
                     self.answer(Reply::Error(CommandError::Other(error.to_string().into())))
@@ -637,7 +660,8 @@ impl Connection {
                 let waits = !self.writes.is_empty() || self.caller.freshness != Freshness::Local;
                 self.submit().await?;
                 self.caller.read = true;
-                if let Err(error) = self.caller.refresh().await {
+                let refreshed = self.caller.refresh().await;
+                if let Err(error) = self.caller.so_far.after(false, refreshed) {
                     self.append_read(spec, argv, Reply::Error(error));
                 } else if waits && let Err(error) = self.permits(spec, &argv) {
                     return self.forbid(spec, &argv, error).await;
@@ -731,7 +755,11 @@ impl Connection {
         self.writes_bytes = 0;
         let bracketed = self.caller.bracket(&mut writes);
         self.begin();
-        let written = self.caller.shared.node.write(&writes).await;
+        let written = match self.caller.so_far.goes_on() {
+            Ok(()) => self.caller.shared.node.write(&writes).await.map_err(trouble),
+            Err(refusal) => Err(refusal),
+        };
+        let written = self.caller.so_far.after(true, written);
         if bracketed {
             writes.pop();
             writes.remove(0);
@@ -745,9 +773,9 @@ impl Connection {
                 self.caller.shared.node.let_evict().await;
                 self.answer_written(written, said).await?;
             }
-            Err(error) => {
+            Err(refusal) => {
                 self.published.clear();
-                let (refusal, took) = (trouble(error), self.lap());
+                let took = self.lap();
                 for (spec, Command { argv, .. }) in said {
                     let reply = Reply::Error(refusal.clone());
                     self.caller.ran(spec, &argv, took, &reply);
@@ -885,7 +913,7 @@ impl Connection {
         let mut args = Args::new(argv, spec.words);
         let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
-            Some(Local::Later(run)) => run(&mut self.caller, args).await.into(),
+            Some(Local::Later(run)) => self.caller.run(run, spec, args).await.into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
                 Ok(()) => {
                     let took = self.lap();

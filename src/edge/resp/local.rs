@@ -26,13 +26,16 @@ pub(super) type Answer = Result<Reply, CommandError>;
 /// The reply of a command that has to wait.
 pub(super) type Waiting<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
+/// A command that has to wait.
+pub(super) type RunLater = for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>;
+
 /// How a local command runs.
 #[derive(Clone, Copy)]
 pub(super) enum Local {
     /// At once.
     Now(fn(&mut Caller, &mut Args<'_>) -> Answer),
     /// After asking the node; the connection waits.
-    Later(for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>),
+    Later(RunLater),
     /// At once, answering by messages instead of one reply.
     Pushing(fn(&mut Caller, &mut Args<'_>, &mut BytesMut) -> Result<(), CommandError>),
     /// `EXEC`, which runs others.

@@ -2,7 +2,7 @@
 //!
 //! Every node answers as a standalone master (`role:master`, never `MOVED`): reads come from its own memory, writes go through
 //! the log, wherever its leader is. In reading order: [`frame`] (bytes to commands), [`connection`] (order, waiting, limits),
-//! `multi` (transactions), `blocking` (waiting), `local` and its neighbours (commands that concern a connection or this node), `hub`,
+//! `again` (what clients send again), `multi` (transactions), `blocking` (waiting), `local` and its neighbours (commands that concern a connection or this node), `hub`,
 //! `tracking`, `monitor` and `outbox` (what is told to clients without being asked for), [`encode`] (replies to bytes), `listener`
 //! (who may come in). What the cache's own commands mean is in `machine/`, not here.
 //!
@@ -21,8 +21,11 @@
 //! | the same, of the text of an `EVAL` that is made known first | `TRYAGAIN` | no | as `Overloaded` |
 //! | `TooLarge` and the rest | `ERR` | no | all raise it |
 //!
-//! What the edge runs at the end of a transaction (`SCRIPT LOAD`, `CONFIG SET` …) says `ERR` in the place of `LOADING` and `TRYAGAIN`: clients
-//! would send all of it again, and the rest was done.
+//! Clients send a whole pipeline again: redis-py where any reply in it is `LOADING`, go-redis where the first is that or `TRYAGAIN`. So of what came together
+//! (`again`): behind a write, done or unknown, `ERR` stands in the place of these words, as it does within the reply of `EXEC`; and behind such a word no write is run, but
+//! told the same. Reads of what this node has are answered all the same. What came together is what was there when a read of the socket was worked off, and what
+//! follows it without a gap: as long as the last command is there in part. A pipeline that the network cuts exactly between two commands counts as two: then a client may send again
+//! what was written in the first, as it may where its connection breaks.
 //!
 //! `CLUSTERDOWN` was not chosen for `NoLeader`: only clients in cluster mode know what to do with it.
 //!

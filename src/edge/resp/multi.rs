@@ -241,6 +241,7 @@ async fn scripts(
 ) -> Result<VecDeque<Result<Call, CommandError>>, CommandError> {
     let mut calls = VecDeque::new();
     for Queued { spec, argv } in queued.iter().filter(|queued| script::runs_one(queued.spec)) {
+        caller.so_far.goes_on()?;
         let call = match caller.still_permits(spec, argv) {
             Ok(()) => script::queued(caller, spec, argv).await,
             Err(refusal) => Some(Err(refusal)),
@@ -350,7 +351,8 @@ impl Connection {
         if transaction.refused {
             return refusal("EXECABORT Transaction discarded because of previous errors.");
         }
-        let calls = match scripts(&mut self.caller, &transaction.queued).await {
+        let calls = scripts(&mut self.caller, &transaction.queued).await;
+        let calls = match self.caller.so_far.after(false, calls) {
             Ok(calls) => calls,
             Err(error) => return Ok(Some(Reply::Error(error))),
         };
@@ -383,7 +385,11 @@ impl Connection {
     ) -> Result<Option<Vec<Reply>>, CommandError> {
         let writes = steps.iter().any(|step| !matches!(step.spec.run, Run::Read(_)));
         if !writes && watches.is_empty() {
-            return self.read_together(&steps).await.map(Some);
+            let replies = self.read_together(&steps).await.map(Some);
+            return self.caller.so_far.after(false, replies);
+        }
+        if writes {
+            self.caller.so_far.goes_on()?;
         }
         let scripts = steps.iter().any(|step| !matches!(step.call, Call::Command(_)));
         let written = if scripts {
@@ -405,7 +411,7 @@ impl Connection {
         } else {
             self.transact(&watches, steps).await
         };
-        let written = written.map_err(trouble)?;
+        let written = self.caller.so_far.after(writes, written.map_err(trouble))?;
         self.caller.seen = self.caller.seen.max(written.token);
         match written.replies.into_iter().next() {
             Some(Reply::Array(replies)) => Ok(Some(replies)),
@@ -537,7 +543,7 @@ impl Connection {
         let reply: Reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             // The log has taken the rest: clients must not send it again.
-            Some(Local::Later(run)) => run(&mut self.caller, args).await.map_err(again::once).into(),
+            Some(Local::Later(run)) => self.caller.run(run, spec, args).await.map_err(again::once).into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, out) {
                 Ok(()) => return,
                 Err(error) => Reply::Error(error),

@@ -56,6 +56,10 @@ impl std::fmt::Debug for Hearing {
     }
 }
 
+/// What is told of a command that waits no more in a snapshot which replaced the state: it was served, or its time was over.
+pub(super) const SWALLOWED: CommandError =
+    CommandError::text("UNKNOWN it may have been served by a snapshot, which carries no answers");
+
 /// A command of this node that waits in the log. Dropping it takes the command back.
 #[derive(Debug)]
 pub struct Wait {
@@ -75,9 +79,7 @@ impl Wait {
         let Some(answer) = &mut self.answer else {
             return Reply::Nil;
         };
-        const GONE: CommandError =
-            CommandError::text("UNBLOCKED this node no longer knows what it waited for");
-        let reply = answer.await.unwrap_or(Reply::Error(GONE));
+        let reply = answer.await.unwrap_or(Reply::Error(SWALLOWED));
         self.answer = None;
         reply
     }

@@ -3,6 +3,7 @@
 //! A node that is not a member yet, has not applied what was committed when it started, or is about to stop says so at once, so that they turn to
 //! another; a write is refused as well while nobody leads or no majority is heard from. Reads as of what is applied here are served without a leader.
 
+use super::hearing::SWALLOWED;
 use super::{Freshness, Node, Token, Written};
 use crate::error::{Error, Result};
 use crate::machine::entry::Command;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 
 impl Node {
     /// The reply of a write of one command, waited for where it waits in the log; and what has it. One that waits when the node stops may yet be served:
-    /// until the log takes it back.
+    /// until the log takes it back. So may one have been that a snapshot swallowed.
     pub(crate) async fn reply_of(&self, mut written: Written) -> Result<(Reply, Token)> {
         let Some(mut wait) = written.waits.pop() else {
             let reply = written.replies.pop();
@@ -27,17 +28,22 @@ impl Node {
             return Ok((reply.ok_or_else(missing)?, written.token));
         };
         let began = Instant::now();
+        let unknown = |why| Error::Unknown {
+            waited: began.elapsed(),
+            why,
+        };
         let answer = tokio::select! {
             biased;
             answer = wait.answer() => answer,
             why = self.stopped() => {
                 let why = why.unwrap_or_else(|| "it was asked to".to_owned());
-                return Err(Error::Unknown {
-                    waited: began.elapsed(),
-                    why: format!("this node stopped while the command waited in the log: {why}"),
-                });
+                return Err(unknown(format!("this node stopped while the command waited in the log: {why}")));
             }
         };
+        if answer == Reply::Error(SWALLOWED) {
+            let why = "the command waited in the log, and not in the snapshot that this node went on from";
+            return Err(unknown(why.to_owned()));
+        }
         // It was given by a later entry of the log.
         Ok((answer, self.fresh(Freshness::Local).await?))
     }
@@ -189,6 +195,7 @@ impl Host for Node {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::machine::Machine;
 
     /// Until it is taken back an element may yet be given to it.
     #[tokio::test]
@@ -204,6 +211,31 @@ mod tests {
             matches!(&reply, Err(error) if error.may_be_applied()),
             "{reply:?}"
         );
+    }
+
+    /// A snapshot in which it waits no more does not say whether an element was given to it.
+    #[tokio::test]
+    async fn whoever_waited_before_a_snapshot_is_not_told_that_nothing_was_done() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let node = Node::start(Config::new(folder.path())).await.expect("it starts");
+        node.ready(Duration::from_secs(30)).await.expect("it serves");
+        let wait = async || {
+            let written = Node::write(&node, [Command::new(0, ["BLPOP", "jobs", "0"])]).await;
+            written.expect("it waits in the log")
+        };
+        let (mut one, other) = (wait().await, wait().await);
+        node.inner.hearing.replaced(&Machine::default());
+        let told = one.waits[0].answer().await;
+        assert!(
+            matches!(&told, Reply::Error(error) if error.to_string().starts_with("UNKNOWN ")),
+            "{told:?}"
+        );
+        let reply = node.reply_of(other).await;
+        assert!(
+            matches!(&reply, Err(error) if error.may_be_applied()),
+            "{reply:?}"
+        );
+        node.stop().await.expect("it stops");
     }
 
     #[test]

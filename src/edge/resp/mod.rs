@@ -19,6 +19,7 @@
 //! | `NotFresh` | `TRYAGAIN` | a read | the same |
 //! | `Unknown` | `UNKNOWN` | **maybe** | all raise it; read before you retry |
 //! | the same, of the text of an `EVAL` that is made known first | `TRYAGAIN` | no | as `Overloaded` |
+//! | none: a command waited (`BLPOP` …), and this node went on from a snapshot in which it waits no more | `UNKNOWN` | **maybe** | as `Unknown` |
 //! | `TooLarge` and the rest | `ERR` | no | all raise it |
 //!
 //! Clients send a whole pipeline again: redis-py where any reply in it is `LOADING`, go-redis where the first is that or `TRYAGAIN`. So of what came together

@@ -293,7 +293,7 @@ pub struct RespConfig {
     pub max_bulk_bytes: usize,
     /// Arguments of one command.
     pub max_arguments: usize,
-    /// Bytes of replies that wait for a client to read them, before it is cut off.
+    /// Bytes of replies that wait for a client to read them, before it is cut off. What one command or one transaction is answered must fit.
     pub max_output_bytes: usize,
     /// A connection that sent nothing for this long is closed; zero: never (Redis' `timeout 0`).
     pub idle_timeout: Duration,

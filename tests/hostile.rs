@@ -645,6 +645,56 @@ fn who_never_reads_is_cut_off_at_the_bound_of_replies() {
 }
 
 #[test]
+fn what_is_asked_for_a_thousand_times_over_is_not_written_out() {
+    let target = Target::start(&[]);
+    assert_eq!(ask(&target, &["SET", "large", &"x".repeat(MIB as usize)]), "OK");
+    let items = vec!["x".repeat(100); 5_000];
+    let push: Vec<&str> = ["RPUSH", "list"]
+        .into_iter()
+        .chain(items.iter().map(String::as_str))
+        .collect();
+    for _ in 0..4 {
+        ask(&target, &push);
+    }
+    let transaction = |command: &[&str]| {
+        let command = request(command.iter().copied());
+        [request(["MULTI"]), command.repeat(1_000), request(["EXEC"])].concat()
+    };
+    let many = |words: &[&str], word: &str, times| {
+        request(words.iter().copied().chain(std::iter::repeat_n(word, times)))
+    };
+    let mut stream = target.connect();
+    stream.write_all(&request(["CLIENT", "ID"])).unwrap();
+    let itself = reply_line(&mut stream);
+    let itself = itself.trim().trim_start_matches(':');
+    let asks = [
+        transaction(&["GET", "large"]),
+        transaction(&["LRANGE", "list", "0", "-1"]),
+        many(&["MGET"], "large", 1_000),
+        many(&["CLIENT", "LIST", "ID"], itself, 500_000),
+    ];
+    for (number, asks) in asks.iter().enumerate() {
+        let stream = target.connect();
+        assert!(pour(&stream, asks, asks.len() as u64));
+        let said = rest(&stream);
+        let queued = said.replace("+OK\r\n", "").replace("+QUEUED\r\n", "");
+        assert!(queued.len() < 9, "cut off: {number} {queued:.80}");
+        let counted = format!("client_output_buffer_limit_disconnections:{}\r\n", number + 1);
+        assert!(ask(&target, &["INFO", "stats"]).contains(&counted));
+        target.serves();
+    }
+    for words in [
+        &["COMMAND", "DOCS"][..],
+        &["COMMAND", "INFO"],
+        &["LATENCY", "HISTOGRAM"],
+    ] {
+        stream.write_all(&many(words, "client", 100_000)).unwrap();
+        assert_eq!(reply_line(&mut stream), "-ERR too many names of commands\r\n");
+    }
+    target.holds(OF_REPLIES);
+}
+
+#[test]
 fn what_is_nested_without_end_is_refused() {
     let target = Target::start(&[]);
     let refused = [

@@ -947,6 +947,72 @@ async fn a_client_that_never_reads_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_asks_at_once_for_more_than_may_wait_is_cut_off_when_all_of_it_was_run() {
+    let server = Server::with(|config| config.max_output_bytes = 256 << 10).await;
+    let mut other = server.client().await;
+    other.ask(&["SET", "large", &"x".repeat(64 << 10)]).await;
+    let get = &["GET", "large"][..];
+    let three = &["MGET", "large", "large", "large"];
+    let five = &["MGET", "large", "large", "large", "large", "large"];
+    for (number, transaction) in [
+        &[
+            &["INCR", "count"][..],
+            get,
+            get,
+            get,
+            get,
+            &["CLIENT", "NO-EVICT", "on"],
+        ][..],
+        &[get, get, get, get],
+        &[&["INCR", "count"], five],
+        &[five],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut client = server.client().await;
+        let said = [&["MULTI"][..]].into_iter().chain(transaction.iter().copied());
+        for words in said.chain([&["EXEC"][..]]) {
+            client.send(&request(words.iter().copied())).await;
+        }
+        let rest = String::from_utf8(client.rest().await).unwrap();
+        let queued = "+QUEUED\r\n".repeat(transaction.len());
+        assert!(format!("+OK\r\n{queued}").starts_with(&rest), "{rest:.99}");
+        let counted = (number + 1).to_string();
+        server
+            .until("client_output_buffer_limit_disconnections", &counted)
+            .await;
+    }
+    // It was run, as it is in Redis.
+    assert_eq!(other.text(&["GET", "count"]).await, "2");
+    // What may wait is answered, and who wants no answers is not cut off.
+    let mut client = server.client().await;
+    for words in [&["MULTI"][..], three, &["EXEC"]] {
+        client.send(&request(words.iter().copied())).await;
+    }
+    client.send(&request(["CLIENT", "REPLY", "OFF"])).await;
+    for words in [
+        &["MULTI"][..],
+        five,
+        &["LRANGE", "no", "0", "-1"],
+        &["EXEC"],
+        five,
+    ] {
+        client.send(&request(words.iter().copied())).await;
+    }
+    for words in [&["CLIENT", "REPLY", "ON"][..], &["QUIT"]] {
+        client.send(&request(words.iter().copied())).await;
+    }
+    let rest = String::from_utf8(client.rest().await).unwrap();
+    let rest = rest.replace(&format!("$65536\r\n{}\r\n", "x".repeat(64 << 10)), "large ");
+    assert_eq!(
+        rest,
+        "+OK\r\n+QUEUED\r\n*1\r\n*3\r\nlarge large large +OK\r\n+OK\r\n"
+    );
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_many_clients_are_told_so() {
     let server = Server::with(|config| config.max_clients = 2).await;
     let (mut one, two) = (server.client().await, server.client().await);

@@ -13,6 +13,10 @@ use crate::machine::table::{self, Run, Spec};
 use bytes::Bytes;
 use std::borrow::Cow;
 
+/// Names of commands that one command may ask about: each may come more than once, as in Redis, and what is said of it is a thousand times as
+/// long. There are some 400.
+const MAX_NAMES: usize = 1_024;
+
 /// `COMMAND`: every command.
 pub(super) fn all(_: &mut Caller, _: &mut Args<'_>) -> Answer {
     Ok(Reply::Array(top().map(|spec| details(&spec)).collect()))
@@ -24,7 +28,7 @@ pub(super) fn info(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
         return all(caller, args);
     }
     let details = |name| row(name).map_or(Reply::Nil, |spec| details(&spec));
-    Ok(Reply::Array(args.rest().iter().map(details).collect()))
+    Ok(Reply::Array(named(args)?.iter().map(details).collect()))
 }
 
 pub(super) fn count(_: &mut Caller, _: &mut Args<'_>) -> Answer {
@@ -36,7 +40,7 @@ pub(super) fn docs(_: &mut Caller, args: &mut Args<'_>) -> Answer {
     let specs: Vec<Spec> = if args.is_empty() {
         top().collect()
     } else {
-        args.rest().iter().filter_map(row).collect()
+        named(args)?.iter().filter_map(row).collect()
     };
     Ok(Reply::Map(
         specs
@@ -129,6 +133,16 @@ pub(super) fn help(_: &mut Caller, _: &mut Args<'_>) -> Answer {
             "    Return the keys and the access flags from a full Redis command.",
         ],
     ))
+}
+
+/// The names that a command asks about, of which there may be [`MAX_NAMES`].
+pub(super) fn named<'a>(args: &mut Args<'a>) -> Result<&'a [Bytes], CommandError> {
+    const TOO_MANY: CommandError = CommandError::text("ERR too many names of commands");
+    let names = args.rest();
+    if names.len() > MAX_NAMES {
+        return Err(TOO_MANY);
+    }
+    Ok(names)
 }
 
 /// The commands that are no subcommands.
@@ -226,8 +240,10 @@ fn key_spec(spec: &KeySpec) -> Reply {
     map(note.into_iter().chain(pairs).collect())
 }
 
-fn key_flags(flags: &str) -> Reply {
-    Reply::Set(flags.split(' ').map(|flag| simple(flag.to_owned())).collect())
+fn key_flags(flags: &'static str) -> Reply {
+    // One for each key that is named: borrowed, they take no memory of their own.
+    let flags = flags.split(' ').map(|flag| Reply::Simple(Cow::Borrowed(flag)));
+    Reply::Set(flags.collect())
 }
 
 fn map(pairs: Vec<(&str, Reply)>) -> Reply {

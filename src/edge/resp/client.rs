@@ -97,7 +97,15 @@ pub(super) fn list(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
         clients = ids.into_iter().filter_map(named).collect();
     }
     args.end()?;
-    let lines: String = clients.iter().map(|client| client.line() + "\n").collect();
+    // One may be named over and over: what is more than may wait cuts off who asked, and need not be whole for that.
+    let (mut lines, most) = (String::new(), caller.shared.config.max_output_bytes);
+    for client in clients {
+        if lines.len() > most {
+            break;
+        }
+        lines += &client.line();
+        lines.push('\n');
+    }
     Ok(Reply::Verbatim(Bytes::from(lines)))
 }
 

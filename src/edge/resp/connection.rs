@@ -6,17 +6,18 @@
 //!
 //! While replies wait for the client, more is read only when it took none of them for [`PATIENCE`]: a client that reads slowly
 //! slows itself down, a client that sends its whole pipeline before it reads still gets through, and one that never reads is cut
-//! off at `max_output_bytes`.
+//! off at `max_output_bytes`. So is one that asks for more than that with one command or transaction.
 
 use super::acl_log::Context;
 use super::again::SoFar;
 use super::calls::Tally;
 use super::clients::{Client, Entered};
-use super::encode::{Protocol, encode};
+use super::encode::{Full, Protocol, encode_within};
 use super::frame::{Parser, ProtocolError};
 use super::hub;
 use super::local::{self, Answer, Local, RunLater};
 use super::multi::{self, Transaction};
+use super::outbox::OutputLimits;
 use super::permit::{self, Permit};
 use super::pubsub;
 use super::script;
@@ -308,8 +309,14 @@ pub(super) enum End {
     Ended,
     /// It sent nothing for too long.
     Idle,
-    /// It did not read its replies.
+    /// It did not read its replies, or asked for more at once than may wait.
     OutputLimit,
+}
+
+impl From<Full> for End {
+    fn from(_: Full) -> Self {
+        Self::OutputLimit
+    }
 }
 
 /// Serves one client until it or we have enough.
@@ -360,7 +367,7 @@ pub(super) struct Connection {
     pub(super) writer: Writer,
     /// What came and was not run yet: at most one unfinished command between two batches.
     pub(super) input: BytesMut,
-    /// Replies that wait; at most `max_output_bytes`, checked after each.
+    /// Replies that wait; at most `max_output_bytes`, checked while one is written and after each.
     pub(super) output: BytesMut,
     /// Whether the writer may keep some of what it took.
     pub(super) unflushed: bool,
@@ -395,6 +402,9 @@ struct Look {
     /// Its keys that have ended, where nobody else removes them.
     ended: Vec<Bytes>,
 }
+
+/// A read that is not answered by what it comes to alone: its row, its arguments, and that.
+type Left = (&'static Spec, Vec<Bytes>, Look);
 
 impl Look {
     /// Runs a command that only reads on what this node has applied.
@@ -662,17 +672,17 @@ impl Connection {
                 self.caller.read = true;
                 let refreshed = self.caller.refresh().await;
                 if let Err(error) = self.caller.so_far.after(false, refreshed) {
-                    self.append_read(spec, argv, Reply::Error(error));
+                    self.append_read(spec, argv, Reply::Error(error))?;
                 } else if waits && let Err(error) = self.permits(spec, &argv) {
                     return self.forbid(spec, &argv, error).await;
-                } else if let Some((spec, argv, look)) = self.read_on(spec, argv) {
+                } else if let Some((spec, argv, look)) = self.read_on(spec, argv)? {
                     let reply = self.tell(look).await;
                     if matches!(reply, Reply::Waiting(_)) {
                         // It found nothing and is to wait: only the log can make it do so.
                         self.collect(spec, argv).await?;
                         return self.submit().await;
                     }
-                    self.append_read(spec, argv, reply);
+                    self.append_read(spec, argv, reply)?;
                 }
                 self.ease_if_full().await
             }
@@ -834,22 +844,18 @@ impl Connection {
 
     /// Reads, and goes on with the reads that came behind it: one look at what is applied is for all of them, and is let go after [`READS_FOR`]. A
     /// read that has to tell something or to wait is given back; what was parsed and is no read is kept for its turn.
-    fn read_on(
-        &mut self,
-        spec: &'static Spec,
-        argv: Vec<Bytes>,
-    ) -> Option<(&'static Spec, Vec<Bytes>, Look)> {
+    fn read_on(&mut self, spec: &'static Spec, argv: Vec<Bytes>) -> Result<Option<Left>, End> {
         let (shared, until) = (self.caller.shared.clone(), self.since + READS_FOR);
         shared.node.view(self.caller.db, |view| {
             let (mut spec, mut argv) = (spec, argv);
             loop {
                 let look = Look::at(&self.caller, view, spec, &argv);
                 if !look.is_all() {
-                    return Some((spec, argv, look));
+                    return Ok(Some((spec, argv, look)));
                 }
-                self.append_read(spec, argv, look.reply);
+                self.append_read(spec, argv, look.reply)?;
                 if self.is_full() || self.since > until {
-                    return None;
+                    return Ok(None);
                 }
                 let parsed = self.parse();
                 let row = match &parsed {
@@ -860,7 +866,7 @@ impl Connection {
                     (Some(row), Ok(Some(next))) => (row, next),
                     (_, parsed) => {
                         self.ahead = Some(parsed);
-                        return None;
+                        return Ok(None);
                     }
                 };
                 self.caller.tally.commands += 1;
@@ -870,11 +876,11 @@ impl Connection {
     }
 
     /// Notes how a read went, and appends what it came to.
-    fn append_read(&mut self, spec: &'static Spec, argv: Vec<Bytes>, reply: Reply) {
+    fn append_read(&mut self, spec: &'static Spec, argv: Vec<Bytes>, reply: Reply) -> Result<(), End> {
         let took = self.lap();
         self.caller.ran(spec, &argv, took, &reply);
         self.parser.reuse(argv);
-        self.append(&reply);
+        self.append(&reply)
     }
 
     /// Does what a read leaves to be done.
@@ -939,19 +945,22 @@ impl Connection {
 
     /// Appends a reply, and waits a while for the client when many wait.
     pub(super) async fn answer(&mut self, reply: Reply) -> Result<(), End> {
-        self.append(&reply);
+        self.append(&reply)?;
         self.ease_if_full().await
     }
 
-    fn append(&mut self, reply: &Reply) {
+    /// Appends a reply, as far as it fits: nothing of it is sent where it does not.
+    fn append(&mut self, reply: &Reply) -> Result<(), End> {
         self.caller.count_error(reply);
         let preface = self.caller.preface.take();
         if self.caller.answers.next() {
             if let Some(preface) = preface {
                 self.output.extend_from_slice(&preface);
             }
-            encode(reply, self.caller.protocol, &mut self.output);
+            let (protocol, most) = (self.caller.protocol, self.most_output());
+            encode_within(reply, protocol, most, &mut self.output)?;
         }
+        Ok(())
     }
 
     pub(super) async fn ease_if_full(&mut self) -> Result<(), End> {
@@ -966,12 +975,21 @@ impl Connection {
 
     /// Whether so many replies wait that the client is cut off.
     fn exceeds_hard(&self) -> bool {
-        let limits = if self.caller.subscribed > 0 {
+        self.limits().exceeds_hard(self.output.len())
+    }
+
+    /// How much may wait by Redis' setting.
+    fn limits(&self) -> &OutputLimits {
+        if self.caller.subscribed > 0 {
             &self.caller.shared.hub.limits
         } else {
             &self.caller.shared.reply_limits
-        };
-        limits.exceeds_hard(self.output.len())
+        }
+    }
+
+    /// Bytes of replies beyond which the client is cut off, whatever it takes: also of one reply, and of all of one transaction.
+    pub(super) fn most_output(&self) -> usize {
+        self.output_max().min(self.limits().hard_bytes())
     }
 
     /// Whether so many replies wait that the client is to take some before more of its commands are run.

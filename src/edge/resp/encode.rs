@@ -13,8 +13,30 @@ pub enum Protocol {
     Resp3,
 }
 
+/// `out` would hold more than it may.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
 /// Appends a reply to `out`.
 pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
+    encode_within(reply, protocol, usize::MAX, out).expect("nothing in memory is as large");
+}
+
+/// Appends a reply to `out`, or what there is of it when `out` would hold more than `most` bytes, the last line end and number aside. A value that
+/// is answered a thousand times stands in memory once; here it would a thousand times.
+pub(super) fn encode_within(
+    reply: &Reply,
+    protocol: Protocol,
+    most: usize,
+    out: &mut BytesMut,
+) -> Result<(), Full> {
+    let content = match reply {
+        Reply::Bulk(bytes) | Reply::Verbatim(bytes) | Reply::BigNumber(bytes) => bytes.len(),
+        _ => 0,
+    };
+    if out.len() + content > most {
+        return Err(Full);
+    }
     let resp3 = protocol == Protocol::Resp3;
     match reply {
         Reply::Simple(text) => line(b'+', text.as_bytes(), out),
@@ -25,8 +47,8 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::Nil | Reply::Waiting(_) if !resp3 => out.put_slice(b"$-1\r\n"),
         Reply::NilArray if !resp3 => out.put_slice(b"*-1\r\n"),
         Reply::Nil | Reply::NilArray | Reply::Waiting(_) => out.put_slice(b"_\r\n"),
-        Reply::Array(items) => list(b'*', items, protocol, out),
-        Reply::Set(items) => list(if resp3 { b'~' } else { b'*' }, items, protocol, out),
+        Reply::Array(items) => list(b'*', items, protocol, most, out)?,
+        Reply::Set(items) => list(if resp3 { b'~' } else { b'*' }, items, protocol, most, out)?,
         Reply::Map(pairs) => {
             if resp3 {
                 count(b'%', pairs.len(), out)
@@ -34,8 +56,8 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
                 count(b'*', pairs.len() * 2, out)
             }
             for (key, value) in pairs {
-                encode(key, protocol, out);
-                encode(value, protocol, out);
+                encode_within(key, protocol, most, out)?;
+                encode_within(value, protocol, most, out)?;
             }
         }
         Reply::Pairs(pairs) => {
@@ -44,8 +66,8 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
                 if resp3 {
                     count(b'*', 2, out);
                 }
-                encode(left, protocol, out);
-                encode(right, protocol, out);
+                encode_within(left, protocol, most, out)?;
+                encode_within(right, protocol, most, out)?;
             }
         }
         Reply::Streams(pairs) => {
@@ -54,8 +76,8 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
                 if !resp3 {
                     count(b'*', 2, out);
                 }
-                encode(key, protocol, out);
-                encode(value, protocol, out);
+                encode_within(key, protocol, most, out)?;
+                encode_within(value, protocol, most, out)?;
             }
         }
         Reply::Double(number) => float(&double_text(*number), resp3, out),
@@ -76,6 +98,26 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         }
         Reply::BigNumber(digits) => bulk(digits, out),
     }
+    Ok(())
+}
+
+/// A bound from below of the bytes that a reply takes, in either version.
+pub(super) fn least_len(reply: &Reply) -> usize {
+    /// `_` CR LF: nothing is shorter.
+    const LEAST: usize = 3;
+    /// `$`, a digit, and twice CR LF.
+    const BULK: usize = 6;
+    let of_all = |items: &[Reply]| items.iter().map(least_len).sum::<usize>();
+    match reply {
+        Reply::Bulk(bytes) | Reply::Verbatim(bytes) => BULK + bytes.len(),
+        Reply::BigNumber(digits) => LEAST + digits.len(),
+        Reply::Array(items) | Reply::Set(items) => LEAST + of_all(items),
+        Reply::Map(pairs) | Reply::Pairs(pairs) | Reply::Streams(pairs) => {
+            let of_pair = |(left, right): &(Reply, Reply)| least_len(left) + least_len(right);
+            LEAST + pairs.iter().map(of_pair).sum::<usize>()
+        }
+        _ => LEAST,
+    }
 }
 
 /// Begins an array of so many replies.
@@ -94,11 +136,11 @@ pub(super) fn attributes(pairs: usize, out: &mut BytesMut) {
     count(b'|', pairs, out);
 }
 
-fn list(kind: u8, items: &[Reply], protocol: Protocol, out: &mut BytesMut) {
+fn list(kind: u8, items: &[Reply], protocol: Protocol, most: usize, out: &mut BytesMut) -> Result<(), Full> {
     count(kind, items.len(), out);
-    for item in items {
-        encode(item, protocol, out);
-    }
+    items
+        .iter()
+        .try_for_each(|item| encode_within(item, protocol, most, out))
 }
 
 fn float(text: &str, resp3: bool, out: &mut BytesMut) {
@@ -161,4 +203,70 @@ fn header(kind: u8, number: i64, out: &mut BytesMut) {
     at -= 1;
     text[at] = kind;
     out.put_slice(&text[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const BOTH: [Protocol; 2] = [Protocol::Resp2, Protocol::Resp3];
+
+    fn one_of_each() -> Reply {
+        let pairs = || vec![(Reply::bulk("a"), Reply::Bulk(Bytes::new()))];
+        Reply::Array(vec![
+            Reply::Simple("".into()),
+            Reply::Integer(0),
+            Reply::bulk("b"),
+            Reply::Nil,
+            Reply::NilArray,
+            Reply::Array(Vec::new()),
+            Reply::Map(pairs()),
+            Reply::Pairs(pairs()),
+            Reply::Streams(pairs()),
+            Reply::Set(vec![Reply::Boolean(true)]),
+            Reply::Double(0.0),
+            Reply::Coordinate(0.0),
+            Reply::Verbatim(Bytes::new()),
+            Reply::BigNumber(Bytes::from_static(b"1")),
+            Reply::Waiting(1),
+        ])
+    }
+
+    #[test]
+    fn a_value_that_is_answered_many_times_is_not_copied_beyond_the_bound() {
+        let value = Reply::Bulk(Bytes::from(vec![b'x'; 1 << 20]));
+        let all = Reply::Array(vec![value; 1_000]);
+        for protocol in BOTH {
+            let mut out = BytesMut::new();
+            assert_eq!(encode_within(&all, protocol, 4 << 20, &mut out), Err(Full));
+            assert!(out.len() <= 4 << 20, "{}", out.len());
+        }
+    }
+
+    #[test]
+    fn what_fits_is_written_as_without_a_bound() {
+        for protocol in BOTH {
+            let (mut out, mut within) = (BytesMut::new(), BytesMut::new());
+            encode(&one_of_each(), protocol, &mut out);
+            assert_eq!(
+                encode_within(&one_of_each(), protocol, out.len(), &mut within),
+                Ok(())
+            );
+            assert_eq!(out, within);
+        }
+    }
+
+    #[test]
+    fn no_reply_takes_less_than_its_bound_from_below() {
+        let Reply::Array(mut replies) = one_of_each() else {
+            unreachable!("see there")
+        };
+        replies.push(one_of_each());
+        for (reply, protocol) in replies.iter().flat_map(|reply| BOTH.map(|two| (reply, two))) {
+            let mut out = BytesMut::new();
+            encode(reply, protocol, &mut out);
+            assert!(least_len(reply) <= out.len(), "{reply:?}");
+        }
+    }
 }

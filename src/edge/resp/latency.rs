@@ -1,6 +1,7 @@
 //! `LATENCY`: when this node was slow, by kind of event, and how long the calls of each command took.
 
 use super::calls::Histogram;
+use super::catalogue;
 use super::connection::Caller;
 use super::local::{Answer, help_of, quoted, refusal};
 use crate::machine::args::Args;
@@ -183,7 +184,7 @@ pub(super) fn doctor(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
 /// `LATENCY HISTOGRAM [command ...]`: of those that were called; a container stands for its subcommands.
 pub(super) fn histogram(caller: &mut Caller, args: &mut Args<'_>) -> Answer {
     let calls = &caller.shared.calls;
-    let named = args.rest();
+    let named = catalogue::named(args)?;
     let shown = |spec: Spec| {
         let histogram = calls.of(&spec).histogram()?;
         Some((Reply::bulk(spec.name.to_ascii_lowercase()), cumulated(histogram)))

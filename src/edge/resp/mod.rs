@@ -33,7 +33,8 @@
 //! # Memory
 //!
 //! One connection holds at most: one unfinished command, one submission of writes ([`connection::MAX_SUBMISSION_COMMANDS`]), and
-//! `max_output_bytes` of replies (less where `client-output-buffer-limit normal` says so) with one reply more. When replies wait, nothing is read for a while; a client that goes on sending
+//! `max_output_bytes` of replies (less where `client-output-buffer-limit normal` says so): a reply that does not fit, or those of one transaction, are not written
+//! to their end, and cut the client off. Before they are written they stand in memory with what they share with the keys, a value once however often it was asked for. When replies wait, nothing is read for a while; a client that goes on sending
 //! without reading is cut off at the limit. What is pushed to it waits in its outbox, bounded by `client-output-buffer-limit pubsub`; what
 //! it has queued since `MULTI` is bounded by `multi::MAX_QUEUED_BYTES`.
 

@@ -4,7 +4,7 @@
 //! taken the rest. A transaction that only reads, under no `WATCH`, is answered from one view of this node's state.
 
 use super::connection::{Answers, Caller, Connection, End};
-use super::encode::{self, encode};
+use super::encode::{self, Full, encode_within};
 use super::local::{self, Answer, Local, Waiting};
 use super::{again, permit, pubsub, script, trouble};
 use crate::error::Error;
@@ -455,6 +455,13 @@ impl Connection {
         };
         let refusals: Vec<_> = steps.iter().map(refusal).collect();
         let quiet = caller.quiet;
+        // What is behind the reply with which they pass what may wait is not read: who sees them end early cuts the client off.
+        let mut room = caller.shared.config.max_output_bytes;
+        let fits = |reply: &Reply| {
+            let fitted = room > 0;
+            room = room.saturating_sub(encode::least_len(reply));
+            fitted
+        };
         Ok(caller.shared.node.view(0, |view| {
             let read = |step: &Step| match (step.spec.run, &step.call) {
                 (Run::Read(run), Call::Command(argv)) => {
@@ -474,7 +481,7 @@ impl Connection {
             let answer = |(step, refusal): (&Step, Option<CommandError>)| {
                 refusal.map_or_else(|| read(step), Reply::Error)
             };
-            steps.iter().zip(refusals).map(answer).collect()
+            steps.iter().zip(refusals).map(answer).take_while(fits).collect()
         }))
     }
 
@@ -490,13 +497,18 @@ impl Connection {
         let answered = self.caller.answers.next();
         let (mut out, mut replies) = (BytesMut::new(), (0..).zip(replies));
         encode::array(queued.len(), &mut out);
+        // All of it runs; only as much is written as may wait.
+        let mut fits = Ok(());
         self.caller.executing = true;
         for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
             let mut script = None;
             let reply = match part {
-                // The log answers all that was sent to it, or nothing.
+                // The log answers all that was sent to it, or nothing; reads end early where they are too much.
                 Part::Node => {
-                    let (call, reply) = replies.next().unwrap_or((0, Reply::Nil));
+                    let Some((call, reply)) = replies.next() else {
+                        fits = Err(Full);
+                        continue;
+                    };
                     self.caller.note_slow(&notes, call);
                     self.caller.ran(spec, &argv, took, &reply);
                     if script::runs_one(spec) {
@@ -509,7 +521,8 @@ impl Connection {
                 // The node took its time, and so may a command before it.
                 Part::Edge => match self.caller.still_permits(spec, &argv) {
                     Ok(()) => {
-                        self.local_into(spec, &argv, &mut out).await;
+                        let reply = self.local_into(spec, &argv, &mut out).await;
+                        fits = fits.and_then(|()| self.write_within(reply.as_ref(), answered, &mut out));
                         self.caller.show(spec, &argv);
                         continue;
                     }
@@ -522,7 +535,7 @@ impl Connection {
             }
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
             self.caller.count_error(&reply);
-            encode(&reply, self.caller.protocol, &mut out);
+            fits = fits.and_then(|()| self.write_within(Some(&reply), answered, &mut out));
         }
         self.caller.executing = false;
         if self.caller.answers == Answers::SkipThisAndNext {
@@ -530,13 +543,31 @@ impl Connection {
         }
         self.give_told();
         if answered {
-            self.output.extend_from_slice(&out);
+            fits?;
+            self.output.unsplit(out);
         }
         self.ease_if_full().await
     }
 
-    /// Runs a command of the edge and writes its reply.
-    async fn local_into(&mut self, spec: &'static Spec, argv: &[Bytes], out: &mut BytesMut) {
+    /// Writes a reply of a transaction behind those before it, unless it wrote itself. Forgets all of them where nobody is answered, or where
+    /// they are more than may wait.
+    fn write_within(&self, reply: Option<&Reply>, answered: bool, out: &mut BytesMut) -> Result<(), Full> {
+        let most = self.most_output().saturating_sub(self.output.len());
+        let mut written = Ok(());
+        if let Some(reply) = reply.filter(|_| answered) {
+            written = encode_within(reply, self.caller.protocol, most, out);
+        }
+        if out.len() > most {
+            written = Err(Full);
+        }
+        if !answered || written.is_err() {
+            *out = BytesMut::new();
+        }
+        written
+    }
+
+    /// Runs a command of the edge. Its reply, if it did not write it itself.
+    async fn local_into(&mut self, spec: &'static Spec, argv: &[Bytes], out: &mut BytesMut) -> Option<Reply> {
         let mut args = Args::new(argv, spec.words);
         self.caller.tell_tally();
         let began = Instant::now();
@@ -545,7 +576,7 @@ impl Connection {
             // The log has taken the rest: clients must not send it again.
             Some(Local::Later(run)) => self.caller.run(run, spec, args).await.map_err(again::once).into(),
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, out) {
-                Ok(()) => return,
+                Ok(()) => return None,
                 Err(error) => Reply::Error(error),
             },
             Some(Local::Exec) | None => Reply::Error(local::unknown(spec)),
@@ -553,7 +584,7 @@ impl Connection {
         self.caller.ran(spec, argv, began.elapsed(), &reply);
         self.caller.count_error(&reply);
         out.extend_from_slice(&self.caller.preface.take().unwrap_or_default());
-        encode(&reply, self.caller.protocol, out);
+        Some(reply)
     }
 }
 

@@ -53,6 +53,12 @@ impl OutputLimits {
         exceeds(&self.hard_bytes, bytes)
     }
 
+    /// Bytes that may wait for a moment.
+    pub(super) fn hard_bytes(&self) -> usize {
+        let hard = self.hard_bytes.load(Ordering::Relaxed);
+        if hard > 0 { hard } else { usize::MAX }
+    }
+
     /// Whether so many bytes are too many by now. Notes in `full_since` when they became too many to wait for long.
     pub(super) fn exceeds_any(&self, bytes: usize, full_since: &mut Option<Instant>) -> bool {
         if self.exceeds_hard(bytes) {

@@ -16,7 +16,7 @@ use super::encode::{Full, Protocol, encode_within};
 use super::frame::{Parser, ProtocolError};
 use super::hub;
 use super::local::{self, Answer, Local, RunLater};
-use super::multi::{self, Transaction};
+use super::multi::{self, Transaction, Watches};
 use super::outbox::OutputLimits;
 use super::permit::{self, Permit};
 use super::pubsub;
@@ -27,7 +27,6 @@ use crate::config::Reads;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::event::Classes;
-use crate::machine::internal::Watch;
 use crate::machine::keyspace::View;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
@@ -96,8 +95,8 @@ pub(super) struct Caller {
     pub(super) answers: Answers,
     /// What was said since `MULTI`.
     pub(super) transaction: Option<Box<Transaction>>,
-    /// What `EXEC` looks at; at most `multi::MAX_WATCHED_KEYS` of `multi::MAX_WATCHED_BYTES`.
-    pub(super) watches: Vec<Watch>,
+    /// What `EXEC` looks at.
+    pub(super) watches: Watches,
     /// Whether the commands of a transaction are being run.
     pub(super) executing: bool,
     /// What became of what came together with the command at hand.
@@ -167,7 +166,7 @@ impl Caller {
             quiet: false,
             answers: Answers::default(),
             transaction: None,
-            watches: Vec::new(),
+            watches: Watches::default(),
             executing: false,
             so_far: SoFar::default(),
             counted: false,

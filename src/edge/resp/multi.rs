@@ -16,7 +16,7 @@ use crate::machine::table::{Run, Spec};
 use crate::node::{Call, Freshness, Notes, Request, Written};
 use bytes::{Bytes, BytesMut};
 use std::borrow::Cow;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Keys that one connection watches.
@@ -85,6 +85,46 @@ impl Transaction {
     }
 }
 
+/// What a connection watches: at most [`MAX_WATCHED_KEYS`] of [`MAX_WATCHED_BYTES`].
+#[derive(Default)]
+pub(super) struct Watches {
+    list: Vec<Watch>,
+    /// Database and name of each, to find it: there may be many, and one may be named over and over.
+    known: HashSet<(u8, Bytes)>,
+    /// Bytes of the names.
+    bytes: usize,
+}
+
+impl Watches {
+    /// One that never holds.
+    fn of_what_changed() -> Self {
+        Self {
+            list: vec![Watch::of_what_changed()],
+            ..Self::default()
+        }
+    }
+
+    /// Adds those keys that are not watched yet, in versions that are still to be read: those that it returns.
+    fn add(&mut self, db: u8, keys: &[Bytes]) -> Result<&mut [Watch], CommandError> {
+        let before = self.list.len();
+        for key in keys {
+            if self.known.contains(&(db, key.clone())) {
+                continue;
+            }
+            self.bytes += key.len();
+            if self.list.len() >= MAX_WATCHED_KEYS || self.bytes > MAX_WATCHED_BYTES {
+                return Err(CommandError::text("ERR too many watched keys"));
+            }
+            // Not a part of the buffer it came in, which would stay as long.
+            let key = Bytes::copy_from_slice(key);
+            self.known.insert((db, key.clone()));
+            let version = 0;
+            self.list.push(Watch { db, key, version });
+        }
+        Ok(&mut self.list[before..])
+    }
+}
+
 /// A command in memory of its own: the buffer that it came in would stay as long.
 fn apart(argv: &[Bytes]) -> Vec<Bytes> {
     let mut own = BytesMut::with_capacity(argv.iter().map(Bytes::len).sum());
@@ -143,7 +183,7 @@ pub(super) fn discard(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
 }
 
 pub(super) fn unwatch(caller: &mut Caller, _: &mut Args<'_>) -> Answer {
-    caller.watches.clear();
+    caller.watches = Watches::default();
     Ok(Reply::OK)
 }
 
@@ -155,7 +195,7 @@ pub(super) fn watch<'a>(caller: &'a mut Caller, args: Args<'a>) -> Waiting<'a> {
         }
         let watched = caller.watch(args).await;
         if watched.is_err() {
-            caller.watches = vec![Watch::of_what_changed()];
+            caller.watches = Watches::of_what_changed();
         }
         watched.map(|()| Reply::OK)
     })
@@ -165,26 +205,14 @@ impl Caller {
     /// Notes the versions of keys, all of one applied index.
     async fn watch(&mut self, mut args: Args<'_>) -> Result<(), CommandError> {
         self.refresh().await?;
-        let (db, watches) = (self.db, &mut self.watches);
-        self.shared.node.view(db, |view| {
-            let mut bytes: usize = watches.iter().map(|watch| watch.key.len()).sum();
-            for key in args.rest() {
-                if watches.iter().any(|watch| watch.db == db && watch.key == key) {
-                    continue;
-                }
-                bytes += key.len();
-                if watches.len() >= MAX_WATCHED_KEYS || bytes > MAX_WATCHED_BYTES {
-                    return Err(CommandError::text("ERR too many watched keys"));
-                }
-                watches.push(Watch {
-                    db,
-                    // Not a part of the buffer it came in, which would stay as long.
-                    key: Bytes::copy_from_slice(key),
-                    version: view.version(key),
-                });
+        // Everything that takes time is done before: who holds the view holds up what is to be applied.
+        let new = self.watches.add(self.db, args.rest())?;
+        self.shared.node.view(self.db, |view| {
+            for watch in new {
+                watch.version = view.version(&watch.key);
             }
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     /// Notes that a command was refused that could have been queued.
@@ -205,7 +233,7 @@ impl Caller {
     /// Leaves the transaction, and watches nothing any more.
     pub(super) fn forget_transaction(&mut self) {
         self.transaction = None;
-        self.watches.clear();
+        self.watches = Watches::default();
         let mut shown = self.client.shown.lock();
         (shown.queued, shown.queued_bytes) = (None, 0);
     }
@@ -346,7 +374,7 @@ impl Connection {
         let Some(transaction) = self.caller.transaction.take() else {
             return refusal("ERR EXEC without MULTI");
         };
-        let watches = std::mem::take(&mut self.caller.watches);
+        let watches = std::mem::take(&mut self.caller.watches).list;
         self.caller.forget_transaction();
         if transaction.refused {
             return refusal("EXECABORT Transaction discarded because of previous errors.");
@@ -600,6 +628,27 @@ mod tests {
             .collect();
         let spec = table::lookup(&argv).expect("a command");
         Queued { spec, argv }
+    }
+
+    #[test]
+    fn a_key_is_watched_once_and_there_is_room_for_so_many() {
+        let mut watches = Watches::default();
+        let key = |number: usize| Bytes::from(number.to_string());
+        // A million times the same, and as many as there may be: done at once, not a comparison for each two of them.
+        let same = vec![key(0); 1 << 20];
+        assert_eq!(watches.add(0, &same).map(|new| new.len()), Ok(1));
+        assert_eq!(watches.add(0, &same).map(|new| new.len()), Ok(0));
+        assert_eq!(watches.add(1, &same).map(|new| new.len()), Ok(1));
+        let many: Vec<Bytes> = (0..MAX_WATCHED_KEYS - 1).map(key).collect();
+        assert_eq!(
+            watches.add(0, &many).map(|new| new.len()),
+            Ok(MAX_WATCHED_KEYS - 2)
+        );
+        assert!(watches.add(0, &many).is_ok() && watches.list.len() == MAX_WATCHED_KEYS);
+        assert!(watches.add(0, &[key(MAX_WATCHED_KEYS)]).is_err());
+        let large = Bytes::from(vec![0; MAX_WATCHED_BYTES]);
+        let mut watches = Watches::default();
+        assert!(watches.add(0, &[large]).is_ok() && watches.add(0, &[key(0)]).is_err());
     }
 
     #[test]

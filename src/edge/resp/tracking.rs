@@ -623,6 +623,11 @@ fn checked(caller: &Caller, mut mode: Mode, prefixes: &[Bytes]) -> Result<Mode, 
 
 /// Adds prefixes, of which none may be the beginning of another.
 fn add_prefixes(known: &mut BTreeSet<Bytes>, more: &[Bytes]) -> Result<(), CommandError> {
+    // Before they are compared, each with each.
+    let bytes: usize = known.iter().chain(more).map(Bytes::len).sum();
+    if known.len() + more.len() > MAX_PREFIXES || bytes > MAX_PREFIX_BYTES {
+        return Err(CommandError::text("ERR too many prefixes"));
+    }
     let overlap = |left: &Bytes, right: &Bytes| left.starts_with(right) || right.starts_with(left);
     for (at, prefix) in more.iter().enumerate() {
         let existing = known.iter().find(|other| overlap(prefix, other));
@@ -636,10 +641,6 @@ fn add_prefixes(known: &mut BTreeSet<Bytes>, more: &[Bytes]) -> Result<(), Comma
         return Err(refusal(format!(
             "ERR Prefix '{prefix}' overlaps with {kind} '{other}'. Prefixes for a single client must not overlap."
         )));
-    }
-    let bytes: usize = known.iter().chain(more).map(Bytes::len).sum();
-    if known.len() + more.len() > MAX_PREFIXES || bytes > MAX_PREFIX_BYTES {
-        return Err(CommandError::text("ERR too many prefixes"));
     }
     known.extend(more.iter().cloned());
     if known.is_empty() {
@@ -761,5 +762,13 @@ mod tests {
             .to_string();
         assert!(refused.starts_with("ERR Prefix 'BARB' overlaps with an existing prefix 'BAR'."));
         assert_eq!(known.len(), 2);
+        // They are counted before each is compared with each.
+        let many: Vec<Bytes> = (0..500_000)
+            .map(|number| Bytes::from(number.to_string()))
+            .collect();
+        for some in [&many[..], &many[..MAX_PREFIXES - 1]] {
+            let refused = add_prefixes(&mut known, some).unwrap_err().to_string();
+            assert_eq!(refused, "ERR too many prefixes");
+        }
     }
 }

@@ -44,6 +44,8 @@ const OF_A_PIPELINE: u64 = 96 * MIB;
 const OF_WRITES: u64 = 448 * MIB;
 /// Of a client that reads no replies: `max_output_bytes` (64 MiB), a buffer that was doubled, one reply.
 const OF_REPLIES: u64 = 192 * MIB;
+/// Of half a million names in one command, and of the longest patterns that one client may have: commands of 16 MiB, as bytes and as words.
+const OF_PATTERNS: u64 = 192 * MIB;
 /// Of nesting: what one script may take (64 MiB), and its answer (four times that, as it is counted), each piece of which an allocator surrounds.
 const OF_NESTING: u64 = 640 * MIB;
 
@@ -692,6 +694,71 @@ fn what_is_asked_for_a_thousand_times_over_is_not_written_out() {
         assert_eq!(reply_line(&mut stream), "-ERR too many names of commands\r\n");
     }
     target.holds(OF_REPLIES);
+}
+
+#[test]
+fn what_is_held_against_each_other_takes_nobodys_time() {
+    let target = Target::start(&[]);
+    let mut stream = target.connect();
+    let mut said = |words: &[&str]| {
+        stream.write_all(&request(words.iter().copied())).unwrap();
+        reply_line(&mut stream)
+    };
+    let many: Vec<String> = (0..500_000).map(|number| format!("some{number:06}")).collect();
+    let with = |words: &[&str], more: &[String]| -> Vec<String> {
+        let words = words.iter().copied().map(str::to_owned);
+        words.chain(more.iter().cloned()).collect()
+    };
+    let prefixes: Vec<String> = many
+        .iter()
+        .flat_map(|name| ["PREFIX".to_owned(), name.clone()])
+        .collect();
+    // More keys to watch, and more prefixes, than there may be; as many as there may be; one over and over.
+    for (words, answer) in [
+        (with(&["WATCH"], &many), "-ERR too many watched keys\r\n"),
+        (with(&["UNWATCH"], &[]), "+OK\r\n"),
+        (with(&["WATCH"], &many[..65_536]), "+OK\r\n"),
+        (with(&["WATCH"], &vec![many[65_535].clone(); 500_000]), "+OK\r\n"),
+        (
+            with(&["CLIENT", "TRACKING", "ON", "BCAST"], &prefixes),
+            "-ERR too many prefixes\r\n",
+        ),
+    ] {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        assert_eq!(said(&words), answer, "{:?}", &words[..2.min(words.len())]);
+        target.serves();
+    }
+    let long = "*[".to_owned() + &"b".repeat(8 << 20);
+    for words in [
+        &["KEYS", &long][..],
+        &["SCAN", "0", "MATCH", &long],
+        &["HSCAN", "hash", "0", "MATCH", &long],
+        &["PSUBSCRIBE", &long],
+        &["PUBSUB", "CHANNELS", &long],
+        &["ACL", "SETUSER", "somebody", "on", &format!("~{long}")],
+        &["ACL", "SETUSER", "somebody", "on", &format!("(+get ~a &{long})")],
+        &["EVAL", "return redis.call('KEYS', ARGV[1])", "0", &long],
+    ] {
+        let said = said(words);
+        assert!(
+            said.starts_with("-ERR pattern is longer than 1024 bytes"),
+            "{said}"
+        );
+    }
+    // As many of the longest patterns as one may have, each of which almost fits wherever it begins.
+    let patterns: Vec<String> = (0..256)
+        .map(|number| format!("*{}{number:04}", "a".repeat(1_019)))
+        .collect();
+    let mut listener = target.connect();
+    let words: Vec<&str> = ["PSUBSCRIBE"]
+        .into_iter()
+        .chain(patterns.iter().map(String::as_str))
+        .collect();
+    listener.write_all(&request(words)).unwrap();
+    let channel = "a".repeat(16 << 10);
+    assert_eq!(said(&["PUBLISH", &channel, "message"]), ":0\r\n");
+    target.serves();
+    target.holds(OF_PATTERNS);
 }
 
 #[test]

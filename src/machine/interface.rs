@@ -2,6 +2,8 @@
 //! with each. `COMMAND INFO` shows them, `COMMAND GETKEYSANDFLAGS` and the permissions of users follow them.
 
 use super::args::integer;
+use super::glob::PATTERN_BYTES_MAX;
+use super::reply::CommandError;
 use super::table::{Run, Spec};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -129,6 +131,36 @@ impl KeyUse {
 /// The tips on a command, space separated.
 pub fn tips(spec: &Spec) -> &'static str {
     TABLE.get(spec.name).map_or("", |(tips, _)| *tips)
+}
+
+/// Why a command is not run that brings a pattern which is too long: asked by who takes it from a client or a script, for what is in a log runs.
+pub fn refuses_pattern(spec: &Spec, argv: &[Bytes]) -> Option<CommandError> {
+    const TOO_LONG: CommandError = CommandError::text("ERR pattern is longer than 1024 bytes");
+    // Where patterns, and words beside them that are all short, begin.
+    let from = match spec.name {
+        "KEYS" | "PSUBSCRIBE" => 1,
+        "SCAN"
+        | "CONFIG|GET"
+        | "PUBSUB|CHANNELS"
+        | "PUBSUB|SHARDCHANNELS"
+        | "COMMAND|LIST"
+        | "FUNCTION|LIST" => 2,
+        "HSCAN" | "SSCAN" | "ZSCAN" | "ACL|SETUSER" => 3,
+        _ => return None,
+    };
+    let is_long = |argument: &Bytes| {
+        if argument.len() <= PATTERN_BYTES_MAX {
+            return false;
+        }
+        // Rules for users: only some are patterns, and one in brackets has several.
+        let mut rules = argument.split(|byte| *byte == b' ');
+        let is_long_pattern = |rule: &[u8]| {
+            let rule = rule.strip_prefix(b"(").unwrap_or(rule);
+            rule.len() > PATTERN_BYTES_MAX && matches!(rule, [b'~' | b'%' | b'&', ..])
+        };
+        spec.name != "ACL|SETUSER" || rules.any(is_long_pattern)
+    };
+    argv.iter().skip(from).any(is_long).then_some(TOO_LONG)
 }
 
 /// The key specifications of a command; none where it has no keys, or where Redis 7.0 does not know it.

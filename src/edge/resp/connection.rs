@@ -27,6 +27,7 @@ use crate::config::Reads;
 use crate::machine::args::Args;
 use crate::machine::entry::Command;
 use crate::machine::event::Classes;
+use crate::machine::interface::refuses_pattern;
 use crate::machine::keyspace::View;
 use crate::machine::reply::{CommandError, OUT_OF_MEMORY, Reply};
 use crate::machine::table::{self, Run, Spec};
@@ -204,7 +205,8 @@ impl Caller {
             && self.may_all()
             && self.is_plain()
             && self.must_wait(spec).is_none()
-            && self.is_alone(spec).is_none();
+            && self.is_alone(spec).is_none()
+            && refuses_pattern(spec, argv).is_none();
         at_once.then_some(spec)
     }
 
@@ -576,7 +578,8 @@ impl Connection {
         if let Err(error) = self.permits(spec, &argv) {
             return self.forbid(spec, &argv, error).await;
         }
-        if let Some(error) = self.caller.must_wait(spec).or_else(|| self.caller.is_alone(spec)) {
+        let refusal = self.caller.must_wait(spec).or_else(|| self.caller.is_alone(spec));
+        if let Some(error) = refusal.or_else(|| refuses_pattern(spec, &argv)) {
             self.caller.refused(Some(spec), &argv, &error);
             return self.reject(spec.name == "EXEC", error).await;
         }

@@ -24,6 +24,15 @@ pub(super) const MAX_SUBSCRIPTIONS: usize = 1 << 20;
 /// Bytes of their names, of all kinds.
 pub(super) const MAX_SUBSCRIBED_BYTES: usize = 64 << 20;
 
+/// Patterns of one client. Each is held against each message on its way from the log.
+pub(super) const MAX_PATTERNS: usize = 16_384;
+
+/// Bytes of those patterns.
+pub(super) const MAX_PATTERNS_BYTES: usize = 256 << 10;
+
+/// Bytes of a channel that patterns are held against. Nobody hears of a longer one by a pattern.
+const MAX_MATCHED_BYTES: usize = 16 << 10;
+
 /// What can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -43,26 +52,39 @@ pub(super) struct Subscriptions {
     pub(super) shards: BTreeSet<Bytes>,
     /// Bytes of all names.
     bytes: usize,
+    /// Bytes of the patterns.
+    patterns_bytes: usize,
 }
 
 impl Subscriptions {
     /// Whether so many further names fit, which have so many bytes.
     pub(super) fn have_room(&mut self, kind: Kind, names: usize, bytes: usize) -> bool {
-        self.of(kind).len() + names <= MAX_SUBSCRIPTIONS && self.bytes + bytes <= MAX_SUBSCRIBED_BYTES
+        let (most, fits) = if kind == Kind::Pattern {
+            (MAX_PATTERNS, self.patterns_bytes + bytes <= MAX_PATTERNS_BYTES)
+        } else {
+            (MAX_SUBSCRIPTIONS, true)
+        };
+        fits && self.of(kind).len() + names <= most && self.bytes + bytes <= MAX_SUBSCRIBED_BYTES
     }
 
     /// Adds a name; whether it was not there.
     pub(super) fn add(&mut self, kind: Kind, name: Bytes) -> bool {
         let bytes = name.len();
         let new = self.of(kind).insert(name);
-        self.bytes += if new { bytes } else { 0 };
+        if new {
+            self.bytes += bytes;
+            self.patterns_bytes += if kind == Kind::Pattern { bytes } else { 0 };
+        }
         new
     }
 
     /// Takes a name away; whether it was there.
     pub(super) fn remove(&mut self, kind: Kind, name: &Bytes) -> bool {
         let was = self.of(kind).remove(name);
-        self.bytes -= if was { name.len() } else { 0 };
+        if was {
+            self.bytes -= name.len();
+            self.patterns_bytes -= if kind == Kind::Pattern { name.len() } else { 0 };
+        }
         was
     }
 
@@ -111,7 +133,7 @@ impl Topics {
     fn fitting<'a>(&'a self, channel: &'a Bytes) -> impl Iterator<Item = (&'a Bytes, &'a Subscribers)> {
         self.patterns
             .iter()
-            .filter(|(pattern, _)| glob::matches(pattern, channel))
+            .filter(|(pattern, _)| channel.len() <= MAX_MATCHED_BYTES && glob::matches(pattern, channel))
     }
 }
 
@@ -321,5 +343,13 @@ mod tests {
         assert!(subscriptions.remove(Kind::Channel, &name) && !subscriptions.remove(Kind::Channel, &name));
         assert!(subscriptions.have_room(Kind::Shard, 1, name.len()));
         assert!(!subscriptions.have_room(Kind::Shard, MAX_SUBSCRIPTIONS + 1, 0));
+        assert!(!subscriptions.have_room(Kind::Pattern, MAX_PATTERNS + 1, 0));
+        let pattern = Bytes::from(vec![b'x'; MAX_PATTERNS_BYTES]);
+        assert!(subscriptions.have_room(Kind::Pattern, 1, pattern.len()));
+        subscriptions.add(Kind::Pattern, pattern.clone());
+        assert!(!subscriptions.have_room(Kind::Pattern, 1, 1));
+        assert!(subscriptions.have_room(Kind::Channel, 1, 1));
+        subscriptions.remove(Kind::Pattern, &pattern);
+        assert!(subscriptions.have_room(Kind::Pattern, 1, 1));
     }
 }

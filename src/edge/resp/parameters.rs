@@ -10,6 +10,7 @@
 use super::Shared;
 use crate::config::TlsConfig;
 use crate::machine::args::integer;
+use crate::machine::glob::PATTERN_BYTES_MAX;
 use crate::machine::keyspace::DATABASES;
 use crate::machine::settings::EXPIRE_SLACK_PERCENT_MAX;
 use parking_lot::Mutex;
@@ -285,6 +286,14 @@ fn output_limits(current: &str, value: &str) -> Result<String, String> {
     Ok(limits.join(" "))
 }
 
+/// `expire-slack-keys`: each key that is given a life is held against them where the log is applied.
+fn patterns(_: &str, value: &str) -> Result<String, String> {
+    if value.len() > PATTERN_BYTES_MAX {
+        return Err(format!("patterns are longer than {PATTERN_BYTES_MAX} bytes"));
+    }
+    Ok(value.to_owned())
+}
+
 /// `oom-score-adj-values`: three scores that do not fall.
 fn oom_scores(_: &str, value: &str) -> Result<String, String> {
     let scores: Option<Vec<i64>> = value.split_whitespace().map(|score| score.parse().ok()).collect();
@@ -388,7 +397,7 @@ const PARAMETERS: &[Parameter] = &[
     common(&["zset-max-listpack-entries", "zset-max-ziplist-entries"], Integer(0, I64_MAX)),
     common(&["zset-max-listpack-value", "zset-max-ziplist-value"], Memory(0, I64_MAX)),
     common(&["expire-slack-percent"], Integer(0, EXPIRE_SLACK_PERCENT_MAX as i64)),
-    common(&["expire-slack-keys"], Text),
+    common(&["expire-slack-keys"], Check::Special(patterns)),
     common(&["session-events"], Choice(&["no", "yes", "content"])),
     row(&["requirepass"], Kind::Password),
     row(&["tls-cert-file"], Kind::Tls(|tls| tls.cert_file.display().to_string())),

@@ -331,7 +331,7 @@ pub(super) fn debug<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'
             (b"digest-value", keys) => Ok(Reply::Array(
                 keys.iter().map(|key| digest_of(caller, key)).collect(),
             )),
-            (b"stringmatch-len", [length, pattern]) => {
+            (b"stringmatch-len", [length, pattern]) if pattern.len() <= glob::PATTERN_BYTES_MAX => {
                 let length = usize::try_from(integer(length).ok_or(CommandError::NotAnInteger)?)
                     .unwrap_or(0)
                     .min(1 << 20);

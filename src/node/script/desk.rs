@@ -7,6 +7,7 @@ use super::request::Request;
 use crate::machine::access::{Denied, User};
 use crate::machine::args::{Args, integer};
 use crate::machine::entry::Millis;
+use crate::machine::interface::refuses_pattern;
 use crate::machine::internal::Watch;
 use crate::machine::keyspace::DATABASES;
 use crate::machine::overlay::{NOT_FROM_SCRIPT, Overlay, Refused};
@@ -212,6 +213,9 @@ impl<'a> Desk<'a> {
         }
         if self.read_only && matches!(spec.run, Run::Write(_)) {
             return Some(READ_ONLY);
+        }
+        if let Some(error) = refuses_pattern(spec, argv) {
+            return Some(error);
         }
         if let Err(denied) = self.permits(spec, argv) {
             self.notes.denied(denied, spec, argv);

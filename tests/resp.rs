@@ -1013,6 +1013,48 @@ async fn who_asks_at_once_for_more_than_may_wait_is_cut_off_when_all_of_it_was_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_more_members_than_there_are_can_go_and_in_a_transaction_nobody_waits() {
+    let server = Server::with(|_| {}).await;
+    let mut other = server.client().await;
+    for (number, words) in [
+        &["WAIT", "9", "0"][..],
+        &["WAITAOF", "1", "9", "0"],
+        &["WAIT", "9", "1000000"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut client = server.client().await;
+        client
+            .send(&request(["SET", "number", &number.to_string()]))
+            .await;
+        client.send(&request(words.iter().copied())).await;
+        server.until("blocked_clients", "1").await;
+        // What came before it is answered meanwhile.
+        assert_eq!(next(&mut client).await, "OK");
+        server.until("connected_clients", "3").await;
+        drop(client);
+        server.until("connected_clients", "2").await;
+        server.until("blocked_clients", "0").await;
+    }
+    for words in [
+        &["MULTI"][..],
+        &["SET", "k", "v"],
+        &["WAIT", "9", "0"],
+        &["WAITAOF", "0", "9", "0"],
+        &["WAIT", "x", "0"],
+    ] {
+        other.ask(words).await;
+    }
+    assert_eq!(
+        other.text(&["EXEC"]).await,
+        "OK 0 1 0 ERR value is not an integer or out of range"
+    );
+    assert_eq!(other.text(&["WAIT", "9", "10"]).await, "0");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_many_clients_are_told_so() {
     let server = Server::with(|config| config.max_clients = 2).await;
     let (mut one, two) = (server.client().await, server.client().await);

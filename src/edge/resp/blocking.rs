@@ -1,11 +1,11 @@
 //! What a connection does while one of its commands waits: it gives and takes bytes, notices a hang-up, and runs nothing else.
 //!
-//! Commands wait in the log for a key (`BLPOP`), or here while this node's clients are paused (`CLIENT PAUSE`).
+//! Commands wait in the log for a key (`BLPOP`), or here: while this node's clients are paused (`CLIENT PAUSE`), or for other members (`WAIT`).
 
 use super::Shared;
 use super::clients::Client;
 use super::connection::{Caller, Connection, End};
-use super::local::Answer;
+use super::local::{Answer, Attended};
 use super::multi;
 use crate::machine::args::{Args, integer};
 use crate::machine::internal::Unwait;
@@ -115,6 +115,14 @@ impl Connection {
             }
         };
         self.attend(answer).await
+    }
+
+    /// The answer of a command that waits for other members.
+    pub(super) async fn wait_for_others(&mut self, answer: Attended) -> Result<Answer, End> {
+        let _waits = Waits::begin(&self.caller, false);
+        let answer = self.attend(answer).await?;
+        self.begin();
+        Ok(answer)
     }
 
     /// Waits until this node's clients are not paused, or not as far as this command is concerned. Whether it waited.

@@ -922,6 +922,13 @@ impl Connection {
         let reply = match local::by_name(spec.name) {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             Some(Local::Later(run)) => self.caller.run(run, spec, args).await.into(),
+            Some(Local::Long(run)) => match run(&self.caller, &mut args) {
+                Ok(answer) => {
+                    let answer = self.wait_for_others(answer).await?;
+                    self.caller.so_far.after(false, answer).into()
+                }
+                Err(error) => Reply::Error(error),
+            },
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, &mut self.output) {
                 Ok(()) => {
                     let took = self.lap();

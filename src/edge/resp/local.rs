@@ -29,6 +29,9 @@ pub(super) type Waiting<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 /// A command that has to wait.
 pub(super) type RunLater = for<'a> fn(&'a mut Caller, Args<'a>) -> Waiting<'a>;
 
+/// The reply of a command that may wait as long as it likes: nothing of the connection, which gives and takes bytes meanwhile.
+pub(super) type Attended = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
 /// How a local command runs.
 #[derive(Clone, Copy)]
 pub(super) enum Local {
@@ -36,13 +39,15 @@ pub(super) enum Local {
     Now(fn(&mut Caller, &mut Args<'_>) -> Answer),
     /// After asking the node; the connection waits.
     Later(RunLater),
+    /// After others, if they ever come so far; the connection waits, and notices when its client is gone. In a transaction it is answered at once.
+    Long(fn(&Caller, &mut Args<'_>) -> Result<Attended, CommandError>),
     /// At once, answering by messages instead of one reply.
     Pushing(fn(&mut Caller, &mut Args<'_>, &mut BytesMut) -> Result<(), CommandError>),
     /// `EXEC`, which runs others.
     Exec,
 }
 
-use Local::{Exec, Later, Now, Pushing};
+use Local::{Exec, Later, Long, Now, Pushing};
 
 #[rustfmt::skip]
 const COMMANDS: &[(&str, Local)] = &[
@@ -175,8 +180,8 @@ const COMMANDS: &[(&str, Local)] = &[
     ("SLOWLOG|HELP",      Now(slowlog::help)),
     ("SLOWLOG|LEN",       Now(slowlog::len)),
     ("SLOWLOG|RESET",     Now(slowlog::reset)),
-    ("WAIT",              Later(server::wait)),
-    ("WAITAOF",           Later(server::waitaof)),
+    ("WAIT",              Long(server::wait)),
+    ("WAITAOF",           Long(server::waitaof)),
 ];
 
 static TABLE: LazyLock<HashMap<&str, Local>> = LazyLock::new(|| COMMANDS.iter().copied().collect());

@@ -603,6 +603,10 @@ impl Connection {
             Some(Local::Now(run)) => run(&mut self.caller, &mut args).into(),
             // The log has taken the rest: clients must not send it again.
             Some(Local::Later(run)) => self.caller.run(run, spec, args).await.map_err(again::once).into(),
+            Some(Local::Long(run)) => match run(&self.caller, &mut args) {
+                Ok(answer) => answer.await.map_err(again::once).into(),
+                Err(error) => Reply::Error(error),
+            },
             Some(Local::Pushing(run)) => match run(&mut self.caller, &mut args, out) {
                 Ok(()) => return None,
                 Err(error) => Reply::Error(error),

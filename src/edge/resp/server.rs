@@ -3,48 +3,43 @@
 use super::connection::{Answers, Caller};
 use super::encode::{self, Protocol};
 use super::info;
-use super::local::{Answer, Waiting, help_of, quoted, refusal};
+use super::local::{Answer, Attended, Waiting, help_of, quoted, refusal};
 use super::{REDIS_VERSION, trouble};
 use crate::config::DebugCommand;
 use crate::machine::args::{Args, integer};
 use crate::machine::glob;
 use crate::machine::keyspace::{DATABASES, Store};
 use crate::machine::reply::{CommandError, Reply};
-use crate::node::Token;
 use bytes::{Bytes, BytesMut};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// How often the members are asked how far they are, while somebody waits for them.
+/// When the members are asked again how far they are, while somebody waits for them; doubled each time, up to [`ASK_SELDOM`].
 const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// How often they are asked in the end: somebody may wait for more members than there are.
+const ASK_SELDOM: Duration = Duration::from_millis(500);
 
 /// `WAIT replicas milliseconds`: how many other members have applied the last write of this connection. As every acknowledged write is on a
 /// majority, it is never less than that majority without this node.
-pub(super) fn wait<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a> {
-    Box::pin(async move {
-        let wanted = args.integer()?;
-        let patience = milliseconds(args.bytes()?)?;
-        Ok(Reply::count(
-            others_at(caller, caller.seen, wanted, patience).await,
-        ))
-    })
+pub(super) fn wait(caller: &Caller, args: &mut Args<'_>) -> Result<Attended, CommandError> {
+    let wanted = args.integer()?;
+    let others = others_at(caller, wanted, milliseconds(args.bytes()?)?);
+    Ok(Box::pin(async move { Ok(Reply::count(others.await)) }))
 }
 
 /// `WAITAOF local replicas milliseconds`: every acknowledged write is in this node's log as well.
-pub(super) fn waitaof<'a>(caller: &'a mut Caller, mut args: Args<'a>) -> Waiting<'a> {
+pub(super) fn waitaof(caller: &Caller, args: &mut Args<'_>) -> Result<Attended, CommandError> {
     const RANGE: CommandError = CommandError::text("ERR value is out of range, value must between 0 and 1");
-    Box::pin(async move {
-        let local = integer(args.bytes()?)
-            .filter(|local| (0..=1).contains(local))
-            .ok_or(RANGE)?;
-        let wanted = args.integer()?;
-        let patience = milliseconds(args.bytes()?)?;
-        let others = others_at(caller, caller.seen, wanted, patience).await;
-        Ok(Reply::Array(vec![
-            Reply::Integer(local.max(1)),
-            Reply::count(others),
-        ]))
-    })
+    let local = integer(args.bytes()?)
+        .filter(|local| (0..=1).contains(local))
+        .ok_or(RANGE)?;
+    let wanted = args.integer()?;
+    let others = others_at(caller, wanted, milliseconds(args.bytes()?)?);
+    Ok(Box::pin(async move {
+        let others = Reply::count(others.await);
+        Ok(Reply::Array(vec![Reply::Integer(local.max(1)), others]))
+    }))
 }
 
 /// None: without end.
@@ -55,38 +50,44 @@ fn milliseconds(argument: &Bytes) -> Result<Option<Duration>, CommandError> {
     Ok(Some(Duration::from_millis(millis)).filter(|patience| !patience.is_zero()))
 }
 
-/// How many other members have applied this; asks until there are so many or the time is over.
-async fn others_at(caller: &Caller, token: Token, wanted: i64, patience: Option<Duration>) -> usize {
-    let node = &caller.shared.node;
-    let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
-    let majority = node.status().members.iter().filter(|member| member.voter).count() / 2 + 1;
-    // Whoever wrote nothing has nothing to wait for: everybody has that.
-    let mut known = if token.0 > 0 { majority - 1 } else { 0 };
-    loop {
-        let asked = async {
-            let status = node.cluster_status().await;
-            let others = status.members.iter().filter(|member| member.id != status.node_id);
-            others
-                .filter(|member| member.applied_index >= Some(token.0))
-                .count()
-        };
-        let answered = match deadline {
-            Some(deadline) => timeout_at(deadline, asked).await.ok(),
-            None => Some(asked.await),
-        };
-        known = known.max(answered.unwrap_or(0));
-        let enough = i64::try_from(known).is_ok_and(|known| known >= wanted);
-        let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if enough || late {
+/// How many other members have applied the last write of this connection; asks until there are so many or the time is over. In a transaction
+/// nobody is asked, as in Redis nobody waits there.
+fn others_at(
+    caller: &Caller,
+    wanted: i64,
+    patience: Option<Duration>,
+) -> impl Future<Output = usize> + Send + use<> {
+    let (node, token, at_once) = (caller.shared.node.clone(), caller.seen, caller.executing);
+    async move {
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
+        let majority = node.status().members.iter().filter(|member| member.voter).count() / 2 + 1;
+        // Whoever wrote nothing has nothing to wait for: everybody has that.
+        let mut known = if token.0 > 0 { majority - 1 } else { 0 };
+        let mut again = ASK_AGAIN;
+        if at_once {
             return known;
         }
-        tokio::select! {
-            () = sleep(ASK_AGAIN) => {}
-            () = caller.client.ended() => {
-                // It is to end, which its connection must hear as well.
-                caller.client.end();
+        loop {
+            let asked = async {
+                let status = node.cluster_status().await;
+                let others = status.members.iter().filter(|member| member.id != status.node_id);
+                others
+                    .filter(|member| member.applied_index >= Some(token.0))
+                    .count()
+            };
+            let answered = match deadline {
+                Some(deadline) => timeout_at(deadline, asked).await.ok(),
+                None => Some(asked.await),
+            };
+            known = known.max(answered.unwrap_or(0));
+            let enough = i64::try_from(known).is_ok_and(|known| known >= wanted);
+            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if enough || late {
                 return known;
             }
+            let next = Instant::now() + again;
+            sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+            again = (again * 2).min(ASK_SELDOM);
         }
     }
 }

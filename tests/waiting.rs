@@ -569,13 +569,35 @@ fn readers_behind_a_writer_that_leaves_the_line_are_served_at_once() {
 #[test]
 fn who_waits_for_many_keys_is_looked_at_once_however_often_they_are_emptied() {
     let mut log = Log::default();
-    let keys: Vec<_> = (0..20_000).map(|key| format!("k{key}")).collect();
+    let keys: Vec<_> = (0..1_024).map(|key| format!("k{key}")).collect();
     let waiter = log.wait(&format!("BLPOP {} 0", keys.join(" ")));
-    let flushes = vec![words("FLUSHDB"); 20_000];
+    let flushes = vec![words("FLUSHDB"); 100_000];
     let replies = log.group(
         1,
         vec![internal::exec(&[], [flushes, vec![words("RPUSH k7 x")]].concat())],
     );
     assert_eq!(replies.len(), 1);
     assert_eq!(log.answered(), answers([(waiter, "[k7 x]")]));
+}
+
+#[test]
+fn nobody_waits_for_more_than_every_node_can_keep_for_every_client() {
+    let mut log = Log::default();
+    let keys: Vec<_> = (0..1_025).map(|key| format!("k{key}")).collect();
+    for line in [
+        format!("BLPOP {} 0", keys.join(" ")),
+        format!("BLPOP {} 0", "k".repeat(64 << 10)),
+    ] {
+        assert!(
+            log.run(&line).starts_with("ERR a command that waits has at most"),
+            "{line:.20}"
+        );
+    }
+    assert_eq!(log.waiting(), 0);
+    log.run("RPUSH k1024 x");
+    assert_eq!(
+        log.run(&format!("BLPOP {} 0", keys.join(" "))),
+        "[k1024 x]",
+        "it need not wait"
+    );
 }

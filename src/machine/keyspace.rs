@@ -192,6 +192,10 @@ struct Lookups {
     misses: AtomicU64,
 }
 
+/// Keys that a command waits for, and bytes of its words, from format 4 on: every node keeps them for every client that waits, and counts them nowhere.
+const WAIT_KEYS_MAX: usize = 1_024;
+const WAIT_BYTES_MAX: usize = 64 << 10;
+
 /// Keys in the order in which they came, each once; none: all of that database.
 #[derive(Debug, Default)]
 struct Ready {
@@ -1404,6 +1408,15 @@ impl Keyspace<'_> {
         let Some(caller) = self.call.caller else {
             return otherwise.into();
         };
+        let bytes: usize = argv.iter().map(Bytes::len).sum();
+        if (keys.len() > WAIT_KEYS_MAX || bytes > WAIT_BYTES_MAX) && self.store.settings.level > 3 {
+            return Reply::Error(CommandError::Other(
+                format!(
+                    "ERR a command that waits has at most {WAIT_KEYS_MAX} keys, and {WAIT_BYTES_MAX} bytes"
+                )
+                .into(),
+            ));
+        }
         // A command keeps none of the buffer it came in.
         let copies = |list: &[Bytes]| list.iter().map(|bytes| Bytes::copy_from_slice(bytes)).collect();
         let wait = Wait {

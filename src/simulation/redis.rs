@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// How long a client waits for a connection.
 const CONNECTS: Duration = Duration::from_secs(2);
 
-/// How long it waits for the replies to what it sent together: about as long as a write waits at most, so that it gives up before and after.
+/// How long it waits for replies by default: about as long as a write waits at most, so that it gives up before and after.
 pub(super) const PATIENCE: Duration = Duration::from_millis(5_050);
 
 /// What is answered to who names a script that is not known.
@@ -27,6 +27,8 @@ const NOSCRIPT: &str = "NOSCRIPT ";
 pub(super) struct Client {
     place: Place,
     connection: Option<Connection>,
+    /// How long it waits for the replies to what it sent together.
+    pub(super) patience: Duration,
 }
 
 struct Connection {
@@ -117,6 +119,7 @@ impl Client {
         Self {
             place,
             connection: None,
+            patience: PATIENCE,
         }
     }
 
@@ -145,7 +148,7 @@ impl Client {
             return vec![Answer::Unsent; commands.len()];
         };
         let mut answers = Vec::new();
-        let whole = timeout(PATIENCE, connection.ask(commands, &mut answers)).await;
+        let whole = timeout(self.patience, connection.ask(commands, &mut answers)).await;
         if whole == Ok(Some(())) {
             self.connection = Some(connection);
         }

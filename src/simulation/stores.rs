@@ -6,7 +6,7 @@
 
 use super::checker::{Operation, Outcome};
 use super::clients::{self, Fate};
-use super::redis::{Answer, Client, words};
+use super::redis::{Answer, Client, PATIENCE, words};
 use super::scripts::RELEASE;
 use super::told::Held;
 use super::world::World;
@@ -166,6 +166,10 @@ impl Store {
         }
         commands.push(words(&["LPOS", &list, &last]));
         let as_a_whole = self.chance.below(2) == 0;
+        if as_a_whole {
+            // Long enough that what comes behind an unknown write is refused.
+            self.client.patience = 3 * PATIENCE;
+        }
         let mut answers = self.ask(&commands).await;
         for _ in 1..TRIES {
             if !as_a_whole || !answers.iter().any(Answer::is_sent_again) {
@@ -174,6 +178,7 @@ impl Store {
             self.rest(AGAIN_MS).await;
             answers = self.ask(&commands).await;
         }
+        self.client.patience = PATIENCE;
         if !is_in_order(&commands, &answers) {
             self.wrong(format!("{commands:?} were answered {answers:?}"));
         }

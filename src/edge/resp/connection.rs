@@ -220,7 +220,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Runs a command of the edge that waits.
+    /// Runs a command of the edge that waits. What comes to the same when it is done twice (`CONFIG SET`, `SCRIPT LOAD`) does not count as a write.
     pub(super) async fn run(&mut self, run: RunLater, spec: &Spec, args: Args<'_>) -> Answer {
         let writes = spec.changes() || multi::writes(self, spec, args.argv());
         if writes {

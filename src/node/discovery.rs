@@ -245,7 +245,8 @@ impl Discovery {
     /// Asks members to let this node in, one after the other: one that is cut off from the others answers as well.
     async fn join(&self, addresses: impl Iterator<Item = &String>) -> Result<(), String> {
         let change = MemberChange::Join(self.node, self.me.clone());
-        let (address, cluster) = self.ask_for(change, addresses).await?;
+        let asked = self.ask_for(change, addresses).await;
+        let (address, cluster) = asked.map_err(|whys| whys.join(", "))?;
         promise(&self.meta, &self.peers, cluster).await?;
         tracing::info!(
             cluster = format!("{cluster:016x}"),
@@ -296,17 +297,15 @@ impl Discovery {
         let mine = self.peers.cluster();
         let members = found.iter().filter(|(_, hello)| hello.cluster == mine);
         let asked = self.ask_for(change, members.map(|(address, _)| address)).await;
-        asked
-            .map(drop)
-            .map_err(|why| [silent, vec![why]].concat().join(", "))
+        asked.map(drop).map_err(|whys| [silent, whys].concat().join(", "))
     }
 
-    /// Asks for a change, each of these in turn until one has seen to it: which, and its cluster.
+    /// Asks for a change, each of these in turn until one has seen to it: which, and its cluster. Or why none has, each its own.
     async fn ask_for<'a>(
         &self,
         change: MemberChange,
         addresses: impl Iterator<Item = &'a String>,
-    ) -> Result<(&'a String, u64), String> {
+    ) -> Result<(&'a String, u64), Vec<String>> {
         let mut whys = Vec::new();
         for address in addresses {
             match tokio::time::timeout(NOTED, self.peers.change_member(address, change.clone())).await {
@@ -315,7 +314,7 @@ impl Discovery {
                 Err(_) => whys.push(format!("{address}: no answer")),
             }
         }
-        Err(whys.join(", "))
+        Err(whys)
     }
 }
 

@@ -103,6 +103,7 @@ struct Flight {
 
 /// How long the groups in flight may take before they are sent again for silence alone. What has reached a leader is lost only with it, or where a lane tells of it:
 /// so this is for what nobody thought of, and a slow link or a node that is behind must not have to carry everything twice.
+/// Held to look or to set it: by the courier, and where a group lands.
 struct Silence(Mutex<Duration>);
 
 impl Default for Silence {

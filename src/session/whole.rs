@@ -405,6 +405,9 @@ fn weight(states: &[Noted]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
+    use crate::config::Config;
+    use crate::node::Node;
 
     fn id(number: usize) -> SessionId {
         number.to_string().parse().unwrap()
@@ -474,12 +477,10 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_has_ended_is_not_begun_anew_however_late_its_request_is() {
         let folder = tempfile::tempdir().unwrap();
-        let plenary = crate::Plenary::builder()
-            .data(folder.path())
-            .start()
-            .await
-            .unwrap();
-        let (store, late) = (Whole::new(plenary.sessions()), id(0));
+        let node = Node::start(Config::new(folder.path())).await.unwrap();
+        node.ready(Duration::from_secs(30)).await.unwrap();
+        let sessions = Sessions::new(Cache::new(node.clone()));
+        let (store, late) = (Whole::new(sessions), id(0));
         let items = Items::from([("user".into(), "ada".into())]);
         let put = async || store.put(&late, &items, Duration::from_secs(60)).await;
         let others = || {
@@ -495,7 +496,7 @@ mod tests {
         store.end(&late).await.unwrap();
         assert!(matches!(put().await, Err(SessionError::Gone)));
         assert!(store.load(&late).await.unwrap().is_none());
-        plenary.stop().await.unwrap();
+        node.stop().await.unwrap();
     }
 
     #[test]

@@ -537,7 +537,15 @@ impl Store {
     }
 
     /// The next key that somebody waits for and that was changed.
+    #[inline]
     pub(super) fn next_ready(&mut self) -> Option<(u8, Bytes)> {
+        if self.ready.line.is_empty() {
+            return None;
+        }
+        self.next_of_ready()
+    }
+
+    fn next_of_ready(&mut self) -> Option<(u8, Bytes)> {
         loop {
             match self.ready.pop()? {
                 (db, Some(key)) => return Some((db, key)),
@@ -1324,15 +1332,23 @@ impl Call {
         self.answered >= Reply::BYTES_MAX
     }
 
-    /// What is told of a command that has run: its answer, where there is room for that.
+    /// What is told of a command that has run: its answer, where there is room for that. There always is for one that holds no bytes and no other.
+    #[inline]
     pub(super) fn told(&mut self, reply: Reply) -> Reply {
-        let bytes = reply.bytes();
-        if self.is_full() && bytes > Reply::SMALL_BYTES {
+        if reply.is_small() {
+            reply
+        } else {
+            self.told_large(reply)
+        }
+    }
+
+    fn told_large(&mut self, reply: Reply) -> Reply {
+        if self.is_full() {
             return Reply::Error(CommandError::text(
                 "UNKNOWN it was applied: its answer is not told, for those before it take all that the answers of one entry may",
             ));
         }
-        self.answered = self.answered.saturating_add(bytes);
+        self.answered = self.answered.saturating_add(reply.bytes());
         reply
     }
 }

@@ -48,8 +48,15 @@ impl Reply {
     /// Bytes that the answers of one entry may take together, and one more: as many as the longest string. Who asks for more at once asks too much of every node.
     pub const BYTES_MAX: usize = 512 << 20;
 
-    /// Bytes of an answer that holds no other.
-    pub const SMALL_BYTES: usize = size_of::<Self>();
+    /// Whether it holds no bytes and no other answer.
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Bulk(_) | Self::Verbatim(_) | Self::BigNumber(_) => false,
+            Self::Array(_) | Self::Set(_) | Self::Map(_) | Self::Pairs(_) | Self::Streams(_) => false,
+            Self::Simple(_) | Self::Integer(_) | Self::Nil | Self::NilArray | Self::Double(_) => true,
+            Self::Coordinate(_) | Self::Boolean(_) | Self::Error(_) | Self::Waiting(_) => true,
+        }
+    }
 
     /// Bytes that it takes, as if it shared none.
     pub fn bytes(&self) -> usize {
@@ -62,7 +69,7 @@ impl Reply {
                 .sum(),
             _ => 0,
         };
-        Self::SMALL_BYTES + within
+        size_of::<Self>() + within
     }
 
     /// How deep answers may lie in each other in [`Reply::from_bytes`]: no script answers deeper, for its answer could not be read from the log.

@@ -18,6 +18,7 @@ pub enum Protocol {
 pub(super) struct Full;
 
 /// Appends a reply to `out`.
+#[inline]
 pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
     encode_within(reply, protocol, usize::MAX, out).expect("nothing in memory is as large");
 }
@@ -30,18 +31,16 @@ pub(super) fn encode_within(
     most: usize,
     out: &mut BytesMut,
 ) -> Result<(), Full> {
-    let content = match reply {
-        Reply::Bulk(bytes) | Reply::Verbatim(bytes) | Reply::BigNumber(bytes) => bytes.len(),
-        _ => 0,
-    };
-    if out.len() + content > most {
-        return Err(Full);
-    }
     let resp3 = protocol == Protocol::Resp3;
     match reply {
         Reply::Simple(text) => line(b'+', text.as_bytes(), out),
         Reply::Error(error) => line(b'-', error.to_string().as_bytes(), out),
         Reply::Integer(number) => header(b':', *number, out),
+        Reply::Bulk(bytes) | Reply::Verbatim(bytes) | Reply::BigNumber(bytes)
+            if bytes.len() > most.saturating_sub(out.len()) =>
+        {
+            return Err(Full);
+        }
         Reply::Bulk(bytes) => bulk(bytes, out),
         // Whoever speaks for a client waits for the answer first; a nil keeps the order of replies if it did not.
         Reply::Nil | Reply::Waiting(_) if !resp3 => out.put_slice(b"$-1\r\n"),
@@ -56,6 +55,7 @@ pub(super) fn encode_within(
                 count(b'*', pairs.len() * 2, out)
             }
             for (key, value) in pairs {
+                still_fits(most, out)?;
                 encode_within(key, protocol, most, out)?;
                 encode_within(value, protocol, most, out)?;
             }
@@ -63,6 +63,7 @@ pub(super) fn encode_within(
         Reply::Pairs(pairs) => {
             count(b'*', if resp3 { pairs.len() } else { pairs.len() * 2 }, out);
             for (left, right) in pairs {
+                still_fits(most, out)?;
                 if resp3 {
                     count(b'*', 2, out);
                 }
@@ -73,6 +74,7 @@ pub(super) fn encode_within(
         Reply::Streams(pairs) => {
             count(if resp3 { b'%' } else { b'*' }, pairs.len(), out);
             for (key, value) in pairs {
+                still_fits(most, out)?;
                 if !resp3 {
                     count(b'*', 2, out);
                 }
@@ -138,9 +140,15 @@ pub(super) fn attributes(pairs: usize, out: &mut BytesMut) {
 
 fn list(kind: u8, items: &[Reply], protocol: Protocol, most: usize, out: &mut BytesMut) -> Result<(), Full> {
     count(kind, items.len(), out);
-    items
-        .iter()
-        .try_for_each(|item| encode_within(item, protocol, most, out))
+    for item in items {
+        still_fits(most, out)?;
+        encode_within(item, protocol, most, out)?;
+    }
+    Ok(())
+}
+
+fn still_fits(most: usize, out: &BytesMut) -> Result<(), Full> {
+    if out.len() > most { Err(Full) } else { Ok(()) }
 }
 
 fn float(text: &str, resp3: bool, out: &mut BytesMut) {

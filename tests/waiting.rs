@@ -601,3 +601,20 @@ fn nobody_waits_for_more_than_every_node_can_keep_for_every_client() {
         "it need not wait"
     );
 }
+
+#[test]
+fn who_waits_for_a_stream_is_not_looked_at_because_another_has_given_up() {
+    let mut log = Log::default();
+    log.run("XGROUP CREATE s g $ MKSTREAM");
+    let waits: Vec<Command> = (0..10_000)
+        .map(|_| words("XREADGROUP GROUP g c BLOCK 0 STREAMS s >"))
+        .collect();
+    let taken_back = |reply: &Reply| match reply {
+        Reply::Waiting(number) => internal::unwait(*number, Unwait::Timeout),
+        other => panic!("it waits: {other:?}"),
+    };
+    let waiting = log.group(1, waits);
+    let replies = log.group(1, waiting.iter().map(taken_back).collect());
+    assert!(replies.iter().all(|reply| *reply == Reply::Integer(1)));
+    assert_eq!((log.waiting(), log.answered().len()), (0, 10_000));
+}

@@ -24,6 +24,7 @@ use super::reply::{CommandError, Reply};
 use super::scripts::Scripts;
 use super::session_events::{EVENTS_MAX, Reason, SessionEvent, SessionEvents, Telling, What};
 use super::settings::Settings;
+use super::table;
 use super::value::{Hash, Kind, List, Living, Session, Set, Str, Stream, Value, Zset};
 use super::waiting::{Otherwise, Wait, Waiting};
 use bytes::Bytes;
@@ -523,11 +524,11 @@ impl Store {
         self.leave_line(waiter, wait, reply);
     }
 
-    /// Answers a command that no longer waits. From format 4 on those behind it in a line are looked at again: readers of a session may have waited for that
-    /// writer alone.
+    /// Answers a command that no longer waits. From format 4 on those behind it are looked at again where they stand in a line: readers of a session may have
+    /// waited for that writer alone. Of others each would be run again, however many there are, and find nothing.
     pub(super) fn leave_line(&mut self, waiter: Waiter, wait: Wait, reply: Reply) {
         self.tell(Event::Answered { waiter, reply });
-        if wait.even_if_gone && self.settings.level > 3 {
+        if self.settings.level > 3 && table::lookup(&wait.argv).is_ok_and(|spec| spec.in_line) {
             let waited = wait
                 .keys
                 .into_iter()

@@ -9,6 +9,9 @@
 //! request's own. Where a task does so for several requests of one session at once, the last of them counts; where it has loaded nothing, or so long
 //! ago that it is forgotten, the last load or save of the session on this node. It is never guessed by what the items look like: who gives a
 //! session back what it had before means that.
+//!
+//! axum_session loads no session that another request of the instance holds: there a task may know less than the text that it saves was made of, and a change
+//! back to just what it knew is not seen.
 
 use super::{Merge, NewSession, Session, SessionError, SessionId, Sessions, word};
 use crate::error::Result;

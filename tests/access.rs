@@ -18,6 +18,17 @@ async fn keyed() -> Server {
     Server::with(|config| config.access_key = Some(Secret::new("the first key"))).await
 }
 
+/// A node, one of its clients that may all, and one that is in as `ann`, who may all for now.
+async fn with_ann() -> (Server, Client, Client) {
+    let server = Server::start().await;
+    let (mut admin, mut ann) = (server.client().await, server.client().await);
+    admin
+        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
+        .await;
+    assert_eq!(ann.text(&["AUTH", "ann", "x"]).await, "OK");
+    (server, admin, ann)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_a_user_counts_at_once_for_who_is_connected() {
     let server = Server::start().await;
@@ -48,13 +59,8 @@ async fn a_change_of_a_user_counts_at_once_for_who_is_connected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_waited_is_not_run_when_its_user_may_not_any_more() {
-    let server = Server::start().await;
-    let (mut admin, mut user) = (server.client().await, server.client().await);
-    admin
-        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
-        .await;
+    let (server, mut admin, mut user) = with_ann().await;
     admin.text(&["SET", "k", "v"]).await;
-    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
     assert_eq!(admin.text(&["CLIENT", "PAUSE", "100000", "WRITE"]).await, "OK");
     user.send(&request(["FLUSHALL"])).await;
     server.until("blocked_clients", "1").await;
@@ -99,12 +105,7 @@ async fn what_a_user_lost_while_a_transaction_ran_is_not_run_at_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_select_that_is_not_permitted_any_more_chooses_no_database() {
-    let server = Server::start().await;
-    let (mut admin, mut user) = (server.client().await, server.client().await);
-    admin
-        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
-        .await;
-    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    let (server, mut admin, mut user) = with_ann().await;
     for argv in [&["MULTI"][..], &["SELECT", "1"], &["SET", "k", "v"]] {
         user.text(argv).await;
     }
@@ -143,12 +144,7 @@ async fn what_is_told_of_refused_options_has_no_secret_key_or_value_in_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_connections_of_a_removed_user_are_closed() {
-    let server = Server::start().await;
-    let (mut admin, mut user) = (server.client().await, server.client().await);
-    admin
-        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
-        .await;
-    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    let (server, mut admin, mut user) = with_ann().await;
     assert!(admin.text(&["CLIENT", "LIST"]).await.contains("user=ann"));
     assert_eq!(admin.text(&["ACL", "DELUSER", "ann"]).await, "1");
     // It waits for nothing, and is told by the end of its connection.
@@ -194,12 +190,7 @@ async fn who_may_not_hear_a_channel_any_more_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_user_of_the_same_name_does_not_inherit_connections() {
-    let server = Server::start().await;
-    let (mut admin, mut user) = (server.client().await, server.client().await);
-    admin
-        .text(&["ACL", "SETUSER", "ann", "on", "nopass", "+@all", "~*"])
-        .await;
-    assert_eq!(user.text(&["AUTH", "ann", "x"]).await, "OK");
+    let (server, mut admin, mut user) = with_ann().await;
     let both = [
         request(["ACL", "DELUSER", "ann"]),
         request(["ACL", "SETUSER", "ann", "on", ">new", "+@all", "~*"]),

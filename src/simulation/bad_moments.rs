@@ -524,6 +524,13 @@ fn what_a_member_writes_that_was_taken_out_is_not_in_the_cluster() {
     }
 }
 
+/// The log has grown by so many entries at most, and each count is in it once.
+fn assert_written_once(seed: u64, came: Result<(u64, Reply), String>, counted: &'static str, most: u64) {
+    let (grown, reply) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    assert_eq!(reply, Reply::bulk(counted), "seed {seed}: once");
+    assert!(grown <= most, "seed {seed}: {grown} entries");
+}
+
 /// A follower hears nothing from the leader, which hears it: what it forwards is in the log, and does not come back. By how many entries the log grows meanwhile, and
 /// what they came to.
 async fn one_is_not_answered(world: Arc<World>, _: &Plan) -> Result<(u64, Reply), String> {
@@ -547,13 +554,7 @@ async fn one_is_not_answered(world: Arc<World>, _: &Plan) -> Result<(u64, Reply)
 fn who_is_not_answered_does_not_multiply_what_it_writes() {
     for seed in 1..=3 {
         let came = simulate(&Plan::quiet(seed, SOON), one_is_not_answered);
-        let (grown, counted) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-        assert_eq!(
-            counted,
-            Reply::Bulk(Bytes::from_static(b"2")),
-            "seed {seed}: once"
-        );
-        assert!(grown <= 2, "seed {seed}: {grown} entries");
+        assert_written_once(seed, came, "2", 2);
     }
 }
 
@@ -577,13 +578,7 @@ async fn a_link_is_slow(world: Arc<World>, _: &Plan) -> Result<(u64, Reply), Str
 fn who_writes_over_a_slow_link_writes_once() {
     for seed in 1..=3 {
         let came = simulate(&Plan::quiet(seed, SOON), a_link_is_slow);
-        let (grown, counted) = came.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-        assert_eq!(
-            counted,
-            Reply::Bulk(Bytes::from_static(b"20")),
-            "seed {seed}: once"
-        );
-        assert!(grown <= 22, "seed {seed}: {grown} entries");
+        assert_written_once(seed, came, "20", 22);
     }
 }
 

@@ -23,10 +23,11 @@
 //! | `TooLarge` and the rest | `ERR` | no | all raise it |
 //!
 //! Clients send a whole pipeline again: redis-py where any reply in it is `LOADING`, go-redis where the first is that or `TRYAGAIN`. So of what came together
-//! (`again`): behind a write, done or unknown, `ERR` stands in the place of these words, as it does within the reply of `EXEC`; and behind such a word no write is run, but
-//! told the same. Reads of what this node has are answered all the same. What came together is what was there when a read of the socket was worked off, and what
-//! follows it without a gap: as long as the last command is there in part. A stream without a gap is one pipeline to its end. A pipeline that the network cuts exactly between two commands counts as two: then a client may send again
-//! what was written in the first, as it may where its connection breaks.
+//! (`again`): behind a write, done or unknown, `ERR` stands in the place of these words, as it does within the reply of `EXEC`; and behind such a word no
+//! write is run, but told the same. Reads of what this node has are answered all the same. What came together is what was there when a read of the socket was
+//! worked off, and what follows it without a gap: as long as the last command is there in part. A stream without a gap is one pipeline to its end. A pipeline
+//! that the network cuts exactly between two commands counts as two: then a client may send again what was written in the first, as it may where its
+//! connection breaks.
 //!
 //! `CLUSTERDOWN` was not chosen for `NoLeader`: only clients in cluster mode know what to do with it.
 //!

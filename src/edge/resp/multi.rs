@@ -526,7 +526,7 @@ impl Connection {
         let (mut out, mut replies) = (BytesMut::new(), (0..).zip(replies));
         encode::array(queued.len(), &mut out);
         // All of it runs; only as much is written as may wait.
-        let mut fits = Ok(());
+        let mut full = false;
         self.caller.executing = true;
         for (Queued { spec, argv }, part) in queued.into_iter().zip(parts) {
             let mut script = None;
@@ -534,7 +534,7 @@ impl Connection {
                 // The log answers all that was sent to it, or nothing; reads end early where they are too much.
                 Part::Node => {
                     let Some((call, reply)) = replies.next() else {
-                        fits = Err(Full);
+                        full = true;
                         continue;
                     };
                     self.caller.note_slow(&notes, call);
@@ -550,7 +550,9 @@ impl Connection {
                 Part::Edge => match self.caller.still_permits(spec, &argv) {
                     Ok(()) => {
                         let reply = self.local_into(spec, &argv, &mut out).await;
-                        fits = fits.and_then(|()| self.write_within(reply.as_ref(), answered, &mut out));
+                        full |= self
+                            .write_within(reply.as_ref(), answered && !full, &mut out)
+                            .is_err();
                         self.caller.show(spec, &argv);
                         continue;
                     }
@@ -563,15 +565,19 @@ impl Connection {
             }
             let reply = pubsub::received(&self.caller.shared.hub, spec, &argv, reply);
             self.caller.count_error(&reply);
-            fits = fits.and_then(|()| self.write_within(Some(&reply), answered, &mut out));
+            full |= self
+                .write_within(Some(&reply), answered && !full, &mut out)
+                .is_err();
         }
         self.caller.executing = false;
         if self.caller.answers == Answers::SkipThisAndNext {
             self.caller.answers = Answers::SkipNext;
         }
         self.give_told();
+        if answered && full {
+            return Err(Full.into());
+        }
         if answered {
-            fits?;
             self.output.unsplit(out);
         }
         self.ease_if_full().await
